@@ -1,0 +1,183 @@
+"""Files that say what they are: atomic writes, manifests, and the check a reader makes.
+
+A manifest travels with every artefact (the metadata of a safetensors file, or the `manifest`
+key of a JSON file). It holds the settings that shaped the content, the digests of the inputs,
+counts, and a checksum of the content. Settings are chained: they name the digests of the
+settings upstream, so one comparison covers everything that came before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from eagle3.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_KEY = "manifest"
+REMAKE = "delete it and run snakemake again"
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(text: str) -> str:
+    """First 16 hex digits of SHA-256: enough to tell settings apart, short enough to read."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one stage was asked to do: its own values, and the digests of the stages above it."""
+
+    stage: str
+    values: dict[str, Any]
+    upstream: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Settings:
+        """Read the JSON that a rule passes as `--settings`."""
+        return cls(**json.loads(text))
+
+    @property
+    def text(self) -> str:
+        return canonical(asdict(self))
+
+    @property
+    def digest(self) -> str:
+        return digest(self.text)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Identity card of one artefact."""
+
+    kind: str
+    settings: dict[str, Any]
+    settings_digest: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    content_sha256: str = ""
+    format: int = FORMAT_VERSION
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        settings: Settings,
+        inputs: Mapping[str, str] | None = None,
+        counts: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Manifest of an artefact of `kind` made under `settings` from `inputs` (name: sha256)."""
+        return cls(
+            kind=kind,
+            settings=asdict(settings),
+            settings_digest=settings.digest,
+            inputs=dict(inputs or {}),
+            counts=dict(counts or {}),
+            versions=software_versions(),
+        )
+
+    def require(self, path: Path, kind: str, settings_digest: str | None = None) -> Manifest:
+        """Return self if this is a `kind` made under the given settings.
+
+        Raises UserError naming the file and what differs.
+        """
+        if self.format != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: has format {self.format}, this version reads format {FORMAT_VERSION}: "
+                f"{REMAKE}"
+            )
+        if self.kind != kind:
+            raise UserError(f"{path}: is a {self.kind!r} file, expected {kind!r}")
+        if settings_digest is not None and self.settings_digest != settings_digest:
+            raise UserError(
+                f"{path}: was made under other settings (digest {self.settings_digest}, this run "
+                f"expects {settings_digest}): {REMAKE}"
+            )
+        return self
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what shapes numbers; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield beside
+        with open(beside, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any], manifest: Manifest) -> None:
+    """Write `content` plus its manifest as indented JSON, atomically."""
+    text = canonical(content)
+    stamped = {**asdict(manifest), "content_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    write_text(path, json.dumps({**content, MANIFEST_KEY: stamped}, indent=1) + "\n")
+
+
+def read_json(
+    path: Path, kind: str, settings_digest: str | None = None
+) -> tuple[dict[str, Any], Manifest]:
+    """Read what `write_json` wrote.
+
+    Raises UserError if the file is missing, damaged, or made under other settings.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**content.pop(MANIFEST_KEY))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise UserError(f"{path}: is not a JSON artefact of this project ({fault})") from None
+    manifest.require(path, kind, settings_digest)
+    if hashlib.sha256(canonical(content).encode()).hexdigest() != manifest.content_sha256:
+        raise UserError(f"{path}: content does not match its checksum: {REMAKE}")
+    return content, manifest

@@ -1,0 +1,129 @@
+"""The configuration: checked against `config.schema.yaml`, one sentence per fault.
+
+`complete` turns what a user wrote into the full configuration (defaults filled in, numbers that
+YAML or a shell read as text made numbers) or raises UserError naming key, value and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from eagle3.errors import UserError
+
+
+def load_schema(path: Path) -> dict[str, Any]:
+    """Read the JSON schema (written as YAML)."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def complete(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with defaults, typed and checked.
+
+    Raises UserError that lists every fault, one a line.
+    """
+    filled = _fill(deepcopy(dict(config)), schema)
+    faults = sorted(Draft202012Validator(schema).iter_errors(filled), key=lambda e: str(e.path))
+    if faults:
+        raise UserError("config: " + "\n        ".join(_sentence(fault) for fault in faults))
+    _check_across_keys(filled)
+    return filled
+
+
+def _fill(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Add defaults and turn numeric text into numbers, at every level."""
+    if isinstance(value, dict) and "properties" in schema:
+        for key, part in schema["properties"].items():
+            if key not in value and "default" in part:
+                value[key] = deepcopy(part["default"])
+            # an overlay may empty a section by writing `train:` and nothing below it
+            if value.get(key) is None and part.get("type") == "object":
+                value[key] = {}
+            if key in value:
+                value[key] = _fill(value[key], part)
+    elif isinstance(value, str):
+        value = _number(value, schema)
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)  # .nan and .inf pass every range check; as text they are refused
+    return value
+
+
+def _number(text: str, schema: Mapping[str, Any]) -> Any:
+    """`1e-4` is text to YAML 1.1, and every value given with --config is text below the top."""
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if "string" in kinds:
+        return text
+    for kind, convert in (("integer", int), ("number", float)):
+        if kind in kinds:
+            try:
+                return convert(text)
+            except ValueError:
+                pass
+    if "boolean" in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if "null" in kinds and text.lower() in ("null", "none"):
+        return None
+    return text
+
+
+def _sentence(fault: ValidationError) -> str:
+    """One fault as a person would say it."""
+    key = ".".join(str(part) for part in fault.absolute_path)
+    limits: Any = fault.validator_value
+    schema: Any = fault.schema
+    instance: Any = fault.instance
+    match fault.validator:
+        case "additionalProperties":
+            known = list(schema["properties"])
+            unknown = sorted(set(instance) - set(known))
+            names = ", ".join(f"{key}.{name}".lstrip(".") for name in unknown)
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            return f"unknown key {names}; {hint}"
+        case "enum":
+            allowed = ", ".join(map(str, limits))
+            return f"{key} is {instance!r}; allowed: {allowed}"
+        case "type":
+            kinds = [limits] if isinstance(limits, str) else limits
+            return f"{key} is {instance!r}; expected {' or '.join(kinds)}"
+        case "minimum":
+            return f"{key} is {instance!r}; must be at least {limits}"
+        case "maximum":
+            return f"{key} is {instance!r}; must be at most {limits}"
+        case "exclusiveMinimum":
+            return f"{key} is {instance!r}; must be greater than {limits}"
+        case "exclusiveMaximum":
+            return f"{key} is {instance!r}; must be less than {limits}"
+        case "required":
+            return f"{(key + ': ') if key else ''}{fault.message}"
+        case _:
+            return f"{key} is {instance!r}; {fault.message}"
+
+
+def _check_across_keys(config: dict[str, Any]) -> None:
+    """Rules that hold between two keys."""
+    length, pack = config["tokens"]["max_length"], config["train"]["pack_tokens"]
+    if pack < length:
+        raise UserError(
+            f"config: train.pack_tokens is {pack}, smaller than tokens.max_length {length}: a "
+            f"document must fit into one pack; raise pack_tokens or lower max_length"
+        )
+    layers = config["hidden_states"]["aux_layers"]
+    if layers is not None and layers != sorted(layers):
+        raise UserError(f"config: hidden_states.aux_layers is {layers}; must be ascending")
+    tiny = config["embedded_target"]
+    if tiny["hidden_size"] % tiny["num_heads"] or tiny["num_heads"] % tiny["num_kv_heads"]:
+        raise UserError(
+            f"config: embedded_target.hidden_size {tiny['hidden_size']} must be a multiple of "
+            f"num_heads {tiny['num_heads']}, and num_heads of num_kv_heads {tiny['num_kv_heads']}"
+        )
