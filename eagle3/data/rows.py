@@ -1,0 +1,194 @@
+"""The dataset artefact: every valid row of a source in a fixed order, with an index beside it.
+
+The order and the split are functions of (seed, row id) alone. So asking for more samples never
+moves a row, and a row that is held out once is held out for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from eagle3.artifact import Manifest, Settings, atomic_path, write_json
+from eagle3.data.conversations import BadRow, Conversation, parse_row
+from eagle3.data.sources import Unreadable
+from eagle3.errors import UserError
+from eagle3.tensorfile import load_tensors, save_tensors
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "eval")
+LISTED = 100  # rejected rows named one by one in the sidecar
+
+
+@dataclass
+class Census:
+    """What became of every row that was read."""
+
+    read: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    first_rejected: list[dict[str, Any]] = field(default_factory=list)
+
+    def reject(self, cause: str, row: Any) -> None:
+        self.rejected[cause] += 1
+        if len(self.first_rejected) < LISTED:
+            identity = row.get("id") if isinstance(row, dict) else None
+            self.first_rejected.append({"row": self.read, "id": identity, "cause": cause})
+
+
+def write_dataset(
+    rows: Iterable[Any], values: dict[str, Any], out: Path, settings: Settings, want: int
+) -> dict[str, Any]:
+    """Write `rows.jsonl`, `rows.index.safetensors` and `rows.report.json` into `out`.
+
+    `values`: seed, eval_fraction, max_bad_fraction. `want`: training rows this run needs.
+    Returns the report. Memory holds ids and offsets, never the text.
+    Raises UserError when too many rows are bad or too few are valid.
+    """
+    census = Census()
+    with TemporaryFile(dir=_made(out)) as spool:
+        keys, offsets, held_out = _spool(rows, spool, census, values)
+        valid = len(keys)
+        _check_quality(census, valid, values["max_bad_fraction"])
+        train = valid - int(held_out.sum())
+        check_enough(train, want)
+        order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
+        checksum, starts = _in_order(spool, offsets, order, out / "rows.jsonl")
+    manifest = Manifest.of("dataset", settings, {"rows": checksum}, {"valid": valid})
+    index = {"offsets": starts, "held_out": held_out[order]}  # int64 [N+1], bool [N]
+    save_tensors(out / "rows.index.safetensors", index, manifest)
+    report = {
+        "rows_read": census.read,
+        "valid": valid,
+        "splits": {"train": train, "eval": valid - train},
+        "rejected": dict(census.rejected.most_common()),
+        "repaired": dict(census.repaired.most_common()),
+        "first_rejected": census.first_rejected,
+    }
+    write_json(out / "rows.report.json", report, manifest)
+    return report
+
+
+def check_enough(valid: int, want: int) -> None:
+    """Raise UserError if fewer valid training rows exist than the run asks for."""
+    if valid < want:
+        raise UserError(
+            f"dataset.num_samples is {want} but the source has only {valid} valid training rows; "
+            f"lower num_samples to at most {valid}"
+        )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _spool(
+    rows: Iterable[Any], spool: BinaryIO, census: Census, values: dict[str, Any]
+) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+    """Write valid rows as they come; return order keys, byte offsets [N+1] and held-out flags."""
+    keys: list[bytes] = []
+    offsets, held_out = [0], []
+    content_of: dict[str, bytes] = {}
+    for row in rows:
+        census.read += 1
+        try:
+            if isinstance(row, Unreadable):
+                raise BadRow(row.cause)
+            conversation, repairs = parse_row(row)
+            conversation = _unique(conversation, content_of)
+        except BadRow as fault:
+            census.reject(str(fault), row)
+            continue
+        census.repaired.update(repairs)
+        spool.write(conversation.to_json().encode() + b"\n")
+        offsets.append(spool.tell())
+        hashed = _row_hash(values["seed"], conversation.id)
+        keys.append(hashed)
+        # the last 8 bytes decide the split, the whole decides the order
+        held_out.append(int.from_bytes(hashed[24:], "big") < values["eval_fraction"] * 2**64)
+    return keys, np.array(offsets, dtype=np.int64), np.array(held_out, dtype=bool)
+
+
+def _row_hash(seed: int, identity: str) -> bytes:
+    return hashlib.sha256(f"{seed}\n{identity}".encode()).digest()
+
+
+def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:
+    """Refuse an exact repeat; give a second conversation under a used id an id of its own."""
+    content = hashlib.sha256(conversation.to_json().encode()).digest()[:8]
+    known = content_of.setdefault(conversation.id, content)
+    if known is content:
+        return conversation
+    renamed = Conversation(
+        f"{conversation.id}~{content.hex()}", conversation.messages, conversation.tools
+    )
+    if known == content or renamed.id in content_of:
+        raise BadRow("same id and content as an earlier row")
+    content_of[renamed.id] = content
+    return renamed
+
+
+def _check_quality(census: Census, valid: int, max_bad_fraction: float) -> None:
+    bad = census.rejected.total()
+    if census.read == 0 or valid == 0:
+        causes = "; ".join(f"{n} x {cause}" for cause, n in census.rejected.most_common(5))
+        raise UserError(f"dataset.source: no usable row among {census.read} ({causes or 'empty'})")
+    if bad > max_bad_fraction * census.read:
+        causes = "; ".join(f"{n} x {cause}" for cause, n in census.rejected.most_common(5))
+        raise UserError(
+            f"dataset.source: {bad} of {census.read} rows cannot be used ({causes}), more than "
+            f"dataset.max_bad_fraction {max_bad_fraction} allows; first bad row: number "
+            f"{census.first_rejected[0]['row']}"
+        )
+
+
+def _in_order(
+    spool: BinaryIO, offsets: np.ndarray, order: np.ndarray, path: Path
+) -> tuple[str, np.ndarray]:
+    """Copy the spooled rows in their final order; return the checksum and byte offsets [N+1]."""
+    checksum, starts = hashlib.sha256(), [0]
+    with atomic_path(path) as beside, open(beside, "wb") as out:
+        for row in order.tolist():
+            spool.seek(offsets[row])
+            line = spool.read(int(offsets[row + 1] - offsets[row]))
+            out.write(line)
+            checksum.update(line)
+            starts.append(starts[-1] + len(line))
+    return checksum.hexdigest(), np.array(starts, dtype=np.int64)
+
+
+class Dataset:
+    """Random access to the rows of one split, in their fixed order."""
+
+    def __init__(self, folder: Path, split: str, settings_digest: str | None = None) -> None:
+        """Raises UserError if the index is missing, damaged or of other settings."""
+        self.path = folder / "rows.jsonl"
+        index, self.manifest = load_tensors(
+            folder / "rows.index.safetensors", "dataset", settings_digest
+        )
+        if not self.path.is_file() or self.path.stat().st_size != index["offsets"][-1]:
+            raise UserError(f"{self.path}: missing, or not the file its index was made for")
+        self.offsets = index["offsets"]
+        self.rows = np.flatnonzero(index["held_out"] == (split == "eval"))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, start: int, stop: int) -> list[Conversation]:
+        """Rows [start, stop) of the split; fewer where the split ends."""
+        with open(self.path, "rb") as handle:
+            found = []
+            for row in self.rows[start:stop].tolist():
+                handle.seek(self.offsets[row])
+                line = handle.read(int(self.offsets[row + 1] - self.offsets[row]))
+                found.append(Conversation.from_json(line))
+        return found
