@@ -1,0 +1,1 @@
+"""Token shards, the draft vocabulary and the packing plan."""

@@ -1,0 +1,78 @@
+"""Packs and batches: which documents are trained together, as a function of lengths and seed.
+
+A pack is what one forward pass holds: documents side by side, at most `pack_tokens` tokens,
+attention and TTT shifts never crossing from one to the next. A batch is `packs_per_batch` packs,
+one optimiser step, however many ranks share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WINDOW = 2048  # documents that are sorted by length together: fills packs, keeps the order random
+
+
+@dataclass(frozen=True)
+class PackingSettings:
+    """The keys of the configuration's `train` section that decide packs, steps and stages."""
+
+    pack_tokens: int
+    packs_per_batch: int
+    epochs: int
+    epochs_per_stage: int
+    seed: int
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> PackingSettings:
+        return cls(**{name: section[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def stages(self) -> int:
+        """How many stages there are."""
+        return -(-self.epochs // self.epochs_per_stage)
+
+    def stage_epochs(self, stage: int) -> range:
+        """Epochs (from 0) of a stage (from 1)."""
+        first = (stage - 1) * self.epochs_per_stage
+        return range(first, min(first + self.epochs_per_stage, self.epochs))
+
+
+def pack_documents(
+    lengths: np.ndarray, pack_tokens: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Packs of document numbers for one epoch.
+
+    `lengths` [N] in tokens; a document of length 0 takes no part. Deterministic in its arguments.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(np.flatnonzero(lengths > 0))
+    packs: list[list[int]] = []
+    for start in range(0, len(order), WINDOW):
+        window = order[start : start + WINDOW]
+        longest_first = window[np.argsort(-lengths[window], kind="stable")]
+        packs.extend(_first_fit(longest_first, lengths, pack_tokens))
+    shuffled = np.random.default_rng([seed, epoch, 1]).permutation(len(packs))
+    return [np.array(packs[index], dtype=np.int64) for index in shuffled]
+
+
+def _first_fit(documents: np.ndarray, lengths: np.ndarray, capacity: int) -> list[list[int]]:
+    """Put each document into the first pack that has room."""
+    packs: list[list[int]] = []
+    room = np.empty(0, dtype=np.int64)
+    for document in documents.tolist():
+        fits = np.flatnonzero(room >= lengths[document])
+        if len(fits):
+            packs[fits[0]].append(document)
+            room[fits[0]] -= lengths[document]
+        else:
+            packs.append([document])
+            room = np.append(room, capacity - lengths[document])
+    return packs
+
+
+def batches(packs: list[np.ndarray], packs_per_batch: int) -> list[list[np.ndarray]]:
+    """Consecutive packs grouped into optimiser steps; the last batch may be smaller."""
+    return [packs[i : i + packs_per_batch] for i in range(0, len(packs), packs_per_batch)]

@@ -1,0 +1,95 @@
+"""The schedule: how many steps each stage takes. Read by training, and nothing about speed.
+
+Packs themselves are not written down: they are a function of document lengths, `pack_tokens`,
+seed and epoch (`packing.pack_documents`), and at a million documents times ten epochs would be
+larger than the tokens. The schedule holds their digest, and training checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eagle3.errors import UserError
+from eagle3.tokens.needed import needed_states
+from eagle3.tokens.packing import PackingSettings, batches, pack_documents
+from eagle3.tokens.shards import TokenShard
+
+KIND = "schedule"
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What packing and normalisation need to know of all documents of a split, in shard order."""
+
+    lengths: np.ndarray  # int64 [D], tokens kept; 0 for a document without a trainable row
+    rows: np.ndarray  # int64 [D], |A_0|: rows with a loss at step 0
+
+    @classmethod
+    def of(cls, shards: Iterable[TokenShard]) -> Documents:
+        lengths, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for shard in shards:
+            needed = needed_states(shard.loss_mask, shard.doc_offsets)
+            # |A_0| equals the rows of `last`: both count positions p >= 1 with m_p = m_{p+1} = 1
+            trainable = np.diff(needed.last_offsets)
+            rows.append(trainable)
+            lengths.append(np.where(trainable > 0, needed.kept, 0))
+        return cls(np.concatenate(lengths), np.concatenate(rows))
+
+
+def build_schedule(documents: Documents, packing: PackingSettings) -> dict[str, Any]:
+    """The schedule of a run.
+
+    Raises UserError if there is nothing to train on or a document does not fit into a pack.
+    """
+    longest = int(documents.lengths.max(initial=0))
+    if longest == 0:
+        raise UserError("no document has two supervised tokens in a row: nothing to train on")
+    if longest > packing.pack_tokens:
+        raise UserError(f"train.pack_tokens is {packing.pack_tokens}; a document has {longest}")
+    stages, first_step = [], 0
+    for stage in range(1, packing.stages + 1):
+        plans = stage_packs(documents, packing, stage)
+        steps = sum(len(batches(packs, packing.packs_per_batch)) for packs in plans)
+        stages.append(
+            {
+                "stage": stage,
+                "epochs": list(packing.stage_epochs(stage)),
+                "packs": sum(map(len, plans)),
+                "steps": steps,
+                "first_step": first_step,
+                "packs_digest": packs_digest(plans),
+            }
+        )
+        first_step += steps
+    return {
+        "documents": int((documents.lengths > 0).sum()),
+        "documents_without_rows": int((documents.lengths == 0).sum()),
+        "tokens": int(documents.lengths.sum()),
+        "rows": int(documents.rows.sum()),
+        "total_steps": first_step,
+        "stages": stages,
+    }
+
+
+def stage_packs(
+    documents: Documents, packing: PackingSettings, stage: int
+) -> list[list[np.ndarray]]:
+    """Packs of a stage, one list for each of its epochs."""
+    return [
+        pack_documents(documents.lengths, packing.pack_tokens, packing.seed, epoch)
+        for epoch in packing.stage_epochs(stage)
+    ]
+
+
+def packs_digest(plans: list[list[np.ndarray]]) -> str:
+    """Digest of the packs of several epochs."""
+    total = hashlib.sha256()
+    for packs in plans:
+        for pack in packs:
+            total.update(pack.tobytes() + b"/")
+    return total.hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""Token shards: the documents of a fixed range of rows, as one safetensors file without padding.
+
+    input_ids    int32 [T]      all documents, one after another
+    loss_mask    uint8 [T]      1 on tokens that the target itself emits
+    doc_offsets  int64 [D + 1]  document d is [doc_offsets[d], doc_offsets[d + 1])
+    row_ids      uint8 [...]    the ids of the documents' rows, as a JSON list in UTF-8
+
+Shard s holds the rows [s * shard_size, (s + 1) * shard_size) of its split. Rows that cannot be
+used make a shard smaller and never move another row; a shard may be empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eagle3.artifact import Manifest, Settings
+from eagle3.data.conversations import BadRow, Conversation
+from eagle3.data.masks import TokenizedDocument
+from eagle3.tensorfile import load_tensors, save_tensors
+
+KIND = "tokens"
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """A token shard in memory."""
+
+    input_ids: np.ndarray  # int32 [T]
+    loss_mask: np.ndarray  # uint8 [T]
+    doc_offsets: np.ndarray  # int64 [D + 1]
+    row_ids: list[str]  # [D]
+    manifest: Manifest
+
+    def __len__(self) -> int:
+        return len(self.doc_offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [D]"""
+        return np.diff(self.doc_offsets)
+
+
+def write_token_shard(
+    path: Path,
+    conversations: Iterable[Conversation],
+    masker: Callable[[Conversation], TokenizedDocument],
+    settings: Settings,
+    inputs: dict[str, str],
+) -> Manifest:
+    """Tokenise `conversations` into a shard; rows without use are counted by cause and listed."""
+    kept: list[TokenizedDocument] = []
+    dropped: Counter[str] = Counter()
+    listed: list[dict[str, str]] = []
+    for conversation in conversations:
+        try:
+            kept.append(masker(conversation))
+        except BadRow as fault:
+            dropped[str(fault)] += 1
+            listed.append({"id": conversation.id, "cause": str(fault)})
+    counts = {
+        "rows": len(kept) + dropped.total(),
+        "documents": len(kept),
+        "tokens": sum(len(doc.input_ids) for doc in kept),
+        "supervised": int(sum(doc.loss_mask.sum(dtype=np.int64) for doc in kept)),
+        "truncated": sum(doc.truncated for doc in kept),
+        "dropped": dict(dropped.most_common()),
+        "first_dropped": listed[:100],
+    }
+    ids = json.dumps([doc.row_id for doc in kept]).encode()
+    tensors = {
+        "input_ids": _joined([doc.input_ids for doc in kept], np.int32),
+        "loss_mask": _joined([doc.loss_mask for doc in kept], np.uint8),
+        "doc_offsets": offsets_of([len(doc.input_ids) for doc in kept]),
+        "row_ids": np.frombuffer(ids, dtype=np.uint8),
+    }
+    return save_tensors(path, tensors, Manifest.of(KIND, settings, inputs, counts))
+
+
+def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenShard:
+    """Read and verify a token shard.
+
+    Raises UserError if it is damaged or was made under other settings.
+    """
+    tensors, manifest = load_tensors(path, KIND, settings_digest)
+    return TokenShard(
+        tensors["input_ids"],
+        tensors["loss_mask"],
+        tensors["doc_offsets"],
+        json.loads(tensors["row_ids"].tobytes()),
+        manifest,
+    )
+
+
+def offsets_of(lengths: Iterable[int] | np.ndarray) -> np.ndarray:
+    """int64 [N + 1]: where each of N consecutive pieces starts, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.asarray(list(lengths), dtype=np.int64))]).astype(
+        np.int64
+    )
+
+
+def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *parts])
