@@ -1,0 +1,92 @@
+"""Hidden-state shards: what training reads instead of running the target.
+
+    aux             [T, 3H]        low, mid and high layer, concatenated
+    last            [R, H]         post-norm state, at the rows whose teacher is used
+    teacher_argmax  int32 [R]      from the target's own logits
+    teacher_lse     float32 [R]    log-sum-exp over the full vocabulary, of the state as stored
+
+The layout of documents inside the file is not stored: it follows from the token shard
+(`tokens.needed`), whose checksum the manifest holds. Token ids and masks are not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from eagle3.artifact import REMAKE, Manifest, Settings
+from eagle3.errors import UserError
+from eagle3.tensorfile import open_tensors, read_manifest, save_tensors
+from eagle3.tokens.needed import needed_states
+from eagle3.tokens.shards import TokenShard
+
+KIND = "hidden_states"
+NAMES = ("aux", "last", "teacher_argmax", "teacher_lse")
+
+
+@dataclass(frozen=True)
+class DocumentStates:
+    """States of one document, as stored."""
+
+    aux: torch.Tensor  # [e - 1, 3H]
+    last: torch.Tensor  # [R, H]
+    teacher_argmax: torch.Tensor  # int32 [R]
+    teacher_lse: torch.Tensor  # float32 [R]
+
+
+def write_feature_shard(
+    path: Path, states: Mapping[str, torch.Tensor], tokens: TokenShard, settings: Settings
+) -> Manifest:
+    """Write a shard after checking that every needed row is there exactly once.
+
+    Raises UserError on a wrong count or a state that is not finite.
+    """
+    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+    expected = {"aux": int(needed.aux_offsets[-1]), "last": int(needed.last_offsets[-1])}
+    for name, count in expected.items():
+        if len(states[name]) != count:
+            raise UserError(f"{path}: {len(states[name])} rows of {name} captured, {count} needed")
+        bad = (~torch.isfinite(states[name].float()).all(dim=-1)).nonzero().flatten()
+        if len(bad):
+            raise UserError(
+                f"{path}: {len(bad)} of {count} rows of {name} are not finite (first: row "
+                f"{int(bad[0])}); the target overflows in its dtype, try target.dtype bfloat16 or "
+                "float32"
+            )
+    counts = {"documents": len(tokens), **expected}
+    inputs = {"tokens": tokens.manifest.content_sha256}
+    manifest = Manifest.of(KIND, settings, inputs, counts)
+    return save_tensors(path, {name: states[name] for name in NAMES}, manifest)
+
+
+class FeatureShard:
+    """Memory-mapped random access to the documents of a shard."""
+
+    def __init__(self, path: Path, tokens: TokenShard, settings_digest: str | None = None) -> None:
+        """Raises UserError if the file is damaged, of other settings, or of other tokens."""
+        manifest = read_manifest(path, KIND, settings_digest)
+        if manifest.inputs.get("tokens") != tokens.manifest.content_sha256:
+            raise UserError(f"{path}: was captured from other tokens: {REMAKE}")
+        self.path = path
+        self.needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+        handle = open_tensors(path, "pt")
+        self._slices = {name: handle.get_slice(name) for name in NAMES}
+        self._handle = handle
+        rows = {name: self._slices[name].get_shape()[0] for name in NAMES}
+        aux, last = int(self.needed.aux_offsets[-1]), int(self.needed.last_offsets[-1])
+        if rows != {"aux": aux, "last": last, "teacher_argmax": last, "teacher_lse": last}:
+            raise UserError(f"{path}: holds {rows} rows, its tokens ask for {aux} and {last}")
+
+    def read(self, document: int) -> DocumentStates:
+        """States of one document, still in the stored type."""
+        a, b = self.needed.aux_offsets[document : document + 2].tolist()
+        c, d = self.needed.last_offsets[document : document + 2].tolist()
+        return DocumentStates(
+            self._slices["aux"][a:b],
+            self._slices["last"][c:d],
+            self._slices["teacher_argmax"][c:d],
+            self._slices["teacher_lse"][c:d],
+        )

@@ -1,0 +1,85 @@
+"""Where a target lies and what its small files say: configuration, tokenizer, stop tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eagle3.errors import UserError
+
+HUB = "hub:"
+WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+
+
+def resolve_target(location: str, revision: str | None = None, weights: bool = True) -> Path:
+    """The local directory of a target given as a directory or hub:<owner>/<name>.
+
+    Without `weights` a hub model's tensors are not fetched. Raises UserError if there is none.
+    """
+    if not location.startswith(HUB):
+        path = Path(location)
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"target.model: {location} is not a Hugging Face model directory (no config.json); "
+                "give a directory or hub:<owner>/<name>"
+            )
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [p for p in WANTED if weights or p != "*.safetensors"]
+    try:
+        return Path(
+            snapshot_download(location.removeprefix(HUB), revision=revision, allow_patterns=wanted)
+        )
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
+        raise UserError(
+            f"target.model: cannot fetch {location} (revision {revision}): "
+            f"{str(fault).splitlines()[0]}"
+        ) from None
+
+
+def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's text configuration (wrappers of multimodal models are looked through)."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    return config.get_text_config(decoder=True)
+
+
+def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's tokenizer, with its chat template."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as fault:
+        raise UserError(
+            f"target.model: cannot load the tokenizer of {directory}: {str(fault).splitlines()[0]}"
+        ) from None
+
+
+def stop_ids(directory: Path, config: Any) -> list[int]:
+    """Tokens that end generation: generation_config.eos_token_id, else the configuration's."""
+    from transformers import GenerationConfig
+
+    found = None
+    if (directory / "generation_config.json").is_file():
+        found = GenerationConfig.from_pretrained(directory).eos_token_id
+    if found is None:
+        found = config.eos_token_id
+    if found is None:
+        return []
+    return sorted(found) if isinstance(found, list | tuple) else [found]

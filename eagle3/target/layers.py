@@ -1,0 +1,32 @@
+"""Which layers of the target the draft reads.
+
+Ids are 0-based and name the *output* of a decoder layer: id j is `hidden_states[j + 1]` in
+Hugging Face terms and what SGLang calls layer j; vLLM counts layer inputs and calls it j + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eagle3.errors import UserError
+
+
+def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int, int]:
+    """Three ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
+
+    Raises UserError if they do not fit a target of `num_layers` layers.
+    """
+    if chosen is None:
+        if num_layers < 7:
+            raise UserError(
+                f"hidden_states.aux_layers: the default needs at least 7 layers, the target has "
+                f"{num_layers}; name three ascending layers"
+            )
+        return 1, num_layers // 2 - 1, num_layers - 4
+    low, mid, high = chosen
+    if not 0 <= low < mid < high < num_layers:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(chosen)}; must be three ascending layers between "
+            f"0 and {num_layers - 1}"
+        )
+    return low, mid, high

@@ -1,0 +1,126 @@
+"""Single tensors of a target, read from its safetensors files without loading the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.errors import UserError
+from eagle3.tensorfile import open_tensors
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+# What configurations say about logits, and what we do with it. A key that looks like it changes
+# logits and is not listed here is refused: it would make every teacher wrong without a word.
+SOFTCAP_KEYS = ("final_logit_softcapping",)
+MULTIPLIER_KEYS = ("logit_scale",)  # Cohere: logits * scale
+DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
+HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
+
+
+class TargetWeights:
+    """Named tensors of a Hugging Face directory, single-file or sharded."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises UserError if the directory has no safetensors weights."""
+        self.directory = directory
+        if (directory / INDEX).is_file():
+            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+            self.file_of: dict[str, str] = index["weight_map"]
+        elif (directory / SINGLE).is_file():
+            with open_tensors(directory / SINGLE, "pt") as handle:
+                self.file_of = dict.fromkeys(handle.keys(), SINGLE)
+        else:
+            raise UserError(
+                f"target.model: {directory} has neither {SINGLE} nor {INDEX}; only safetensors "
+                "weights are read"
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.file_of
+
+    def read(self, name: str, setting: str) -> torch.Tensor:
+        """One tensor. Raises UserError that names the configuration key `setting`."""
+        if name not in self.file_of:
+            last = name.rsplit(".", 2)[-2:]
+            close = [n for n in self.file_of if n.split(".")[-2:] == last][:3]
+            raise UserError(
+                f"target.{setting} is {name!r}, which {self.directory} does not hold"
+                + (f"; did you mean {' or '.join(close)}?" if close else "")
+            )
+        with open_tensors(self.directory / self.file_of[name], "pt") as handle:
+            return handle.get_tensor(name)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The target's output head: logits(y) = cap(scale * (y @ weight.T + bias))."""
+
+    weight: torch.Tensor  # [V, H]
+    bias: torch.Tensor | None = None  # [V]
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, last: torch.Tensor) -> torch.Tensor:
+        """[R, H] post-norm states -> [R, V]"""
+        logits = torch.nn.functional.linear(last, self.weight, self.bias)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def rows(self, ids: torch.Tensor) -> Head:
+        """The head restricted to the tokens `ids` [V'], in their order."""
+        bias = None if self.bias is None else self.bias[ids]
+        return Head(self.weight[ids], bias, self.scale, self.softcap)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Head:
+        bias = None if self.bias is None else self.bias.to(device, dtype)
+        return Head(self.weight.to(device, dtype), bias, self.scale, self.softcap)
+
+
+def read_head(weights: TargetWeights, config: Any, lm_head_key: str, embedding_key: str) -> Head:
+    """The head, or the embedding where the two are tied.
+
+    Raises UserError if the configuration changes logits in a way we do not know.
+    """
+    name = lm_head_key
+    if name not in weights and getattr(config, "tie_word_embeddings", False):
+        name = embedding_key
+    scale, softcap = _logit_rules(config)
+    bias_name = name.removesuffix("weight") + "bias"
+    bias = weights.read(bias_name, "lm_head_key") if bias_name in weights else None
+    return Head(weights.read(name, "lm_head_key"), bias, scale, softcap)
+
+
+def _logit_rules(config: Any) -> tuple[float, float | None]:
+    """Scale and soft cap that the target applies to its logits."""
+    scale, softcap = 1.0, None
+    known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
+    for key, value in config.to_dict().items():
+        if "logit" not in key or value is None or value is False:
+            continue
+        if key not in known:
+            raise UserError(
+                f"target.model: its configuration has {key} = {value!r}, a rule on logits that is "
+                "not known here; the draft would learn wrong distributions"
+            )
+        if key in MULTIPLIER_KEYS:
+            scale *= value
+        elif key in DIVISOR_KEYS:
+            scale /= value
+        elif key in SOFTCAP_KEYS:
+            softcap = float(value)
+    return scale, softcap
+
+
+def read_final_norm(weights: TargetWeights, config: Any, final_norm_key: str) -> torch.Tensor:
+    """float32 [H]: the gain of the target's final norm, as a plain RMSNorm would use it."""
+    gain = weights.read(final_norm_key, "final_norm_key").float()
+    # Gemma stores the gain minus one
+    return gain + 1 if config.model_type.startswith("gemma") else gain
