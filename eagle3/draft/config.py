@@ -1,0 +1,93 @@
+"""Shape of the draft, derived from the target's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eagle3.errors import UserError
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """One Llama decoder layer over the target's hidden states.
+
+    `rope` is in transformers' own form: rope_type, rope_theta and what the type needs.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    draft_vocab_size: int
+    rms_norm_eps: float
+    max_position_embeddings: int
+    rope: dict[str, Any]
+    aux_layers: tuple[int, int, int]
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "aux_layers": list(self.aux_layers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DraftConfig:
+        return cls(**{**values, "aux_layers": tuple(values["aux_layers"])})
+
+
+def derive_config(
+    target: Any,
+    overrides: Mapping[str, Any],
+    draft_vocab_size: int,
+    aux_layers: tuple[int, int, int],
+) -> DraftConfig:
+    """The draft of `target` (a transformers text configuration).
+
+    `overrides`: the configuration's `draft` section; None takes the target's figure. The MLP has
+    the target's dense width: `intermediate_size`, never the width of one expert.
+    Raises UserError if heads do not divide or the rotary type is unknown.
+    """
+
+    def pick(name: str, default: Any) -> Any:
+        return default if overrides.get(name) is None else overrides[name]
+
+    heads = pick("num_attention_heads", target.num_attention_heads)
+    kv_heads = pick("num_key_value_heads", getattr(target, "num_key_value_heads", None) or heads)
+    own_head_dim = getattr(target, "head_dim", None)
+    head_dim = pick("head_dim", own_head_dim or target.hidden_size // target.num_attention_heads)
+    width = pick("intermediate_size", getattr(target, "intermediate_size", None))
+    if width is None:
+        raise UserError("draft.intermediate_size: the target names no dense width; give one")
+    if heads % kv_heads:
+        raise UserError(
+            f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+        )
+    return DraftConfig(
+        hidden_size=target.hidden_size,
+        intermediate_size=width,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        vocab_size=target.vocab_size,
+        draft_vocab_size=draft_vocab_size,
+        rms_norm_eps=getattr(target, "rms_norm_eps", 1e-6),
+        max_position_embeddings=target.max_position_embeddings,
+        rope=_rope(target),
+        aux_layers=aux_layers,
+        bos_token_id=target.bos_token_id,
+        eos_token_id=target.eos_token_id,
+    )
+
+
+def _rope(target: Any) -> dict[str, Any]:
+    """The target's rotary parameters, without the keys that are null."""
+    given = getattr(target, "rope_parameters", None)
+    if not given or "rope_theta" not in given:
+        raise UserError(
+            f"target.model: its configuration ({target.model_type}) has no single set of rotary "
+            "parameters with a rope_theta; such targets are not supported"
+        )
+    return {key: value for key, value in given.items() if value is not None}

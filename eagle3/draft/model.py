@@ -1,0 +1,133 @@
+"""The EAGLE-3 draft: one Llama decoder layer that reads the target's states.
+
+    x   = cat(input_layernorm(embedding), hidden_norm(hidden))    [N, 2H]
+    h   = hidden + o_proj(attention(q(x), k(x), v(x)))            residual: hidden, un-normed
+    out = h + mlp(post_attention_layernorm(h))                    handed to the next step
+    logits = lm_head(norm(out))                                   on the draft vocabulary
+
+Attention itself is the caller's: training-time test and chain decoding attend to different keys.
+Tensor names are those of SGLang and vLLM (`midlayer.*`, `fc`, `norm`, `lm_head`). The embedding
+is the target's, frozen, and no part of the module.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import silu
+
+from eagle3.draft.config import DraftConfig
+from eagle3.draft.rope import inverse_frequencies, rotate
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm; statistics in at least float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        exact = x if x.dtype == torch.float64 else x.float()
+        scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
+        return (exact * scale * self.weight).to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Projections of the layer's attention; no bias anywhere."""
+
+    def __init__(self, config: DraftConfig) -> None:
+        super().__init__()
+        width, d = 2 * config.hidden_size, config.head_dim
+        self.q_proj = nn.Linear(width, config.num_attention_heads * d, bias=False)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * d, config.hidden_size, bias=False)
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: DraftConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class MidLayer(nn.Module):
+    """The decoder layer, named as engines name it."""
+
+    def __init__(self, config: DraftConfig) -> None:
+        super().__init__()
+        self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = SelfAttention(config)
+        self.mlp = MLP(config)
+
+
+class Eagle3Draft(nn.Module):
+    """The trainable draft, in pieces that the caller puts together."""
+
+    def __init__(self, config: DraftConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fc = nn.Linear(3 * config.hidden_size, config.hidden_size, bias=False)
+        self.midlayer = MidLayer(config)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
+        # a plain attribute, no buffer: a cast of the module must not round frequencies
+        self.inv_freq, self.rope_scaling = inverse_frequencies(config)
+
+    def layer_input(self, embedding: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first."""
+        layer = self.midlayer
+        embedding = embedding.to(hidden.dtype)
+        return torch.cat((layer.input_layernorm(embedding), layer.hidden_norm(hidden)), dim=-1)
+
+    def queries(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """[N, 2H] -> rotated [N, heads, head_dim]"""
+        q = self.midlayer.self_attn.q_proj(x).unflatten(-1, (-1, self.config.head_dim))
+        return rotate(q, positions, self.inv_freq, self.rope_scaling)
+
+    def keys_values(
+        self, x: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[N, 2H] -> rotated keys and values [N, kv_heads, head_dim]"""
+        attn, d = self.midlayer.self_attn, self.config.head_dim
+        k = attn.k_proj(x).unflatten(-1, (-1, d))
+        v = attn.v_proj(x).unflatten(-1, (-1, d))
+        return rotate(k, positions, self.inv_freq, self.rope_scaling), v
+
+    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Residual [N, H] and attention output [N, heads, head_dim] -> hidden out [N, H]"""
+        layer = self.midlayer
+        h = hidden + layer.self_attn.o_proj(attended.flatten(-2))
+        return h + layer.mlp(layer.post_attention_layernorm(h))
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, H] -> [N, V_draft]"""
+        return self.lm_head(self.norm(hidden))
+
+
+def initialise(
+    draft: Eagle3Draft,
+    seed: int,
+    head_rows: torch.Tensor | None = None,  # [V_draft, H]
+    final_norm: torch.Tensor | None = None,  # [H]
+) -> None:
+    """First weights: seeded normal(0, 0.02), norms one; head and norm start as the target's."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, weight in sorted(draft.named_parameters()):
+            if weight.dim() == 2:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+        if head_rows is not None:
+            draft.lm_head.weight.copy_(head_rows)
+        if final_norm is not None:
+            draft.norm.weight.copy_(final_norm)

@@ -1,0 +1,43 @@
+"""Rotary positions: the library's frequencies, our own rotation.
+
+Frequencies and the attention factor of every rotary type (default, linear, llama3, yarn, ...)
+come from transformers, as engines take them. The rotation itself is written out here because it
+is needed in float64 too.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from eagle3.draft.config import DraftConfig
+
+
+def inverse_frequencies(config: DraftConfig) -> tuple[torch.Tensor, float]:
+    """float32 [head_dim / 2] and the factor on cos and sin."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rotary = LlamaRotaryEmbedding(
+        LlamaConfig(
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_attention_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=config.max_position_embeddings,
+            rope_parameters=dict(config.rope),
+        )
+    )
+    return rotary.inv_freq.float(), float(rotary.attention_scaling)
+
+
+def rotate(
+    x: torch.Tensor,  # [N, heads, head_dim]
+    positions: torch.Tensor,  # int64 [N]
+    inv_freq: torch.Tensor,  # [head_dim / 2]
+    scaling: float,
+) -> torch.Tensor:
+    """Rotate each head by its position. Angles are computed in at least float32."""
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    angle = positions.to(exact)[:, None] * inv_freq.to(x.device, exact)  # [N, head_dim / 2]
+    cos, sin = (angle.cos() * scaling)[:, None], (angle.sin() * scaling)[:, None]
+    low, high = x.to(exact).chunk(2, dim=-1)
+    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x.dtype)

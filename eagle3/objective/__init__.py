@@ -1,0 +1,1 @@
+"""Training-time test: rows, attention, teacher, losses."""

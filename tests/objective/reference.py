@@ -1,0 +1,113 @@
+"""The objective written the slow, obvious way: one document, one row, one step at a time.
+
+Nothing is shared with the library but the weights: norms, rotation, attention, losses and row
+sets are spelled out again, in float64, from the definition.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def rms_norm(x, gain, eps):
+    return x / torch.sqrt((x * x).mean() + eps) * gain
+
+
+def rotated(vector, position, inv_freq):
+    """One head turned by its position."""
+    half = len(vector) // 2
+    out = []
+    for i in range(half):
+        angle = torch.tensor(float(position), dtype=vector.dtype) * inv_freq[i].to(vector.dtype)
+        out.append(vector[i] * torch.cos(angle) - vector[i + half] * torch.sin(angle))
+    for i in range(half):
+        angle = torch.tensor(float(position), dtype=vector.dtype) * inv_freq[i].to(vector.dtype)
+        out.append(vector[i + half] * torch.cos(angle) + vector[i] * torch.sin(angle))
+    return torch.stack(out)
+
+
+class SlowDraft:
+    """One row at a time, from a dict of weights named as in the checkpoint."""
+
+    def __init__(self, weights, config, inv_freq):
+        self.w, self.c, self.inv_freq = weights, config, inv_freq
+
+    def project(self, name, x, heads, position):
+        d = self.c.head_dim
+        y = self.w[f"midlayer.self_attn.{name}.weight"] @ x
+        rows = [y[h * d : (h + 1) * d] for h in range(heads)]
+        return rows if position is None else [rotated(r, position, self.inv_freq) for r in rows]
+
+    def layer_input(self, embedding, hidden):
+        eps = self.c.rms_norm_eps
+        left = rms_norm(embedding, self.w["midlayer.input_layernorm.weight"], eps)
+        right = rms_norm(hidden, self.w["midlayer.hidden_norm.weight"], eps)
+        return torch.cat([left, right])
+
+    def key_value(self, x, position):
+        kv = self.c.num_key_value_heads
+        return self.project("k_proj", x, kv, position), self.project("v_proj", x, kv, None)
+
+    def attend(self, x, position, pairs):
+        """`pairs`: list of (keys per kv head, values per kv head)."""
+        heads, kv = self.c.num_attention_heads, self.c.num_key_value_heads
+        out = []
+        for h, q in enumerate(self.project("q_proj", x, heads, position)):
+            shared = h // (heads // kv)
+            scores = torch.stack([(q @ k[shared]) / self.c.head_dim**0.5 for k, _ in pairs])
+            share = torch.softmax(scores, 0)
+            out.append(sum(s * v[shared] for s, (_, v) in zip(share, pairs, strict=True)))
+        return self.w["midlayer.self_attn.o_proj.weight"] @ torch.cat(out)
+
+    def finish(self, hidden, attended):
+        h = hidden + attended
+        y = rms_norm(h, self.w["midlayer.post_attention_layernorm.weight"], self.c.rms_norm_eps)
+        gate = self.w["midlayer.mlp.gate_proj.weight"] @ y
+        up = self.w["midlayer.mlp.up_proj.weight"] @ y
+        return h + self.w["midlayer.mlp.down_proj.weight"] @ (gate * torch.sigmoid(gate) * up)
+
+    def logits(self, hidden):
+        normed = rms_norm(hidden, self.w["norm.weight"], self.c.rms_norm_eps)
+        return self.w["lm_head.weight"] @ normed
+
+
+def active_at(t, k, mask, ids, in_vocab):
+    """The definition of an active row, word by word."""
+    if any(p >= len(mask) or not mask[p] for p in range(t + 1, t + 3 + k)):
+        return False
+    return all(in_vocab[ids[p]] for p in range(t + 2, t + 2 + k))
+
+
+def slow_loss(slow, doc, embedding, head, draft_ids, full_argmax, steps, decay):
+    """sum_k w_k sum_t l(t, k) of one document, and the trained rows of each step.
+
+    doc: ids, mask, aux [L, 3H], last [L, H]; head [V_draft, H]; full_argmax [L] target ids.
+    """
+    ids, mask = doc["ids"], doc["mask"]
+    in_vocab = [bool(d >= 0) for d in draft_ids]
+    length = len(ids)
+    weights = [decay**k for k in range(steps)]
+    weights = [w / sum(weights) for w in weights]
+    fused = [slow.w["fc.weight"] @ doc["aux"][t] for t in range(length - 1)]
+    step0 = [
+        slow.key_value(slow.layer_input(embedding[ids[t + 1]], fused[t]), t)
+        for t in range(length - 1)
+    ]
+    total, trained = 0.0, [0] * steps
+    for t in range(length - 1):
+        hidden, own = fused[t], []
+        for k in range(steps):
+            if not active_at(t, k, mask, ids, in_vocab):
+                break
+            x = slow.layer_input(embedding[ids[t + 1 + k]], hidden)
+            if k > 0:
+                own.append(slow.key_value(x, t + k))
+            hidden = slow.finish(hidden, slow.attend(x, t + k, step0[: t + 1] + own))
+            answer = int(draft_ids[full_argmax[t + 1 + k]])
+            if answer < 0:
+                continue
+            p = torch.softmax(head @ doc["last"][t + 1 + k], 0)
+            q = torch.log_softmax(slow.logits(hidden), 0)
+            total = total - weights[k] * (p * q).sum()
+            trained[k] += 1
+    return total, trained

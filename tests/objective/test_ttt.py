@@ -1,0 +1,163 @@
+"""The objective against a slow reference and against the textbook EAGLE loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import DRAFT_VOCAB, HIDDEN, VOCAB, pack_of, random_documents, target_parts, tiny_draft
+from reference import SlowDraft, slow_loss
+
+from eagle3.objective.ttt import ttt_loss
+
+MASKS = {
+    "one answer": [[0, 0, 0, 1, 1, 1, 1, 1, 0]],
+    "two answers, prompt between": [[0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 0]],
+    "single supervised token": [[0, 0, 1, 0, 1, 1, 1, 1, 1]],
+    "answer from the first token": [[1, 1, 1, 1]],
+    "several documents": [[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 1, 1, 1, 1], [1] * 12],
+}
+
+
+def gradients(draft):
+    return {name: p.grad.clone() for name, p in draft.named_parameters()}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_loss_and_every_gradient_equal_the_row_by_row_reference(name, steps):
+    generator = torch.Generator().manual_seed(len(name) + steps)
+    documents = random_documents(generator, MASKS[name])
+    head, target = target_parts(generator)
+    draft = tiny_draft()
+    loss, totals = ttt_loss(draft, pack_of(documents, head), target, steps, 0.8)
+    loss.backward()
+    fast = gradients(draft)
+
+    draft.zero_grad()
+    slow = SlowDraft(dict(draft.named_parameters()), draft.config, draft.inv_freq)
+    expected, trained = 0.0, [0] * steps
+    for doc in documents:
+        part, counts = slow_loss(
+            slow,
+            doc,
+            target.embedding,
+            target.head.weight,
+            target.draft_ids,
+            head.logits(doc["last"]).argmax(-1),
+            steps,
+            0.8,
+        )
+        expected = expected + part
+        trained = [a + b for a, b in zip(trained, counts, strict=True)]
+    expected.backward()
+
+    assert totals.trained.tolist() == trained
+    assert sum(trained) > 0
+    torch.testing.assert_close(loss, expected.detach() + 0 * loss, rtol=1e-9, atol=1e-9)
+    for parameter, gradient in gradients(draft).items():
+        torch.testing.assert_close(fast[parameter], gradient, rtol=1e-9, atol=1e-9)
+
+
+def textbook_loss(draft, doc, embedding, head, steps, decay):
+    """EAGLE-3's own loop: every row, dense masks, everything shifted left by one each step."""
+    length = len(doc["ids"])
+    config, attn = draft.config, draft.midlayer.self_attn
+    ids = torch.cat([doc["ids"][1:], doc["ids"].new_zeros(1)])
+    target_p = torch.softmax(doc["last"] @ head.T, -1)
+    target_p = torch.cat([target_p[1:], target_p.new_zeros(1, target_p.shape[1])])
+    mask = torch.zeros(length)
+    mask[: length - 2] = 1.0  # mask'[t] = m[t + 1] * m[t + 2] for a mask of ones
+    hidden = draft.fc(doc["aux"])
+    dense = torch.full((length, length), float("-inf")).triu(1).double()
+    keys, values, total = [], [], 0.0
+    repeat = config.num_attention_heads // config.num_key_value_heads
+    for step in range(steps):
+        x = draft.layer_input(embedding[ids], hidden)
+        position = torch.arange(length) + step
+        q = draft.queries(x, position).transpose(0, 1)  # [h, L, d]
+        k, v = draft.keys_values(x, position)
+        keys.append(k.repeat_interleave(repeat, 1).transpose(0, 1))
+        values.append(v.repeat_interleave(repeat, 1).transpose(0, 1))
+        scores = q @ keys[0].transpose(1, 2) / config.head_dim**0.5 + dense
+        for own in keys[1:]:
+            diagonal = (q * own).sum(-1, keepdim=True) / config.head_dim**0.5
+            scores = torch.cat([scores, diagonal], -1)
+        share = torch.softmax(scores, -1)
+        out = share[..., :length] @ values[0]
+        for i, own in enumerate(values[1:]):
+            out = out + share[..., length + i : length + i + 1] * own
+        h = hidden + attn.o_proj(out.transpose(0, 1).flatten(-2))
+        hidden = h + draft.midlayer.mlp(draft.midlayer.post_attention_layernorm(h))
+        log_q = torch.log_softmax(draft.logits(hidden), -1)
+        total = total + decay**step * -(target_p * log_q * mask[:, None]).sum()
+        ids = torch.cat([ids[1:], ids.new_zeros(1)])
+        target_p = torch.cat([target_p[1:], target_p.new_zeros(1, target_p.shape[1])])
+        mask = torch.cat([mask[1:], mask.new_zeros(1)])
+    return total / sum(decay**step for step in range(steps))
+
+
+@pytest.mark.parametrize("length", [3, 9, 20])
+def test_with_full_mask_and_vocabulary_it_is_the_textbook_eagle_loop(length):
+    generator = torch.Generator().manual_seed(length)
+    (doc,) = random_documents(generator, [[1] * length])
+    head, target = target_parts(generator, draft_vocab=VOCAB)
+    draft = tiny_draft(draft_vocab=VOCAB)
+    loss, _ = ttt_loss(draft, pack_of([doc], head), target, 7, 0.8)
+    loss.backward()
+    fast = gradients(draft)
+    draft.zero_grad()
+    expected = textbook_loss(draft, doc, target.embedding, head.weight, 7, 0.8)
+    expected.backward()
+    torch.testing.assert_close(loss, expected + 0 * loss, rtol=1e-9, atol=1e-9)
+    for parameter, gradient in gradients(draft).items():
+        torch.testing.assert_close(fast[parameter], gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_a_pack_equals_its_documents_one_by_one():
+    generator = torch.Generator().manual_seed(5)
+    documents = random_documents(generator, MASKS["several documents"])
+    head, target = target_parts(generator)
+    draft = tiny_draft()
+    together, totals = ttt_loss(draft, pack_of(documents, head), target, 7, 0.8)
+    alone = [ttt_loss(draft, pack_of([doc], head), target, 7, 0.8) for doc in documents]
+    torch.testing.assert_close(together, sum(loss for loss, _ in alone), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(totals.stacked(), sum(t.stacked() for _, t in alone))
+
+
+def test_tokens_after_the_last_supervised_one_change_nothing():
+    generator = torch.Generator().manual_seed(6)
+    (doc,) = random_documents(generator, [[0, 1, 1, 1, 1]])
+    longer = {
+        "ids": torch.cat([doc["ids"], torch.tensor([1, 2, 3])]),
+        "mask": torch.cat([doc["mask"], torch.zeros(3, dtype=torch.bool)]),
+        "aux": torch.cat([doc["aux"], torch.randn(3, 3 * HIDDEN, dtype=torch.float64)]),
+        "last": torch.cat([doc["last"], torch.randn(3, HIDDEN, dtype=torch.float64)]),
+    }
+    head, target = target_parts(generator)
+    draft = tiny_draft()
+    a, _ = ttt_loss(draft, pack_of([doc], head), target, 7, 0.8)
+    b, _ = ttt_loss(draft, pack_of([longer], head), target, 7, 0.8)
+    assert torch.equal(a, b)
+
+
+def test_logits_over_the_target_vocabulary_are_never_formed():
+    """The widest tensor of a step has the width of the draft vocabulary."""
+    generator = torch.Generator().manual_seed(7)
+    documents = random_documents(generator, MASKS["several documents"])
+    head, target = target_parts(generator)
+    pack = pack_of(documents, head)
+    draft = tiny_draft()
+    seen = []
+
+    class Shapes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.dim() == 2:
+                seen.append(tuple(out.shape))
+            return out
+
+    with Shapes():
+        loss, _ = ttt_loss(draft, pack, target, 7, 0.8)
+        loss.backward()
+    assert any(shape[1] == DRAFT_VOCAB for shape in seen)
+    assert not any(shape[1] == VOCAB for shape in seen)
