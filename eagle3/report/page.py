@@ -1,0 +1,97 @@
+"""The report: one self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import pandas as pd
+
+from eagle3.artifact import software_versions
+from eagle3.report import plots
+from eagle3.report.plan import size_text, time_text
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything the page is made of."""
+
+    config: dict[str, Any]
+    dataset: dict[str, Any]  # rows.report.json
+    vocab: dict[str, Any]  # mapping.json
+    plan: dict[str, Any]
+    evaluation: dict[str, Any]
+    metrics: pd.DataFrame  # one row per optimiser step
+    tokens: dict[str, Any]  # counts added up over the token shards
+    states_bytes: int
+    seconds: dict[str, float]  # rule name: wall time, added up over its jobs
+
+
+def render_page(facts: RunFacts) -> str:
+    """The page as HTML. It loads nothing: styles and pictures are inside."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "percent": lambda value: f"{value:.1%}",
+        "size": size_text,
+        "time": time_text,
+    }
+    evaluation, vocab = facts.evaluation, facts.vocab
+    pictures = {
+        "loss": plots.loss_curve(facts.metrics),
+        "accuracy": plots.accuracy_curves(facts.metrics),
+        "acceptance": plots.acceptance_bars(evaluation["per_position_acceptance"]),
+        "coverage": plots.coverage(
+            vocab["coverage_curve"], vocab["draft_vocab_size"], vocab["coverage"]
+        ),
+    }
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        run=facts.config["run"],
+        facts=facts,
+        pictures={name: markupsafe.Markup(svg) for name, svg in pictures.items()},  # noqa: S704
+        config=json.dumps(facts.config, indent=2),
+        versions=software_versions(),
+        example=_longest(evaluation["per_prompt"]),
+    )
+
+
+def _longest(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The prompt whose answer shows most."""
+    return max(records, key=lambda record: record["new_tokens"])
+
+
+def read_metrics(paths: list[Path]) -> pd.DataFrame:
+    """Metrics of all stages, one row per optimiser step."""
+    records = []
+    for path in paths:
+        records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return pd.DataFrame(records)
+
+
+def add_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of token shards, added up; causes of dropped rows too."""
+    dropped: dict[str, int] = {}
+    for count in counts:
+        for cause, number in count["dropped"].items():
+            dropped[cause] = dropped.get(cause, 0) + number
+    names = ("rows", "documents", "tokens", "supervised", "truncated")
+    return {name: sum(count[name] for count in counts) for name in names} | {"dropped": dropped}
+
+
+def wall_times(folder: Path) -> dict[str, float]:
+    """Seconds per rule, from Snakemake's benchmark files."""
+    found: dict[str, float] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        seconds = pd.to_numeric(pd.read_csv(path, sep="\t")["s"], errors="coerce").sum()
+        found[rule] = found.get(rule, 0.0) + float(seconds)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,0 +1,164 @@
+"""The plan: disk, arithmetic and time of a run, from token shards and shapes alone.
+
+Bytes are exact. FLOPs count matrix products (2 per multiply-add) and leave attention scores out;
+times are FLOPs over the sustained rate that the user states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from eagle3.draft.config import DraftConfig
+from eagle3.features.codecs import bytes_per_value
+from eagle3.tokens.needed import needed_states
+from eagle3.tokens.shards import TokenShard
+
+KIND = "plan"
+
+
+def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
+    """Bytes of the states captured from a token shard, file headers not counted."""
+    needed = needed_states(shard.loss_mask, shard.doc_offsets)
+    aux, last = int(needed.aux_offsets[-1]), int(needed.last_offsets[-1])
+    # each row of `last` carries its argmax (int32) and log-sum-exp (float32)
+    return int((3 * aux + last) * hidden_size * bytes_per_value(codec)) + 8 * last
+
+
+def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
+    """int64 [steps]: rows that the mask allows at each TTT step."""
+    found = np.zeros(steps, dtype=np.int64)
+    for start, stop in zip(shard.doc_offsets[:-1], shard.doc_offsets[1:], strict=True):
+        mask = shard.loss_mask[start:stop]
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]]).astype(np.int8)))
+        for begin, end in edges.reshape(-1, 2):
+            # rows t >= 0 with x_{t+1}..x_{t+2+k} inside the run [begin, end)
+            found += np.maximum(end - max(begin, 1) - 1 - np.arange(steps), 0)
+    return found
+
+
+def target_flops_per_token(config: Any) -> float:
+    """Of one forward pass of the target's body; of a mixture, the experts that are used."""
+    h, layers = config.hidden_size, config.num_hidden_layers
+    heads = config.num_attention_heads
+    kv = getattr(config, "num_key_value_heads", None) or heads
+    d = getattr(config, "head_dim", None) or h // heads
+    attention = h * d * (2 * heads + 2 * kv)
+    experts = getattr(config, "num_experts_per_tok", None)
+    width = getattr(config, "moe_intermediate_size", None) if experts else None
+    mlp = 3 * h * (experts * width if experts and width else config.intermediate_size)
+    return 2.0 * layers * (attention + mlp)
+
+
+def training_flops(shards: Sequence[TokenShard], draft: DraftConfig, steps: int) -> float:
+    """Of one epoch, forward and backward, active rows only."""
+    h, d, i = draft.hidden_size, draft.head_dim, draft.intermediate_size
+    kv = 2 * (2 * h) * draft.num_key_value_heads * d
+    per_row = 3 * h * draft.num_attention_heads * d + 3 * h * i + h * draft.draft_vocab_size
+    every, active = 0, np.zeros(steps, dtype=np.int64)
+    for shard in shards:
+        needed = needed_states(shard.loss_mask, shard.doc_offsets)
+        every += int(needed.aux_offsets[-1])
+        active += rows_at_steps(shard, steps)
+    products = every * (3 * h * h + kv) + int(active.sum()) * per_row + int(active[1:].sum()) * kv
+    teacher = int(active[0]) * h * draft.draft_vocab_size
+    return 2.0 * (3 * products + teacher)
+
+
+def build_plan(
+    shards: Sequence[TokenShard],
+    target: Any,
+    draft: DraftConfig,
+    values: dict[str, Any],
+    schedule: dict[str, Any],
+    free_bytes: int,
+    present_bytes: int,
+) -> dict[str, Any]:
+    """Figures of the whole run. `values`: the settings of the plan stage.
+
+    `free_bytes` on the disk of the results, of which states already captured (`present_bytes`)
+    will not be needed again.
+    """
+    codec, train = values["hidden_states"]["codec"], values["train"]
+    per_shard = [state_bytes(shard, target.hidden_size, codec) for shard in shards]
+    tokens = sum(len(shard.input_ids) for shard in shards)
+    parameters = draft_parameters(draft)
+    stages = len(schedule["stages"])
+    states, checkpoints = sum(per_shard), 4 * parameters * stages + 8 * parameters
+    capture = tokens * target_flops_per_token(target)
+    capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
+    training = train["epochs"] * training_flops(shards, draft, train["ttt_steps"])
+    rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
+    return {
+        "shards": len(shards),
+        "tokens": tokens,
+        "rows": schedule["rows"],
+        "bytes_per_token": states / max(tokens, 1),
+        "bytes_per_shard_mean": states / max(len(shards), 1),
+        "bytes_per_shard_max": max(per_shard, default=0),
+        "bytes_states": states,
+        "bytes_checkpoints": checkpoints,
+        "bytes_peak": states + checkpoints,
+        "bytes_free": free_bytes,
+        "fits": states - present_bytes + checkpoints <= free_bytes,
+        "draft_parameters": parameters,
+        "steps": schedule["total_steps"],
+        "capture_flops": capture,
+        "training_flops": training,
+        "capture_seconds": capture / rate,
+        "training_seconds": training / rate,
+    }
+
+
+def draft_parameters(draft: DraftConfig) -> int:
+    """Trainable parameters."""
+    h, d = draft.hidden_size, draft.head_dim
+    attention = 2 * h * d * (draft.num_attention_heads + 2 * draft.num_key_value_heads)
+    attention += h * d * draft.num_attention_heads
+    mlp = 3 * h * draft.intermediate_size
+    return 3 * h * h + attention + mlp + h * draft.draft_vocab_size + 4 * h
+
+
+def plan_table(plan: dict[str, Any]) -> str:
+    """The plan for people."""
+    rows = [
+        ("training tokens", f"{plan['tokens']:,} in {plan['shards']} shards"),
+        ("rows with a loss", f"{plan['rows']:,} ({plan['rows'] / max(plan['tokens'], 1):.0%})"),
+        (
+            "hidden states",
+            f"{size_text(plan['bytes_states'])}, {plan['bytes_per_token']:,.0f} B/token",
+        ),
+        (
+            "per shard",
+            f"{size_text(plan['bytes_per_shard_mean'])} on average, "
+            f"{size_text(plan['bytes_per_shard_max'])} at most",
+        ),
+        ("checkpoints", size_text(plan["bytes_checkpoints"])),
+        ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
+        ("draft", f"{plan['draft_parameters']:,} parameters, {plan['steps']:,} steps"),
+        ("capture", f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"),
+        ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {text}" for name, text in rows]
+    if not plan["fits"]:
+        lines.append("  DOES NOT FIT on the disk: use fewer samples or another disk")
+    return "\n".join(["plan", *lines])
+
+
+def size_text(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"
+
+
+def time_text(seconds: float) -> str:
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    if seconds < 7200:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

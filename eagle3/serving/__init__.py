@@ -1,0 +1,1 @@
+"""Exports, chain decoding and acceptance figures."""

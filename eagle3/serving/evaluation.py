@@ -1,0 +1,162 @@
+"""Evaluation by real decoding: held-out prompts, with the exported draft and without."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.data.conversations import Conversation
+from eagle3.data.templates import Renderer
+from eagle3.errors import UserError
+from eagle3.serving.acceptance import acceptance, compare
+from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
+from eagle3.serving.sglang import load_sglang
+from eagle3.target.files import load_config, load_tokenizer, stop_ids
+from eagle3.target.hf import HFTarget
+from eagle3.target.reader import TargetWeights, read_head
+
+log = logging.getLogger(__name__)
+KIND = "evaluation"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A held-out conversation up to its last answer."""
+
+    id: str
+    tokens: list[int]
+
+
+class Evaluator:
+    """Target and exported draft, ready to answer prompts."""
+
+    def __init__(
+        self,
+        target: Path,
+        draft: Path,
+        values: dict[str, Any],
+        loading: dict[str, Any],
+        chat_template: str,
+        device: str,
+    ) -> None:
+        """`values`: the `evaluation` section; `loading`: keys of the `target` section."""
+        trusted = loading["trust_remote_code"]
+        self.values = values
+        self.config = load_config(target, trusted)
+        self.tokenizer = load_tokenizer(target, trusted)
+        self.renderer = Renderer(self.tokenizer, chat_template)
+        self.stop = set(stop_ids(target, self.config))
+        loaded, mapping = load_sglang(draft)
+        self.engine = HFTarget.load(
+            target, loaded.config.aux_layers, values["dtype"], device, trusted
+        )
+        where = self.engine.device, self.engine.dtype
+        weights = TargetWeights(target)
+        keys = loading["lm_head_key"], loading["embedding_key"]
+        self.head = read_head(weights, self.config, *keys).to(*where)
+        self.embedding = weights.read(loading["embedding_key"], "embedding_key").to(*where)
+        self.draft = loaded.to(*where)
+        self.target_ids = torch.from_numpy(mapping.target_ids).to(self.engine.device)
+
+    def prompts(self, conversations: Iterable[Conversation]) -> tuple[list[Prompt], int]:
+        """The first prompts that leave room for an answer, and how many were too long.
+
+        Raises UserError if there is none.
+        """
+        wanted, chain = self.values["num_prompts"], self.values["num_draft_tokens"]
+        room = self.config.max_position_embeddings - self.values["max_new_tokens"] - chain - 1
+        found: list[Prompt] = []
+        too_long = 0
+        for conversation in conversations:
+            if len(found) == wanted:
+                break
+            text = self.renderer.prompt(conversation.messages[:-1], conversation.tools)
+            tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(tokens) > room:
+                too_long += 1
+            else:
+                found.append(Prompt(conversation.id, tokens))
+        if not found:
+            raise UserError(
+                f"evaluation: no held-out conversation leaves room for an answer ({too_long} are "
+                f"longer than {room} tokens); raise dataset.eval_fraction or lower "
+                "evaluation.max_new_tokens"
+            )
+        if len(found) < wanted:
+            log.warning("only %d of the %d prompts asked for", len(found), wanted)
+        return found, too_long
+
+    def answer(self, prompt: Prompt) -> dict[str, Any]:
+        """Decode one prompt both ways; what happened, for the record."""
+        limit = self.values["max_new_tokens"]
+        plain = decode_plain(self.engine, self.head, prompt.tokens, limit, self.stop)
+        speculative = decode_speculative(
+            self.engine,
+            self.head,
+            DraftChain(self.draft, self.embedding, self.target_ids),
+            prompt.tokens,
+            limit,
+            self.stop,
+            self.values["num_draft_tokens"],
+        )
+        same = compare(speculative, plain)
+        return {
+            "id": prompt.id,
+            "prompt_tokens": len(prompt.tokens),
+            "new_tokens": len(speculative.tokens),
+            "committed": speculative.committed,
+            "passes_plain": plain.target_passes,
+            "passes_speculative": speculative.target_passes,
+            "identical": same.identical,
+            "tie_at": same.tie_at,
+            "text": self.tokenizer.decode(speculative.tokens),
+        }
+
+
+def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dict[str, Any]:
+    """Figures over all prompts, and one record for each.
+
+    Raises UserError if speculation changed an answer in float32 away from a near-tie: then the
+    decoder or the export is wrong and no figure means anything.
+    """
+    values = evaluator.values
+    prompts, too_long = evaluator.prompts(conversations)
+    started, records = time.monotonic(), []
+    for number, prompt in enumerate(prompts, start=1):
+        records.append(evaluator.answer(prompt))
+        log.info(
+            "prompt %d/%d: %d tokens in %d target passes",
+            number,
+            len(prompts),
+            records[-1]["new_tokens"],
+            records[-1]["passes_speculative"],
+        )
+    wrong = [r["id"] for r in records if not r["identical"] and r["tie_at"] is None]
+    if wrong and values["dtype"] == "float32":
+        raise UserError(
+            f"evaluation: speculative output differs from the target's own greedy output for "
+            f"{len(wrong)} prompts ({', '.join(wrong[:5])}) away from any near-tie; the decoder or "
+            "the export is wrong"
+        )
+    plain = sum(r["passes_plain"] for r in records)
+    speculative = sum(r["passes_speculative"] for r in records)
+    return {
+        **acceptance([r["committed"] for r in records], values["num_draft_tokens"]),
+        "num_draft_tokens": values["num_draft_tokens"],
+        "greedy_identical": not wrong,
+        "greedy_ties": sum(r["tie_at"] is not None for r in records),
+        "prompts": len(records),
+        "prompts_too_long": too_long,
+        "new_tokens": sum(r["new_tokens"] for r in records),
+        "target_passes_plain": plain,
+        "target_passes_speculative": speculative,
+        "target_passes_saved": 1 - speculative / plain,
+        "seconds": round(time.monotonic() - started, 1),
+        "per_prompt": records,
+    }

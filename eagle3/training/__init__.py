@@ -1,0 +1,1 @@
+"""Batches, optimiser, checkpoints and the stage loop."""

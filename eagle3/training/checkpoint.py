@@ -1,0 +1,128 @@
+"""Checkpoints: float32 master weights, optimiser state and the cursor, each a plain file.
+
+A finished stage leaves three files that the workflow knows. Inside a stage, saves go to a folder
+that the workflow does not know (it would wipe it when the job fails): one folder per save, made
+under another name and renamed, only the newest kept, read only by a job with equal settings.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from eagle3.artifact import Manifest, Settings, read_json, write_json
+from eagle3.errors import UserError
+from eagle3.tensorfile import load_tensors, read_manifest, save_tensors
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class Checkpoint:
+    """Everything training goes on from. `state["global_step"]` is the cursor into the data."""
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path, checkpoint: Checkpoint, settings: Settings, inputs: dict[str, str]
+) -> None:
+    """Write the three files into `folder`, state last."""
+    counts = {"global_step": checkpoint.state["global_step"]}
+    model = Manifest.of("checkpoint", settings, inputs, counts)
+    written = save_tensors(folder / MODEL, checkpoint.model, model)
+    optimizer = Manifest.of("optimizer", settings, {"model": written.content_sha256}, counts)
+    save_tensors(folder / OPTIMIZER, checkpoint.optimizer, optimizer)
+    write_json(
+        folder / STATE,
+        checkpoint.state,
+        Manifest.of("state", settings, {"model": written.content_sha256}, counts),
+    )
+
+
+def read_model(
+    folder: Path, settings_digest: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Weights and state of a checkpoint: what a finished stage keeps.
+
+    Raises UserError if a file is damaged, of other settings, or of another save.
+    """
+    model, manifest = load_tensors(folder / MODEL, "checkpoint", settings_digest, "pt")
+    state, of_state = read_json(folder / STATE, "state", settings_digest)
+    _check_same_save(folder, manifest, of_state)
+    return model, state
+
+
+def read_checkpoint(folder: Path, settings_digest: str | None = None) -> Checkpoint:
+    """Everything training goes on from. Raises UserError as `read_model` does."""
+    model, state = read_model(folder, settings_digest)
+    optimizer, of_optimizer = load_tensors(folder / OPTIMIZER, "optimizer", settings_digest, "pt")
+    _check_same_save(folder, read_manifest(folder / MODEL, "checkpoint"), of_optimizer)
+    return Checkpoint(model, optimizer, state)
+
+
+def _check_same_save(folder: Path, model: Manifest, other: Manifest) -> None:
+    if other.inputs.get("model") != model.content_sha256:
+        raise UserError(f"{folder}: its files are of different saves; delete them")
+
+
+class ResumeFolder:
+    """Saves inside a stage."""
+
+    def __init__(self, folder: Path, settings: Settings, inputs: dict[str, str]) -> None:
+        self.folder, self.settings, self.inputs = folder, settings, inputs
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder. Raises UserError if another process trains this stage."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.folder}: another process is training this stage; wait for it or stop it"
+                ) from None
+            yield
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Add a save and drop the older ones."""
+        final = self.folder / f"step-{checkpoint.state['global_step']:08d}"
+        beside = self.folder / f".{final.name}.{uuid4().hex[:8]}.tmp"
+        write_checkpoint(beside, checkpoint, self.settings, self.inputs)
+        older = self._saves()
+        if final.exists():
+            shutil.rmtree(final)
+        beside.rename(final)
+        for folder in older:
+            if folder != final:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole save of these settings and inputs, or None."""
+        for folder in reversed(self._saves()):
+            try:
+                found = read_checkpoint(folder, self.settings.digest)
+                if found.state["inputs"] == self.inputs:
+                    return found
+            except UserError:
+                continue  # of other settings, or damaged: training starts from the stage before
+        return None
+
+    def clear(self) -> None:
+        """Forget every save: of other settings, or no longer needed."""
+        for folder in [*self._saves(), *self.folder.glob(".step-*.tmp")]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _saves(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))

@@ -1,0 +1,68 @@
+"""A stage as a job: where it starts, what it leaves, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
+from eagle3.training.stage import StageTrainer
+
+log = logging.getLogger(__name__)
+
+
+def run_stage(
+    trainer: StageTrainer,
+    resume: ResumeFolder,
+    previous: Path | None,
+    save_interval: int,
+    metrics: Path,
+    out: Path,
+) -> None:
+    """Train the trainer's stage and write its checkpoint to `out` and its metrics to `metrics`.
+
+    `previous`: checkpoint of the stage before, None for the first. Every rank calls this; the
+    first one writes.
+    """
+    if not trainer.ranks.first:
+        trainer.run(_start(trainer, resume, previous), resume, save_interval, Path(os.devnull))
+        trainer.ranks.barrier()
+        return
+    with resume.locked():
+        first_step = _start(trainer, resume, previous)
+        running = resume.folder / "metrics.jsonl"
+        _keep_before(running, first_step, fresh=first_step == trainer.steps[0].number)
+        last = trainer.run(first_step, resume, save_interval, running)
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_bytes(running.read_bytes())
+        checkpoint = trainer.checkpoint(last, {"inputs": resume.inputs})
+        write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
+        # other ranks read saves only at their start, which this barrier lies behind
+        trainer.ranks.barrier()
+        resume.clear()
+        running.unlink()
+
+
+def _start(trainer: StageTrainer, resume: ResumeFolder, previous: Path | None) -> int:
+    """Take over the newest save of this stage, else the stage before; return the first step."""
+    saved = resume.newest()
+    if saved is not None:
+        step = trainer.restore(saved)
+        log.info("going on from the save at step %d", step)
+        return step
+    if previous is not None:
+        return trainer.restore(read_checkpoint(previous, resume.settings.digest))
+    return trainer.steps[0].number
+
+
+def _keep_before(metrics: Path, first_step: int, fresh: bool) -> None:
+    """Drop what a killed job recorded after its last save."""
+    kept = []
+    if metrics.exists() and not fresh:
+        for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
+            # a kill can cut the last line short
+            if line.endswith("\n") and json.loads(line)["step"] < first_step:
+                kept.append(line)
+    metrics.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,42 @@
+"""What a stage starts with: the draft's first weights and the frozen parts of the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.draft.config import derive_config
+from eagle3.draft.model import Eagle3Draft, initialise
+from eagle3.objective.ttt import TargetParts
+from eagle3.target.files import load_config
+from eagle3.target.layers import aux_layers
+from eagle3.target.reader import TargetWeights, read_final_norm, read_head
+from eagle3.tokens.vocab import VocabMapping
+
+
+def build_draft(
+    target: Path, values: dict[str, Any], mapping: VocabMapping, device: torch.device
+) -> tuple[Eagle3Draft, TargetParts]:
+    """The draft with its first weights and what training keeps of the target, on `device`.
+
+    `values`: the settings of the train stage. Only three tensors of the target are read.
+    """
+    section = values["target"]
+    config = load_config(target, section["trust_remote_code"])
+    weights = TargetWeights(target)
+    chosen = torch.from_numpy(mapping.target_ids)
+    head = read_head(weights, config, section["lm_head_key"], section["embedding_key"]).rows(chosen)
+    embedding = weights.read(section["embedding_key"], "embedding_key")
+    layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
+    draft = Eagle3Draft(derive_config(config, values["draft"], len(mapping.d2t), layers))
+    norm = read_final_norm(weights, config, section["final_norm_key"])
+    initialise(draft, values["train"]["seed"], head.weight.float(), norm)
+    narrow = device.type == "cuda" and values["train"]["precision"] == "bfloat16"
+    parts = TargetParts(
+        embedding.to(device),
+        head.to(device, torch.bfloat16 if narrow else torch.float32),
+        torch.from_numpy(mapping.draft_ids).to(device),
+    )
+    return draft.to(device), parts
