@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27.1")
+
+
+configfile: str(Path(workflow.basedir, "config.yaml"))
+
+
+report: "docs/snakemake-report.rst"
+
+
+include: "rules/common.smk"
+include: "rules/dataset.smk"
+include: "rules/target.smk"
+include: "rules/tokens.smk"
+include: "rules/hidden_states.smk"
+include: "rules/training.smk"
+include: "rules/delivery.smk"
+
+
+localrules:
+    train,
+
+
+rule train:
+    """The main job: a trained, exported and measured draft, and the report about it."""
+    default_target: True
+    input:
+        rules.plan.output,
+        rules.export_sglang.output,
+        rules.evaluate.output,
+        rules.report.output,

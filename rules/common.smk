@@ -1,0 +1,114 @@
+# Paths, shards, stages and settings: the only place that knows what lies under results/.
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+
+from eagle3.config import complete, load_schema
+from eagle3.errors import UserError
+from eagle3.tokens.packing import PackingSettings
+from rules import preflight, provenance
+
+# Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
+# must see the configuration that the DAG was built from.
+SNAPSHOT = Path(".snakemake/eagle3-config.json")
+
+if workflow.is_main_process:
+
+    onstart:
+        SNAPSHOT.parent.mkdir(exist_ok=True)
+        SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
+
+else:
+    config.clear()
+    config.update(json.loads(SNAPSHOT.read_text()))
+
+try:
+    checked = complete(config, load_schema(ROOT / "config.schema.yaml"))
+    config.clear()
+    config.update(checked)
+    EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
+    SETTINGS = preflight.all_settings(config, EXTERNAL)
+    preflight.check_known_rows(
+        Path(f"results/{config['run']}/dataset/rows.report.json"),
+        SETTINGS["dataset"],
+        config["dataset"]["num_samples"],
+    )
+except UserError as fault:
+    raise WorkflowError(str(fault)) from None
+
+OUT = f"results/{config['run']}"
+LOGS, TIMES = f"{OUT}/logs", f"{OUT}/benchmarks"
+DATASET, TARGET = f"{OUT}/dataset", EXTERNAL.target or f"{OUT}/target"
+SHARDS = [
+    f"{number:05d}"
+    for number in range(
+        math.ceil(config["dataset"]["num_samples"] / config["dataset"]["shard_size"])
+    )
+]
+STAGES = range(1, PackingSettings.of(config["train"]).stages + 1)
+DEVICE = config["resources"]["device"]
+VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
+# files of the target that a rule makes; a target from outside is known by its digest instead
+TARGET_FILES = [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]
+
+
+def token_shards(split="train"):
+    """Token shards of a split, in order."""
+    return [f"{OUT}/tokens/{split}/shard-{shard}.safetensors" for shard in SHARDS]
+
+
+def state_shards(split="train"):
+    """Hidden-state shards of a split, in order."""
+    return [f"{OUT}/hidden_states/{split}/shard-{shard}.safetensors" for shard in SHARDS]
+
+
+def checkpoint(stage):
+    """Folder of a stage's checkpoint."""
+    return f"{OUT}/checkpoints/stage-{int(stage):04d}"
+
+
+def previous_checkpoint(wildcards):
+    """Files of the stage before, none for the first."""
+    stage = int(wildcards.stage)
+    if stage == 1:
+        return []
+    names = ("model.safetensors", "optimizer.safetensors", "state.json")
+    return [f"{checkpoint(stage - 1)}/{name}" for name in names]
+
+
+def gpus(count):
+    """GPUs of a job; on a machine without, none are asked for."""
+    return count if DEVICE == "cuda" else 0
+
+
+def code(script):
+    """Digest of a script and of all it imports."""
+    return provenance.code_digest(ROOT / "workflow_scripts" / script, ROOT)
+
+
+def version(stage):
+    """Hand-kept version of a stage upstream of the hidden states."""
+    return str(VERSIONS[stage]["version"])
+
+
+def settings(stage):
+    """The settings of a stage as the one text that its rule declares."""
+    return SETTINGS[stage].text
+
+
+wildcard_constraints:
+    split="train|eval",
+    shard=r"\d{5}",
+    stage=r"\d{4}",
+
+
+# scripts find the package from any directory, and the interpreter that runs Snakemake unless the
+# job has an environment of its own
+shell.prefix(preflight.shell_prefix(ROOT, bool(workflow.deployment_settings.deployment_method)))

@@ -1,0 +1,23 @@
+# From a source to every valid row in a fixed order. `num_samples` is not its business.
+rule dataset:
+    input:
+        [] if EXTERNAL.source.startswith("hub:") else ancient(EXTERNAL.source),
+    output:
+        rows=f"{DATASET}/rows.jsonl",
+        index=f"{DATASET}/rows.index.safetensors",
+        report=f"{DATASET}/rows.report.json",
+    log:
+        f"{LOGS}/dataset.log",
+    benchmark:
+        f"{TIMES}/dataset.tsv"
+    resources:
+        source=EXTERNAL.source,
+        want=config["dataset"]["num_samples"],
+        out=DATASET,
+    params:
+        settings=settings("dataset"),
+        code=version("dataset"),
+    shell:
+        "python {ROOT}/workflow_scripts/prepare_dataset.py --settings {params.settings:q}"
+        " --source {resources.source:q} --want {resources.want} --out {resources.out:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,83 @@
+# What people take away: the exported draft, its measured acceptance, and the report.
+rule export_sglang:
+    input:
+        model=f"{checkpoint(STAGES[-1])}/model.safetensors",
+        state=f"{checkpoint(STAGES[-1])}/state.json",
+        vocab=rules.vocab.output.mapping,
+    output:
+        config=f"{OUT}/draft/sglang/config.json",
+        model=f"{OUT}/draft/sglang/model.safetensors",
+    log:
+        f"{LOGS}/export_sglang.log",
+    benchmark:
+        f"{TIMES}/export_sglang.tsv"
+    resources:
+        checkpoint=checkpoint(STAGES[-1]),
+        out=f"{OUT}/draft/sglang",
+    params:
+        settings=settings("export"),
+        code=code("export_sglang.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/export_sglang.py --settings {params.settings:q}"
+        " --checkpoint {resources.checkpoint:q} --vocab {input.vocab:q} --out {resources.out:q}"
+        " > {log:q} 2>&1"
+
+
+rule evaluate:
+    input:
+        TARGET_FILES,
+        draft=rules.export_sglang.output,
+        rows=rules.dataset.output.rows,
+        index=rules.dataset.output.index,
+    output:
+        report(
+            f"{OUT}/evaluation/acceptance.json",
+            category="Evaluation",
+            labels={"what": "acceptance length"},
+        ),
+    log:
+        f"{LOGS}/evaluate.log",
+    benchmark:
+        f"{TIMES}/evaluate.tsv"
+    threads: config["resources"]["evaluate"]["threads"]
+    resources:
+        dataset=DATASET,
+        draft=f"{OUT}/draft/sglang",
+        target=TARGET,
+        device=DEVICE,
+        gpu=gpus(1),
+    params:
+        settings=settings("evaluate"),
+        code=code("evaluate_draft.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/evaluate_draft.py --settings {params.settings:q}"
+        " --dataset {resources.dataset:q} --draft {resources.draft:q}"
+        " --target {resources.target:q} --device {resources.device} --threads {threads}"
+        " --out {output:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        dataset=rules.dataset.output.report,
+        vocab=rules.vocab.output.report,
+        plan=rules.plan.output,
+        evaluation=rules.evaluate.output,
+        metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES],
+        tokens=token_shards(),
+        states=state_shards(),
+    output:
+        report(f"{OUT}/report.html", category="Report", labels={"what": "the run"}),
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{TIMES}/report.tsv"
+    resources:
+        times=TIMES,
+    params:
+        settings=settings("report"),
+        code=code("write_report.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/write_report.py --settings {params.settings:q}"
+        " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
+        " --evaluation {input.evaluation:q} --metrics {input.metrics:q} --tokens {input.tokens:q}"
+        " --states {input.states:q} --times {resources.times:q} --out {output:q} > {log:q} 2>&1"

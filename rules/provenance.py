@@ -1,0 +1,104 @@
+"""What a rule's outputs depend on, as text: settings, code and files from outside.
+
+Snakemake compares params as a set of values, so each rule has exactly two: `settings` (one JSON
+text) and `code` (one digest or version). Everything here is plain Python and knows no rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eagle3.artifact import Settings, file_sha256
+
+
+def chained(
+    stage: str, config: Mapping[str, Any], keys: Iterable[str], upstream: Mapping[str, Settings]
+) -> Settings:
+    """Settings of a stage: the named `keys` of the configuration and the stages above it.
+
+    A key is a section (`train`) or one entry of it (`dataset.shard_size`).
+    """
+    values: dict[str, Any] = {}
+    for key in keys:
+        section, _, name = key.partition(".")
+        if name:
+            values.setdefault(section, {})[name] = config[section][name]
+        else:
+            values[section] = config[section]
+    return Settings(stage, values, {name: above.digest for name, above in upstream.items()})
+
+
+def sources(script: Path, root: Path) -> list[Path]:
+    """The script and every module of ours that it imports, directly or not, in a fixed order."""
+    found: set[Path] = set()
+    queue = [script]
+    while queue:
+        path = queue.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in _imports(path):
+            queue.extend(_modules(name, root, path.parent))
+    return sorted(found)
+
+
+def code_digest(script: Path, root: Path) -> str:
+    """Digest over `sources`: a changed byte counts, a changed date does not."""
+    total = hashlib.sha256()
+    for path in sources(script, root):
+        total.update(f"{path.relative_to(root)} {file_sha256(path)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _imports(path: Path) -> list[str]:
+    """Dotted names that a module imports; `from a import b` counts as a and a.b."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _modules(name: str, root: Path, beside: Path) -> list[Path]:
+    """Files of a dotted name: of the package (with the packages above it), or beside a script."""
+    parts = name.split(".")
+    if parts[0] != "eagle3":
+        own = beside / f"{name}.py"
+        return [own] if own.is_file() and beside.name == "workflow_scripts" else []
+    found = [root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
+    found.append(root.joinpath(*parts).with_suffix(".py"))
+    return [path for path in found if path.is_file()]
+
+
+def content_digest(paths: Iterable[Path], memo: Path) -> str:
+    """Digest of the contents of external files, whatever they are called.
+
+    Hashing a large model takes a while, so each file's hash is remembered by size and date: a
+    touched file costs one hash and never a re-run.
+    """
+    try:
+        known = json.loads(memo.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        known = {}
+    hashes, added = [], False
+    for path in sorted(paths):
+        stat = path.stat()
+        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if key not in known:
+            known[key], added = file_sha256(path), True
+        hashes.append(f"{path.name} {known[key]}")
+    if added:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        beside = memo.with_suffix(f".{os.getpid()}.tmp")
+        beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        beside.replace(memo)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]

@@ -1,0 +1,23 @@
+# The tiny target of the embedded default; any other target comes from outside and has no rule.
+if EXTERNAL.target is None:
+
+    rule embedded_target:
+        input:
+            ancient(EXTERNAL.embedded_source),
+        output:
+            TARGET_FILES,
+        log:
+            f"{LOGS}/embedded_target.log",
+        benchmark:
+            f"{TIMES}/embedded_target.tsv"
+        threads: config["resources"]["train"]["threads"]
+        resources:
+            source=EXTERNAL.embedded_source,
+            out=TARGET,
+        params:
+            settings=settings("embedded_target"),
+            code=version("embedded_target"),
+        shell:
+            "python {ROOT}/workflow_scripts/train_embedded_target.py --settings {params.settings:q}"
+            " --source {resources.source:q} --threads {threads} --out {resources.out:q}"
+            " 2>&1 | tee {log:q}"

@@ -1,0 +1,87 @@
+# Token shards, the draft vocabulary, and what follows from lengths alone: schedule and plan.
+rule tokens:
+    input:
+        TARGET_FILES,
+        index=rules.dataset.output.index,
+        rows=rules.dataset.output.rows,
+    output:
+        f"{OUT}/tokens/{{split}}/shard-{{shard}}.safetensors",
+    log:
+        f"{LOGS}/tokens/{{split}}-{{shard}}.log",
+    benchmark:
+        f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
+    resources:
+        dataset=DATASET,
+        target=TARGET,
+        want=config["dataset"]["num_samples"],
+    params:
+        settings=settings("tokens"),
+        code=version("tokens"),
+    shell:
+        "python {ROOT}/workflow_scripts/tokenize_shard.py --settings {params.settings:q}"
+        " --dataset {resources.dataset:q} --target {resources.target:q} --want {resources.want}"
+        " --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
+
+
+rule vocab:
+    input:
+        TARGET_FILES,
+        tokens=token_shards(),
+    output:
+        mapping=f"{OUT}/vocab/mapping.safetensors",
+        report=f"{OUT}/vocab/mapping.json",
+    log:
+        f"{LOGS}/vocab.log",
+    benchmark:
+        f"{TIMES}/vocab.tsv"
+    resources:
+        target=TARGET,
+    params:
+        settings=settings("vocab"),
+        code=code("map_vocabulary.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/map_vocabulary.py --settings {params.settings:q}"
+        " --tokens {input.tokens:q} --target {resources.target:q} --out {output.mapping:q}"
+        " --report {output.report:q} > {log:q} 2>&1"
+
+
+rule schedule:
+    input:
+        tokens=token_shards(),
+    output:
+        f"{OUT}/schedule.json",
+    log:
+        f"{LOGS}/schedule.log",
+    benchmark:
+        f"{TIMES}/schedule.tsv"
+    params:
+        settings=settings("schedule"),
+        code=code("make_schedule.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/make_schedule.py --settings {params.settings:q}"
+        " --tokens {input.tokens:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule plan:
+    """Disk, arithmetic and time, before any of it is spent. Read by people only."""
+    input:
+        TARGET_FILES,
+        tokens=token_shards(),
+        schedule=rules.schedule.output,
+        vocab=rules.vocab.output.report,
+    output:
+        f"{OUT}/plan.json",
+    log:
+        f"{LOGS}/plan.log",
+    benchmark:
+        f"{TIMES}/plan.tsv"
+    resources:
+        target=TARGET,
+        states=f"{OUT}/hidden_states",
+    params:
+        settings=settings("plan"),
+        code=code("make_plan.py"),
+    shell:
+        "python {ROOT}/workflow_scripts/make_plan.py --settings {params.settings:q}"
+        " --tokens {input.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
+        " --states {resources.states:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,39 @@
+# One job and one checkpoint per stage; saves inside a stage lie in resume/, unknown to Snakemake.
+rule train_stage:
+    input:
+        TARGET_FILES,
+        tokens=token_shards(),
+        states=state_shards(),
+        vocab=rules.vocab.output.mapping,
+        schedule=rules.schedule.output,
+        previous=previous_checkpoint,
+    output:
+        model=f"{OUT}/checkpoints/stage-{{stage}}/model.safetensors",
+        optimizer=temp(f"{OUT}/checkpoints/stage-{{stage}}/optimizer.safetensors"),
+        state=f"{OUT}/checkpoints/stage-{{stage}}/state.json",
+        metrics=f"{OUT}/metrics/stage-{{stage}}.jsonl",
+    log:
+        f"{LOGS}/train/stage-{{stage}}.log",
+    benchmark:
+        f"{TIMES}/train/stage-{{stage}}.tsv"
+    priority: 10
+    threads: config["resources"]["train"]["threads"]
+    resources:
+        target=TARGET,
+        device=DEVICE,
+        gpu=gpus(config["resources"]["train"]["processes"]),
+        processes=config["resources"]["train"]["processes"],
+        save_interval=config["resources"]["train"]["save_interval"],
+        out=lambda wildcards: checkpoint(wildcards.stage),
+        resume=lambda wildcards: f"{OUT}/resume/stage-{wildcards.stage}",
+    params:
+        settings=settings("train"),
+        code=code("train_stage.py"),
+    shell:
+        "torchrun --standalone --nproc-per-node {resources.processes}"
+        " {ROOT}/workflow_scripts/train_stage.py --settings {params.settings:q}"
+        " --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
+        " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
+        " --target {resources.target:q} --device {resources.device} --threads {threads}"
+        " --save-interval {resources.save_interval} --resume {resources.resume:q}"
+        " --metrics {output.metrics:q} --out {resources.out:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,47 @@
+"""Decode held-out prompts with the exported draft, and compare with the target's own answers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+import torch
+
+from eagle3.artifact import Manifest, write_json
+from eagle3.data.rows import Dataset
+from eagle3.serving.evaluation import KIND, Evaluator, evaluate
+from eagle3.target.files import resolve_target
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--dataset", type=Path, required=True)
+    args.add_argument("--draft", type=Path, required=True)
+    args.add_argument("--target", required=True)
+    args.add_argument("--device", required=True)
+    args.add_argument("--threads", type=int, required=True)
+    args.add_argument("--out", type=Path, required=True)
+    given = args.parse_args()
+    torch.set_num_threads(given.threads)
+    values = given.settings.values
+    evaluator = Evaluator(
+        resolve_target(given.target, values["target"]["revision"]),
+        given.draft,
+        values["evaluation"],
+        values["target"],
+        values["tokens"]["chat_template"],
+        given.device,
+    )
+    held_out = Dataset(given.dataset, "eval", given.settings.upstream["dataset"])
+    figures = evaluate(evaluator, held_out.read(0, len(held_out)))
+    write_json(given.out, figures, Manifest.of(KIND, given.settings))
+    logging.info(
+        "acceptance length %.3f %s, %.0f %% of target passes saved",
+        figures["acceptance_length"],
+        figures["acceptance_length_ci95"],
+        100 * figures["target_passes_saved"],
+    )
+
+
+entry.run(main)

@@ -1,0 +1,43 @@
+"""Print what a run will cost, and write it down."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import entry
+
+from eagle3.artifact import Manifest, read_json, write_json
+from eagle3.draft.config import derive_config
+from eagle3.report.plan import KIND, build_plan, plan_table
+from eagle3.target.files import load_config, resolve_target
+from eagle3.target.layers import aux_layers
+from eagle3.tokens.schedule import KIND as SCHEDULE
+from eagle3.tokens.shards import read_token_shard
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--schedule", type=Path, required=True)
+    args.add_argument("--target", required=True)
+    args.add_argument("--states", type=Path, required=True, help="folder of hidden states")
+    args.add_argument("--out", type=Path, required=True)
+    given = args.parse_args()
+    values, upstream = given.settings.values, given.settings.upstream
+    schedule, _ = read_json(given.schedule, SCHEDULE, upstream["schedule"])
+    shards = [read_token_shard(path) for path in given.tokens]
+    target = values["target"]
+    directory = resolve_target(given.target, target["revision"], weights=False)
+    config = load_config(directory, target["trust_remote_code"])
+    layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
+    size = values["vocab"]["draft_vocab_size"]
+    draft = derive_config(config, values["draft"], size, layers)
+    present = sum(path.stat().st_size for path in given.states.rglob("*.safetensors"))
+    free = shutil.disk_usage(given.out.parent).free
+    plan = build_plan(shards, config, draft, values, schedule, free, present)
+    write_json(given.out, plan, Manifest.of(KIND, given.settings))
+    print(plan_table(plan))
+
+
+entry.run(main)

@@ -1,0 +1,54 @@
+"""Choose the draft vocabulary from the supervised tokens of all training shards."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+import numpy as np
+
+from eagle3.artifact import Manifest, write_json
+from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.tensorfile import save_tensors
+from eagle3.tokens import vocab
+from eagle3.tokens.shards import read_token_shard
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--target", required=True)
+    args.add_argument("--out", type=Path, required=True, help="mapping.safetensors")
+    args.add_argument("--report", type=Path, required=True, help="mapping.json")
+    given = args.parse_args()
+    target = given.settings.values["target"]
+    size = given.settings.values["vocab"]["draft_vocab_size"]
+    directory = resolve_target(given.target, target["revision"], weights=False)
+    config = load_config(directory, target["trust_remote_code"])
+    tokenizer = load_tokenizer(directory, target["trust_remote_code"])
+    digest = given.settings.upstream["tokens"]
+    shards = [read_token_shard(path, digest) for path in given.tokens]
+    counts = vocab.count_supervised(
+        ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
+    )
+    control = {i for i in tokenizer.all_special_ids if i < config.vocab_size}
+    control |= {i for i in tokenizer.added_tokens_decoder if i < config.vocab_size}
+    mapping = vocab.build_mapping(counts, size, control | set(stop_ids(directory, config)))
+    sizes, shares = vocab.coverage_curve(counts)
+    report = {
+        "draft_vocab_size": size,
+        "target_vocab_size": config.vocab_size,
+        "supervised_tokens": int(counts.sum()),
+        "distinct_supervised": int(np.count_nonzero(counts)),
+        "coverage": vocab.coverage(counts, mapping),
+        "coverage_curve": {"sizes": sizes, "shares": shares},
+    }
+    inputs = {f"tokens-{i}": shard.manifest.content_sha256 for i, shard in enumerate(shards)}
+    manifest = Manifest.of(vocab.KIND, given.settings, inputs)
+    save_tensors(given.out, {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
+    write_json(given.report, report, manifest)
+    logging.info("coverage %.4f with %d of %d tokens", report["coverage"], size, config.vocab_size)
+
+
+entry.run(main)

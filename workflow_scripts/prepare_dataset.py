@@ -1,0 +1,32 @@
+"""Convert a whole source into rows.jsonl, its index and its report."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+
+from eagle3.data.rows import write_dataset
+from eagle3.data.sources import read_rows
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--source", required=True, help="a file, or hub:<owner>/<name>")
+    args.add_argument("--want", type=int, required=True, help="training rows this run needs")
+    args.add_argument("--out", type=Path, required=True, help="folder of the three files")
+    given = args.parse_args()
+    values = given.settings.values["dataset"]
+    rows = read_rows(given.source, values["subset"], values["split"], values["revision"])
+    report = write_dataset(rows, values, given.out, given.settings, given.want)
+    logging.info(
+        "%d rows read, %d valid (%s), rejected %s",
+        report["rows_read"],
+        report["valid"],
+        report["splits"],
+        report["rejected"] or "none",
+    )
+
+
+entry.run(main)

@@ -1,0 +1,46 @@
+"""Tokenise the rows of one shard and mark what the target itself emits."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+
+from eagle3.data.masks import Masker
+from eagle3.data.rows import Dataset, check_enough
+from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.tokens.shards import write_token_shard
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--dataset", type=Path, required=True, help="folder of rows.jsonl")
+    args.add_argument("--target", required=True, help="directory, or hub:<owner>/<name>")
+    args.add_argument("--split", required=True)
+    args.add_argument("--shard", type=int, required=True)
+    args.add_argument("--want", type=int, required=True, help="training rows this run needs")
+    args.add_argument("--out", type=Path, required=True)
+    given = args.parse_args()
+    values, target = given.settings.values["tokens"], given.settings.values["target"]
+    dataset = Dataset(given.dataset, given.split, given.settings.upstream["dataset"])
+    if given.split == "train":
+        check_enough(len(dataset), given.want)
+    directory = resolve_target(given.target, target["revision"], weights=False)
+    trusted = target["trust_remote_code"]
+    config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
+    masker = Masker(
+        tokenizer,
+        values["chat_template"],
+        values["max_length"],
+        values["train_only_last_turn"],
+        stop_ids(directory, config),
+    )
+    size = given.settings.values["dataset"]["shard_size"]
+    rows = dataset.read(given.shard * size, (given.shard + 1) * size)
+    inputs = {"dataset": dataset.manifest.inputs["rows"]}
+    manifest = write_token_shard(given.out, rows, masker, given.settings, inputs)
+    logging.info("%s", {k: v for k, v in manifest.counts.items() if k != "first_dropped"})
+
+
+entry.run(main)

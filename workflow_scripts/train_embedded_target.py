@@ -1,0 +1,42 @@
+"""Train the tiny target of the embedded default and save it as a Hugging Face directory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+import torch
+
+from eagle3.data.conversations import BadRow, parse_row
+from eagle3.data.sources import Unreadable, read_rows
+from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
+from eagle3.target.embedded_tokenizer import train_tokenizer
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--source", required=True)
+    args.add_argument("--threads", type=int, required=True)
+    args.add_argument("--out", type=Path, required=True)
+    given = args.parse_args()
+    torch.set_num_threads(given.threads)
+    settings = EmbeddedTargetSettings(**given.settings.values["embedded_target"])
+    conversations = []
+    for row in read_rows(given.source, None, "train", None):
+        try:
+            if not isinstance(row, Unreadable):
+                conversations.append(parse_row(row)[0].messages)
+        except BadRow:
+            continue  # counted and listed by the dataset stage
+    texts = (turn["content"] for messages in conversations for turn in messages)
+    tokenizer = train_tokenizer(texts, settings.vocab_size)
+    rendered = [tokenizer.apply_chat_template(m, tokenize=False) for m in conversations]
+    documents = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    logging.info("%d conversations, %d tokens", len(documents), sum(map(len, documents)))
+    model = build_model(settings, len(tokenizer))
+    train(model, documents, settings, logging.getLogger())
+    save(model, tokenizer, given.out)
+
+
+entry.run(main)

@@ -1,0 +1,68 @@
+"""Train one stage: some epochs, from the checkpoint before to the next one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import entry
+import torch
+
+from eagle3.artifact import read_json
+from eagle3.target.files import resolve_target
+from eagle3.tensorfile import content_sha256
+from eagle3.tokens.schedule import KIND as SCHEDULE
+from eagle3.tokens.vocab import read_mapping
+from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.distributed import joined_ranks
+from eagle3.training.job import run_stage
+from eagle3.training.loader import TrainingData
+from eagle3.training.setup import build_draft
+from eagle3.training.stage import StageTrainer, TrainSettings
+
+
+def main() -> None:
+    args = entry.parser(__doc__)
+    args.add_argument("--stage", type=int, required=True)
+    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--hidden-states", type=Path, nargs="+", required=True)
+    args.add_argument("--vocab", type=Path, required=True)
+    args.add_argument("--schedule", type=Path, required=True)
+    args.add_argument("--previous", type=Path, nargs="*", help="files of the checkpoint before")
+    args.add_argument("--target", required=True)
+    args.add_argument("--device", required=True)
+    args.add_argument("--threads", type=int, required=True)
+    args.add_argument("--save-interval", type=int, required=True)
+    args.add_argument("--resume", type=Path, required=True, help="folder of saves in a stage")
+    args.add_argument("--metrics", type=Path, required=True)
+    args.add_argument("--out", type=Path, required=True, help="checkpoint folder")
+    given = args.parse_args()
+    torch.set_num_threads(given.threads)
+    values, upstream = given.settings.values, given.settings.upstream
+    with joined_ranks(given.device) as ranks:
+        if not ranks.first:
+            logging.disable(logging.INFO)
+        data = TrainingData(
+            given.tokens, given.hidden_states, upstream["tokens"], upstream["hidden_states"]
+        )
+        mapping, vocab = read_mapping(given.vocab, upstream["vocab"])
+        schedule, _ = read_json(given.schedule, SCHEDULE, upstream["schedule"])
+        directory = resolve_target(given.target, values["target"]["revision"])
+        draft, target = build_draft(directory, values, mapping, ranks.device)
+        inputs = data.inputs() | {
+            "vocab": vocab.content_sha256,
+            "embedding": content_sha256({"embedding": target.embedding.cpu()}),
+        }
+        settings = TrainSettings(**values["train"])
+        trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks)
+        run_stage(
+            trainer,
+            ResumeFolder(given.resume, given.settings, inputs),
+            given.previous[0].parent if given.previous else None,
+            given.save_interval,
+            given.metrics,
+            given.out,
+        )
+
+
+entry.run(main)
