@@ -54,6 +54,7 @@ SHARDS = [
 ]
 STAGES = range(1, PackingSettings.of(config["train"]).stages + 1)
 DEVICE = config["resources"]["device"]
+ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
 VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 # files of the target that a rule makes; a target from outside is known by its digest instead
 TARGET_FILES = [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]

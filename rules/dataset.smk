@@ -10,6 +10,8 @@ rule dataset:
         f"{LOGS}/dataset.log",
     benchmark:
         f"{TIMES}/dataset.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         source=EXTERNAL.source,
         want=config["dataset"]["num_samples"],
@@ -18,6 +20,6 @@ rule dataset:
         settings=settings("dataset"),
         code=version("dataset"),
     shell:
-        "python {ROOT}/workflow_scripts/prepare_dataset.py --settings {params.settings:q}"
+        "python -m workflow_scripts.prepare_dataset --settings {params.settings:q}"
         " --source {resources.source:q} --want {resources.want} --out {resources.out:q}"
         " > {log:q} 2>&1"

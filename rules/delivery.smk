@@ -11,6 +11,8 @@ rule export_sglang:
         f"{LOGS}/export_sglang.log",
     benchmark:
         f"{TIMES}/export_sglang.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         checkpoint=checkpoint(STAGES[-1]),
         out=f"{OUT}/draft/sglang",
@@ -18,7 +20,7 @@ rule export_sglang:
         settings=settings("export"),
         code=code("export_sglang.py"),
     shell:
-        "python {ROOT}/workflow_scripts/export_sglang.py --settings {params.settings:q}"
+        "python -m workflow_scripts.export_sglang --settings {params.settings:q}"
         " --checkpoint {resources.checkpoint:q} --vocab {input.vocab:q} --out {resources.out:q}"
         " > {log:q} 2>&1"
 
@@ -39,6 +41,8 @@ rule evaluate:
         f"{LOGS}/evaluate.log",
     benchmark:
         f"{TIMES}/evaluate.tsv"
+    conda:
+        ENVIRONMENT
     threads: config["resources"]["evaluate"]["threads"]
     resources:
         dataset=DATASET,
@@ -50,7 +54,7 @@ rule evaluate:
         settings=settings("evaluate"),
         code=code("evaluate_draft.py"),
     shell:
-        "python {ROOT}/workflow_scripts/evaluate_draft.py --settings {params.settings:q}"
+        "python -m workflow_scripts.evaluate_draft --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --draft {resources.draft:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --out {output:q} > {log:q} 2>&1"
@@ -71,13 +75,15 @@ rule report:
         f"{LOGS}/report.log",
     benchmark:
         f"{TIMES}/report.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         times=TIMES,
     params:
         settings=settings("report"),
         code=code("write_report.py"),
     shell:
-        "python {ROOT}/workflow_scripts/write_report.py --settings {params.settings:q}"
+        "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
         " --evaluation {input.evaluation:q} --metrics {input.metrics:q} --tokens {input.tokens:q}"
         " --states {input.states:q} --times {resources.times:q} --out {output:q} > {log:q} 2>&1"

@@ -10,6 +10,8 @@ rule hidden_states:
         f"{LOGS}/hidden_states/{{split}}-{{shard}}.log",
     benchmark:
         f"{TIMES}/hidden_states/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: config["resources"]["capture"]["threads"]
     resources:
         target=TARGET,
@@ -21,7 +23,7 @@ rule hidden_states:
         code=version("hidden_states"),
     shell:
         "torchrun --standalone --nproc-per-node 1"
-        " {ROOT}/workflow_scripts/capture_hidden_states.py --settings {params.settings:q}"
+        " -m workflow_scripts.capture_hidden_states --settings {params.settings:q}"
         " --tokens {input.tokens:q} --target {resources.target:q} --device {resources.device}"
         " --threads {threads} --batch-tokens {resources.batch_tokens} --out {output:q}"
         " > {log:q} 2>&1"

@@ -44,7 +44,7 @@ def sources(script: Path, root: Path) -> list[Path]:
             continue
         found.add(path)
         for name in _imports(path):
-            queue.extend(_modules(name, root, path.parent))
+            queue.extend(_modules(name, root))
     return sorted(found)
 
 
@@ -68,12 +68,11 @@ def _imports(path: Path) -> list[str]:
     return names
 
 
-def _modules(name: str, root: Path, beside: Path) -> list[Path]:
-    """Files of a dotted name: of the package (with the packages above it), or beside a script."""
+def _modules(name: str, root: Path) -> list[Path]:
+    """Files of a dotted name of ours, with those of the packages above it."""
     parts = name.split(".")
-    if parts[0] != "eagle3":
-        own = beside / f"{name}.py"
-        return [own] if own.is_file() and beside.name == "workflow_scripts" else []
+    if parts[0] not in ("eagle3", "workflow_scripts"):
+        return []
     found = [root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
     found.append(root.joinpath(*parts).with_suffix(".py"))
     return [path for path in found if path.is_file()]

@@ -10,6 +10,8 @@ if EXTERNAL.target is None:
             f"{LOGS}/embedded_target.log",
         benchmark:
             f"{TIMES}/embedded_target.tsv"
+        conda:
+            ENVIRONMENT
         threads: config["resources"]["train"]["threads"]
         resources:
             source=EXTERNAL.embedded_source,
@@ -18,6 +20,6 @@ if EXTERNAL.target is None:
             settings=settings("embedded_target"),
             code=version("embedded_target"),
         shell:
-            "python {ROOT}/workflow_scripts/train_embedded_target.py --settings {params.settings:q}"
+            "python -m workflow_scripts.train_embedded_target --settings {params.settings:q}"
             " --source {resources.source:q} --threads {threads} --out {resources.out:q}"
             " 2>&1 | tee {log:q}"

@@ -10,6 +10,8 @@ rule tokens:
         f"{LOGS}/tokens/{{split}}-{{shard}}.log",
     benchmark:
         f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         dataset=DATASET,
         target=TARGET,
@@ -18,7 +20,7 @@ rule tokens:
         settings=settings("tokens"),
         code=version("tokens"),
     shell:
-        "python {ROOT}/workflow_scripts/tokenize_shard.py --settings {params.settings:q}"
+        "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --target {resources.target:q} --want {resources.want}"
         " --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
 
@@ -34,13 +36,15 @@ rule vocab:
         f"{LOGS}/vocab.log",
     benchmark:
         f"{TIMES}/vocab.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         target=TARGET,
     params:
         settings=settings("vocab"),
         code=code("map_vocabulary.py"),
     shell:
-        "python {ROOT}/workflow_scripts/map_vocabulary.py --settings {params.settings:q}"
+        "python -m workflow_scripts.map_vocabulary --settings {params.settings:q}"
         " --tokens {input.tokens:q} --target {resources.target:q} --out {output.mapping:q}"
         " --report {output.report:q} > {log:q} 2>&1"
 
@@ -54,11 +58,13 @@ rule schedule:
         f"{LOGS}/schedule.log",
     benchmark:
         f"{TIMES}/schedule.tsv"
+    conda:
+        ENVIRONMENT
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
     shell:
-        "python {ROOT}/workflow_scripts/make_schedule.py --settings {params.settings:q}"
+        "python -m workflow_scripts.make_schedule --settings {params.settings:q}"
         " --tokens {input.tokens:q} --out {output:q} > {log:q} 2>&1"
 
 
@@ -75,6 +81,8 @@ rule plan:
         f"{LOGS}/plan.log",
     benchmark:
         f"{TIMES}/plan.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         target=TARGET,
         states=f"{OUT}/hidden_states",
@@ -82,6 +90,6 @@ rule plan:
         settings=settings("plan"),
         code=code("make_plan.py"),
     shell:
-        "python {ROOT}/workflow_scripts/make_plan.py --settings {params.settings:q}"
+        "python -m workflow_scripts.make_plan --settings {params.settings:q}"
         " --tokens {input.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
         " --states {resources.states:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -17,6 +17,8 @@ rule train_stage:
     benchmark:
         f"{TIMES}/train/stage-{{stage}}.tsv"
     priority: 10
+    conda:
+        ENVIRONMENT
     threads: config["resources"]["train"]["threads"]
     resources:
         target=TARGET,
@@ -31,7 +33,7 @@ rule train_stage:
         code=code("train_stage.py"),
     shell:
         "torchrun --standalone --nproc-per-node {resources.processes}"
-        " {ROOT}/workflow_scripts/train_stage.py --settings {params.settings:q}"
+        " -m workflow_scripts.train_stage --settings {params.settings:q}"
         " --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"

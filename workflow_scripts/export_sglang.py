@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.draft.config import DraftConfig
 from eagle3.serving.sglang import export_sglang

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config

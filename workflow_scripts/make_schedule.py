@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.artifact import Manifest, write_json
 from eagle3.tokens.packing import PackingSettings

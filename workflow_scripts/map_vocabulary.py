@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 import numpy as np
 
 from eagle3.artifact import Manifest, write_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.data.rows import write_dataset
 from eagle3.data.sources import read_rows

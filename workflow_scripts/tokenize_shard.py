@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.data.masks import Masker
 from eagle3.data.rows import Dataset, check_enough

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import entry
+from workflow_scripts import entry
 
 from eagle3.artifact import read_json, write_text
 from eagle3.report.page import RunFacts, add_counts, read_metrics, render_page, wall_times
