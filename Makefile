@@ -1,0 +1,48 @@
+# Two commands need nothing but Python 3.11+, pip and make:
+#     make train    set up .venv and run the embedded default
+#     make test     set up .venv and run the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
+CORES ?= all
+
+.PHONY: help train test check demo-data clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make train      run the embedded default: results/demo
+train: $(VENV)/.runs
+	PATH="$(BIN):$$PATH" snakemake --cores $(CORES) train
+
+## make test       linters, types, and the whole test suite
+test: check
+	PATH="$(BIN):$$PATH" python -m pytest
+
+## make check      linters and types only
+check: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" ruff check .
+	PATH="$(BIN):$$PATH" ruff format --check .
+	PATH="$(BIN):$$PATH" mypy
+	PATH="$(BIN):$$PATH" snakefmt --check Snakefile rules
+	PATH="$(BIN):$$PATH" snakemake --lint
+
+## make demo-data  write data/demo_chat.jsonl anew (the same bytes)
+demo-data:
+	$(PYTHON) data/make_demo_chat.py
+
+## make clean      remove the environment and the caches, never results
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.runs: pyproject.toml envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	$(INSTALL) --editable '.[dev]'
+	touch $@

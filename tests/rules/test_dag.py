@@ -1,0 +1,176 @@
+"""What a change re-runs, on real Snakemake calls: one call each, then a dry run that is idle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from workflow import ROOT, snakemake
+
+pytestmark = pytest.mark.dag
+DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
+
+
+def hashes(folder: Path, pattern: str) -> dict[str, str]:
+    files = sorted(folder.glob(f"results/small/{pattern}"))
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def dates(folder: Path, pattern: str) -> dict[str, int]:
+    return {f.name: f.stat().st_mtime_ns for f in folder.glob(f"results/small/{pattern}")}
+
+
+def test_the_run_leaves_every_deliverable_and_no_leftovers(finished: Path) -> None:
+    out = finished / "results" / "small"
+    figures = json.loads((out / "evaluation" / "acceptance.json").read_text())
+    assert figures["greedy_identical"] is True
+    assert figures["prompts"] == 2
+    length = 1 + sum(figures["per_position_acceptance"])
+    assert figures["acceptance_length"] == pytest.approx(length, abs=1e-12)
+    low, high = figures["acceptance_length_ci95"]
+    assert low <= figures["acceptance_length"] <= high
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert (out / "draft" / "sglang" / "model.safetensors").is_file()
+    stages = sorted(p.name for p in (out / "checkpoints").glob("stage-*/*"))
+    assert stages == ["model.safetensors", "model.safetensors", "state.json", "state.json"]
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.glob("resume/*/step-*"))
+    for path in [ROOT / "data" / "demo_chat.jsonl", *out.glob("hidden_states/train/*")]:
+        assert path.stat().st_size > 1_000_000, f"{path} is too small to show a fault in dates"
+
+
+def test_a_second_call_does_nothing(copy: Path) -> None:
+    again = snakemake(copy)
+    assert again.code == 0
+    assert again.idle
+    assert not again.jobs
+
+
+def test_learning_rate_reruns_training_and_what_follows(copy: Path) -> None:
+    kept = ("tokens/train/*", "hidden_states/train/*", "vocab/*", "target/*", "dataset/*")
+    before = [dates(copy, pattern) for pattern in kept]
+    weights = hashes(copy, "draft/sglang/model.safetensors")
+    change = {"train": {"learning_rate": 2.0e-3}}
+    outcome = snakemake(copy, change=change)
+    assert outcome.code == 0, outcome.text[-4000:]
+    assert dict(outcome.jobs) == {"train_stage": 2, **DELIVERY}
+    assert [dates(copy, pattern) for pattern in kept] == before
+    assert hashes(copy, "draft/sglang/model.safetensors") != weights
+    assert snakemake(copy, "-n", change=change).idle
+
+
+def test_one_more_shard_captures_one_shard(copy: Path) -> None:
+    before = hashes(copy, "hidden_states/train/*"), dates(copy, "hidden_states/train/*")
+    change = {"dataset": {"num_samples": 192}}
+    outcome = snakemake(copy, change=change)
+    assert outcome.code == 0, outcome.text[-4000:]
+    assert dict(outcome.jobs) == {
+        "tokens": 1,
+        "hidden_states": 1,
+        "vocab": 1,
+        "schedule": 1,
+        "plan": 1,
+        "train_stage": 2,
+        **DELIVERY,
+    }
+    after = hashes(copy, "hidden_states/train/*"), dates(copy, "hidden_states/train/*")
+    assert len(after[0]) == len(before[0]) + 1
+    for old, new in zip(before, after, strict=True):
+        assert old.items() <= new.items()
+    assert snakemake(copy, "-n", change=change).idle
+
+
+def test_a_deleted_draft_is_made_again_without_training(copy: Path) -> None:
+    weights = hashes(copy, "draft/sglang/*")
+    (copy / "results/small/draft/sglang/model.safetensors").unlink()
+    outcome = snakemake(copy)
+    assert outcome.code == 0, outcome.text[-4000:]
+    assert dict(outcome.jobs) == DELIVERY
+    assert hashes(copy, "draft/sglang/*") == weights
+    assert snakemake(copy, "-n").idle
+
+
+def test_a_damaged_input_fails_the_job_with_its_sentence(copy: Path) -> None:
+    """Also shows that a failed job is seen through the pipe that its log goes through."""
+    shard = copy / "results/small/tokens/train/shard-00000.safetensors"
+    stat, data = shard.stat(), bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    outcome = snakemake(copy, change={"train": {"learning_rate": 3.0e-3}})
+    assert outcome.code == 1
+    assert "content does not match its checksum: delete it and run snakemake again" in outcome.text
+    assert "completed successfully, but some output files are missing" not in outcome.text
+
+
+PLANNED = {
+    "evaluation prompts": ({"evaluation": {"num_prompts": 3}}, {"evaluate": 1, "report": 1}),
+    "ttt steps": ({"train": {"ttt_steps": 3}}, {"plan": 1, "train_stage": 2, **DELIVERY}),
+    "draft vocabulary": (
+        {"vocab": {"draft_vocab_size": 100}},
+        {"vocab": 1, "plan": 1, "train_stage": 2, **DELIVERY},
+    ),
+    "codec": (
+        {"hidden_states": {"codec": "fp32"}},
+        {"hidden_states": 2, "plan": 1, "train_stage": 2, **DELIVERY},
+    ),
+    "export dtype": ({"export": {"dtype": "float32"}}, DELIVERY),
+    "values that swap places": (
+        {"train": {"epochs": 1, "packs_per_batch": 1, "epochs_per_stage": 2}},
+        {"schedule": 1, "plan": 1, "train_stage": 1, **DELIVERY},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_dry_run_plans_what_a_change_touches(finished: Path, name: str) -> None:
+    change, expected = PLANNED[name]
+    outcome = snakemake(finished, "-n", change=change)
+    assert outcome.code == 0, outcome.text[-4000:]
+    assert dict(outcome.jobs) == expected
+
+
+def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
+    change = {
+        "resources": {
+            "capture": {"batch_tokens": 999, "threads": 2},
+            "train": {"threads": 1, "save_interval": 7},
+            "evaluate": {"threads": 1},
+        }
+    }
+    assert snakemake(finished, "-n", change=change).idle
+
+
+def test_a_touched_source_reruns_nothing_and_a_changed_one_everything(tmp_path: Path) -> None:
+    source = tmp_path / "chat.jsonl"
+    source.write_bytes((ROOT / "data" / "demo_chat.jsonl").read_bytes())
+    change = {"dataset": {"source": str(source)}}
+    made = snakemake(tmp_path, change=change, target="results/small/dataset/rows.jsonl")
+    assert made.code == 0, made.text[-4000:]
+    target = "results/small/dataset/rows.jsonl"
+    os.utime(source)
+    assert snakemake(tmp_path, "-n", change=change, target=target).idle
+    with open(source, "ab") as handle:
+        turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+        handle.write(json.dumps({"id": "new", "conversations": turns}).encode() + b"\n")
+    planned = snakemake(tmp_path, "-n", change=change, target=target)
+    assert dict(planned.jobs) == {"dataset": 1}
+
+
+def test_two_runs_of_different_name_lie_side_by_side(finished: Path) -> None:
+    outcome = snakemake(finished, "-n", change={"run": "other"})
+    assert outcome.jobs["train_stage"] == 2
+    assert outcome.jobs["embedded_target"] == 1
+    assert snakemake(finished, "-n").idle
+
+
+def test_inspection_commands_work(copy: Path) -> None:
+    assert "digraph" in snakemake(copy, "--rulegraph").text
+    assert "train_stage" in snakemake(copy, "--summary").text
+    report = snakemake(copy, "--report", "snakemake-report.html")
+    assert report.code == 0, report.text[-3000:]
+    assert (copy / "snakemake-report.html").stat().st_size > 10_000

@@ -1,0 +1,85 @@
+"""What a user gets wrong is said in one sentence, before any job starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workflow import snakemake
+
+pytestmark = pytest.mark.dag
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": (
+        {"train": {"learning_rat": 1e-4}},
+        "unknown key train.learning_rat; did you mean learning_rate?",
+    ),
+    "out of range": ({"train": {"ttt_steps": 99}}, "train.ttt_steps is 99; must be at most 16"),
+    "wrong type": ({"train": {"epochs": "many"}}, "train.epochs is 'many'; expected integer"),
+    "missing dataset": (
+        {"dataset": {"source": "nowhere.jsonl"}},
+        "dataset.source is 'nowhere.jsonl', which does not exist",
+    ),
+    "missing model": (
+        {"target": {"model": "models/none"}},
+        "target.model is 'models/none', which does not exist",
+    ),
+    "draft vocabulary too large": (
+        {"vocab": {"draft_vocab_size": 5000}},
+        "vocab.draft_vocab_size is 5000, larger than the target's vocabulary of 400",
+    ),
+    "aux layers": (
+        {"hidden_states": {"aux_layers": [1, 3, 12]}},
+        "hidden_states.aux_layers is [1, 3, 12]; must be three ascending layers between 0 and 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_before_work_starts(tmp_path: Path, name: str) -> None:
+    change, sentence = FAULTS[name]
+    outcome = snakemake(tmp_path, change=change)
+    assert outcome.code == 1
+    assert sentence in outcome.text
+    assert "Traceback" not in outcome.text
+    assert not outcome.jobs
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_directory_that_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    outcome = snakemake(tmp_path, change={"target": {"model": "model"}})
+    assert outcome.code == 1
+    assert "target.model is 'model', which is not a Hugging Face model directory" in outcome.text
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello there"}]
+    return [{"id": f"row-{number}", "conversations": turns} for number in range(count)]
+
+
+def test_malformed_rows_stop_the_dataset_stage_with_their_causes(tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in rows(10)] + ["{broken", '{"conversations": 3}']
+    (tmp_path / "bad.jsonl").write_text("\n".join(lines))
+    outcome = snakemake(tmp_path, change={"dataset": {"source": "bad.jsonl", "num_samples": 2}})
+    assert outcome.code == 1
+    assert "error: dataset.source: 2 of 12 rows cannot be used (" in outcome.text
+    assert "1 x line is not JSON" in outcome.text
+    assert not (tmp_path / "results/small/dataset/rows.jsonl").exists()
+
+
+def test_too_few_rows_are_said_by_the_job_and_then_before_any_job(tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in rows(40)))
+    dataset = {"source": "few.jsonl", "num_samples": 100}
+    target = "results/small/dataset/rows.jsonl"
+    first = snakemake(tmp_path, change={"dataset": dataset}, target=target)
+    assert first.code == 1
+    assert "dataset.num_samples is 100 but the source has only" in first.text
+    enough = {"dataset": dataset | {"num_samples": 30}}
+    assert snakemake(tmp_path, change=enough, target=target).code == 0
+    again = snakemake(tmp_path, change={"dataset": dataset}, target=target)
+    assert again.code == 1
+    assert not again.jobs
+    assert "dataset.num_samples is 100 but the source has only" in again.text

@@ -1,0 +1,86 @@
+"""Settings chains, code digests and digests of external files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from eagle3.config import complete, load_schema
+from rules import preflight, provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings_of(tmp_path: Path, change: dict) -> dict[str, str]:
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for section, values in change.items():
+        config[section] = {**config.get(section, {}), **values}
+    full = complete(config, load_schema(ROOT / "config.schema.yaml"))
+    external = preflight.locate(full, ROOT, tmp_path / "digests.json")
+    return {stage: s.digest for stage, s in preflight.all_settings(full, external).items()}
+
+
+def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -> None:
+    before = settings_of(tmp_path, {})
+    after = settings_of(tmp_path, {"hidden_states": {"codec": "fp32"}})
+    changed = {stage for stage in before if before[stage] != after[stage]}
+    assert changed == {"hidden_states", "train", "export", "evaluate", "plan", "report"}
+
+
+def test_resources_are_in_no_settings(tmp_path: Path) -> None:
+    before = settings_of(tmp_path, {})
+    assert before == settings_of(tmp_path, {"resources": {"device": "cuda"}})
+
+
+def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
+    (tmp_path / "eagle3" / "room").mkdir(parents=True)
+    (tmp_path / "workflow_scripts").mkdir()
+    for path, text in {
+        "eagle3/__init__.py": "",
+        "eagle3/room/__init__.py": "",
+        "eagle3/room/used.py": "from eagle3.room import deeper\n",
+        "eagle3/room/deeper.py": "X = 1\n",
+        "eagle3/room/unused.py": "Y = 1\n",
+        "workflow_scripts/entry.py": "",
+        "workflow_scripts/job.py": "from workflow_scripts import entry\nimport eagle3.room.used\n",
+    }.items():
+        (tmp_path / path).write_text(text)
+    script = tmp_path / "workflow_scripts" / "job.py"
+    names = [str(p.relative_to(tmp_path)) for p in provenance.sources(script, tmp_path)]
+    assert names == [
+        "eagle3/__init__.py",
+        "eagle3/room/__init__.py",
+        "eagle3/room/deeper.py",
+        "eagle3/room/used.py",
+        "workflow_scripts/entry.py",
+        "workflow_scripts/job.py",
+    ]
+    digest = provenance.code_digest(script, tmp_path)
+    os.utime(tmp_path / "eagle3/room/deeper.py")
+    (tmp_path / "eagle3/room/unused.py").write_text("Y = 2\n")
+    assert provenance.code_digest(script, tmp_path) == digest
+    (tmp_path / "eagle3/room/deeper.py").write_text("X = 2\n")
+    assert provenance.code_digest(script, tmp_path) != digest
+
+
+def test_content_digest_is_of_contents_and_remembers_by_date(tmp_path: Path) -> None:
+    file, memo = tmp_path / "weights.safetensors", tmp_path / "memo.json"
+    file.write_bytes(b"one")
+    first = provenance.content_digest([file], memo)
+    os.utime(file, (1, 1))
+    assert provenance.content_digest([file], memo) == first
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    file.rename(moved / file.name)
+    assert provenance.content_digest([moved / file.name], memo) == first
+    (moved / file.name).write_bytes(b"two")
+    assert provenance.content_digest([moved / file.name], memo) != first
+
+
+def test_a_damaged_memo_is_only_a_lost_memo(tmp_path: Path) -> None:
+    file, memo = tmp_path / "a.json", tmp_path / "memo.json"
+    file.write_bytes(b"{}")
+    memo.write_text("{half")
+    assert provenance.content_digest([file], memo) == provenance.content_digest([file], memo)

@@ -1,0 +1,86 @@
+"""Real Snakemake calls in a folder of their own, and what they did."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A run that passes through every rule and takes seconds: nothing about its numbers matters.
+# Dataset and state shards are above 1 MB, since Snakemake compares smaller files by checksum and
+# would hide a fault in dates.
+SMALL: dict[str, Any] = {
+    "run": "small",
+    "dataset": {"num_samples": 128, "shard_size": 64},
+    "embedded_target": {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "epochs": 1,
+        "batch_tokens": 16384,
+    },
+    "tokens": {"max_length": 512},
+    "vocab": {"draft_vocab_size": 128},
+    "train": {
+        "epochs": 2,
+        "epochs_per_stage": 1,
+        "ttt_steps": 2,
+        "pack_tokens": 4096,
+        "packs_per_batch": 2,
+        "learning_rate": 1.0e-3,
+    },
+    "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "num_draft_tokens": 3},
+    "resources": {"train": {"threads": 2, "save_interval": 2}},
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call printed and which jobs it ran."""
+
+    code: int
+    text: str
+
+    @property
+    def jobs(self) -> Counter[str]:
+        """Jobs by rule, target rules not counted."""
+        started = re.findall(r"^(?:local)?rule (\w+):$", self.text, flags=re.MULTILINE)
+        return Counter(name for name in started if name != "train")
+
+    @property
+    def idle(self) -> bool:
+        return "Nothing to be done" in self.text
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` laid over `base`, section by section."""
+    out = dict(base)
+    for key, value in change.items():
+        deep = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = merged(out[key], value) if deep else value
+    return out
+
+
+def snakemake(
+    folder: Path,
+    *arguments: str,
+    change: dict[str, Any] | None = None,
+    target: str = "train",
+    root: Path = ROOT,
+) -> Outcome:
+    """One call of the project's workflow in `folder` with the small configuration."""
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(merged(SMALL, change or {})), encoding="utf-8")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--directory", str(folder), "--cores", "2", *arguments]
+    command += ["--configfile", str(overlay), "--", target]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    return Outcome(done.returncode, done.stdout + done.stderr)

@@ -1,0 +1,102 @@
+"""The structure of the code, kept by tests: rooms, their order, their size, and what is banned."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+# in the order data flows: a room may import from itself and from those before it
+ROOMS = (
+    "errors",
+    "artifact",
+    "tensorfile",
+    "config",
+    "data",
+    "tokens",
+    "target",
+    "features",
+    "draft",
+    "objective",
+    "training",
+    "serving",
+    "report",
+)
+SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))
+CODE = [*SOURCES, *(ROOT / "workflow_scripts").glob("*.py"), *(ROOT / "rules").glob("*")]
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT / "eagle3").with_suffix("").parts
+    return parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    if path == ROOT / "eagle3" / "__init__.py":
+        return
+    assert room(path) in ROOMS
+    for name in imported(path):
+        assert not name.startswith(("snakemake", "rules", "workflow_scripts")), name
+        if name.startswith("eagle3."):
+            assert ROOMS.index(name.split(".")[1]) <= ROOMS.index(room(path)), name
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_hold_nothing_dangerous(path: Path) -> None:
+    if path.is_dir():
+        return
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    banned = r"torch\.load\(|\bpickle\b|shell=True|trust_remote_code=True|except:|except Exception"
+    assert not re.search(banned, text)
+
+
+def test_no_drawers() -> None:
+    names = {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts[-4:]}
+    assert not names & {"util", "utils", "helper", "helpers", "misc", "common"}
+
+
+def test_the_conda_environment_has_the_versions_of_the_constraints() -> None:
+    pinned = dict(
+        line.lower().split("==")
+        for line in (ROOT / "envs" / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    environment = yaml.safe_load((ROOT / "envs" / "eagle3.yaml").read_text())
+    (listed,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    for requirement in listed:
+        name, version = requirement.split("==")
+        assert pinned[name] == version, name
+
+
+def test_every_rule_has_two_params_a_log_and_a_benchmark() -> None:
+    for path in (ROOT / "rules").glob("*.smk"):
+        for rule in re.split(r"\n\s*rule ", path.read_text())[1:]:
+            name = rule.split(":", 1)[0]
+            (params,) = re.findall(r"params:\n((?:\s+\w+=.*\n)+)", rule)
+            assert re.findall(r"(\w+)=", params)[:1] == ["settings"], name
+            assert len(params.strip().splitlines()) == 2, name
+            assert re.search(r"\n\s+log:", rule), name
+            assert re.search(r"\n\s+benchmark:", rule), name
+
+
+def test_ancient_stands_on_external_files_only() -> None:
+    """On a file that a rule makes it would hide needed work (Snakemake issue 4166)."""
+    for path in (ROOT / "rules").glob("*.smk"):
+        for argument in re.findall(r"ancient\(([^)]*)\)", path.read_text()):
+            assert argument.startswith("EXTERNAL."), (path.name, argument)
