@@ -23,10 +23,10 @@ import torch
 
 @dataclass(frozen=True)
 class Segments:
-    """Where documents begin among keys and queries (Python ints: they shape the computation)."""
+    """How many keys and queries each document has (Python ints: they shape the computation)."""
 
-    key_offsets: list[int]  # [D + 1]
-    query_offsets: list[int]  # [D + 1]
+    keys: list[int]  # [D], adding up to T
+    queries: list[int]  # [D], adding up to A
 
 
 def prefix_attention(
@@ -42,22 +42,25 @@ def prefix_attention(
     kv_heads, d = k0.shape[1:]
     grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
     exact = torch.float64 if q.dtype == torch.float64 else torch.float32
+    key_row = torch.arange(len(k0), device=q.device)
+    # split, not slices in the loop: the gradient of a slice is as long as the whole pack
+    by_query = [t.split(segments.queries) for t in (grouped, rows, *own_k, *own_v)]
+    by_key = [t.split(segments.keys) for t in (k0, v0, key_row)]
     out = []
-    for document in range(len(segments.key_offsets) - 1):
-        keys = slice(*segments.key_offsets[document : document + 2])
-        queries = slice(*segments.query_offsets[document : document + 2])
-        if queries.start == queries.stop:
+    for document, count in enumerate(segments.queries):
+        if count == 0:
             continue
-        mine = grouped[queries]
-        scores = torch.einsum("akgd,tkd->akgt", mine, k0[keys]).to(exact)
-        later = torch.arange(keys.start, keys.stop, device=q.device) > rows[queries, None]
-        scores = scores.masked_fill(later[:, None, None, :], float("-inf"))
-        own = [(mine * k[queries, :, None]).sum(-1, keepdim=True).to(exact) for k in own_k]
-        weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)  # [A_d, kv, g, t+k]
-        size = scores.shape[-1]
-        attended = torch.einsum("akgt,tkd->akgd", weights[..., :size], v0[keys])
-        for step, v in enumerate(own_v):
-            share = weights[..., size + step, None]
-            attended = attended + share * v[queries, :, None]
+        mine, row, *own = (parts[document] for parts in by_query)
+        keys, values, index = (parts[document] for parts in by_key)
+        scores = torch.einsum("akgd,tkd->akgt", mine, keys).to(exact)
+        later = index > row[:, None]  # [A_d, t]
+        scores = scores.masked_fill(later[:, None, None], float("-inf"))
+        steps = len(own_k)
+        own_scores = [(mine * k[:, :, None]).sum(-1, keepdim=True).to(exact) for k in own[:steps]]
+        weights = torch.cat((scores, *own_scores), dim=-1).softmax(-1).to(v0.dtype)
+        shared, *shares = weights.split([len(index), *[1] * steps], dim=-1)  # [A_d, kv, g, t | 1]
+        attended = torch.einsum("akgt,tkd->akgd", shared, values)
+        for share, v in zip(shares, own[steps:], strict=True):
+            attended = attended + share * v[:, :, None]
         out.append(attended.flatten(1, 2))
     return torch.cat(out) if out else q

@@ -67,7 +67,7 @@ def ttt_loss(
     plan = step_rows(pack.input_ids, pack.loss_mask, pack.documents, target.draft_ids >= 0, steps)
     row_of_token = _inverse(pack.row_tokens, len(pack.input_ids))
     last_of_token = _inverse(pack.last_tokens, len(pack.input_ids))
-    offsets = _offsets(pack.documents[pack.row_tokens], pack.documents)
+    keys = _per_document(pack.documents[pack.row_tokens], pack.documents)
     totals = StepTotals.zeros(steps, pack.aux.device)
     loss = torch.zeros((), device=pack.aux.device, dtype=torch.float32)
 
@@ -90,7 +90,7 @@ def ttt_loss(
         if len(rows.tokens) == 0:
             continue  # sets are nested, but every step still reports its denominator
         q = draft.queries(x, pack.positions[rows.tokens] + k)
-        segments = Segments(offsets, _offsets(pack.documents[rows.tokens], pack.documents))
+        segments = Segments(keys, _per_document(pack.documents[rows.tokens], pack.documents))
         attended = prefix_attention(q, k0, v0, own_k, own_v, row_of_token[rows.tokens], segments)
         hidden = draft.finish(hidden, attended)
         loss = loss + weight * _step_loss(
@@ -148,8 +148,7 @@ def _inverse(indices: torch.Tensor, size: int) -> torch.Tensor:
     return table
 
 
-def _offsets(documents: torch.Tensor, all_documents: torch.Tensor) -> list[int]:
-    """[D + 1] boundaries of each document among rows with ascending document numbers."""
+def _per_document(documents: torch.Tensor, all_documents: torch.Tensor) -> list[int]:
+    """[D] how many of the rows belong to each document of the pack."""
     count = int(all_documents[-1]) + 1 if len(all_documents) else 0
-    bounds = torch.arange(count + 1, device=documents.device)
-    return torch.searchsorted(documents.contiguous(), bounds).tolist()
+    return torch.bincount(documents, minlength=count).tolist()
