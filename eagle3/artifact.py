@@ -132,14 +132,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a name beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
+    Raises UserError if the disk is full or the folder not writable; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         with open(beside, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(beside, path)
+    except OSError as fault:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {fault.strerror or fault}") from None
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
@@ -158,8 +162,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any], manifest: Manifest) -> None:
     """Write `content` plus its manifest as indented JSON, atomically."""
-    text = canonical(content)
-    stamped = {**asdict(manifest), "content_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    content = json.loads(json.dumps(content))  # as a reader sees it: every key is text
+    checksum = hashlib.sha256(canonical(content).encode()).hexdigest()
+    stamped = {**asdict(manifest), "content_sha256": checksum}
     write_text(path, json.dumps({**content, MANIFEST_KEY: stamped}, indent=1) + "\n")
 
 

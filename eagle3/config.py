@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -50,17 +50,24 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> Any:
                 value[key] = {}
             if key in value:
                 value[key] = _fill(value[key], part)
-    elif isinstance(value, str):
-        value = _number(value, schema)
+    elif isinstance(value, list) and "items" in schema:
+        value = [_fill(item, schema["items"]) for item in value]
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if isinstance(value, str):
+        value = _number(value, kinds)
     if isinstance(value, float) and not math.isfinite(value):
-        value = str(value)  # .nan and .inf pass every range check; as text they are refused
+        return str(value)  # .nan and .inf pass every range check; as text they are refused
+    # 2.0 is an integer to JSON schema and 0 a number; settings tell 2 from 2.0, and so does range()
+    if isinstance(value, float) and value.is_integer() and "integer" in kinds:
+        return int(value)
+    if type(value) is int and "number" in kinds and abs(value) < 2**53:
+        return float(value)
     return value
 
 
-def _number(text: str, schema: Mapping[str, Any]) -> Any:
+def _number(text: str, kinds: Sequence[str]) -> Any:
     """`1e-4` is text to YAML 1.1, and every value given with --config is text below the top."""
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
     if "string" in kinds:
         return text
     for kind, convert in (("integer", int), ("number", float)):
@@ -85,7 +92,7 @@ def _sentence(fault: ValidationError) -> str:
     match fault.validator:
         case "additionalProperties":
             known = list(schema["properties"])
-            unknown = sorted(set(instance) - set(known))
+            unknown = sorted(map(str, set(instance) - set(known)))  # YAML reads `on:` as true
             names = ", ".join(f"{key}.{name}".lstrip(".") for name in unknown)
             close = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
@@ -104,6 +111,9 @@ def _sentence(fault: ValidationError) -> str:
             return f"{key} is {instance!r}; must be greater than {limits}"
         case "exclusiveMaximum":
             return f"{key} is {instance!r}; must be less than {limits}"
+        case "minItems" | "maxItems":
+            bound = "at least" if fault.validator == "minItems" else "at most"
+            return f"{key} is {instance!r}; must have {bound} {limits} entries"
         case "required":
             return f"{(key + ': ') if key else ''}{fault.message}"
         case _:

@@ -25,7 +25,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], manifest: Manifest) -> 
     if all(isinstance(value, np.ndarray) for value in tensors.values()):
         from safetensors.numpy import save_file
 
-        arrays: dict[str, Any] = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+        # not ascontiguousarray, which turns a scalar into a row of one
+        arrays: dict[str, Any] = {k: np.asarray(v, order="C") for k, v in tensors.items()}
     else:
         from safetensors.torch import save_file  # type: ignore[assignment]
 
@@ -34,7 +35,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], manifest: Manifest) -> 
     # "format": transformers refuses a model file without it
     metadata = {"format": "pt", MANIFEST_KEY: canonical(asdict(manifest))}
     with atomic_path(path) as beside:
-        save_file(arrays, str(beside), metadata=metadata)
+        try:
+            save_file(arrays, str(beside), metadata=metadata)
+        except SafetensorError as fault:  # its word for a full disk
+            raise OSError(str(fault)) from None
     return manifest
 
 

@@ -1,7 +1,9 @@
 """One conversation: read from the shapes people have, refused with a cause, never half read.
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
-`conversations` of `role`/`content`), with an optional `id` and an optional `tools` column.
+`conversations` of `role`/`content`), with an optional `id` and an optional `tools` column (a list
+of JSON schemas, or the JSON text of one). A key that holds null counts as absent: tables on the
+hub have every column in every row.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ ROLES = {
     "model": "assistant",
     "system": "system",
 }
+# parts of an answer beside its text: without them the target would never have said the text
+BESIDE_TEXT = ("tool_calls", "function_call", "reasoning_content")
 
 
 class BadRow(Exception):
@@ -56,24 +60,42 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
-    turns = row.get("conversations", row.get("messages"))
+    turns = _first(row, "conversations", "messages")
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
     messages, repairs = _alternating([_message(turn) for turn in turns])
-    identity = row.get("id", row.get("conversation_id"))
+    identity = _first(row, "id", "conversation_id")
     if identity is None or identity == "":
         identity = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
     if not isinstance(identity, str | int):
         raise BadRow("id is neither text nor a number")
-    return Conversation(_clean(str(identity)), messages, row.get("tools")), repairs
+    return Conversation(_clean(str(identity)), messages, _tools(row.get("tools"))), repairs
+
+
+def _first(mapping: Mapping[str, Any], *names: str) -> Any:
+    """The value under the first name that holds one."""
+    return next((mapping[name] for name in names if mapping.get(name) is not None), None)
+
+
+def _tools(given: Any) -> list[dict[str, Any]] | None:
+    """Tool descriptions as templates take them; None without any."""
+    try:
+        found = json.loads(given.strip() or "null") if isinstance(given, str) else given
+        _clean(json.dumps(found, ensure_ascii=False))
+    except (ValueError, TypeError, RecursionError):
+        raise BadRow("tools are not JSON") from None
+    if not found:
+        return None
+    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+        raise BadRow("tools are not a list of objects")
+    return found
 
 
 def _message(turn: Any) -> dict[str, str]:
     """One turn as role and content."""
     if not isinstance(turn, Mapping):
         raise BadRow("turn is not an object")
-    name = turn.get("from", turn.get("role"))
-    content = turn.get("value", turn.get("content"))
+    name, content = _first(turn, "from", "role"), _first(turn, "value", "content")
     role = ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
         raise BadRow(f"unknown role {str(name)[:40]!r}")
@@ -81,6 +103,9 @@ def _message(turn: Any) -> dict[str, str]:
         raise BadRow("content is not text")
     if not content.strip():
         raise BadRow("empty content")
+    beside = next((part for part in BESIDE_TEXT if turn.get(part)), None)
+    if beside:
+        raise BadRow(f"turn carries {beside}")
     return {"role": role, "content": _clean(content)}
 
 

@@ -56,8 +56,8 @@ class Masker:
     def __call__(self, conversation: Conversation) -> TokenizedDocument:
         """Token ids and mask of one conversation, cut to `max_length`.
 
-        Raises BadRow if no token is supervised; UserError if a turn ends with a token at which
-        the target would not stop.
+        Raises BadRow if no token is supervised or a turn goes on after a stop token; UserError
+        if a turn ends with a token at which the target would not stop.
         """
         text, spans = self.renderer.render(conversation)
         if self.only_last_turn:
@@ -69,37 +69,48 @@ class Masker:
         ids = np.array(encoded["input_ids"], dtype=np.int32)
         offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         mask = supervised(offsets, spans)
-        self._check_stop(ids, mask, offsets, spans)
+        self._check_stop(ids, offsets, spans)
         truncated = len(ids) > self.max_length
         ids, mask = ids[: self.max_length], mask[: self.max_length]
         if not mask.any():
             raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
         return TokenizedDocument(conversation.id, ids, mask, truncated)
 
-    def _check_stop(
-        self, ids: np.ndarray, mask: np.ndarray, offsets: np.ndarray, spans: Sequence[Span]
-    ) -> None:
-        """The last token of each turn must stop the target's generation."""
+    def _check_stop(self, ids: np.ndarray, offsets: np.ndarray, spans: Sequence[Span]) -> None:
+        """The last token of each turn, and no token before it, stops the target's generation."""
         if not self.stop_ids:
             return
-        last_of_turn = np.isin(offsets[:, 1], [end for _, end in spans]) & (mask == 1)
-        for token in np.flatnonzero(last_of_turn):
-            if int(ids[token]) not in self.stop_ids:
+        for span in spans:
+            turn = ids[_run(offsets, span)].tolist()
+            if self.stop_ids.isdisjoint(turn[-1:]):
                 raise UserError(
-                    f"target.model: a turn ends with token {int(ids[token])} "
-                    f"({self.tokenizer.decode([int(ids[token])])!r}) but generation_config."
+                    f"target.model: a turn ends with token {turn[-1:]} "
+                    f"({self.tokenizer.decode(turn[-1:])!r}) but generation_config."
                     f"eos_token_id is {sorted(self.stop_ids)}; the draft would learn to go on"
                 )
+            if not self.stop_ids.isdisjoint(turn[:-1]):
+                raise BadRow("assistant text contains a stop token")
 
 
 def supervised(offsets: np.ndarray, spans: Sequence[Span]) -> np.ndarray:
     """uint8 [L]: 1 where token characters `offsets` [L, 2] lie inside one of the spans."""
     mask = np.zeros(len(offsets), dtype=np.uint8)
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    for start, end in spans:
-        # tokens are in text order, so a span is one run of tokens
-        first = np.searchsorted(starts, start, side="left")
-        last = np.searchsorted(ends, end, side="right")
-        mask[first:last] = 1
-    mask[starts == ends] = 0
+    for span in spans:
+        mask[_run(offsets, span)] = 1
     return mask
+
+
+def _run(offsets: np.ndarray, span: Span) -> slice:
+    """The tokens of a span: tokens are in text order, so they are one run."""
+    # a tokenizer that trims spaces from its offsets gives a run of spaces no width at all; such a
+    # token is inside unless it lies on an edge, where it may as well be the neighbour's
+    start, end = span
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    first = np.searchsorted(starts, start, side="left")
+    last = np.searchsorted(ends, end, side="right")
+    empty = starts == ends
+    while first < last and empty[first] and starts[first] == start:
+        first += 1
+    while first < last and empty[last - 1] and ends[last - 1] == end:
+        last -= 1
+    return slice(int(first), int(last))

@@ -7,7 +7,7 @@ moves a row, and a row that is held out once is held out for ever.
 from __future__ import annotations
 
 import hashlib
-import logging
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,14 +17,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from eagle3.artifact import Manifest, Settings, atomic_path, write_json
+from eagle3.artifact import REMAKE, Manifest, Settings, atomic_path, write_json
 from eagle3.data.conversations import BadRow, Conversation, parse_row
 from eagle3.data.sources import Unreadable
 from eagle3.errors import UserError
 from eagle3.tensorfile import load_tensors, save_tensors
 
-log = logging.getLogger(__name__)
-SPLITS = ("train", "eval")
 LISTED = 100  # rejected rows named one by one in the sidecar
 
 
@@ -41,7 +39,8 @@ class Census:
         self.rejected[cause] += 1
         if len(self.first_rejected) < LISTED:
             identity = row.get("id") if isinstance(row, dict) else None
-            self.first_rejected.append({"row": self.read, "id": identity, "cause": cause})
+            known = identity if isinstance(identity, str | int) else None  # else maybe not JSON
+            self.first_rejected.append({"row": self.read, "id": known, "cause": cause})
 
 
 def write_dataset(
@@ -61,9 +60,9 @@ def write_dataset(
         train = valid - int(held_out.sum())
         check_enough(train, want)
         order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
-        checksum, starts = _in_order(spool, offsets, order, out / "rows.jsonl")
+        checksum, index = _in_order(spool, offsets, order, out / "rows.jsonl")
     manifest = Manifest.of("dataset", settings, {"rows": checksum}, {"valid": valid})
-    index = {"offsets": starts, "held_out": held_out[order]}  # int64 [N+1], bool [N]
+    index["held_out"] = held_out[order]
     save_tensors(out / "rows.index.safetensors", index, manifest)
     report = {
         "rows_read": census.read,
@@ -153,9 +152,12 @@ def _check_quality(census: Census, valid: int, max_bad_fraction: float) -> None:
 
 def _in_order(
     spool: BinaryIO, offsets: np.ndarray, order: np.ndarray, path: Path
-) -> tuple[str, np.ndarray]:
-    """Copy the spooled rows in their final order; return the checksum and byte offsets [N+1]."""
-    checksum, starts = hashlib.sha256(), [0]
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Copy the spooled rows in their final order; return the checksum of all, and where they lie.
+
+    The latter: `offsets` int64 [N + 1] in bytes, `crc32` uint32 [N] of each row.
+    """
+    checksum, starts, crcs = hashlib.sha256(), [0], []
     with atomic_path(path) as beside, open(beside, "wb") as out:
         for row in order.tolist():
             spool.seek(offsets[row])
@@ -163,7 +165,9 @@ def _in_order(
             out.write(line)
             checksum.update(line)
             starts.append(starts[-1] + len(line))
-    return checksum.hexdigest(), np.array(starts, dtype=np.int64)
+            crcs.append(zlib.crc32(line))
+    offsets, crc32 = np.array(starts, dtype=np.int64), np.array(crcs, dtype=np.uint32)
+    return checksum.hexdigest(), {"offsets": offsets, "crc32": crc32}
 
 
 class Dataset:
@@ -176,19 +180,28 @@ class Dataset:
             folder / "rows.index.safetensors", "dataset", settings_digest
         )
         if not self.path.is_file() or self.path.stat().st_size != index["offsets"][-1]:
-            raise UserError(f"{self.path}: missing, or not the file its index was made for")
-        self.offsets = index["offsets"]
+            raise UserError(
+                f"{self.path}: missing, or not the file its index was made for: {REMAKE}"
+            )
+        self.offsets, self.crc32 = index["offsets"], index["crc32"]
         self.rows = np.flatnonzero(index["held_out"] == (split == "eval"))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def read(self, start: int, stop: int) -> list[Conversation]:
-        """Rows [start, stop) of the split; fewer where the split ends."""
+        """Rows [start, stop) of the split; fewer where the split ends.
+
+        Raises UserError if one of them is damaged.
+        """
         with open(self.path, "rb") as handle:
             found = []
             for row in self.rows[start:stop].tolist():
                 handle.seek(self.offsets[row])
                 line = handle.read(int(self.offsets[row + 1] - self.offsets[row]))
+                if zlib.crc32(line) != self.crc32[row]:
+                    raise UserError(
+                        f"{self.path}: line {row + 1} does not match its checksum: {REMAKE}"
+                    )
                 found.append(Conversation.from_json(line))
         return found

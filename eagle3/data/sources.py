@@ -70,8 +70,9 @@ def _hub_rows(name: str, subset: str | None, split: str, revision: str | None) -
     try:
         loaded = datasets.load_dataset(name, subset, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as fault:
+        why = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise UserError(
             f"dataset.source: cannot load {HUB}{name} (subset {subset}, split {split}, revision "
-            f"{revision}): {str(fault).splitlines()[0]}"
+            f"{revision}): {why}"
         ) from None
     yield from loaded

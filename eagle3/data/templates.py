@@ -47,6 +47,7 @@ LLAMA3 = ChatTemplate(
     end_of_turn="<|eot_id|>",
 )
 FAMILIES = {template.name: template for template in (CHATML, LLAMA3)}
+MARKS = {name: family.header.partition("{")[0] for name, family in FAMILIES.items()}
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -72,6 +73,11 @@ class Renderer:
                 "tokens.chat_template is 'generation' but the tokenizer's template has no "
                 "{% generation %} block"
             )
+        if choice in MARKS and MARKS[choice] not in source:
+            raise UserError(
+                f"tokens.chat_template is {choice!r} but the tokenizer's template never writes "
+                f"{MARKS[choice]}; use auto"
+            )
         self.choice = choice
 
     def prompt(self, messages: list[dict[str, str]], tools: Any = None) -> str:
@@ -93,7 +99,8 @@ class Renderer:
             text = self.tokenizer.apply_chat_template(
                 conversation.messages, tools=conversation.tools, tokenize=False
             )
-        except jinja2.exceptions.TemplateError as fault:
+        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
+            # Type- and ValueError: the template's own code met a tool description it cannot read
             raise BadRow(f"the chat template refuses the conversation: {fault}") from None
         return text, _walk(text, conversation.messages, FAMILIES[self.choice])
 
@@ -113,7 +120,7 @@ class Renderer:
 
 def _recognise(source: str) -> str:
     """Family of a template, by the header it writes."""
-    for name, mark in (("chatml", "<|im_start|>"), ("llama3", "<|start_header_id|>")):
+    for name, mark in MARKS.items():
         if mark in source:
             return name
     raise UserError(
@@ -129,30 +136,30 @@ def _walk(text: str, messages: list[dict[str, str]], family: ChatTemplate) -> li
     for message in messages:
         header = family.header.format(role=message["role"])
         if message["role"] == "system":
-            cursor = _after_system(text, cursor, header, family)
+            cursor = _after_system(text, cursor, header, message["content"], family)
             continue
-        start, end = _next_turn(text, cursor, header, message["content"], family)
-        if not text.startswith(family.end_of_turn, end):
-            raise BadRow("rendered turn does not end with the end-of-turn marker")
-        cursor = end + len(family.end_of_turn)
+        start, cursor = _next_turn(text, cursor, header, message["content"], family)
         if message["role"] == "assistant":
-            if family.end_of_turn in text[start:end]:
+            if family.end_of_turn in message["content"]:
                 raise BadRow("assistant text contains the end-of-turn marker")
             spans.append((start, cursor))
     return spans
 
 
-def _after_system(text: str, cursor: int, header: str, family: ChatTemplate) -> int:
+def _after_system(text: str, cursor: int, header: str, content: str, family: ChatTemplate) -> int:
     """End of the system turn, into which templates weave dates and tool descriptions."""
+    content = content.strip()
     found = text.find(header, cursor)
-    closed = text.find(family.end_of_turn, found)
+    shown = text.find(content, found)
+    # a prompt that holds a marker does not end there; a template may also leave the prompt out
+    closed = text.find(family.end_of_turn, found if shown < 0 else shown + len(content))
     if found < 0 or closed < 0:
         raise BadRow("rendered text does not show the system turn")
     return closed + len(family.end_of_turn)
 
 
 def _next_turn(text: str, cursor: int, header: str, content: str, family: ChatTemplate) -> Span:
-    """Where the content of the next turn under `header` lies, from `cursor` on."""
+    """The next turn under `header` from `cursor` on: its content, end-of-turn marker included."""
     # templates trim differently: Llama all around, Qwen3 leading newlines
     forms = (content, content.strip(), content.lstrip("\n"), content.strip("\n"))
     found = text.find(header, cursor)
@@ -162,8 +169,9 @@ def _next_turn(text: str, cursor: int, header: str, content: str, family: ChatTe
             if tail and not text.startswith(tail, start):
                 continue
             for form in forms:
-                if text.startswith(form, start + len(tail)):
-                    return start + len(tail), start + len(tail) + len(form)
+                # with the marker: a trimmed form may be the beginning of an untrimmed one
+                if text.startswith(form + family.end_of_turn, start + len(tail)):
+                    return start + len(tail), start + len(tail + form + family.end_of_turn)
         # a header that the template added on its own, such as a system turn with the date
         found = text.find(header, start)
     raise BadRow("rendered text does not show a turn as it is (the template rewrites history)")

@@ -48,9 +48,15 @@ def build_schedule(documents: Documents, packing: PackingSettings) -> dict[str, 
     """
     longest = int(documents.lengths.max(initial=0))
     if longest == 0:
-        raise UserError("no document has two supervised tokens in a row: nothing to train on")
+        raise UserError(
+            "no document has two supervised tokens in a row, so there is nothing to train on; "
+            "check tokens.max_length, tokens.chat_template and what the token shards dropped"
+        )
     if longest > packing.pack_tokens:
-        raise UserError(f"train.pack_tokens is {packing.pack_tokens}; a document has {longest}")
+        raise UserError(
+            f"train.pack_tokens is {packing.pack_tokens} but a document has {longest} tokens; "
+            f"raise it to at least {longest}"
+        )
     stages, first_step = [], 0
     for stage in range(1, packing.stages + 1):
         plans = stage_packs(documents, packing, stage)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +97,9 @@ def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenSha
     )
 
 
-def offsets_of(lengths: Iterable[int] | np.ndarray) -> np.ndarray:
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """int64 [N + 1]: where each of N consecutive pieces starts, and where the last one ends."""
-    return np.concatenate([[0], np.cumsum(np.asarray(list(lengths), dtype=np.int64))]).astype(
-        np.int64
-    )
+    return np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
 
 
 def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:

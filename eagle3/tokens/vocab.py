@@ -51,13 +51,13 @@ def count_supervised(
     """
     total = np.zeros(vocab_size, dtype=np.int64)
     for input_ids, loss_mask in shards:
-        counts = np.bincount(input_ids[loss_mask == 1], minlength=vocab_size)
-        if len(counts) > vocab_size:
+        largest = int(input_ids.max(initial=0))
+        if largest >= vocab_size:
             raise UserError(
-                f"target.model: token id {len(counts) - 1} is outside its vocabulary of "
-                f"{vocab_size}; the tokenizer does not belong to the model"
+                f"target.model: token id {largest} is outside its vocabulary of {vocab_size}; "
+                "the tokenizer does not belong to the model"
             )
-        total += counts
+        total += np.bincount(input_ids[loss_mask == 1], minlength=vocab_size)
     return total
 
 
@@ -69,7 +69,8 @@ def build_mapping(counts: np.ndarray, size: int, forced: Iterable[int]) -> Vocab
     """
     check_size(size, len(counts))
     rank = counts.astype(np.float64)
-    must = np.array(sorted(set(forced)), dtype=np.int64)
+    # a stop token that the vocabulary does not have was never supervised either
+    must = np.array([i for i in sorted(set(forced)) if i < len(counts)], dtype=np.int64)
     must = must[counts[must] > 0]
     if len(must) > size:
         raise UserError(

@@ -1,0 +1,187 @@
+"""Token shards, states and a whole small training set, made with the library itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from models import VOCAB
+
+from eagle3.artifact import Manifest, Settings, write_json
+from eagle3.data.conversations import Conversation
+from eagle3.data.masks import TokenizedDocument
+from eagle3.features.capture import capture
+from eagle3.features.shards import write_feature_shard
+from eagle3.target.files import load_config
+from eagle3.target.hf import HFTarget
+from eagle3.target.layers import aux_layers
+from eagle3.target.reader import TargetWeights, read_head
+from eagle3.tensorfile import save_tensors
+from eagle3.tokens.packing import PackingSettings
+from eagle3.tokens.schedule import KIND as SCHEDULE
+from eagle3.tokens.schedule import Documents, build_schedule
+from eagle3.tokens.shards import read_token_shard, write_token_shard
+from eagle3.tokens.vocab import KIND as VOCABULARY
+from eagle3.tokens.vocab import build_mapping, count_supervised
+from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.distributed import Ranks
+from eagle3.training.job import run_stage
+from eagle3.training.loader import TrainingData
+from eagle3.training.setup import build_draft
+from eagle3.training.stage import StageTrainer, TrainSettings
+
+TARGET_KEYS = {
+    "revision": None,
+    "trust_remote_code": False,
+    "embedding_key": "model.embed_tokens.weight",
+    "lm_head_key": "lm_head.weight",
+    "final_norm_key": "model.norm.weight",
+}
+TRAIN = TrainSettings(
+    epochs=2,
+    epochs_per_stage=2,
+    ttt_steps=3,
+    step_decay=0.8,
+    learning_rate=3e-3,
+    lr_schedule="cosine",
+    warmup_ratio=0.1,
+    weight_decay=0.01,
+    max_grad_norm=0.5,
+    pack_tokens=64,
+    packs_per_batch=2,
+    precision="float32",
+    seed=0,
+)
+
+
+def stage_settings(stage, upstream=None, **values):
+    return Settings(stage, values, upstream or {})
+
+
+TOKENS = stage_settings("tokens")
+STATES = stage_settings("hidden_states", {"tokens": TOKENS.digest})
+
+
+def token_shard(path: Path, documents, settings=TOKENS):
+    """Write documents (pairs of ids and 0/1 masks) as a shard and read it back."""
+    rows = [Conversation(f"row-{i}", []) for i in range(len(documents))]
+    made = {
+        row.id: TokenizedDocument(
+            row.id, np.array(ids, dtype=np.int32), np.array(mask, dtype=np.uint8), False
+        )
+        for row, (ids, mask) in zip(rows, documents, strict=True)
+    }
+    write_token_shard(path, rows, lambda row: made[row.id], settings, {})
+    return read_token_shard(path)
+
+
+def chats(count, seed=0, shortest=6, longest=30, ids_below=VOCAB):
+    """Random documents of a prompt, an answer, and sometimes a second turn."""
+    random = np.random.default_rng(seed)
+    documents = []
+    for _ in range(count):
+        length = int(random.integers(shortest, longest + 1))
+        mask = np.zeros(length, dtype=np.uint8)
+        mask[int(random.integers(1, length - 2)) :] = 1
+        if length > 15:
+            mask[8 : int(random.integers(9, 12))] = 0
+        documents.append((random.integers(3, ids_below, length), mask))
+    return documents
+
+
+def open_target(directory: Path, dtype="float32"):
+    """Engine and head of a target, as the capture job opens them."""
+    config = load_config(directory)
+    engine = HFTarget.load(directory, aux_layers(None, config.num_hidden_layers), dtype)
+    keys = TARGET_KEYS["lm_head_key"], TARGET_KEYS["embedding_key"]
+    head = read_head(TargetWeights(directory), config, *keys).to(engine.device, engine.dtype)
+    return engine, head
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Files that a training job reads, and its settings."""
+
+    target: Path
+    tokens: list[Path]
+    states: list[Path]
+    vocab: Path
+    mapping: object
+    schedule_file: Path
+    schedule: dict
+    train: TrainSettings
+    settings: Settings
+
+
+def training_set(
+    folder: Path, target: Path, train=TRAIN, documents=24, draft_vocab=64, seed=0, texts=None
+):
+    """Capture two shards of random chats, or of `texts` (ids and masks), and schedule them."""
+    engine, head = open_target(target)
+    tokens, states, shards = [], [], []
+    for number in range(2):
+        tokens.append(folder / f"tokens/shard-{number:05d}.safetensors")
+        states.append(folder / f"states/shard-{number:05d}.safetensors")
+        chosen = texts[number::2] if texts else chats(documents // 2, seed=seed + number)
+        shard = token_shard(tokens[-1], chosen)
+        found = capture(engine, head, shard, "fp32", 256)
+        write_feature_shard(states[-1], found, shard, STATES)
+        shards.append(shard)
+    counts = count_supervised([(s.input_ids, s.loss_mask) for s in shards], VOCAB)
+    mapping = build_mapping(counts, draft_vocab, [1])
+    vocab, scheduled = stage_settings("vocab"), stage_settings("schedule")
+    save_tensors(
+        folder / "mapping.safetensors",
+        {"d2t": mapping.d2t, "t2d": mapping.t2d},
+        Manifest.of(VOCABULARY, vocab),
+    )
+    schedule = build_schedule(Documents.of(shards), PackingSettings.of(vars(train)))
+    write_json(folder / "schedule.json", schedule, Manifest.of(SCHEDULE, scheduled))
+    upstream = {
+        "tokens": TOKENS.digest,
+        "hidden_states": STATES.digest,
+        "vocab": vocab.digest,
+        "schedule": scheduled.digest,
+    }
+    settings = Settings(
+        "train",
+        {
+            "train": asdict(train),
+            "draft": {},
+            "hidden_states": {"aux_layers": None},
+            "target": TARGET_KEYS,
+        },
+        upstream,
+    )
+    return TrainingSet(
+        target,
+        tokens,
+        states,
+        folder / "mapping.safetensors",
+        mapping,
+        folder / "schedule.json",
+        schedule,
+        train,
+        settings,
+    )
+
+
+def train_draft(made: TrainingSet, folder: Path):
+    """Train a whole stage in this process; the draft and the target's frozen parts."""
+    cpu = torch.device("cpu")
+    data = TrainingData(made.tokens, made.states)
+    draft, parts = build_draft(made.target, made.settings.values, made.mapping, cpu)
+    trainer = StageTrainer(draft, parts, data, made.train, made.schedule, 1, Ranks(0, 1, cpu))
+    resume = ResumeFolder(folder / "resume", made.settings, data.inputs())
+    run_stage(trainer, resume, None, 10**6, folder / "metrics.jsonl", folder / "out")
+    return draft, parts
+
+
+def naive_states(model, ids, layers):
+    """Plain forward pass of one document by transformers: aux [L, 3H], last [L, H], logits."""
+    with torch.inference_mode():
+        out = model(input_ids=torch.as_tensor(ids)[None].long(), output_hidden_states=True)
+    aux = torch.cat([out.hidden_states[layer + 1][0] for layer in layers], dim=-1)
+    return aux, out.hidden_states[-1][0], out.logits[0]

@@ -1,0 +1,25 @@
+"""Tiny targets on disk, shared by all rooms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+from models import save_model
+
+torch.set_num_threads(1)
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+
+
+@pytest.fixture(scope="session")
+def targets(tmp_path_factory):
+    """Directories of tiny random models by name."""
+    root = tmp_path_factory.mktemp("targets")
+    return {
+        "llama": save_model(root / "llama", "llama"),
+        "tied": save_model(root / "tied", "llama", tie_word_embeddings=True),
+        "sharded": save_model(root / "sharded", "llama", shards=True),
+        "qwen3": save_model(root / "qwen3", "qwen3"),
+        "qwen3_moe": save_model(root / "qwen3_moe", "qwen3_moe"),
+    }

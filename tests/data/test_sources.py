@@ -1,0 +1,122 @@
+"""Rows come from a local file or from the hub; what is not there is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from eagle3.data.conversations import parse_row
+from eagle3.data.sources import Unreadable, read_rows
+from eagle3.errors import UserError
+
+
+def read(source: Any) -> list[Any]:
+    return list(read_rows(str(source), None, "train", None))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson"])
+def test_broken_lines_are_told_from_rows_and_empty_ones_left_out(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": \n\xff\xfe\n[[[\n{"a": "\xc3\xa9"}')
+    broken = Unreadable("line is not JSON")
+    assert read(path) == [{"a": 1}, broken, broken, broken, {"a": "é"}]
+
+
+def test_a_line_separator_inside_text_does_not_end_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "x\u2028y\x85z"}\r\n{"a": 2}\r\n', encoding="utf-8")
+    assert read(path) == [{"a": "x\u2028y\x85z"}, {"a": 2}]
+
+
+def test_absurdly_deep_json_is_one_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("[" * 200_000 + '\n{"a": 1}\n')
+    assert read(path) == [Unreadable("line is not JSON"), {"a": 1}]
+
+
+def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("1\n2\n3\n")
+    assert next(read_rows(str(path), None, "train", None)) == 1
+
+
+def test_a_json_file_holds_a_list_of_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"a": 1}, {"a": 2}], indent=1))
+    assert read(path) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("rows.json", '{"a": 1}', "rows.json does not hold a list of rows"),
+        ("rows.json", '[{"a": 1}', "rows.json is not JSON"),
+        ("rows.json", "", "rows.json is not JSON"),
+        ("rows.csv", "a,b", "rows.csv is neither .json nor .jsonl"),
+        ("rows", "a,b", "rows is neither .json nor .jsonl"),
+    ],
+)
+def test_a_file_that_is_no_list_of_rows_is_refused(
+    tmp_path: Path, name: str, content: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"^dataset.source: .*{sentence}"):
+        read(tmp_path / name)
+
+
+def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    for source in (tmp_path / "none.jsonl", tmp_path):
+        with pytest.raises(UserError, match="does not exist; give a file or hub:<owner>/<name>"):
+            read(source)
+
+
+def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        {"id": "a", "conversations": [{"from": "human", "value": "Hi"}], "messages": None},
+        {"id": "b", "conversations": None, "messages": [{"role": "user", "content": "Hi"}]},
+    ]
+    for row in rows:
+        for key, answer in (
+            ("conversations", {"from": "gpt", "value": "Hello"}),
+            ("messages", {"role": "assistant", "content": "Hello"}),
+        ):
+            if row[key]:
+                row[key].append(answer)
+    asked: list[Any] = []
+
+    def load_dataset(*names: Any, **options: Any) -> datasets.Dataset:
+        asked.append((names, options))
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = list(read_rows("hub:owner/name", "part", "test", "v1"))
+    assert asked == [(("owner/name", "part"), {"split": "test", "revision": "v1"})]
+    assert [parse_row(row)[0].id for row in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (datasets.exceptions.DatasetNotFoundError("no such dataset\nmore"), "no such dataset$"),
+        (ValueError("Unknown split"), "Unknown split$"),
+        (ConnectionError(), "ConnectionError$"),
+    ],
+)
+def test_a_hub_dataset_that_cannot_be_loaded_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, why: str
+) -> None:
+    def load_dataset(*names: Any, **options: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    sentence = r"cannot load hub:owner/name \(subset None, split train, revision v1\): "
+    with pytest.raises(UserError, match=sentence + why):
+        list(read_rows("hub:owner/name", None, "train", "v1"))

@@ -1,0 +1,101 @@
+"""The schedule: steps of every stage, counted from lengths and masks alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eagle3.artifact import Manifest, Settings
+from eagle3.errors import UserError
+from eagle3.tokens.packing import PackingSettings, batches
+from eagle3.tokens.schedule import Documents, build_schedule, packs_digest, stage_packs
+from eagle3.tokens.shards import TokenShard, offsets_of
+
+PACKING = PackingSettings(pack_tokens=32, packs_per_batch=2, epochs=5, epochs_per_stage=2, seed=3)
+
+
+def shard(*masks: str) -> TokenShard:
+    """A shard of documents given as masks such as `0011`."""
+    flat = np.array([int(c) for mask in masks for c in mask], dtype=np.uint8)
+    manifest = Manifest.of("tokens", Settings("tokens", {}, {}))
+    lengths = offsets_of([len(mask) for mask in masks])
+    return TokenShard(np.zeros(len(flat), np.int32), flat, lengths, list(masks), manifest)
+
+
+def many(count: int = 40) -> Documents:
+    lengths = np.random.default_rng(0).integers(4, 30, size=count)
+    return Documents(lengths, lengths - 3)
+
+
+def test_documents_are_cut_after_the_last_supervised_token_and_left_out_without_a_row() -> None:
+    shards = [shard("00110", "0101", "11"), shard(), shard("0000", "0111100")]
+    documents = Documents.of(shards)
+    assert documents.lengths.tolist() == [4, 0, 0, 0, 5]
+    assert documents.rows.tolist() == [1, 0, 0, 0, 3]
+
+
+def test_no_shard_holds_no_document() -> None:
+    documents = Documents.of([])
+    assert documents.lengths.tolist() == documents.rows.tolist() == []
+    assert documents.lengths.dtype == np.int64
+
+
+def test_the_schedule_counts_what_the_packs_hold() -> None:
+    documents = many()
+    schedule = build_schedule(documents, PACKING)
+    assert [stage["epochs"] for stage in schedule["stages"]] == [[0, 1], [2, 3], [4]]
+    step = 0
+    for number, stage in enumerate(schedule["stages"], start=1):
+        plans = stage_packs(documents, PACKING, number)
+        assert stage["stage"] == number
+        assert stage["packs"] == sum(map(len, plans))
+        assert stage["steps"] == sum(len(batches(plan, 2)) for plan in plans)
+        assert stage["first_step"] == step
+        assert stage["packs_digest"] == packs_digest(plans)
+        step += stage["steps"]
+        for plan in plans:
+            assert sorted(np.concatenate(plan).tolist()) == list(range(40))
+    assert schedule["total_steps"] == step
+    assert schedule["documents"] == 40
+    assert schedule["documents_without_rows"] == 0
+    assert schedule["tokens"] == documents.lengths.sum()
+    assert schedule["rows"] == documents.rows.sum()
+
+
+def test_stages_do_not_depend_on_how_epochs_are_shared_out() -> None:
+    documents = many()
+    whole = replace(PACKING, epochs_per_stage=5)
+    in_parts = [plan for stage in (1, 2, 3) for plan in stage_packs(documents, PACKING, stage)]
+    assert packs_digest(in_parts) == packs_digest(stage_packs(documents, whole, 1))
+    totals = [build_schedule(documents, p)["total_steps"] for p in (PACKING, whole)]
+    assert totals[0] == totals[1]
+
+
+def test_more_epochs_leave_earlier_stages_as_they_are() -> None:
+    documents = many()
+    longer = build_schedule(documents, replace(PACKING, epochs=9))
+    assert longer["stages"][:2] == build_schedule(documents, PACKING)["stages"][:2]
+
+
+def test_the_digest_tells_packs_apart() -> None:
+    plans = [[[1, 2], [3]], [[1], [2, 3]], [[1, 2, 3]], [[3], [1, 2]], [[2, 1], [3]]]
+    digests = [packs_digest([[np.array(pack) for pack in plan]]) for plan in plans]
+    assert len(set(digests)) == len(plans)
+
+
+def test_nothing_to_train_on_is_said_with_where_to_look() -> None:
+    for documents in (Documents.of([shard("0101", "11")]), Documents.of([])):
+        with pytest.raises(UserError, match=r"nothing to train on; check tokens.max_length"):
+            build_schedule(documents, PACKING)
+
+
+def test_a_document_that_does_not_fit_into_a_pack_is_refused() -> None:
+    documents = Documents.of([shard("0" * 20 + "1" * 13)])
+    assert build_schedule(documents, replace(PACKING, pack_tokens=33))["tokens"] == 33
+    with pytest.raises(UserError) as caught:
+        build_schedule(documents, PACKING)
+    assert str(caught.value) == (
+        "train.pack_tokens is 32 but a document has 33 tokens; raise it to at least 33"
+    )
