@@ -1,4 +1,4 @@
-"""Tiny targets on disk, shared by all rooms."""
+"""Tiny targets on disk, for every room."""
 
 from __future__ import annotations
 

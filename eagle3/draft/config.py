@@ -8,6 +8,10 @@ from typing import Any
 
 from eagle3.errors import UserError
 
+# Types whose frequencies do not depend on the length of the sequence: training reads positions of
+# short documents and an engine serves long ones, so the others would rotate differently there.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
 
 @dataclass(frozen=True)
 class DraftConfig:
@@ -48,7 +52,7 @@ def derive_config(
 
     `overrides`: the configuration's `draft` section; None takes the target's figure. The MLP has
     the target's dense width: `intermediate_size`, never the width of one expert.
-    Raises UserError if heads do not divide or the rotary type is unknown.
+    Raises UserError if heads do not divide or the rotary positions are of no supported type.
     """
 
     def pick(name: str, default: Any) -> Any:
@@ -65,6 +69,13 @@ def derive_config(
         raise UserError(
             f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
         )
+    if target.hidden_size % heads:
+        raise UserError(
+            f"draft.num_attention_heads {heads} does not divide the target's hidden_size "
+            f"{target.hidden_size}; engines read the draft as a Llama, whose configuration must"
+        )
+    if head_dim % 2:
+        raise UserError(f"draft.head_dim is {head_dim}; rotary positions need an even width")
     return DraftConfig(
         hidden_size=target.hidden_size,
         intermediate_size=width,
@@ -89,5 +100,11 @@ def _rope(target: Any) -> dict[str, Any]:
         raise UserError(
             f"target.model: its configuration ({target.model_type}) has no single set of rotary "
             "parameters with a rope_theta; such targets are not supported"
+        )
+    kind, share = given.get("rope_type", "default"), given.get("partial_rotary_factor") or 1.0
+    if kind not in ROPE_TYPES or share != 1.0:
+        raise UserError(
+            f"target.model: its rotary positions are of type {kind!r} over {share:.0%} of a head; "
+            f"supported are {', '.join(ROPE_TYPES)} over whole heads"
         )
     return {key: value for key, value in given.items() if value is not None}

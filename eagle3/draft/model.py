@@ -12,6 +12,8 @@ is the target's, frozen, and no part of the module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import silu
@@ -83,6 +85,14 @@ class Eagle3Draft(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
         # a plain attribute, no buffer: a cast of the module must not round frequencies
         self.inv_freq, self.rope_scaling = inverse_frequencies(config)
+
+    def _apply(
+        self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
+    ) -> Eagle3Draft:
+        """What `to` and its kin call: frequencies follow to the device, never to the type."""
+        super()._apply(fn, recurse)
+        self.inv_freq = self.inv_freq.to(self.fc.weight.device)
+        return self
 
     def layer_input(self, embedding: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first."""

@@ -26,7 +26,8 @@ def inverse_frequencies(config: DraftConfig) -> tuple[torch.Tensor, float]:
             rope_parameters=dict(config.rope),
         )
     )
-    return rotary.inv_freq.float(), float(rotary.attention_scaling)
+    # .data: the library's own is an nn.Buffer, which a module that is given it would adopt and cast
+    return rotary.inv_freq.data.float(), float(rotary.attention_scaling)
 
 
 def rotate(

@@ -25,6 +25,7 @@ from eagle3.tokens.shards import TokenShard
 
 KIND = "hidden_states"
 NAMES = ("aux", "last", "teacher_argmax", "teacher_lse")
+CHECKED_ROWS = 4096  # rows tested for being finite at once: the test needs memory of its own
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class DocumentStates:
 def write_feature_shard(
     path: Path, states: Mapping[str, torch.Tensor], tokens: TokenShard, settings: Settings
 ) -> Manifest:
-    """Write a shard after checking that every needed row is there exactly once.
+    """Write a shard after checking that there are as many rows as are needed, all finite.
 
     Raises UserError on a wrong count or a state that is not finite.
     """
     needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     expected = {"aux": int(needed.aux_offsets[-1]), "last": int(needed.last_offsets[-1])}
-    for name, count in expected.items():
+    for name in NAMES:
+        count = expected["aux" if name == "aux" else "last"]
         if len(states[name]) != count:
             raise UserError(f"{path}: {len(states[name])} rows of {name} captured, {count} needed")
-        bad = (~torch.isfinite(states[name].float()).all(dim=-1)).nonzero().flatten()
+        bad = _not_finite(states[name])
         if len(bad):
             raise UserError(
                 f"{path}: {len(bad)} of {count} rows of {name} are not finite (first: row "
@@ -60,6 +62,13 @@ def write_feature_shard(
     inputs = {"tokens": tokens.manifest.content_sha256}
     manifest = Manifest.of(KIND, settings, inputs, counts)
     return save_tensors(path, {name: states[name] for name in NAMES}, manifest)
+
+
+def _not_finite(states: torch.Tensor) -> torch.Tensor:
+    """int64: rows of `states` [N, ...] that hold a NaN or an infinity."""
+    parts = states.reshape(len(states), -1).split(CHECKED_ROWS) if len(states) else ()
+    found = [~torch.isfinite(part).all(dim=-1) for part in parts]
+    return torch.cat(found).nonzero().flatten() if found else torch.empty(0, dtype=torch.int64)
 
 
 class FeatureShard:
@@ -73,12 +82,18 @@ class FeatureShard:
         self.path = path
         self.needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
         handle = open_tensors(path, "pt")
+        missing = sorted(set(NAMES) - set(handle.keys()))
+        if missing:
+            raise UserError(f"{path}: holds no {', '.join(missing)}: {REMAKE}")
         self._slices = {name: handle.get_slice(name) for name in NAMES}
         self._handle = handle
         rows = {name: self._slices[name].get_shape()[0] for name in NAMES}
         aux, last = int(self.needed.aux_offsets[-1]), int(self.needed.last_offsets[-1])
         if rows != {"aux": aux, "last": last, "teacher_argmax": last, "teacher_lse": last}:
-            raise UserError(f"{path}: holds {rows} rows, its tokens ask for {aux} and {last}")
+            raise UserError(
+                f"{path}: holds {rows} rows, its tokens ask for {aux} of aux and {last} of the "
+                f"others: {REMAKE}"
+            )
 
     def read(self, document: int) -> DocumentStates:
         """States of one document, still in the stored type."""

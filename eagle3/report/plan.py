@@ -1,7 +1,8 @@
 """The plan: disk, arithmetic and time of a run, from token shards and shapes alone.
 
-Bytes are exact. FLOPs count matrix products (2 per multiply-add) and leave attention scores out;
-times are FLOPs over the sustained rate that the user states.
+Bytes of tensors are exact; file headers are not counted. FLOPs count matrix products (2 per
+multiply-add) and leave attention scores out; times are FLOPs over the sustained rate that the
+user states.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ def target_flops_per_token(config: Any) -> float:
     kv = getattr(config, "num_key_value_heads", None) or heads
     d = getattr(config, "head_dim", None) or h // heads
     attention = h * d * (2 * heads + 2 * kv)
-    experts = getattr(config, "num_experts_per_tok", None)
-    width = getattr(config, "moe_intermediate_size", None) if experts else None
-    mlp = 3 * h * (experts * width if experts and width else config.intermediate_size)
+    experts = getattr(config, "num_experts_per_tok", None) or 1
+    # Mixtral gives the width of one expert as intermediate_size
+    width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    mlp = 3 * h * experts * width
     return 2.0 * layers * (attention + mlp)
 
 
@@ -86,7 +88,7 @@ def build_plan(
     tokens = sum(len(shard.input_ids) for shard in shards)
     parameters = draft_parameters(draft)
     stages = len(schedule["stages"])
-    states, checkpoints = sum(per_shard), 4 * parameters * stages + 8 * parameters
+    states, checkpoints = sum(per_shard), checkpoint_bytes(parameters, stages)
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     training = train["epochs"] * training_flops(shards, draft, train["ttt_steps"])
@@ -119,6 +121,17 @@ def draft_parameters(draft: DraftConfig) -> int:
     attention += h * d * draft.num_attention_heads
     mlp = 3 * h * draft.intermediate_size
     return 3 * h * h + attention + mlp + h * draft.draft_vocab_size + 4 * h
+
+
+def checkpoint_bytes(parameters: int, stages: int) -> int:
+    """The most that checkpoints take at once, while the last stage trains.
+
+    Weights of the finished stages, the optimiser state of the one before (8 bytes a parameter),
+    and two whole saves of this one: the older goes when the newer is complete.
+    """
+    weights, optimiser = 4 * parameters, 8 * parameters
+    before = (stages - 1) * weights + (optimiser if stages > 1 else 0)
+    return before + 2 * (weights + optimiser)
 
 
 def plan_table(plan: dict[str, Any]) -> str:

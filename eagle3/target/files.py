@@ -46,16 +46,23 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
         )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
         raise UserError(
-            f"target.model: cannot fetch {location} (revision {revision}): "
-            f"{str(fault).splitlines()[0]}"
+            f"target.model: cannot fetch {location} (revision {revision}): {_first_line(fault)}"
         ) from None
 
 
 def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The target's text configuration (wrappers of multimodal models are looked through)."""
+    """The target's text configuration (wrappers of multimodal models are looked through).
+
+    Raises UserError if transformers cannot read it.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    try:
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as fault:
+        raise UserError(
+            f"target.model: cannot read the configuration of {directory}: {_first_line(fault)}"
+        ) from None
     return config.get_text_config(decoder=True)
 
 
@@ -67,7 +74,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as fault:
         raise UserError(
-            f"target.model: cannot load the tokenizer of {directory}: {str(fault).splitlines()[0]}"
+            f"target.model: cannot load the tokenizer of {directory}: {_first_line(fault)}"
         ) from None
 
 
@@ -83,3 +90,8 @@ def stop_ids(directory: Path, config: Any) -> list[int]:
     if found is None:
         return []
     return sorted(found) if isinstance(found, list | tuple) else [found]
+
+
+def _first_line(fault: Exception) -> str:
+    """The fault in one line; some have no text at all."""
+    return (str(fault).splitlines() or [type(fault).__name__])[0]

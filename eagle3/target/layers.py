@@ -1,7 +1,8 @@
 """Which layers of the target the draft reads.
 
 Ids are 0-based and name the *output* of a decoder layer: id j is `hidden_states[j + 1]` in
-Hugging Face terms and what SGLang calls layer j; vLLM counts layer inputs and calls it j + 1.
+Hugging Face terms (of the last layer only before the final norm) and what SGLang calls layer j;
+vLLM counts layer inputs and calls it j + 1.
 """
 
 from __future__ import annotations

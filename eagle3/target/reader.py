@@ -17,9 +17,11 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # What configurations say about logits, and what we do with it. A key that looks like it changes
 # logits and is not listed here is refused: it would make every teacher wrong without a word.
 SOFTCAP_KEYS = ("final_logit_softcapping",)
-MULTIPLIER_KEYS = ("logit_scale",)  # Cohere: logits * scale
+MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
 DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
 HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
+# Model types whose norms multiply by one plus the stored gain
+GAIN_MINUS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "qwen3_next")
 
 
 class TargetWeights:
@@ -103,7 +105,7 @@ def _logit_rules(config: Any) -> tuple[float, float | None]:
     scale, softcap = 1.0, None
     known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
     for key, value in config.to_dict().items():
-        if "logit" not in key or value is None or value is False:
+        if not ("logit" in key or "lm_head" in key) or value is None or value is False:
             continue
         if key not in known:
             raise UserError(
@@ -122,5 +124,4 @@ def _logit_rules(config: Any) -> tuple[float, float | None]:
 def read_final_norm(weights: TargetWeights, config: Any, final_norm_key: str) -> torch.Tensor:
     """float32 [H]: the gain of the target's final norm, as a plain RMSNorm would use it."""
     gain = weights.read(final_norm_key, "final_norm_key").float()
-    # Gemma stores the gain minus one
-    return gain + 1 if config.model_type.startswith("gemma") else gain
+    return gain + 1 if config.model_type in GAIN_MINUS_ONE else gain

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from eagle3.artifact import write_text
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.stage import StageTrainer
 
@@ -35,8 +36,7 @@ def run_stage(
         running = resume.folder / "metrics.jsonl"
         _keep_before(running, first_step, fresh=first_step == trainer.steps[0].number)
         last = trainer.run(first_step, resume, save_interval, running)
-        metrics.parent.mkdir(parents=True, exist_ok=True)
-        metrics.write_bytes(running.read_bytes())
+        write_text(metrics, running.read_text(encoding="utf-8"))
         checkpoint = trainer.checkpoint(last, {"inputs": resume.inputs})
         write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
         # other ranks read saves only at their start, which this barrier lies behind

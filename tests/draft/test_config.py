@@ -1,0 +1,116 @@
+"""The draft's shape, derived from real configurations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import Gemma3TextConfig, LlamaConfig, Qwen3Config, Qwen3MoeConfig
+
+from eagle3.draft.config import DraftConfig, derive_config
+from eagle3.errors import UserError
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+LLAMA_31_8B = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    max_position_embeddings=131072,
+    rms_norm_eps=1e-5,
+    rope_parameters=LLAMA3_ROPE,
+    bos_token_id=128000,
+    eos_token_id=[128001, 128008, 128009],
+)
+QWEN3_30B_A3B = Qwen3MoeConfig(
+    vocab_size=151936,
+    hidden_size=2048,
+    intermediate_size=6144,
+    moe_intermediate_size=768,
+    num_hidden_layers=48,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    head_dim=128,
+    num_experts=128,
+    num_experts_per_tok=8,
+    max_position_embeddings=40960,
+    rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+)
+
+
+def derived(target, **overrides):
+    return derive_config(target, overrides, 32000, (1, 2, 4))
+
+
+def test_llama_31_8b():
+    draft = derived(LLAMA_31_8B)
+    assert (draft.hidden_size, draft.intermediate_size, draft.vocab_size) == (4096, 14336, 128256)
+    assert (draft.num_attention_heads, draft.num_key_value_heads, draft.head_dim) == (32, 8, 128)
+    assert (draft.rms_norm_eps, draft.max_position_embeddings) == (1e-5, 131072)
+    assert draft.rope == LLAMA3_ROPE
+    assert draft.eos_token_id == [128001, 128008, 128009]
+
+
+def test_qwen3_30b_a3b_has_heads_wider_than_its_hidden_state_and_a_dense_mlp():
+    draft = derived(QWEN3_30B_A3B)
+    assert draft.num_attention_heads * draft.head_dim == 4096 != draft.hidden_size == 2048
+    assert draft.num_key_value_heads == 4
+    assert draft.intermediate_size == 6144  # never the 768 of one expert
+    assert draft.rope == {"rope_type": "default", "rope_theta": 1000000.0}
+
+
+def test_qwen3_with_its_explicit_head_dim():
+    target = Qwen3Config(hidden_size=1024, num_attention_heads=16, num_key_value_heads=8)
+    assert derived(target).head_dim == target.head_dim == 128 != 1024 // 16
+
+
+def test_overrides_win_and_null_takes_the_targets_figure():
+    draft = derived(LLAMA_31_8B, intermediate_size=8192, num_key_value_heads=4, head_dim=None)
+    assert (draft.intermediate_size, draft.num_key_value_heads, draft.head_dim) == (8192, 4, 128)
+    # more heads do not make a head narrower
+    assert derived(LLAMA_31_8B, num_attention_heads=64).head_dim == 128
+
+
+@pytest.mark.parametrize("config", [LLAMA_31_8B, QWEN3_30B_A3B])
+def test_a_configuration_survives_json(config):
+    draft = derived(config)
+    assert DraftConfig.from_dict(json.loads(json.dumps(draft.to_dict()))) == draft
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ({"num_key_value_heads": 5}, "num_attention_heads 32 is not a multiple"),
+        ({"head_dim": 7}, "head_dim is 7"),
+        ({"num_attention_heads": 24}, "num_attention_heads 24 does not divide"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused_by_key(overrides, key):
+    with pytest.raises(UserError, match=f"draft.{key}"):
+        derived(LLAMA_31_8B, **overrides)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+        {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ],
+)
+def test_rotary_positions_that_an_engine_would_turn_otherwise_are_refused(rope):
+    with pytest.raises(UserError, match="rotary positions"):
+        derived(LlamaConfig(rope_parameters=rope))
+
+
+def test_one_set_of_rotary_parameters_for_each_kind_of_layer_is_refused():
+    with pytest.raises(UserError, match="single set of rotary parameters"):
+        derived(Gemma3TextConfig())

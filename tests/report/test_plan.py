@@ -1,0 +1,122 @@
+"""The plan against what is really written, counted and built."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from models import VOCAB, model_config
+from shards import STATES, TRAIN, chats, open_target, token_shard
+from transformers import MixtralConfig
+
+from eagle3.draft.config import derive_config
+from eagle3.draft.model import Eagle3Draft
+from eagle3.features.capture import capture
+from eagle3.features.shards import write_feature_shard
+from eagle3.objective.rows import step_rows
+from eagle3.report.plan import (
+    build_plan,
+    draft_parameters,
+    plan_table,
+    rows_at_steps,
+    size_text,
+    state_bytes,
+    target_flops_per_token,
+    time_text,
+)
+from eagle3.tensorfile import open_tensors
+from eagle3.tokens.packing import PackingSettings
+from eagle3.tokens.schedule import Documents, build_schedule
+
+EDGES = [([3, 4, 5], [1, 1, 1]), ([3], [1]), ([3, 4], [0, 0]), ([3, 4, 5, 6], [0, 1, 1, 0])]
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    return token_shard(tmp_path_factory.mktemp("plan") / "tokens", [*chats(6), *EDGES])
+
+
+@pytest.mark.parametrize("codec", ["bf16", "fp32"])
+def test_bytes_are_those_of_a_written_shard(targets, shard, tmp_path, codec):
+    engine, head = open_target(targets["llama"])
+    path = tmp_path / "states.safetensors"
+    write_feature_shard(path, capture(engine, head, shard, codec, 256), shard, STATES)
+    with open_tensors(path, "pt") as handle:
+        payload = sum(handle.get_tensor(name).nbytes for name in handle.keys())  # noqa: SIM118
+    assert state_bytes(shard, 32, codec) == payload
+    header = path.stat().st_size - payload
+    assert 0 < header < 4096
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_rows_at_steps_are_those_of_the_objective(shard, steps):
+    every = np.zeros(steps, dtype=np.int64)
+    known = torch.ones(VOCAB, dtype=torch.bool)
+    for start, stop in zip(shard.doc_offsets[:-1], shard.doc_offsets[1:], strict=True):
+        ids = torch.from_numpy(shard.input_ids[start:stop].astype(np.int64))
+        mask = torch.from_numpy(shard.loss_mask[start:stop].astype(bool))
+        plan = step_rows(ids, mask, torch.zeros(len(ids), dtype=torch.int64), known, steps)
+        every += [rows.in_mask for rows in plan]
+    assert rows_at_steps(shard, steps).tolist() == every.tolist()
+    assert every[0] == Documents.of([shard]).rows.sum()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe"])
+def test_parameters_are_those_of_the_module(kind):
+    config = derive_config(model_config(kind), {"num_attention_heads": 8}, 40, (1, 2, 3))
+    assert draft_parameters(config) == sum(p.numel() for p in Eagle3Draft(config).parameters())
+
+
+def test_a_mixture_counts_the_experts_that_are_used():
+    common = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = common | {"num_key_value_heads": 1, "intermediate_size": 16}
+    attention = 8 * 4 * (2 * 2 + 2 * 1)
+    llama = model_config("llama", **sizes)
+    assert target_flops_per_token(llama) == 2 * 2 * (attention + 3 * 8 * 16)
+    mixtral = MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2)
+    assert target_flops_per_token(mixtral) == 2 * 2 * (attention + 3 * 8 * 2 * 16)
+    moe = model_config("qwen3_moe", **sizes | {"head_dim": 4}, moe_intermediate_size=5)
+    assert target_flops_per_token(moe) == 2 * 2 * (attention + 3 * 8 * 2 * 5)
+
+
+def planned(shard, free, present=0, stages=1):
+    train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
+    schedule = build_schedule(Documents.of([shard]), PackingSettings.of(train))
+    target = model_config("llama")
+    values = {
+        "hidden_states": {"codec": "bf16"},
+        "train": train,
+        "hardware": {"tflops": 0.5, "devices": 2},
+    }
+    draft = derive_config(target, {}, 40, (1, 2, 3))
+    return build_plan([shard], target, draft, values, schedule, free, present), draft
+
+
+def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard):
+    need = planned(shard, 0)[0]["bytes_peak"]
+    assert planned(shard, need)[0]["fits"]
+    tight, _ = planned(shard, need - 1)
+    assert not tight["fits"] and "DOES NOT FIT" in plan_table(tight)
+    assert planned(shard, need - 1, present=1)[0]["fits"]
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_peak_holds_every_save_that_lies_on_the_disk_at_once(shard, stages):
+    plan, draft = planned(shard, 0, stages=stages)
+    one = 4 * draft_parameters(draft)
+    # finished stages, the optimiser of the one before, and two whole saves while one gives way
+    saves = (stages - 1) * one + (2 * one if stages > 1 else 0) + 2 * 3 * one
+    assert plan["bytes_peak"] - plan["bytes_states"] == saves
+
+
+def test_times_follow_the_stated_rate(shard):
+    plan, _ = planned(shard, 0)
+    assert plan["capture_seconds"] == pytest.approx(plan["capture_flops"] / 1e12)
+    assert plan["training_seconds"] == pytest.approx(plan["training_flops"] / 1e12)
+
+
+def test_sizes_and_times_for_people():
+    assert [size_text(v) for v in (0, 1023, 1024, 3 * 2**40)] == [
+        "0 B", "1023 B", "1.0 KiB", "3.00 TiB"
+    ]  # fmt: skip
+    assert [time_text(v) for v in (5, 600, 7200)] == ["about 5 s", "about 10 min", "about 2.0 h"]

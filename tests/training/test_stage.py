@@ -1,0 +1,178 @@
+"""The stage loop: it learns, goes on where it stopped, and stops when numbers break."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from shards import TRAIN, training_set
+
+from eagle3.errors import UserError
+from eagle3.tokens.packing import PackingSettings
+from eagle3.tokens.schedule import Documents, build_schedule
+from eagle3.training.checkpoint import ResumeFolder, read_checkpoint
+from eagle3.training.distributed import Ranks
+from eagle3.training.job import run_stage
+from eagle3.training.loader import TrainingData
+from eagle3.training.setup import build_draft
+from eagle3.training.stage import StageTrainer
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def made(targets, tmp_path_factory):
+    """About ten steps of training data."""
+    train = replace(TRAIN, pack_tokens=64, packs_per_batch=2)
+    return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
+
+
+def scheduled(data, train):
+    return build_schedule(
+        Documents.of(p.tokens for p in data.pairs), PackingSettings.of(vars(train))
+    )
+
+
+class Job:
+    """A training job in a folder of its own, as the script puts it together."""
+
+    def __init__(self, made, folder: Path, train=None, stage=1, loss=None):
+        self.train = train or made.train
+        self.folder, self.data = folder, TrainingData(made.tokens, made.states)
+        self.schedule = scheduled(self.data, self.train)
+        draft, target = build_draft(
+            made.target, made.settings.values, made.mapping, torch.device("cpu")
+        )
+        self.trainer = StageTrainer(
+            draft, target, self.data, self.train, self.schedule, stage, ALONE
+        )
+        self.resume = ResumeFolder(folder / "resume", made.settings, self.data.inputs())
+
+    def run(self, previous=None, save_interval=1000, name="out"):
+        out = self.folder / name
+        metrics = self.folder / f"{name}.jsonl"
+        run_stage(self.trainer, self.resume, previous, save_interval, metrics, out)
+        return read_checkpoint(out), [json.loads(line) for line in open(metrics)]
+
+
+def assert_same(a, b):
+    assert a.state["global_step"] == b.state["global_step"]
+    for one, other in ((a.model, b.model), (a.optimizer, b.optimizer)):
+        assert set(one) == set(other)
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name
+
+
+def stop_after(job, steps, fault):
+    """Let the job die in the middle of a step, after `steps` whole ones."""
+    whole, done = job.trainer._step, [0]
+
+    def step(*given):
+        if done[0] == steps:
+            raise fault
+        done[0] += 1
+        return whole(*given)
+
+    job.trainer._step = step
+
+
+def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path):
+    whole, metrics = Job(made, tmp_path / "whole").run()
+    steps = len(metrics)
+    assert steps >= 8
+    first = Job(made, tmp_path / "halves")
+    # two steps beyond the last save are lost and done again
+    stop_after(first, steps // 2 + 2, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        first.run(save_interval=steps // 2)
+    assert first.resume.newest().state["global_step"] == steps // 2
+    again, resumed = Job(made, tmp_path / "halves").run()
+    assert_same(whole, again)
+    exact = ("step", "epoch", "rows", "loss", "loss_at", "accuracy_at", "gradient_norm")
+    assert [[r[k] for k in exact] for r in resumed] == [[r[k] for k in exact] for r in metrics]
+    assert not list((tmp_path / "halves/resume").glob("step-*"))
+
+
+def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
+    whole, metrics = Job(made, tmp_path / "one").run()
+    split = replace(made.train, epochs_per_stage=1)
+    Job(made, tmp_path / "a", split, 1).run()
+    second, tail = Job(made, tmp_path / "b", split, 2).run(previous=tmp_path / "a/out")
+    assert_same(whole, second)
+    assert [r["step"] for r in tail] == [r["step"] for r in metrics if r["epoch"] == 1]
+
+
+def test_packs_accumulated_in_a_batch_equal_one_big_pack(made, tmp_path):
+    """Everything in one step: as many small packs, or as a single large one."""
+    tokens = int(TrainingData(made.tokens, made.states).documents.lengths.sum())
+    common = replace(made.train, epochs=1, warmup_ratio=0.0, max_grad_norm=1e9)
+    small = replace(common, pack_tokens=40, packs_per_batch=1000)
+    big = replace(common, pack_tokens=tokens, packs_per_batch=1)
+    jobs = Job(made, tmp_path / "small", small), Job(made, tmp_path / "big", big)
+    assert len(jobs[0].trainer.steps[0].packs) > 5 and len(jobs[1].trainer.steps[0].packs) == 1
+    (one, left), (other, right) = jobs[0].run(), jobs[1].run()
+    assert len(left) == len(right) == 1
+    assert left[0]["loss"] == pytest.approx(right[0]["loss"], rel=1e-6)
+    assert left[0]["gradient_norm"] == pytest.approx(right[0]["gradient_norm"], rel=1e-5)
+    assert left[0]["active"] == right[0]["active"] and left[0]["rows"] == right[0]["rows"]
+    for name, value in one.optimizer.items():
+        if name.startswith("exp_avg."):  # the gradient itself
+            error = (value - other.optimizer[name]).norm() / value.norm().clamp_min(1e-12)
+            assert error < 1e-5, name
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_leaves_the_save(made, tmp_path):
+    job = Job(made, tmp_path)
+    inner, count = job.data.pack, [0]
+
+    def pack(numbers):
+        found = inner(numbers)
+        count[0] += 1
+        return replace(found, aux=found.aux * float("nan")) if count[0] == 9 else found
+
+    job.data.pack = pack
+    with pytest.raises(UserError, match=r"step 4: loss is nan.*train\.learning_rate") as fault:
+        job.run(save_interval=2)
+    assert "\n" not in str(fault.value)
+    saved = job.resume.newest()
+    assert saved.state["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in saved.model.values())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_loss_falls_and_the_draft_learns_a_tiny_set_by_heart(targets, tmp_path):
+    train = replace(
+        TRAIN, epochs=80, epochs_per_stage=80, learning_rate=2e-2, max_grad_norm=5.0, ttt_steps=2
+    )
+    small = training_set(tmp_path / "set", targets["qwen3"], train, documents=4, draft_vocab=96)
+    _, metrics = Job(small, tmp_path).run()
+    first, last = metrics[0], metrics[-1]
+    # a random target is nearly undecided: most of the loss is its own entropy and cannot fall
+    assert last["loss"] < first["loss"] - 0.5
+    assert last["accuracy_at"][0] > 0.6 and first["accuracy_at"][0] < 0.2
+    assert all(0 <= v <= 1 for r in metrics for k in ("accuracy_at", "acceptance_at") for v in r[k])
+    assert last["acceptance_at"][0] > first["acceptance_at"][0]
+
+
+def test_shards_that_do_not_give_the_scheduled_packs_are_refused(made, tmp_path):
+    job = Job(made, tmp_path)
+    job.schedule["stages"][0]["packs_digest"] = "0" * 16
+    with pytest.raises(UserError, match=r"stage 1: .*delete schedule\.json"):
+        StageTrainer(
+            job.trainer.draft, job.trainer.target, job.data, job.train, job.schedule, 1, ALONE
+        )
+
+
+def test_metrics_are_divided_by_what_their_names_say(made, tmp_path):
+    _, metrics = Job(made, tmp_path).run()
+    weights = [0.8**k for k in range(3)]
+    for record in metrics:
+        assert record["rows"] == record["in_mask"][0] == record["active"][0]
+        assert record["active"] == sorted(record["active"], reverse=True)
+        assert all(a <= m for a, m in zip(record["active"], record["in_mask"], strict=True))
+        # at most the weighted mean of the per-step losses: rows that cannot be trained count zero
+        bound = sum(w * v for w, v in zip(weights, record["loss_at"], strict=True)) / sum(weights)
+        assert 0 < record["loss"] <= bound + 1e-9
