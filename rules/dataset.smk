@@ -15,11 +15,13 @@ rule dataset:
     resources:
         source=EXTERNAL.source,
         want=config["dataset"]["num_samples"],
+        max_bad_fraction=str(config["dataset"]["max_bad_fraction"]),
         out=DATASET,
     params:
         settings=settings("dataset"),
         code=version("dataset"),
     shell:
         "python -m workflow_scripts.prepare_dataset --settings {params.settings:q}"
-        " --source {resources.source:q} --want {resources.want} --out {resources.out:q}"
+        " --source {resources.source:q} --want {resources.want}"
+        " --max-bad-fraction {resources.max_bad_fraction} --out {resources.out:q}"
         " > {log:q} 2>&1"

@@ -142,9 +142,10 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
 
-    source_keys = ("subset", "split", "revision", "seed", "eval_fraction", "max_bad_fraction")
+    source_keys = ("subset", "split", "revision", "seed", "eval_fraction")
     loading = ("target.revision", "target.trust_remote_code")
     reading = ("target.embedding_key", "target.lm_head_key")
+    templates = ("tokens.chat_template", "tokens.chat_template_options")
     packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
     add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
     add("tokens", ("tokens", "dataset.shard_size", *loading), ("dataset", "tokenizer"))
@@ -162,7 +163,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add("export", ("export",), ("train", "vocab"))
     add(
         "evaluate",
-        ("evaluation", "tokens.chat_template", *loading, *reading),
+        ("evaluation", *templates, *loading, *reading),
         ("export", "dataset", "weights"),
     )
     plan = ("hidden_states", "draft", "vocab", "train.ttt_steps", "train.epochs", "hardware")

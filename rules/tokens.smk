@@ -16,12 +16,14 @@ rule tokens:
         dataset=DATASET,
         target=TARGET,
         want=config["dataset"]["num_samples"],
+        max_bad_fraction=str(config["dataset"]["max_bad_fraction"]),
     params:
         settings=settings("tokens"),
         code=version("tokens"),
     shell:
         "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --target {resources.target:q} --want {resources.want}"
+        " --max-bad-fraction {resources.max_bad_fraction}"
         " --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
 
 

@@ -159,3 +159,17 @@ def test_reading_and_writing_arrays_does_not_import_torch(tmp_path: Path) -> Non
     )
     root = Path(__file__).resolve().parents[1]
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "f")], check=True, cwd=root)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    """The library alone writes its metadata in an order that differs from file to file."""
+    for number in range(16):
+        save_tensors(tmp_path / str(number), ARRAYS, MANIFEST)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"file/a.safetensors: cannot be written: File exists"):
+        save_tensors(tmp_path / "file" / "a.safetensors", ARRAYS, MANIFEST)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

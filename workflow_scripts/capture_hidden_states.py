@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
 import torch
 
 from eagle3.features.capture import capture
@@ -15,6 +14,7 @@ from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
 from eagle3.target.reader import TargetWeights, read_head
 from eagle3.tokens.shards import read_token_shard
+from workflow_scripts import entry
 
 
 def main() -> None:

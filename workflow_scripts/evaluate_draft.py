@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
 import torch
 
 from eagle3.artifact import Manifest, write_json
 from eagle3.data.rows import Dataset
 from eagle3.serving.evaluation import KIND, Evaluator, evaluate
 from eagle3.target.files import resolve_target
+from workflow_scripts import entry
 
 
 def main() -> None:
@@ -30,11 +30,11 @@ def main() -> None:
         given.draft,
         values["evaluation"],
         values["target"],
-        values["tokens"]["chat_template"],
+        values["tokens"],
         given.device,
     )
     held_out = Dataset(given.dataset, "eval", given.settings.upstream["dataset"])
-    figures = evaluate(evaluator, held_out.read(0, len(held_out)))
+    figures = evaluate(evaluator, held_out)
     write_json(given.out, figures, Manifest.of(KIND, given.settings))
     logging.info(
         "acceptance length %.3f %s, %.0f %% of target passes saved",

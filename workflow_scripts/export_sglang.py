@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.draft.config import DraftConfig
 from eagle3.serving.sglang import export_sglang
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import read_model
+from workflow_scripts import entry
 
 
 def main() -> None:

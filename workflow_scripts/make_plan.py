@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
 from eagle3.report.plan import KIND, build_plan, plan_table
@@ -14,6 +12,7 @@ from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.shards import read_token_shard
+from workflow_scripts import entry
 
 
 def main() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.artifact import Manifest, write_json
 from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import KIND, Documents, build_schedule
 from eagle3.tokens.shards import read_token_shard
+from workflow_scripts import entry
 
 
 def main() -> None:

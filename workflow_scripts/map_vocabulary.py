@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
 import numpy as np
 
 from eagle3.artifact import Manifest, write_json
@@ -13,6 +12,7 @@ from eagle3.target.files import load_config, load_tokenizer, resolve_target, sto
 from eagle3.tensorfile import save_tensors
 from eagle3.tokens import vocab
 from eagle3.tokens.shards import read_token_shard
+from workflow_scripts import entry
 
 
 def main() -> None:
@@ -32,9 +32,8 @@ def main() -> None:
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
-    control = {i for i in tokenizer.all_special_ids if i < config.vocab_size}
-    control |= {i for i in tokenizer.added_tokens_decoder if i < config.vocab_size}
-    mapping = vocab.build_mapping(counts, size, control | set(stop_ids(directory, config)))
+    control = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    mapping = vocab.build_mapping(counts, size, control | {*stop_ids(directory, config)})
     sizes, shares = vocab.coverage_curve(counts)
     report = {
         "draft_vocab_size": size,

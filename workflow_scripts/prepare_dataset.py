@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.data.rows import write_dataset
 from eagle3.data.sources import read_rows
+from workflow_scripts import entry
 
 
 def main() -> None:
     args = entry.parser(__doc__)
     args.add_argument("--source", required=True, help="a file, or hub:<owner>/<name>")
     args.add_argument("--want", type=int, required=True, help="training rows this run needs")
+    args.add_argument("--max-bad-fraction", type=float, required=True)
     args.add_argument("--out", type=Path, required=True, help="folder of the three files")
     given = args.parse_args()
     values = given.settings.values["dataset"]
     rows = read_rows(given.source, values["subset"], values["split"], values["revision"])
+    values = {**values, "max_bad_fraction": given.max_bad_fraction}
     report = write_dataset(rows, values, given.out, given.settings, given.want)
     logging.info(
         "%d rows read, %d valid (%s), rejected %s",

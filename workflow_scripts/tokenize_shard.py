@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.data.masks import Masker
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
 from eagle3.tokens.shards import write_token_shard
+from workflow_scripts import entry
 
 
 def main() -> None:
@@ -20,6 +19,7 @@ def main() -> None:
     args.add_argument("--split", required=True)
     args.add_argument("--shard", type=int, required=True)
     args.add_argument("--want", type=int, required=True, help="training rows this run needs")
+    args.add_argument("--max-bad-fraction", type=float, required=True)
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, target = given.settings.values["tokens"], given.settings.values["target"]
@@ -35,11 +35,14 @@ def main() -> None:
         values["max_length"],
         values["train_only_last_turn"],
         stop_ids(directory, config),
+        values["chat_template_options"],
     )
     size = given.settings.values["dataset"]["shard_size"]
     rows = dataset.read(given.shard * size, (given.shard + 1) * size)
     inputs = {"dataset": dataset.manifest.inputs["rows"]}
-    manifest = write_token_shard(given.out, rows, masker, given.settings, inputs)
+    manifest = write_token_shard(
+        given.out, rows, masker, given.settings, inputs, given.max_bad_fraction
+    )
     logging.info("%s", {k: v for k, v in manifest.counts.items() if k != "first_dropped"})
 
 

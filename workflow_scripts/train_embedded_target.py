@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
 import torch
 
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.sources import Unreadable, read_rows
 from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
 from eagle3.target.embedded_tokenizer import train_tokenizer
+from workflow_scripts import entry
 
 
 def main() -> None:

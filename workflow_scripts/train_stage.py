@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workflow_scripts import entry
 import torch
 
 from eagle3.artifact import read_json
@@ -19,6 +18,7 @@ from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer, TrainSettings
+from workflow_scripts import entry
 
 
 def main() -> None:

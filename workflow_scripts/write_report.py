@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workflow_scripts import entry
-
 from eagle3.artifact import read_json, write_text
 from eagle3.report.page import RunFacts, add_counts, read_metrics, render_page, wall_times
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.shards import KIND as TOKENS
+from workflow_scripts import entry
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ exactly there and never contains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Masker:
         max_length: int,
         only_last_turn: bool,
         stop_ids: Iterable[int] = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """`stop_ids`: generation_config.eos_token_id of the target; the end of a turn must be one.
 
@@ -48,7 +49,7 @@ class Masker:
                 "target.model: the tokenizer gives no character offsets (not a fast one)"
             )
         self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer, chat_template)
+        self.renderer = Renderer(tokenizer, chat_template, options)
         self.max_length = max_length
         self.only_last_turn = only_last_turn
         self.stop_ids = frozenset(stop_ids)

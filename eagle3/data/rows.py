@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -188,6 +188,11 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """All rows, read a few at a time."""
+        for start in range(0, len(self), 256):
+            yield from self.read(start, start + 256)
 
     def read(self, start: int, stop: int) -> list[Conversation]:
         """Rows [start, stop) of the split; fewer where the split ends.

@@ -15,6 +15,7 @@ generation prompt up to and including the end-of-turn marker, without what a tem
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +55,16 @@ GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 class Renderer:
     """Renders conversations with a tokenizer's template and finds the supervised spans."""
 
-    def __init__(self, tokenizer: Any, choice: str) -> None:
-        """`choice`: auto, generation, or the name of a family.
+    def __init__(
+        self, tokenizer: Any, choice: str, options: Mapping[str, Any] | None = None
+    ) -> None:
+        """`choice`: auto, generation, or the name of a family. `options`: what a server passes to
+        the template beside the messages, such as `enable_thinking`.
 
         Raises UserError if the tokenizer has no chat template or its family is not recognised.
         """
         self.tokenizer = tokenizer
+        self.options = dict(options or {})
         source = tokenizer.chat_template
         if isinstance(source, dict):
             source = source.get("default")
@@ -83,7 +88,7 @@ class Renderer:
     def prompt(self, messages: list[dict[str, str]], tools: Any = None) -> str:
         """The text a server would send to the model before it answers."""
         return self.tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=True
+            messages, tools=tools, tokenize=False, add_generation_prompt=True, **self.options
         )
 
     def render(self, conversation: Conversation) -> tuple[str, list[Span]]:
@@ -97,7 +102,7 @@ class Renderer:
             if self.choice == "generation":
                 return self._marked(conversation)
             text = self.tokenizer.apply_chat_template(
-                conversation.messages, tools=conversation.tools, tokenize=False
+                conversation.messages, tools=conversation.tools, tokenize=False, **self.options
             )
         except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
             # Type- and ValueError: the template's own code met a tool description it cannot read
@@ -113,6 +118,7 @@ class Renderer:
             chat_template=self.tokenizer.get_chat_template(None, conversation.tools),
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
+            **self.options,
         )
         texts, spans = rendered
         return texts[0], [(start, end) for start, end in spans[0] if end > start]

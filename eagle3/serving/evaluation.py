@@ -42,15 +42,18 @@ class Evaluator:
         draft: Path,
         values: dict[str, Any],
         loading: dict[str, Any],
-        chat_template: str,
+        templates: dict[str, Any],
         device: str,
     ) -> None:
-        """`values`: the `evaluation` section; `loading`: keys of the `target` section."""
+        """`values`: the `evaluation` section; `loading` and `templates`: keys of the
+        sections `target` and `tokens`."""
         trusted = loading["trust_remote_code"]
         self.values = values
         self.config = load_config(target, trusted)
         self.tokenizer = load_tokenizer(target, trusted)
-        self.renderer = Renderer(self.tokenizer, chat_template)
+        self.renderer = Renderer(
+            self.tokenizer, templates["chat_template"], templates["chat_template_options"]
+        )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_sglang(draft)
         self.engine = HFTarget.load(

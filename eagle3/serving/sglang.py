@@ -17,11 +17,12 @@ from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.target.hf import DTYPES
-from eagle3.tensorfile import load_tensors, read_manifest, save_tensors
+from eagle3.tensorfile import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
 
 KIND = "draft-sglang"
 ARCHITECTURE = "LlamaForCausalLMEagle3"
+AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 
 
 def expected_shapes(config: DraftConfig) -> dict[str, tuple[int, ...]]:
@@ -76,7 +77,7 @@ def engine_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
         "use_cache": True,
         # SGLang: 0-based layer outputs; read only when nested like this
         "eagle_config": {
-            "eagle_aux_hidden_state_layer_ids": list(config.aux_layers),
+            AUX_IDS: list(config.aux_layers),
             "use_aux_hidden_state": True,
         },
     }
@@ -112,7 +113,6 @@ def load_sglang(folder: Path) -> tuple[Eagle3Draft, VocabMapping]:
 
     Raises UserError on anything that an engine would load silently wrong.
     """
-    read_manifest(folder / "model.safetensors", KIND)
     tensors, _ = load_tensors(folder / "model.safetensors", KIND, framework="pt")
     config = _read_config(folder / "config.json")
     _check(folder, config, tensors)
@@ -128,13 +128,22 @@ def _read_config(path: Path) -> DraftConfig:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except ValueError as fault:
+        raise UserError(f"{path}: is not JSON ({fault})") from None
     if found.get("architectures") != [ARCHITECTURE] or found.get("tie_word_embeddings"):
         raise UserError(f"{path}: is not the configuration of an untied {ARCHITECTURE}")
     names = set(DraftConfig.__dataclass_fields__) - {"rope", "aux_layers"}
+    nested = found.get("eagle_config") or {}
+    missing = sorted(name for name in (*names, "rope_parameters") if name not in found)
+    # at the top level the ids would be read by nobody
+    if AUX_IDS not in nested:
+        missing.append(f"eagle_config.{AUX_IDS}")
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} missing; export the draft again")
     return DraftConfig(
         **{name: found[name] for name in names},
         rope=found["rope_parameters"],
-        aux_layers=tuple(found["eagle_config"]["eagle_aux_hidden_state_layer_ids"]),
+        aux_layers=tuple(nested[AUX_IDS]),
     )
 
 
@@ -147,6 +156,11 @@ def _check(folder: Path, config: DraftConfig, tensors: dict[str, torch.Tensor]) 
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{folder}: {name} is {tuple(tensors[name].shape)}, expected {shape}")
+        if not torch.isfinite(tensors[name]).all():
+            raise UserError(
+                f"{folder}: {name} is not finite in {tensors[name].dtype}; use export.dtype "
+                "bfloat16 or float32"
+            )
     ids = tensors["d2t"] + torch.arange(config.draft_vocab_size)
     members = tensors["t2d"].nonzero().flatten()
     if not torch.equal(ids, members):

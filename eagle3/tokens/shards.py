@@ -22,9 +22,11 @@ import numpy as np
 from eagle3.artifact import Manifest, Settings
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
+from eagle3.errors import UserError
 from eagle3.tensorfile import load_tensors, save_tensors
 
 KIND = "tokens"
+FEW = 8  # dropped rows that say nothing about a shard
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ def write_token_shard(
     masker: Callable[[Conversation], TokenizedDocument],
     settings: Settings,
     inputs: dict[str, str],
+    max_bad_fraction: float = 1.0,
 ) -> Manifest:
-    """Tokenise `conversations` into a shard; rows without use are counted by cause and listed."""
+    """Tokenise `conversations` into a shard; rows without use are counted by cause and listed.
+
+    Raises UserError if more than `max_bad_fraction` of the rows, and not just a few, are dropped.
+    """
     kept: list[TokenizedDocument] = []
     dropped: Counter[str] = Counter()
     listed: list[dict[str, str]] = []
@@ -63,8 +69,16 @@ def write_token_shard(
         except BadRow as fault:
             dropped[str(fault)] += 1
             listed.append({"id": conversation.id, "cause": str(fault)})
+    rows = len(kept) + dropped.total()
+    if dropped.total() > max(max_bad_fraction * rows, FEW):
+        causes = "; ".join(f"{n} x {cause}" for cause, n in dropped.most_common(5))
+        raise UserError(
+            f"{path}: {dropped.total()} of {rows} conversations cannot be used ({causes}), more "
+            f"than dataset.max_bad_fraction {max_bad_fraction} allows; check tokens.chat_template "
+            "and tokens.max_length"
+        )
     counts = {
-        "rows": len(kept) + dropped.total(),
+        "rows": rows,
         "documents": len(kept),
         "tokens": sum(len(doc.input_ids) for doc in kept),
         "supervised": int(sum(doc.loss_mask.sum(dtype=np.int64) for doc in kept)),

@@ -223,3 +223,13 @@ def test_the_prompt_is_what_stands_before_the_answer(template: str) -> None:
     text, spans = renderer.render(given)
     before = text[: spans[0][0]]
     assert before.removesuffix(EMPTY_THOUGHT) == renderer.prompt(given.messages[:-1])
+
+
+def test_options_reach_the_template_in_text_and_prompt() -> None:
+    tokenizer = toy_tokenizer(CHATML)
+    tokenizer.chat_template = "{{ '[' + (mood or 'none') + ']' }}" + tokenizer.chat_template
+    given = conversation_of("Hi", "Hello")
+    plain, moody = Renderer(tokenizer, "chatml", {"mood": ""}), {"mood": "calm"}
+    assert plain.render(given)[0].startswith("[none]")
+    assert Renderer(tokenizer, "chatml", moody).render(given)[0].startswith("[calm]")
+    assert Renderer(tokenizer, "chatml", moody).prompt(given.messages[:1]).startswith("[calm]")

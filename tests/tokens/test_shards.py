@@ -109,3 +109,21 @@ def test_offsets_are_the_running_sum(lengths: list[int]) -> None:
         found = offsets_of(given)
         assert found.tolist() == expected
         assert found.dtype == np.int64
+
+
+def test_a_shard_that_loses_too_many_rows_is_refused_with_the_causes(tmp_path: Path) -> None:
+    rows = [
+        Conversation(f"r{i}", [{"role": "assistant", "content": "good Row" if i % 2 else "bad"}])
+        for i in range(40)
+    ]
+    path = tmp_path / "shard-00000.safetensors"
+    with pytest.raises(UserError, match=r"20 of 40 .*20 x no supervised token.*max_bad_fraction"):
+        write_token_shard(path, iter(rows), by_letters, SETTINGS, {}, 0.4)
+    assert not path.exists()
+    assert write_token_shard(path, iter(rows), by_letters, SETTINGS, {}, 0.5).counts["rows"] == 40
+
+
+def test_a_few_lost_rows_say_nothing_about_a_small_shard(tmp_path: Path) -> None:
+    rows = [Conversation(f"r{i}", [{"role": "assistant", "content": "bad"}]) for i in range(3)]
+    path = tmp_path / "shard-00000.safetensors"
+    assert write_token_shard(path, iter(rows), by_letters, SETTINGS, {}, 0.0).counts["rows"] == 3
