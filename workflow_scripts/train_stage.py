@@ -37,9 +37,9 @@ def main() -> None:
     args.add_argument("--metrics", type=Path, required=True)
     args.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     given = args.parse_args()
-    torch.set_num_threads(given.threads)
     values, upstream = given.settings.values, given.settings.upstream
     with joined_ranks(given.device) as ranks:
+        torch.set_num_threads(max(given.threads // ranks.world, 1))
         if not ranks.first:
             logging.disable(logging.INFO)
         data = TrainingData(

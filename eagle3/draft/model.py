@@ -131,12 +131,14 @@ def initialise(
     head_rows: torch.Tensor | None = None,  # [V_draft, H]
     final_norm: torch.Tensor | None = None,  # [H]
 ) -> None:
-    """First weights: seeded normal(0, 0.02), norms one; head and norm start as the target's."""
+    """First weights: seeded normal of variance 1 / inputs, so that every width starts alike; norms
+    one; head and norm as the target's."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(draft.named_parameters()):
             if weight.dim() == 2:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+                drawn = torch.randn(weight.shape, generator=generator)
+                weight.copy_(drawn * weight.shape[1] ** -0.5)
         if head_rows is not None:
             draft.lm_head.weight.copy_(head_rows)
         if final_norm is not None:
