@@ -34,7 +34,7 @@ rule train_stage:
     shell:
         "torchrun --standalone --nproc-per-node {resources.processes}"
         " -m workflow_scripts.train_stage --settings {params.settings:q}"
-        " --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
+        " --code {params.code} --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --save-interval {resources.save_interval} --resume {resources.resume:q}"

@@ -23,6 +23,7 @@ from workflow_scripts import entry
 
 def main() -> None:
     args = entry.parser(__doc__)
+    args.add_argument("--code", required=True, help="digest of the sources, from the rule")
     args.add_argument("--stage", type=int, required=True)
     args.add_argument("--tokens", type=Path, nargs="+", required=True)
     args.add_argument("--hidden-states", type=Path, nargs="+", required=True)
@@ -51,6 +52,7 @@ def main() -> None:
         draft, target = build_draft(directory, values, mapping, ranks.device)
         inputs = data.inputs() | {
             "vocab": vocab.content_sha256,
+            "code": given.code,  # a save of other code is no save of this stage
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
         settings = TrainSettings(**values["train"])

@@ -86,10 +86,18 @@ class Renderer:
         self.choice = choice
 
     def prompt(self, messages: list[dict[str, str]], tools: Any = None) -> str:
-        """The text a server would send to the model before it answers."""
-        return self.tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=True, **self.options
-        )
+        """The text a server would send to the model before it answers.
+
+        Raises BadRow if the template refuses the messages.
+        """
+        import jinja2
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tools=tools, tokenize=False, add_generation_prompt=True, **self.options
+            )
+        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
+            raise BadRow(f"the chat template refuses the conversation: {fault}") from None
 
     def render(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """The whole conversation as text, and one span for each assistant turn.

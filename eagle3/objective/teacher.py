@@ -32,6 +32,7 @@ def build_teacher(pack: Pack, head: Head, draft_ids: torch.Tensor) -> Teacher:
     lse = logits.logsumexp(-1)
     return Teacher(
         probabilities=(logits - lse[:, None]).exp(),
-        on_draft=(lse - pack.teacher_lse).exp(),
+        # at most one but for rounding: both are of the state as stored
+        on_draft=(lse - pack.teacher_lse).exp().clamp(max=1.0),
         argmax=draft_ids[pack.teacher_argmax],
     )

@@ -54,19 +54,24 @@ def render_page(facts: RunFacts) -> str:
         ),
     }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    model, run = facts.config["target"]["model"], facts.config["run"]
+    embedded = model == "embedded"
     return template.render(
-        run=facts.config["run"],
+        run=run,
         facts=facts,
+        target="the embedded target" if embedded else model,
+        served=f"results/{run}/target" if embedded else model.removeprefix("hub:"),
         pictures={name: markupsafe.Markup(svg) for name, svg in pictures.items()},  # noqa: S704
         config=json.dumps(facts.config, indent=2),
         versions=software_versions(),
-        example=_longest(evaluation["per_prompt"]),
+        example=_middling(evaluation["per_prompt"]),
     )
 
 
-def _longest(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The prompt whose answer shows most."""
-    return max(records, key=lambda record: record["new_tokens"])
+def _middling(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The prompt whose tokens per target pass are the median: neither the best nor the worst."""
+    order = sorted(records, key=lambda r: r["new_tokens"] / r["passes_speculative"])
+    return order[len(order) // 2]
 
 
 def read_metrics(paths: list[Path]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from eagle3.data.conversations import Conversation
+from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance, compare
@@ -67,33 +68,36 @@ class Evaluator:
         self.draft = loaded.to(*where)
         self.target_ids = torch.from_numpy(mapping.target_ids).to(self.engine.device)
 
-    def prompts(self, conversations: Iterable[Conversation]) -> tuple[list[Prompt], int]:
-        """The first prompts that leave room for an answer, and how many were too long.
+    def prompts(self, conversations: Iterable[Conversation]) -> tuple[list[Prompt], dict[str, int]]:
+        """The first prompts that leave room for an answer, and how many were passed over.
 
         Raises UserError if there is none.
         """
         wanted, chain = self.values["num_prompts"], self.values["num_draft_tokens"]
         room = self.config.max_position_embeddings - self.values["max_new_tokens"] - chain - 1
         found: list[Prompt] = []
-        too_long = 0
+        skipped: Counter[str] = Counter()
         for conversation in conversations:
             if len(found) == wanted:
                 break
-            text = self.renderer.prompt(conversation.messages[:-1], conversation.tools)
+            try:
+                text = self.renderer.prompt(conversation.messages[:-1], conversation.tools)
+            except BadRow as fault:
+                skipped[str(fault)] += 1
+                continue
             tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             if len(tokens) > room:
-                too_long += 1
+                skipped[f"longer than {room} tokens"] += 1
             else:
                 found.append(Prompt(conversation.id, tokens))
         if not found:
             raise UserError(
-                f"evaluation: no held-out conversation leaves room for an answer ({too_long} are "
-                f"longer than {room} tokens); raise dataset.eval_fraction or lower "
-                "evaluation.max_new_tokens"
+                f"evaluation: no held-out conversation can be a prompt ({dict(skipped)}); raise "
+                "dataset.eval_fraction or lower evaluation.max_new_tokens"
             )
         if len(found) < wanted:
             log.warning("only %d of the %d prompts asked for", len(found), wanted)
-        return found, too_long
+        return found, dict(skipped)
 
     def answer(self, prompt: Prompt) -> dict[str, Any]:
         """Decode one prompt both ways; what happened, for the record."""
@@ -129,7 +133,7 @@ def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dic
     decoder or the export is wrong and no figure means anything.
     """
     values = evaluator.values
-    prompts, too_long = evaluator.prompts(conversations)
+    prompts, skipped = evaluator.prompts(conversations)
     started, records = time.monotonic(), []
     for number, prompt in enumerate(prompts, start=1):
         records.append(evaluator.answer(prompt))
@@ -155,7 +159,7 @@ def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dic
         "greedy_identical": not wrong,
         "greedy_ties": sum(r["tie_at"] is not None for r in records),
         "prompts": len(records),
-        "prompts_too_long": too_long,
+        "prompts_skipped": skipped,
         "new_tokens": sum(r["new_tokens"] for r in records),
         "target_passes_plain": plain,
         "target_passes_speculative": speculative,

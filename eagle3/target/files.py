@@ -42,7 +42,13 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
     wanted = [p for p in WANTED if weights or p != "*.safetensors"]
     try:
         return Path(
-            snapshot_download(location.removeprefix(HUB), revision=revision, allow_patterns=wanted)
+            snapshot_download(
+                location.removeprefix(HUB),
+                revision=revision,
+                allow_patterns=wanted,
+                # second copies of the weights in other layouts
+                ignore_patterns=["consolidated*", "original/*"],
+            )
         )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
         raise UserError(

@@ -75,9 +75,11 @@ def test_a_prompt_is_the_conversation_up_to_its_last_answer(places):
 
 
 def test_prompts_without_room_for_an_answer_are_counted_and_passed_over(places):
-    found, too_long = evaluator(places).prompts([talk(0, 60), talk(1), talk(2, 60), talk(3)])
-    assert ([p.id for p in found], too_long) == (["row-1", "row-3"], 2)
-    with pytest.raises(UserError, match=r"no held-out conversation.*1 are longer.*max_new_tokens"):
+    found, skipped = evaluator(places).prompts([talk(0, 60), talk(1), talk(2, 60), talk(3)])
+    assert [p.id for p in found] == ["row-1", "row-3"]
+    ((cause, count),) = skipped.items()
+    assert (cause.startswith("longer than "), count) == (True, 2)
+    with pytest.raises(UserError, match=r"no held-out conversation.*longer than.*max_new_tokens"):
         evaluator(places).prompts([talk(0, 60)])
 
 

@@ -27,7 +27,7 @@ def test_a_directory_without_config_is_refused_in_one_sentence(tmp_path):
 def test_a_hub_model_is_fetched_with_its_revision_and_without_pickles(monkeypatch, tmp_path):
     asked = []
 
-    def download(name, revision, allow_patterns):
+    def download(name, revision, allow_patterns, ignore_patterns):
         asked.append((name, revision, allow_patterns))
         return str(tmp_path)
 

@@ -37,6 +37,7 @@ def start(made, folder, processes=1, save_interval=1000):
     command += [str(ROOT / "workflow_scripts/train_stage.py")]
     options = {
         "settings": made.settings.text,
+        "code": "abc",
         "stage": 1,
         "vocab": made.vocab,
         "schedule": made.schedule_file,
