@@ -140,6 +140,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield beside
         with open(beside, "rb") as handle:
             os.fsync(handle.fileno())
+        beside.chmod(0o666 & ~_umask())  # the tensor library makes files for their owner alone
         os.replace(beside, path)
     except OSError as fault:
         with suppress(OSError):
@@ -153,6 +154,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path, text: str) -> None:

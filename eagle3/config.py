@@ -114,6 +114,8 @@ def _sentence(fault: ValidationError) -> str:
         case "minItems" | "maxItems":
             bound = "at least" if fault.validator == "minItems" else "at most"
             return f"{key} is {instance!r}; must have {bound} {limits} entries"
+        case "uniqueItems":
+            return f"{key} is {instance!r}; its entries must be different"
         case "required":
             return f"{(key + ': ') if key else ''}{fault.message}"
         case _:
@@ -128,6 +130,12 @@ def _check_across_keys(config: dict[str, Any]) -> None:
             f"config: train.pack_tokens is {pack}, smaller than tokens.max_length {length}: a "
             f"document must fit into one pack; raise pack_tokens or lower max_length"
         )
+    ranks, packs = config["resources"]["train"]["processes"], config["train"]["packs_per_batch"]
+    if ranks > packs:
+        raise UserError(
+            f"config: resources.train.processes is {ranks}, more than train.packs_per_batch "
+            f"{packs}: ranks share a batch by its packs, so some would have nothing to do"
+        )
     layers = config["hidden_states"]["aux_layers"]
     if layers is not None and layers != sorted(layers):
         raise UserError(f"config: hidden_states.aux_layers is {layers}; must be ascending")
@@ -136,4 +144,9 @@ def _check_across_keys(config: dict[str, Any]) -> None:
         raise UserError(
             f"config: embedded_target.hidden_size {tiny['hidden_size']} must be a multiple of "
             f"num_heads {tiny['num_heads']}, and num_heads of num_kv_heads {tiny['num_kv_heads']}"
+        )
+    if tiny["hidden_size"] // tiny["num_heads"] % 2:
+        raise UserError(
+            f"config: embedded_target.hidden_size {tiny['hidden_size']} over num_heads "
+            f"{tiny['num_heads']} gives heads of odd width; rotary positions need an even one"
         )

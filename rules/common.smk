@@ -14,10 +14,11 @@ from eagle3.config import complete, load_schema
 from eagle3.errors import UserError
 from eagle3.tokens.packing import PackingSettings
 from rules import preflight, provenance
+from rules.settings import all_settings
 
 # Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
-# must see the configuration that the DAG was built from.
-SNAPSHOT = Path(".snakemake/eagle3-config.json")
+# must see the configuration that the DAG was built from; two runs may be under way at once.
+SNAPSHOT = Path(f".snakemake/eagle3-config-{config.get('run')}.json")
 
 if workflow.is_main_process:
 
@@ -26,15 +27,20 @@ if workflow.is_main_process:
         SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
 
 else:
+    if not SNAPSHOT.is_file():
+        raise WorkflowError(f"{SNAPSHOT} is missing: the run was renamed while its jobs waited")
     config.clear()
     config.update(json.loads(SNAPSHOT.read_text()))
 
+overlay = workflow.config_settings.overwrite_config  # --configfile and --config, merged
 try:
     checked = complete(config, load_schema(ROOT / "config.schema.yaml"))
     config.clear()
     config.update(checked)
+    if workflow.is_main_process:
+        preflight.warn_of_inherited(ROOT / "config.yaml", overlay, config["target"]["model"])
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
-    SETTINGS = preflight.all_settings(config, EXTERNAL)
+    SETTINGS = all_settings(config, EXTERNAL)
     preflight.check_known_rows(
         Path(f"results/{config['run']}/dataset/rows.report.json"),
         SETTINGS["dataset"],
@@ -60,14 +66,14 @@ VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 TARGET_FILES = [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]
 
 
-def token_shards(split="train"):
-    """Token shards of a split, in order."""
-    return [f"{OUT}/tokens/{split}/shard-{shard}.safetensors" for shard in SHARDS]
+def token_shards():
+    """Token shards of training, in order."""
+    return [f"{OUT}/tokens/train/shard-{shard}.safetensors" for shard in SHARDS]
 
 
-def state_shards(split="train"):
-    """Hidden-state shards of a split, in order."""
-    return [f"{OUT}/hidden_states/{split}/shard-{shard}.safetensors" for shard in SHARDS]
+def state_shards():
+    """Hidden-state shards of training, in order."""
+    return [f"{OUT}/hidden_states/train/shard-{shard}.safetensors" for shard in SHARDS]
 
 
 def checkpoint(stage):

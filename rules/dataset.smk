@@ -1,7 +1,6 @@
-# From a source to every valid row in a fixed order. `num_samples` is not its business.
+# From a source to every valid row in a fixed order. `num_samples` is not its business. The source
+# is no input: its content is in `settings`, and its path or date alone should re-run nothing.
 rule dataset:
-    input:
-        [] if EXTERNAL.source.startswith("hub:") else ancient(EXTERNAL.source),
     output:
         rows=f"{DATASET}/rows.jsonl",
         index=f"{DATASET}/rows.index.safetensors",

@@ -57,7 +57,7 @@ rule evaluate:
         "python -m workflow_scripts.evaluate_draft --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --draft {resources.draft:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
-        " --out {output:q} > {log:q} 2>&1"
+        " --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule report:
@@ -68,7 +68,6 @@ rule report:
         evaluation=rules.evaluate.output,
         metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES],
         tokens=token_shards(),
-        states=state_shards(),
     output:
         report(f"{OUT}/report.html", category="Report", labels={"what": "the run"}),
     log:
@@ -86,4 +85,4 @@ rule report:
         "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
         " --evaluation {input.evaluation:q} --metrics {input.metrics:q} --tokens {input.tokens:q}"
-        " --states {input.states:q} --times {resources.times:q} --out {output:q} > {log:q} 2>&1"
+        " --times {resources.times:q} --out {output:q} > {log:q} 2>&1"

@@ -13,15 +13,18 @@ from typing import Any
 import yaml
 
 from eagle3.artifact import Settings, read_json
-from eagle3.data.rows import check_enough
+from eagle3.data.rows import check_enough, check_held_out
+from eagle3.data.sources import HUB
 from eagle3.errors import UserError
-from eagle3.target.files import TOKENIZER_FILES
+from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
-from rules.provenance import chained, content_digest
+from rules.provenance import content_digest
 
-HUB = "hub:"
 EMBEDDED = "embedded"
+# values of the demo that would spoil the draft of a real target
+SIZED = ("max_length", "draft_vocab_size", "learning_rate", "max_grad_norm", "pack_tokens",
+         "packs_per_batch", "precision")  # fmt: skip
 EMBEDDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -59,7 +62,9 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         embedded_source, embedded_digest = _source(
             "embedded_target.source", tiny["source"], root, memo
         )
-        _check_target(config, tiny["vocab_size"], tiny["num_layers"])
+        shape = {"vocab_size": tiny["vocab_size"], "num_hidden_layers": tiny["num_layers"]}
+        shape["max_position_embeddings"] = tiny["max_position_embeddings"]
+        _check_target(config, shape)
         target = None
     elif not model.startswith(HUB):
         folder = _existing("target.model", model, root)
@@ -103,73 +108,58 @@ def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
             f"config: target.model is {str(folder)!r}, which is not a Hugging Face model directory "
             f"(no {missing})"
         )
-    found = json.loads(described.read_text(encoding="utf-8"))
-    found = found.get("text_config", found)
-    _check_target(config, found.get("vocab_size"), found.get("num_hidden_layers"))
+    try:
+        found = json.loads(described.read_text(encoding="utf-8"))
+        found = found.get("text_config", found)
+    except (ValueError, AttributeError) as fault:
+        raise UserError(f"config: target.model: {described} cannot be read ({fault})") from None
+    _check_target(config, found)
+    code = folder.glob("*.py") if config["target"]["trust_remote_code"] else ()
     names = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    tokenizer = content_digest([described, *names], memo)
-    return tokenizer, content_digest([described, *folder.glob("*.index.json"), *weights], memo)
+    described_by = [described, *code]
+    tokenizer = content_digest([*described_by, *names], memo)
+    return tokenizer, content_digest([*described_by, *folder.glob("*.index.json"), *weights], memo)
 
 
-def _check_target(config: Mapping[str, Any], vocab_size: Any, num_layers: Any) -> None:
-    """The draft has to fit the target; a field that the target does not state is checked later."""
+def _check_target(config: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """The draft has to fit the target; a figure that the target does not state is checked later."""
+    vocab_size, layers = target.get("vocab_size"), target.get("num_hidden_layers")
+    context = target.get("max_position_embeddings")
     if isinstance(vocab_size, int):
         check_size(config["vocab"]["draft_vocab_size"], vocab_size)
-    if isinstance(num_layers, int):
-        aux_layers(config["hidden_states"]["aux_layers"], num_layers)
+    if isinstance(layers, int):
+        aux_layers(config["hidden_states"]["aux_layers"], layers)
+    if isinstance(context, int):
+        check_length(config["tokens"]["max_length"], context)
+        answer = config["evaluation"]["max_new_tokens"]
+        if answer + config["evaluation"]["num_draft_tokens"] + 2 > context:
+            raise UserError(
+                f"config: evaluation.max_new_tokens is {answer}, which leaves "
+                f"no room for a prompt in the target's context of {context} tokens"
+            )
 
 
-def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
-    """Settings of every stage, chained from the outside in.
+def warn_of_inherited(base: Path, overlay: Mapping[str, Any], model: str) -> None:
+    """Say which demo-sized values of `config.yaml` a run with a target of its own takes over."""
+    names = inherited(yaml.safe_load(base.read_text(encoding="utf-8")), overlay, model)
+    if names:
+        print(
+            f"warning: target.model is {model!r}, but these values are those of the tiny demo in "
+            f"config.yaml: {', '.join(names)}; name them in your own configuration",
+            file=sys.stderr,
+        )
 
-    This table is the answer to "what does this key re-run?": a key that no line names, such as
-    everything under `resources`, re-runs nothing.
-    """
-    found: dict[str, Settings] = {}
 
-    def add(stage: str, keys: tuple[str, ...], upstream: tuple[str, ...]) -> None:
-        found[stage] = chained(stage, config, keys, {name: found[name] for name in upstream})
-
-    def add_external(stage: str, **values: Any) -> None:
-        found[stage] = Settings(stage, values, {})
-
-    add_external("source", digest=external.source_digest)
-    if external.target is None:
-        tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
-        add_external("embedded_target", embedded_target=tiny, source=external.embedded_digest)
-        found["tokenizer"] = found["weights"] = found["embedded_target"]
-    else:
-        add_external("tokenizer", digest=external.tokenizer_digest)
-        add_external("weights", digest=external.weights_digest)
-
-    source_keys = ("subset", "split", "revision", "seed", "eval_fraction")
-    loading = ("target.revision", "target.trust_remote_code")
-    reading = ("target.embedding_key", "target.lm_head_key")
-    templates = ("tokens.chat_template", "tokens.chat_template_options")
-    packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
-    add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
-    add("tokens", ("tokens", "dataset.shard_size", *loading), ("dataset", "tokenizer"))
-    add("vocab", ("vocab", "dataset.num_samples", *loading), ("tokens",))
-    schedule = (*(f"train.{key}" for key in packing), "dataset.num_samples")
-    add("schedule", schedule, ("tokens",))
-    capture = ("hidden_states", "target.dtype", *loading, *reading)
-    add("hidden_states", capture, ("tokens", "weights"))
-    train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
-    add(
-        "train",
-        (*train, *loading, *reading, "dataset.num_samples"),
-        ("tokens", "hidden_states", "vocab", "schedule"),
-    )
-    add("export", ("export",), ("train", "vocab"))
-    add(
-        "evaluate",
-        ("evaluation", *templates, *loading, *reading),
-        ("export", "dataset", "weights"),
-    )
-    plan = ("hidden_states", "draft", "vocab", "train.ttt_steps", "train.epochs", "hardware")
-    add("plan", (*plan, *loading), ("schedule", "vocab"))
-    everything = tuple(key for key in config if key != "resources")
-    add("report", everything, ("evaluate", "plan"))
+def inherited(base: Mapping[str, Any], overlay: Mapping[str, Any], model: str) -> list[str]:
+    """Keys of `base` that fit the embedded target only and that `overlay` does not name."""
+    if model == EMBEDDED or base.get("target", {}).get("model") != EMBEDDED:
+        return []
+    found = [] if "run" in overlay else ["run"]
+    for section in ("tokens", "vocab", "train"):
+        named = overlay.get(section) or {}
+        for key, value in base[section].items():
+            if key in SIZED and key not in named:
+                found.append(f"{section}.{key} = {value}")
     return found
 
 
@@ -181,6 +171,7 @@ def check_known_rows(report: Path, settings: Settings, want: int) -> None:
         except UserError:
             return  # of other settings: the dataset job will count anew
         check_enough(found["splits"]["train"], want)
+        check_held_out(found["splits"]["eval"])
 
 
 def stage_versions(path: Path) -> dict[str, Any]:

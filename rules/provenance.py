@@ -10,11 +10,14 @@ import ast
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from eagle3.artifact import Settings, file_sha256
+
+LARGE = 2**30  # bytes; hashing more takes seconds, and silence would look like a hang
 
 
 def chained(
@@ -45,6 +48,9 @@ def sources(script: Path, root: Path) -> list[Path]:
         found.add(path)
         for name in _imports(path):
             queue.extend(_modules(name, root))
+    # what lies beside a module and is no module, such as a page template, is part of it
+    beside = {p for path in found for p in path.parent.glob("*") if p.suffix not in (".py", "")}
+    found |= {path for path in beside if path.is_file()}
     return sorted(found)
 
 
@@ -93,6 +99,8 @@ def content_digest(paths: Iterable[Path], memo: Path) -> str:
         stat = path.stat()
         key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
         if key not in known:
+            if stat.st_size > LARGE:
+                print(f"reading {path} once for its digest", file=sys.stderr)
             known[key], added = file_sha256(path), True
         hashes.append(f"{path.name} {known[key]}")
     if added:

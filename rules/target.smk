@@ -2,8 +2,6 @@
 if EXTERNAL.target is None:
 
     rule embedded_target:
-        input:
-            ancient(EXTERNAL.embedded_source),
         output:
             TARGET_FILES,
         log:
@@ -12,7 +10,7 @@ if EXTERNAL.target is None:
             f"{TIMES}/embedded_target.tsv"
         conda:
             ENVIRONMENT
-        threads: config["resources"]["train"]["threads"]
+        threads: 2
         resources:
             source=EXTERNAL.embedded_source,
             out=TARGET,

@@ -1,4 +1,5 @@
-# Token shards, the draft vocabulary, and what follows from lengths alone: schedule and plan.
+# Token shards, the draft vocabulary, and what follows from lengths alone: schedule and plan. Their
+# priorities let people read the plan before most of the capture has begun.
 rule tokens:
     input:
         TARGET_FILES,
@@ -12,6 +13,7 @@ rule tokens:
         f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
     conda:
         ENVIRONMENT
+    priority: 30
     resources:
         dataset=DATASET,
         target=TARGET,
@@ -40,6 +42,7 @@ rule vocab:
         f"{TIMES}/vocab.tsv"
     conda:
         ENVIRONMENT
+    priority: 20
     resources:
         target=TARGET,
     params:
@@ -62,6 +65,7 @@ rule schedule:
         f"{TIMES}/schedule.tsv"
     conda:
         ENVIRONMENT
+    priority: 20
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
@@ -85,9 +89,10 @@ rule plan:
         f"{TIMES}/plan.tsv"
     conda:
         ENVIRONMENT
+    priority: 20
     resources:
         target=TARGET,
-        states=f"{OUT}/hidden_states",
+        states=f"{OUT}/hidden_states/train",
     params:
         settings=settings("plan"),
         code=code("make_plan.py"),

@@ -147,8 +147,8 @@ FAULTS = {
     "hidden_states: {aux_layers: [1, 2, 3, 4]}": "hidden_states.aux_layers is [1, 2, 3, 4]; must "
     "have at most 3 entries",
     "hidden_states: {aux_layers: [1, x, 3]}": "hidden_states.aux_layers.1 is 'x'; expected integer",
-    "hidden_states: {aux_layers: [1, 1, 3]}": "hidden_states.aux_layers is [1, 1, 3]; [1, 1, 3] "
-    "has non-unique elements",
+    "hidden_states: {aux_layers: [1, 1, 3]}": "hidden_states.aux_layers is [1, 1, 3]; its "
+    "entries must be different",
     "hidden_states: {aux_layers: [3, 2, 1]}": "hidden_states.aux_layers is [3, 2, 1]; must be "
     "ascending",
     "train: {pack_tokens: 100}": "train.pack_tokens is 100, smaller than tokens.max_length 2048: a "

@@ -25,14 +25,18 @@ def main() -> None:
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
     schedule, _ = read_json(given.schedule, SCHEDULE, upstream["schedule"])
-    shards = [read_token_shard(path) for path in given.tokens]
+    shards = [read_token_shard(path, upstream["tokens"]) for path in given.tokens]
     target = values["target"]
     directory = resolve_target(given.target, target["revision"], weights=False)
     config = load_config(directory, target["trust_remote_code"])
     layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
     size = values["vocab"]["draft_vocab_size"]
     draft = derive_config(config, values["draft"], size, layers)
-    present = sum(path.stat().st_size for path in given.states.rglob("*.safetensors"))
+    present = sum(
+        path.stat().st_size
+        for path in (given.states / tokens.name for tokens in given.tokens)
+        if path.is_file()
+    )
     free = shutil.disk_usage(given.out.parent).free
     plan = build_plan(shards, config, draft, values, schedule, free, present)
     write_json(given.out, plan, Manifest.of(KIND, given.settings))

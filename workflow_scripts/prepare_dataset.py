@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from eagle3.data.rows import write_dataset
+from eagle3.data.rows import check_held_out, write_dataset
 from eagle3.data.sources import read_rows
 from workflow_scripts import entry
 
@@ -21,6 +21,7 @@ def main() -> None:
     rows = read_rows(given.source, values["subset"], values["split"], values["revision"])
     values = {**values, "max_bad_fraction": given.max_bad_fraction}
     report = write_dataset(rows, values, given.out, given.settings, given.want)
+    check_held_out(report["splits"]["eval"])
     logging.info(
         "%d rows read, %d valid (%s), rejected %s",
         report["rows_read"],

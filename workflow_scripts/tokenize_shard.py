@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eagle3.data.masks import Masker
 from eagle3.data.rows import Dataset, check_enough
-from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.target.files import check_length, load_config, load_tokenizer, resolve_target, stop_ids
 from eagle3.tokens.shards import write_token_shard
 from workflow_scripts import entry
 
@@ -29,6 +29,7 @@ def main() -> None:
     directory = resolve_target(given.target, target["revision"], weights=False)
     trusted = target["trust_remote_code"]
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
+    check_length(values["max_length"], config.max_position_embeddings)
     masker = Masker(
         tokenizer,
         values["chat_template"],

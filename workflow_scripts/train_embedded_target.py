@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.sources import Unreadable, read_rows
+from eagle3.errors import UserError
 from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
 from eagle3.target.embedded_tokenizer import train_tokenizer
 from workflow_scripts import entry
@@ -21,7 +23,14 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     torch.set_num_threads(given.threads)
-    settings = EmbeddedTargetSettings(**given.settings.values["embedded_target"])
+    try:
+        make(given, EmbeddedTargetSettings(**given.settings.values["embedded_target"]))
+    except ValueError as fault:
+        raise UserError(f"embedded_target: {fault}") from None
+
+
+def make(given: argparse.Namespace, settings: EmbeddedTargetSettings) -> None:
+    """Train and save."""
     conversations = []
     for row in read_rows(given.source, None, "train", None):
         try:

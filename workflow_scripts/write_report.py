@@ -6,8 +6,11 @@ from pathlib import Path
 
 from eagle3.artifact import read_json, write_text
 from eagle3.report.page import RunFacts, add_counts, read_metrics, render_page, wall_times
+from eagle3.report.plan import KIND as PLAN
+from eagle3.serving.evaluation import KIND as EVALUATION
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.shards import KIND as TOKENS
+from eagle3.tokens.vocab import KIND as VOCAB
 from workflow_scripts import entry
 
 
@@ -15,20 +18,23 @@ def main() -> None:
     args = entry.parser(__doc__)
     for name in ("dataset", "vocab", "plan", "evaluation"):
         args.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("metrics", "tokens", "states"):
+    for name in ("metrics", "tokens"):
         args.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     args.add_argument("--times", type=Path, required=True, help="folder of benchmark files")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
+    upstream = given.settings.upstream
+    plan, _ = read_json(given.plan, PLAN, upstream["plan"])
+    tokens = [read_manifest(path, TOKENS, upstream["tokens"]).counts for path in given.tokens]
     facts = RunFacts(
         config=given.settings.values,
-        dataset=read_json(given.dataset, "dataset")[0],
-        vocab=read_json(given.vocab, "vocab")[0],
-        plan=read_json(given.plan, "plan")[0],
-        evaluation=read_json(given.evaluation, "evaluation")[0],
+        dataset=read_json(given.dataset, "dataset", upstream["dataset"])[0],
+        vocab=read_json(given.vocab, VOCAB, upstream["vocab"])[0],
+        plan=plan,
+        evaluation=read_json(given.evaluation, EVALUATION, upstream["evaluate"])[0],
         metrics=read_metrics(given.metrics),
-        tokens=add_counts([read_manifest(path, TOKENS).counts for path in given.tokens]),
-        states_bytes=sum(path.stat().st_size for path in given.states),
+        tokens=add_counts(tokens),
+        states_bytes=plan["bytes_states"],
         seconds=wall_times(given.times),
     )
     write_text(given.out, render_page(facts))

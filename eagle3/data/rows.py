@@ -85,6 +85,15 @@ def check_enough(valid: int, want: int) -> None:
         )
 
 
+def check_held_out(count: int) -> None:
+    """Raise UserError if no row is held out: the draft could not be measured."""
+    if count == 0:
+        raise UserError(
+            "dataset.eval_fraction holds out no row of this source, so the draft could not be "
+            "measured; raise it or give more rows"
+        )
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -4,6 +4,7 @@
     last            [R, H]         post-norm state, at the rows whose teacher is used
     teacher_argmax  int32 [R]      from the target's own logits
     teacher_lse     float32 [R]    log-sum-exp over the full vocabulary, of the state as stored
+    crc32           int64 [D]      of each document's rows, checked whenever they are read
 
 The layout of documents inside the file is not stored: it follows from the token shard
 (`tokens.needed`), whose checksum the manifest holds. Token ids and masks are not repeated.
@@ -11,16 +12,18 @@ The layout of documents inside the file is not stored: it follows from the token
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eagle3.artifact import REMAKE, Manifest, Settings
 from eagle3.errors import UserError
 from eagle3.tensorfile import open_tensors, read_manifest, save_tensors
-from eagle3.tokens.needed import needed_states
+from eagle3.tokens.needed import NeededStates, needed_states
 from eagle3.tokens.shards import TokenShard
 
 KIND = "hidden_states"
@@ -61,7 +64,31 @@ def write_feature_shard(
     counts = {"documents": len(tokens), **expected}
     inputs = {"tokens": tokens.manifest.content_sha256}
     manifest = Manifest.of(KIND, settings, inputs, counts)
-    return save_tensors(path, {name: states[name] for name in NAMES}, manifest)
+    tensors = {name: states[name].contiguous() for name in NAMES}
+    crcs = [_crc32(_document(tensors, needed, document)) for document in range(len(tokens))]
+    tensors["crc32"] = torch.tensor(crcs, dtype=torch.int64)
+    return save_tensors(path, tensors, manifest)
+
+
+def _document(tensors: Mapping[str, Any], needed: NeededStates, document: int) -> DocumentStates:
+    """The rows of one document, from whole tensors or from slices of a file."""
+    a, b = needed.aux_offsets[document : document + 2].tolist()
+    c, d = needed.last_offsets[document : document + 2].tolist()
+    return DocumentStates(
+        tensors["aux"][a:b],
+        tensors["last"][c:d],
+        tensors["teacher_argmax"][c:d],
+        tensors["teacher_lse"][c:d],
+    )
+
+
+def _crc32(states: DocumentStates) -> int:
+    """CRC-32 of a document's bytes."""
+    found = 0
+    for field in fields(states):
+        rows = getattr(states, field.name)
+        found = zlib.crc32(rows.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
 
 
 def _not_finite(states: torch.Tensor) -> torch.Tensor:
@@ -82,10 +109,11 @@ class FeatureShard:
         self.path = path
         self.needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
         handle = open_tensors(path, "pt")
-        missing = sorted(set(NAMES) - set(handle.keys()))
+        missing = sorted({*NAMES, "crc32"} - set(handle.keys()))
         if missing:
             raise UserError(f"{path}: holds no {', '.join(missing)}: {REMAKE}")
         self._slices = {name: handle.get_slice(name) for name in NAMES}
+        self._crc32 = handle.get_tensor("crc32")
         self._handle = handle
         rows = {name: self._slices[name].get_shape()[0] for name in NAMES}
         aux, last = int(self.needed.aux_offsets[-1]), int(self.needed.last_offsets[-1])
@@ -96,12 +124,13 @@ class FeatureShard:
             )
 
     def read(self, document: int) -> DocumentStates:
-        """States of one document, still in the stored type."""
-        a, b = self.needed.aux_offsets[document : document + 2].tolist()
-        c, d = self.needed.last_offsets[document : document + 2].tolist()
-        return DocumentStates(
-            self._slices["aux"][a:b],
-            self._slices["last"][c:d],
-            self._slices["teacher_argmax"][c:d],
-            self._slices["teacher_lse"][c:d],
-        )
+        """States of one document, still in the stored type.
+
+        Raises UserError if they are not what was written.
+        """
+        states = _document(self._slices, self.needed, document)
+        if _crc32(states) != int(self._crc32[document]):
+            raise UserError(
+                f"{self.path}: document {document} does not match its checksum: {REMAKE}"
+            )
+        return states

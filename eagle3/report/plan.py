@@ -24,8 +24,8 @@ def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
     """Bytes of the states captured from a token shard, file headers not counted."""
     needed = needed_states(shard.loss_mask, shard.doc_offsets)
     aux, last = int(needed.aux_offsets[-1]), int(needed.last_offsets[-1])
-    # each row of `last` carries its argmax (int32) and log-sum-exp (float32)
-    return int((3 * aux + last) * hidden_size * bytes_per_value(codec)) + 8 * last
+    # each row of `last` carries its argmax (int32) and log-sum-exp (float32), each document a crc
+    return int((3 * aux + last) * hidden_size * bytes_per_value(codec)) + 8 * (last + len(shard))
 
 
 def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:

@@ -45,6 +45,7 @@ class Evaluator:
         loading: dict[str, Any],
         templates: dict[str, Any],
         device: str,
+        draft_digest: str | None = None,
     ) -> None:
         """`values`: the `evaluation` section; `loading` and `templates`: keys of the
         sections `target` and `tokens`."""
@@ -56,7 +57,7 @@ class Evaluator:
             self.tokenizer, templates["chat_template"], templates["chat_template_options"]
         )
         self.stop = set(stop_ids(target, self.config))
-        loaded, mapping = load_sglang(draft)
+        loaded, mapping = load_sglang(draft, draft_digest)
         self.engine = HFTarget.load(
             target, loaded.config.aux_layers, values["dtype"], device, trusted
         )

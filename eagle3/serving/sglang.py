@@ -108,12 +108,14 @@ def export_sglang(
         raise UserError(f"{folder}: the export does not read back as it was written")
 
 
-def load_sglang(folder: Path) -> tuple[Eagle3Draft, VocabMapping]:
+def load_sglang(
+    folder: Path, settings_digest: str | None = None
+) -> tuple[Eagle3Draft, VocabMapping]:
     """The draft of an export, in float32, and its vocabulary mapping.
 
     Raises UserError on anything that an engine would load silently wrong.
     """
-    tensors, _ = load_tensors(folder / "model.safetensors", KIND, framework="pt")
+    tensors, _ = load_tensors(folder / "model.safetensors", KIND, settings_digest, "pt")
     config = _read_config(folder / "config.json")
     _check(folder, config, tensors)
     mapping = VocabMapping(tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy())

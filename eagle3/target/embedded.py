@@ -28,6 +28,7 @@ from eagle3.target.embedded_tokenizer import END_ID, PAD_ID, train_tokenizer
 __all__ = ["EmbeddedTargetSettings", "build_model", "save", "train", "train_tokenizer"]
 
 LOG_SECONDS = 10.0
+PARTS = 2  # of a batch, one a thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
 WEIGHT_DECAY = 0.05
@@ -50,7 +51,7 @@ class EmbeddedTargetSettings:
     num_heads: int = 4
     num_kv_heads: int = 2
     max_position_embeddings: int = 1024
-    epochs: int = 2
+    epochs: int = 1
     batch_tokens: int = 1024
     learning_rate: float = 8e-3
     seed: int = 0
@@ -163,8 +164,8 @@ def train(
 ) -> float:
     """Language-model training on every token of `documents`, in place, in float32.
 
-    `documents` are the token ids of one rendered conversation each. The same seed and the same
-    `torch.get_num_threads()` give the same weights. Returns the mean loss in nats per token over
+    `documents` are the token ids of one rendered conversation each. The same seed gives the same
+    weights. Returns the mean loss in nats per token over
     the last tenth of the steps.
 
     Raises:
@@ -191,7 +192,8 @@ def train(
     seen, start = 0, time.monotonic()
     spoken = start
     # Matrices this small gain little from threads inside an operation, so each thread takes a part
-    # of the batch instead; the parts are added in a fixed order.
+    # of the batch instead. The number of parts is fixed and they are added in a fixed order, so the
+    # weights do not depend on how many threads there are.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -200,7 +202,7 @@ def train(
                 rate = _learning_rate(step, steps, settings.learning_rate)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                parts = batch.chunk(threads)
+                parts = batch.chunk(PARTS)
                 results = list(pool.map(lambda part: _gradients(model, weights, part), parts))
                 shares = [len(part) / len(batch) for part in parts]
                 for weight, *grads in zip(weights, *(g for _, g in results), strict=True):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eagle3.data.sources import HUB
 from eagle3.errors import UserError
 
-HUB = "hub:"
-WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+WANTED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -21,6 +21,15 @@ TOKENIZER_FILES = (
     "merges.txt",
     "added_tokens.json",
 )
+
+
+def check_length(max_length: int, context: int) -> None:
+    """Raise UserError if documents would be longer than the target can read."""
+    if max_length > context:
+        raise UserError(
+            f"tokens.max_length is {max_length}, beyond the target's context of {context} tokens "
+            f"(max_position_embeddings); use at most {context}"
+        )
 
 
 def resolve_target(location: str, revision: str | None = None, weights: bool = True) -> Path:
@@ -52,7 +61,7 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
         )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
         raise UserError(
-            f"target.model: cannot fetch {location} (revision {revision}): {_first_line(fault)}"
+            f"target.model: cannot fetch {location} (revision {revision}): {first_line(fault)}"
         ) from None
 
 
@@ -67,7 +76,7 @@ def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as fault:
         raise UserError(
-            f"target.model: cannot read the configuration of {directory}: {_first_line(fault)}"
+            f"target.model: cannot read the configuration of {directory}: {first_line(fault)}"
         ) from None
     return config.get_text_config(decoder=True)
 
@@ -80,7 +89,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as fault:
         raise UserError(
-            f"target.model: cannot load the tokenizer of {directory}: {_first_line(fault)}"
+            f"target.model: cannot load the tokenizer of {directory}: {first_line(fault)}"
         ) from None
 
 
@@ -98,6 +107,6 @@ def stop_ids(directory: Path, config: Any) -> list[int]:
     return sorted(found) if isinstance(found, list | tuple) else [found]
 
 
-def _first_line(fault: Exception) -> str:
+def first_line(fault: Exception) -> str:
     """The fault in one line; some have no text at all."""
     return (str(fault).splitlines() or [type(fault).__name__])[0]

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from eagle3.device import check_device
 from eagle3.errors import UserError
+from eagle3.target.files import first_line
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,6 +44,7 @@ class HFTarget:
         """Load a model directory. Raises UserError if it is no causal language model."""
         from transformers import AutoModelForCausalLM
 
+        where = check_device(device)
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
@@ -50,10 +53,8 @@ class HFTarget:
                 use_safetensors=True,
             )
         except (OSError, ValueError) as fault:
-            raise UserError(
-                f"target.model: cannot load {directory}: {str(fault).splitlines()[0]}"
-            ) from None
-        return cls(model.to(torch.device(device)), layers)
+            raise UserError(f"target.model: cannot load {directory}: {first_line(fault)}") from None
+        return cls(model.to(where), layers)
 
     @property
     def dtype(self) -> torch.dtype:

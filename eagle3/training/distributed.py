@@ -11,6 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from eagle3.device import check_device
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -39,7 +41,7 @@ class Ranks:
 def joined_ranks(device: str) -> Iterator[Ranks]:
     """Join the process group of torchrun: gloo on cpu, nccl on cuda; left on the way out."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    where = torch.device(device)
+    where = check_device(device)
     if device == "cuda":
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(where)

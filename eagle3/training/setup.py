@@ -33,10 +33,9 @@ def build_draft(
     draft = Eagle3Draft(derive_config(config, values["draft"], len(mapping.d2t), layers))
     norm = read_final_norm(weights, config, section["final_norm_key"])
     initialise(draft, values["train"]["seed"], head.weight.float(), norm)
-    narrow = device.type == "cuda" and values["train"]["precision"] == "bfloat16"
     parts = TargetParts(
         embedding.to(device),
-        head.to(device, torch.bfloat16 if narrow else torch.float32),
+        head.to(device, torch.float32),  # teachers are never rounded
         torch.from_numpy(mapping.draft_ids).to(device),
     )
     return draft.to(device), parts

@@ -92,6 +92,7 @@ def test_missing_rows_are_refused_by_writer_and_reader(tmp_path, tokens, name):
         write_feature_shard(tmp_path / "a", states, tokens, STATES)
     assert not (tmp_path / "a").exists()
     manifest = Manifest.of(KIND, STATES, {"tokens": tokens.manifest.content_sha256})
+    states["crc32"] = torch.zeros(len(tokens), dtype=torch.int64)
     save_tensors(tmp_path / "a", states, manifest)
     assert "rows, its tokens ask for" in refused(tmp_path / "a", tokens)
     del states[name]
@@ -113,3 +114,20 @@ def test_a_shard_without_documents_is_legal(tmp_path):
     empty = token_shard(tmp_path / "tokens.safetensors", [])
     write_feature_shard(tmp_path / "a", random_states(empty), empty, STATES)
     FeatureShard(tmp_path / "a", empty, STATES.digest)
+
+
+def test_a_flipped_bit_is_seen_when_its_document_is_read(tmp_path, tokens):
+    path = tmp_path / "a"
+    write_feature_shard(path, random_states(tokens), tokens, STATES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    shard = FeatureShard(path, tokens, STATES.digest)
+    faults = []
+    for document in range(len(tokens)):
+        try:
+            shard.read(document)
+        except UserError as fault:
+            faults.append(str(fault))
+    assert len(faults) == 1
+    assert "does not match its checksum: delete it and run snakemake again" in faults[0]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from workflow import ROOT, snakemake
+import yaml
+from workflow import ROOT, SMALL, merged, snakemake
 
 pytestmark = pytest.mark.dag
 DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
@@ -143,6 +146,51 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
         }
     }
     assert snakemake(finished, "-n", change=change).idle
+
+
+def test_states_deleted_after_training_are_not_missed(copy: Path) -> None:
+    """Terabytes may go when the draft is there; a later evaluation must not bring them back."""
+    (copy / "results/small/hidden_states/train/shard-00001.safetensors").unlink()
+    assert snakemake(copy, "-n").idle
+    planned = snakemake(copy, "-n", change={"evaluation": {"num_prompts": 3}})
+    assert dict(planned.jobs) == {"evaluate": 1, "report": 1}
+    (copy / "results/small/report.html").unlink()
+    assert dict(snakemake(copy, "-n").jobs) == {"report": 1}
+
+
+def test_a_moved_source_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere.jsonl"
+    moved.write_bytes((ROOT / "data" / "demo_chat.jsonl").read_bytes())
+    change = {"dataset": {"source": str(moved)}, "embedded_target": {"source": str(moved)}}
+    assert snakemake(finished, "-n", change=change).idle
+
+
+def test_samples_within_the_same_shards_rerun_nothing(finished: Path) -> None:
+    assert snakemake(finished, "-n", change={"dataset": {"num_samples": 120}}).idle
+
+
+def test_a_spawned_job_sees_the_configuration_its_run_began_with(tmp_path: Path) -> None:
+    """What a cluster job does when it starts, after config files were edited and with another run
+    under way in the same folder."""
+    target = "results/small/dataset/rows.jsonl"
+    assert snakemake(tmp_path, target=target).code == 0
+    seed = {"dataset": {"seed": 7}}
+    assert (
+        snakemake(
+            tmp_path, change={"run": "other", **seed}, target="results/other/dataset/rows.jsonl"
+        ).code
+        == 0
+    )
+    first = (tmp_path / target).read_bytes()
+    (tmp_path / target).unlink()
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(tmp_path), "--cores", "1", "--nolock", "--mode", "subprocess"]
+    overlay = tmp_path / "edited.yaml"
+    overlay.write_text(yaml.safe_dump(merged(SMALL, seed)))
+    command += ["--configfile", str(overlay), "--target-jobs", "dataset:"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / target).read_bytes() == first
 
 
 def test_a_touched_source_reruns_nothing_and_a_changed_one_everything(tmp_path: Path) -> None:

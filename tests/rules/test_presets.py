@@ -9,6 +9,7 @@ import yaml
 from workflow import ROOT, merged, snakemake
 
 from eagle3.config import complete, load_schema
+from rules.preflight import inherited
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
@@ -20,6 +21,15 @@ def test_a_preset_is_a_valid_overlay_named_as_its_file(preset: Path) -> None:
     config = complete(merged(base, overlay), load_schema(ROOT / "config.schema.yaml"))
     assert config["run"] == preset.stem
     assert config["target"]["model"].startswith("hub:")
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_a_preset_takes_no_value_of_the_tiny_demo(preset: Path) -> None:
+    base = yaml.safe_load((ROOT / "config.yaml").read_text())
+    overlay = yaml.safe_load(preset.read_text())
+    assert inherited(base, overlay, overlay["target"]["model"]) == []
+    assert "train.learning_rate = 0.008" in inherited(base, {}, "models/mine")
+    assert inherited(base, {}, "embedded") == []
 
 
 @pytest.mark.dag

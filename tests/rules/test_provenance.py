@@ -9,6 +9,7 @@ import yaml
 
 from eagle3.config import complete, load_schema
 from rules import preflight, provenance
+from rules.settings import all_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +20,7 @@ def settings_of(tmp_path: Path, change: dict) -> dict[str, str]:
         config[section] = {**config.get(section, {}), **values}
     full = complete(config, load_schema(ROOT / "config.schema.yaml"))
     external = preflight.locate(full, ROOT, tmp_path / "digests.json")
-    return {stage: s.digest for stage, s in preflight.all_settings(full, external).items()}
+    return {stage: s.digest for stage, s in all_settings(full, external).items()}
 
 
 def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -> None:

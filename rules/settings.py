@@ -1,0 +1,75 @@
+"""The settings of every stage: which keys of the configuration reach it, and what lies above it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from eagle3.artifact import Settings
+from rules.preflight import External
+from rules.provenance import chained
+
+
+def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
+    """Settings of every stage, chained from the outside in.
+
+    This table is the answer to "what does this key re-run?": a key that no line names, such as
+    everything under `resources`, re-runs nothing.
+    """
+    found: dict[str, Settings] = {}
+    config = _effective(config)
+
+    def add(stage: str, keys: tuple[str, ...], upstream: tuple[str, ...]) -> None:
+        found[stage] = chained(stage, config, keys, {name: found[name] for name in upstream})
+
+    def add_external(stage: str, **values: Any) -> None:
+        found[stage] = Settings(stage, values, {})
+
+    add_external("source", digest=external.source_digest)
+    if external.target is None:
+        tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
+        add_external("embedded_target", embedded_target=tiny, source=external.embedded_digest)
+        found["tokenizer"] = found["weights"] = found["embedded_target"]
+    else:
+        add_external("tokenizer", digest=external.tokenizer_digest)
+        add_external("weights", digest=external.weights_digest)
+
+    source_keys = ("subset", "split", "revision", "seed", "eval_fraction")
+    loading = ("target.revision", "target.trust_remote_code")
+    reading = ("target.embedding_key", "target.lm_head_key")
+    templates = ("tokens.chat_template", "tokens.chat_template_options")
+    packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
+    add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
+    add("tokens", ("tokens", "dataset.shard_size", *loading), ("dataset", "tokenizer"))
+    add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
+    schedule = (*(f"train.{key}" for key in packing), "dataset.shards")
+    add("schedule", schedule, ("tokens",))
+    capture = ("hidden_states", "target.dtype", *loading, *reading)
+    add("hidden_states", capture, ("tokens", "weights"))
+    train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    add(
+        "train",
+        (*train, *loading, *reading, "dataset.shards"),
+        ("tokens", "hidden_states", "vocab", "schedule"),
+    )
+    add("export", ("export",), ("train", "vocab"))
+    add(
+        "evaluate",
+        ("evaluation", *templates, *loading, *reading),
+        ("export", "dataset", "weights"),
+    )
+    plan = ("hidden_states", "draft", "vocab", "train.ttt_steps", "train.epochs", "hardware")
+    add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
+    everything = tuple(key for key in config if key != "resources")
+    add("report", everything, ("dataset", "tokens", "vocab", "evaluate", "plan"))
+    return found
+
+
+def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as far as it changes an output."""
+    dataset = dict(config["dataset"])
+    dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
+    # samples are counted in whole shards: 760 and 768 of them are the same four
+    dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
+    return {**config, "dataset": dataset}
