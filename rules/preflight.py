@@ -19,7 +19,7 @@ from eagle3.errors import UserError
 from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
-from rules.provenance import content_digest
+from rules.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
 # values of the demo that would spoil the draft of a real target
@@ -95,7 +95,7 @@ def _source(key: str, value: str, root: Path, memo: Path) -> tuple[str, str]:
     path = _existing(key, value, root)
     if not path.is_file() or path.suffix not in (".json", ".jsonl", ".ndjson"):
         raise UserError(f"config: {key} is {value!r}; must be a .json or .jsonl file")
-    return str(path), content_digest([path], memo)
+    return str(path), file_digests([path], memo)[0]
 
 
 def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, str]:
@@ -117,8 +117,8 @@ def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
     code = folder.glob("*.py") if config["target"]["trust_remote_code"] else ()
     names = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     described_by = [described, *code]
-    tokenizer = content_digest([*described_by, *names], memo)
-    return tokenizer, content_digest([*described_by, *folder.glob("*.index.json"), *weights], memo)
+    tokenizer = folder_digest([*described_by, *names], memo)
+    return tokenizer, folder_digest([*described_by, *folder.glob("*.index.json"), *weights], memo)
 
 
 def _check_target(config: Mapping[str, Any], target: Mapping[str, Any]) -> None:

@@ -84,8 +84,8 @@ def _modules(name: str, root: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def content_digest(paths: Iterable[Path], memo: Path) -> str:
-    """Digest of the contents of external files, whatever they are called.
+def file_digests(paths: Iterable[Path], memo: Path) -> list[str]:
+    """SHA-256 of external files.
 
     Hashing a large model takes a while, so each file's hash is remembered by size and date: a
     touched file costs one hash and never a re-run.
@@ -95,17 +95,25 @@ def content_digest(paths: Iterable[Path], memo: Path) -> str:
     except (FileNotFoundError, ValueError):
         known = {}
     hashes, added = [], False
-    for path in sorted(paths):
+    for path in paths:
         stat = path.stat()
         key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
         if key not in known:
             if stat.st_size > LARGE:
                 print(f"reading {path} once for its digest", file=sys.stderr)
             known[key], added = file_sha256(path), True
-        hashes.append(f"{path.name} {known[key]}")
+        hashes.append(known[key])
     if added:
         memo.parent.mkdir(parents=True, exist_ok=True)
         beside = memo.with_suffix(f".{os.getpid()}.tmp")
         beside.write_text(json.dumps(known, indent=1), encoding="utf-8")
         beside.replace(memo)
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+    return hashes
+
+
+def folder_digest(paths: Iterable[Path], memo: Path) -> str:
+    """Digest of some files of one folder, by name and content; the folder may move."""
+    paths = sorted(paths)
+    pairs = zip(paths, file_digests(paths, memo), strict=True)
+    text = "\n".join(f"{path.name} {digest}" for path, digest in pairs)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -66,22 +66,22 @@ def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
     assert provenance.code_digest(script, tmp_path) != digest
 
 
-def test_content_digest_is_of_contents_and_remembers_by_date(tmp_path: Path) -> None:
+def test_folder_digest_is_of_names_and_contents_and_remembers_by_date(tmp_path: Path) -> None:
     file, memo = tmp_path / "weights.safetensors", tmp_path / "memo.json"
     file.write_bytes(b"one")
-    first = provenance.content_digest([file], memo)
+    first = provenance.folder_digest([file], memo)
     os.utime(file, (1, 1))
-    assert provenance.content_digest([file], memo) == first
+    assert provenance.folder_digest([file], memo) == first
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     file.rename(moved / file.name)
-    assert provenance.content_digest([moved / file.name], memo) == first
+    assert provenance.folder_digest([moved / file.name], memo) == first
     (moved / file.name).write_bytes(b"two")
-    assert provenance.content_digest([moved / file.name], memo) != first
+    assert provenance.folder_digest([moved / file.name], memo) != first
 
 
 def test_a_damaged_memo_is_only_a_lost_memo(tmp_path: Path) -> None:
     file, memo = tmp_path / "a.json", tmp_path / "memo.json"
     file.write_bytes(b"{}")
     memo.write_text("{half")
-    assert provenance.content_digest([file], memo) == provenance.content_digest([file], memo)
+    assert provenance.folder_digest([file], memo) == provenance.folder_digest([file], memo)

@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
         "learning_rate": 1.0e-3,
     },
     "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "num_draft_tokens": 3},
-    "resources": {"train": {"threads": 2, "save_interval": 2}},
+    "resources": {"train": {"threads": 1, "processes": 1, "save_interval": 2}},
 }
 
 
