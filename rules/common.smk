@@ -20,15 +20,11 @@ from rules.settings import all_settings
 # must see the configuration that the DAG was built from; two runs may be under way at once.
 SNAPSHOT = Path(f".snakemake/eagle3-config-{config.get('run')}.json")
 
-if workflow.is_main_process:
-
-    onstart:
-        SNAPSHOT.parent.mkdir(exist_ok=True)
-        SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
-
-else:
+if not workflow.is_main_process:
     if not SNAPSHOT.is_file():
-        raise WorkflowError(f"{SNAPSHOT} is missing: the run was renamed while its jobs waited")
+        raise WorkflowError(
+            f"{SNAPSHOT} is missing: the run was renamed while its jobs waited"
+        )
     config.clear()
     config.update(json.loads(SNAPSHOT.read_text()))
 
@@ -38,7 +34,9 @@ try:
     config.clear()
     config.update(checked)
     if workflow.is_main_process:
-        preflight.warn_of_inherited(ROOT / "config.yaml", overlay, config["target"]["model"])
+        preflight.warn_of_inherited(
+            ROOT / "config.yaml", overlay, config["target"]["model"]
+        )
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
     SETTINGS = all_settings(config, EXTERNAL)
     preflight.check_known_rows(
@@ -48,6 +46,13 @@ try:
     )
 except UserError as fault:
     raise WorkflowError(str(fault)) from None
+
+
+onstart:
+    if workflow.is_main_process:
+        SNAPSHOT.parent.mkdir(exist_ok=True)
+        SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
+
 
 OUT = f"results/{config['run']}"
 LOGS, TIMES = f"{OUT}/logs", f"{OUT}/benchmarks"
@@ -63,7 +68,9 @@ DEVICE = config["resources"]["device"]
 ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
 VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 # files of the target that a rule makes; a target from outside is known by its digest instead
-TARGET_FILES = [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]
+TARGET_FILES = (
+    [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]
+)
 
 
 def token_shards():
@@ -118,4 +125,6 @@ wildcard_constraints:
 
 # scripts find the package from any directory, and the interpreter that runs Snakemake unless the
 # job has an environment of its own
-shell.prefix(preflight.shell_prefix(ROOT, bool(workflow.deployment_settings.deployment_method)))
+shell.prefix(
+    preflight.shell_prefix(ROOT, bool(workflow.deployment_settings.deployment_method))
+)

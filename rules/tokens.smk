@@ -11,9 +11,9 @@ rule tokens:
         f"{LOGS}/tokens/{{split}}-{{shard}}.log",
     benchmark:
         f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
+    priority: 30
     conda:
         ENVIRONMENT
-    priority: 30
     resources:
         dataset=DATASET,
         target=TARGET,
@@ -40,9 +40,9 @@ rule vocab:
         f"{LOGS}/vocab.log",
     benchmark:
         f"{TIMES}/vocab.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
     resources:
         target=TARGET,
     params:
@@ -63,9 +63,9 @@ rule schedule:
         f"{LOGS}/schedule.log",
     benchmark:
         f"{TIMES}/schedule.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
@@ -87,9 +87,9 @@ rule plan:
         f"{LOGS}/plan.log",
     benchmark:
         f"{TIMES}/plan.tsv"
+    priority: 20
     conda:
         ENVIRONMENT
-    priority: 20
     resources:
         target=TARGET,
         states=f"{OUT}/hidden_states/train",
