@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from eagle3.artifact import read_json
+from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import content_sha256
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
-from eagle3.training.distributed import joined_ranks
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft

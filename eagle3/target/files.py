@@ -65,20 +65,31 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
         ) from None
 
 
-def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The target's text configuration (wrappers of multimodal models are looked through).
+def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's configuration as it is, with every part of a multimodal model.
 
     Raises UserError if transformers cannot read it.
     """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as fault:
         raise UserError(
             f"target.model: cannot read the configuration of {directory}: {first_line(fault)}"
         ) from None
-    return config.get_text_config(decoder=True)
+
+
+def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's text configuration (wrappers of multimodal models are looked through).
+
+    Raises UserError if transformers cannot read it.
+    """
+    whole = load_whole_config(directory, trust_remote_code)
+    text = whole.get_text_config(decoder=True)
+    if text is not whole and getattr(whole, "tie_word_embeddings", False):
+        text.tie_word_embeddings = True  # a wrapper holds the head, so it decides
+    return text
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:

@@ -1,32 +1,46 @@
 """The Hugging Face engine: any causal language model, run for its states and not for its logits.
 
 Forward hooks take the outputs of three decoder layers; the last hidden state is the body's own
-output, after the final norm. The head runs only on the rows that a caller asks for.
+output, after the final norm. Only the body is loaded, so a head (`reader.read_head`) is in memory
+once, and only where a caller puts it. Under torchrun the layers are split over the ranks by the
+tensor-parallel plan that transformers has for the model; states come out whole on every rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from eagle3.device import check_device
 from eagle3.errors import UserError
-from eagle3.target.files import first_line
+from eagle3.ranks import Ranks
+from eagle3.target.files import first_line, load_config, load_whole_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# figures of a configuration that the plans of transformers split over the ranks
+SPLIT = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+)
 
 
 class HFTarget:
     """A target model that returns aux states [.., 3H] and last states [.., H]."""
 
-    def __init__(self, model: Any, layers: Sequence[int]) -> None:
-        """`layers`: 0-based decoder layers whose outputs are captured."""
-        self.model = model.eval()
-        self.body = model.get_decoder()
-        self.device = next(model.parameters()).device
+    def __init__(self, body: Any, layers: Sequence[int]) -> None:
+        """`body`: a transformers decoder without its head; `layers`: 0-based decoder layers whose
+        outputs are captured."""
+        self.body = body.eval()
+        self.device = next(body.parameters()).device
         self._captured: dict[int, torch.Tensor] = {}
         self._layers = tuple(layers)
         for layer in self._layers:
@@ -40,25 +54,50 @@ class HFTarget:
         dtype: str = "auto",
         device: str = "cpu",
         trust_remote_code: bool = False,
+        ranks: Ranks | None = None,
     ) -> HFTarget:
-        """Load a model directory. Raises UserError if it is no causal language model."""
-        from transformers import AutoModelForCausalLM
+        """Load the body of a model directory, split over `ranks` (whose device then counts).
 
-        where = check_device(device)
+        Raises UserError if it is no causal language model, lacks weights, or cannot be split.
+        """
+        where = ranks.device if ranks else check_device(device)
+        options: dict[str, Any] = {}
+        if ranks and ranks.world > 1:
+            _check_split(load_config(directory, trust_remote_code), ranks)
+            from transformers.distributed.configuration_utils import DistributedConfig
+
+            options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")
+        elif where.type != "cpu":
+            options["device_map"] = where  # straight onto the device, not through host memory
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                directory,
-                dtype=DTYPES.get(dtype, "auto"),
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError) as fault:
+            with _quiet_transformers():
+                model, report = _model_class(directory, trust_remote_code).from_pretrained(
+                    directory,
+                    dtype=DTYPES.get(dtype, "auto"),
+                    trust_remote_code=trust_remote_code,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
             raise UserError(f"target.model: cannot load {directory}: {first_line(fault)}") from None
-        return cls(model.to(where), layers)
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise UserError(
+                f"target.model: {directory} lacks {len(missing)} weights of a "
+                f"{type(model).__name__}, such as {missing[0]}"
+            )
+        body = model.get_decoder()
+        if not hasattr(body, "layers"):
+            raise UserError(
+                f"target.model: {directory} is a {type(model).__name__}, whose decoder has no list "
+                "named layers to take states from"
+            )
+        return cls(body, layers)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.dtype
+        return self.body.dtype
 
     def _hook(self, layer: int) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -66,19 +105,106 @@ class HFTarget:
 
         return keep
 
+    def _run(self, input_ids: torch.Tensor, cache: Any = None) -> tuple[list[torch.Tensor], Any]:
+        """The three captured states and the last one, each [B, L, H]."""
+        output = self.body(
+            input_ids=input_ids.to(self.device), past_key_values=cache, use_cache=cache is not None
+        )
+        return [self._captured.pop(layer) for layer in self._layers], output.last_hidden_state
+
     @torch.inference_mode()
     def states(
         self, input_ids: torch.Tensor, cache: Any = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [B, L, 3H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
 
-        Rows of unequal length are padded on the right: under causal attention no real position
-        sees the padding, so no attention mask is needed. With `cache` (a transformers cache) the
-        ids continue what the cache holds and are added to it.
+        With `cache` (a transformers cache) the ids continue what it holds and are added to it.
         """
-        output = self.body(
-            input_ids=input_ids.to(self.device), past_key_values=cache, use_cache=cache is not None
+        captured, last = self._run(input_ids, cache)
+        return torch.cat(captured, dim=-1), last
+
+    @torch.inference_mode()
+    def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [N, 3H] and last [N, H] of int64 `documents`, one after another; N ids in all.
+
+        They run as one batch, padded on the right: under causal attention no real position sees
+        the padding, so no attention mask is needed, and no padding row is returned.
+        """
+        ids = torch.nn.utils.rnn.pad_sequence(list(documents), batch_first=True)  # [B, L]
+        lengths = torch.tensor([len(document) for document in documents])
+        real = torch.arange(ids.shape[1]) < lengths[:, None]  # [B, L]
+        captured, last = self._run(ids)
+        width = last.shape[-1]
+        aux = captured[0].new_empty(int(lengths.sum()), len(captured) * width)
+        if real.all():
+            for i, states in enumerate(captured):
+                aux[:, i * width : (i + 1) * width] = states.flatten(0, 1)
+            return aux, last.flatten(0, 1)
+        rows = real.flatten().nonzero()[:, 0].to(self.device)  # [N]
+        for i, states in enumerate(captured):
+            into = aux[:, i * width : (i + 1) * width]
+            torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, 3H] is made
+        return aux, last.flatten(0, 1).index_select(0, rows)
+
+
+def _model_class(directory: Path, trust_remote_code: bool) -> Any:
+    """What loads the body alone. Raises UserError if the model is no causal language model."""
+    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
+
+    config = load_whole_config(directory, trust_remote_code)
+    if type(config).__module__.startswith("transformers_modules."):  # code beside the weights
+        return AutoModel if "AutoModel" in config.auto_map else AutoModelForCausalLM
+    causal = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+    if not any(type(config) in mapping for mapping in causal):
+        raise UserError(
+            f"target.model: {directory} is a {config.model_type}, which is no causal language model"
         )
-        aux = torch.cat([self._captured[layer] for layer in self._layers], dim=-1)
-        self._captured.clear()
-        return aux, output.last_hidden_state
+    return AutoModel
+
+
+def _check_split(config: Any, ranks: Ranks) -> None:
+    """Raise UserError unless transformers can split a model of this text configuration."""
+    setting = f"resources.capture.tensor_parallel is {ranks.world}"
+    if not config.base_model_tp_plan:
+        raise UserError(
+            f"{setting}, but transformers has no tensor-parallel plan for {config.model_type}; "
+            "use 1"
+        )
+    figures = {key: getattr(config, key, None) for key in SPLIT}
+    figures = {key: value for key, value in figures.items() if value}
+    for key, value in figures.items():
+        if math.gcd(*_whole(value)) % ranks.world:
+            common = math.gcd(*(n for each in figures.values() for n in _whole(each)))
+            allowed = [n for n in range(1, ranks.world) if common % n == 0]
+            raise UserError(
+                f"{setting}, which does not divide the target's {key} ({value}); use "
+                + " or ".join(map(str, allowed))
+            )
+    if ranks.device.type == "cpu" and torch.cuda.is_available():
+        raise UserError(
+            f"{setting} and resources.device is cpu, but transformers splits over the GPUs that it "
+            "sees; set resources.device to cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
+        )
+
+
+def _whole(value: Any) -> list[int]:
+    """A figure of the configuration, which may be one number or one for each layer."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its table of weights not used: the head is left out on purpose, and a missing weight
+    is an error here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

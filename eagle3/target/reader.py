@@ -69,12 +69,20 @@ class Head:
 
     def logits(self, last: torch.Tensor) -> torch.Tensor:
         """[R, H] post-norm states -> [R, V]"""
-        logits = torch.nn.functional.linear(last, self.weight, self.bias)
+        return self.finish(torch.nn.functional.linear(last, self.weight, self.bias))
+
+    def finish(self, products: torch.Tensor) -> torch.Tensor:
+        """[R, V] products with the weight, bias added -> [R, V] logits"""
         if self.scale != 1.0:
-            logits = logits * self.scale
+            products = products * self.scale
         if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+            products = torch.tanh(products / self.softcap) * self.softcap
+        return products
+
+    def part(self, first: int, stop: int) -> Head:
+        """The head restricted to the tokens first … stop - 1; shares memory."""
+        bias = None if self.bias is None else self.bias[first:stop]
+        return Head(self.weight[first:stop], bias, self.scale, self.softcap)
 
     def rows(self, ids: torch.Tensor) -> Head:
         """The head restricted to the tokens `ids` [V'], in their order."""

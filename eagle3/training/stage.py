@@ -22,10 +22,10 @@ import torch
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.ttt import StepTotals, TargetParts, ttt_loss
+from eagle3.ranks import Ranks
 from eagle3.tokens.packing import PackingSettings, batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
-from eagle3.training.distributed import Ranks
 from eagle3.training.loader import TrainingData, read_ahead
 from eagle3.training.optimizer import (
     build_optimizer,

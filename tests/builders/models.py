@@ -84,3 +84,40 @@ def save_tokenizer(folder: Path) -> None:
     )
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(folder)
+
+
+def save_wrapper(folder: Path, kind, **changes) -> Path:
+    """A multimodal model whose text part is a tiny model, and a config with `text_config`.
+
+    `gemma3` has tied embeddings, `llava` has a head under its own prefix, and `qwen2_5_vl` says
+    nothing about tying in its text part.
+    """
+    import transformers as t
+
+    text = COMMON | {"rope_parameters": dict(ROPE)}
+    vision = {"hidden_size": 16, "intermediate_size": 16}
+    tower = vision | {"num_hidden_layers": 1, "num_attention_heads": 2}
+    patches = {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    if kind == "gemma3":
+        text = {k: v for k, v in text.items() if k not in ("rope_parameters", "initializer_range")}
+        text |= {"head_dim": 8, "sliding_window": 8, "tie_word_embeddings": True}
+        config = t.Gemma3Config(
+            text_config=text, vision_config=tower | patches, mm_tokens_per_image=4, **changes
+        )
+        model = t.Gemma3ForConditionalGeneration(config)
+    elif kind == "llava":
+        config = t.LlavaConfig(
+            text_config=t.LlamaConfig(**text),
+            vision_config=t.CLIPVisionConfig(**tower, **patches),
+            **changes,
+        )
+        model = t.LlavaForConditionalGeneration(config)
+    else:
+        del text["tie_word_embeddings"]
+        text["rope_parameters"] = ROPE | {"mrope_section": [1, 1, 2]}
+        eyes = vision | {"depth": 1, "num_heads": 2, "out_hidden_size": HIDDEN}
+        config = t.Qwen2_5_VLConfig(text_config=text, vision_config=eyes, **changes)
+        model = t.Qwen2_5_VLForConditionalGeneration(config)
+    model.float().save_pretrained(folder)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,19 @@ def test_tensors_are_read_from_one_file_or_many(targets, name):
     assert (len(set(weights.file_of.values())) > 1) == (name == "sharded")
     for key, value in build_model("llama").state_dict().items():
         assert torch.equal(weights.read(key, "x"), value)
+
+
+def test_only_the_file_that_holds_a_tensor_is_opened(targets, tmp_path):
+    shutil.copytree(targets["sharded"], tmp_path, dirs_exist_ok=True)
+    weights = TargetWeights(tmp_path)
+    holder = weights.file_of[KEYS[0]]
+    for path in tmp_path.glob("*.safetensors"):
+        if path.name != holder:
+            path.unlink()
+    assert weights.read(KEYS[0], "lm_head_key").shape == (VOCAB, HIDDEN)
+    assert weights.file_of[KEYS[1]] != holder
+    with pytest.raises(UserError, match="no such file"):
+        weights.read(KEYS[1], "embedding_key")
 
 
 def test_the_head_of_a_tied_model_is_its_embedding(targets):
@@ -89,6 +103,7 @@ def test_rows_of_a_head_are_its_logits_at_those_tokens():
     head = Head(torch.randn(9, 4, generator=generator), torch.randn(9, generator=generator), 0.5, 2)
     states, ids = torch.randn(3, 4, generator=generator), torch.tensor([7, 0, 3])
     torch.testing.assert_close(head.rows(ids).logits(states), head.logits(states)[:, ids])
+    torch.testing.assert_close(head.part(2, 7).logits(states), head.logits(states)[:, 2:7])
 
 
 def test_the_final_norm_is_given_as_a_plain_gain(targets):

@@ -11,10 +11,10 @@ import torch
 from shards import TRAIN, training_set
 
 from eagle3.errors import UserError
+from eagle3.ranks import Ranks
 from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint
-from eagle3.training.distributed import Ranks
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft

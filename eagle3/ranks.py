@@ -1,4 +1,4 @@
-"""Ranks: the one place that knows how many processes train together and who this one is."""
+"""Ranks: the one place that knows how many processes work together and who this one is."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[...] -> [world, ...]: the tensor of every rank, on every rank; shapes must agree."""
+        if self.world == 1:
+            return tensor[None]
+        out = tensor.new_empty(self.world * tensor.numel())
+        dist.all_gather_into_tensor(out, tensor.flatten())  # gloo takes flat tensors only
+        return out.view(self.world, *tensor.shape)
 
     def barrier(self) -> None:
         if self.world > 1:
