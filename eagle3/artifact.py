@@ -8,6 +8,8 @@ settings upstream, so one comparison covers everything that came before.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -119,7 +121,7 @@ class Manifest:
 def software_versions() -> dict[str, str]:
     """Versions of what shapes numbers; packages that are not installed are left out."""
     found = {"python": platform.python_version()}
-    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors"):
+    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors", "sglang"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -132,16 +134,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a name beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
+    It is locked while its writer lives: what a killed one left behind is removed by the next.
     Raises UserError if the disk is full or the folder not writable; nothing is left behind.
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with open(beside, "rb") as handle:
-            os.fsync(handle.fileno())
-        beside.chmod(0o666 & ~_umask())  # the tensor library makes files for their owner alone
-        os.replace(beside, path)
+        _remove_abandoned(path)
+        with open(beside, "xb") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield beside
+            with open(beside, "rb") as handle:  # the tensor library makes another file of the name
+                os.fsync(handle.fileno())
+            beside.chmod(0o666 & ~_umask())  # and one for its owner alone
+            os.replace(beside, path)
     except OSError as fault:
         with suppress(OSError):
             beside.unlink()
@@ -154,6 +161,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove unfinished files of `path` whose writers are gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(left, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the writer lives
+            left.unlink()
 
 
 def _umask() -> int:

@@ -7,12 +7,20 @@ import pytest
 import torch
 from cases import pack_of
 from models import LAYERS
-from shards import STATES, TOKENS, chats, naive_states, open_target, token_shard, training_set
+from shards import (
+    STATES,
+    TOKENS,
+    captured,
+    chats,
+    naive_states,
+    open_target,
+    state_settings,
+    token_shard,
+    training_set,
+)
 from transformers import AutoModelForCausalLM
 
 from eagle3.errors import UserError
-from eagle3.features.capture import capture
-from eagle3.features.shards import write_feature_shard
 from eagle3.objective.rows import step_rows
 from eagle3.target.layers import aux_layers
 from eagle3.training.loader import TrainingData, read_ahead
@@ -22,13 +30,11 @@ from eagle3.training.loader import TrainingData, read_ahead
 def data(targets, tmp_path_factory):
     """Two captured shards, one of them with a document that nobody answers in."""
     folder = tmp_path_factory.mktemp("data")
-    engine, head = open_target(targets["llama"])
     paths = []
     for number, documents in enumerate([[*chats(3), ([3, 4, 5], [0, 0, 0])], chats(4, seed=4)]):
-        shard = token_shard(folder / f"tokens-{number}", documents)
-        found = capture(engine, head, shard, "fp32", 1)
-        write_feature_shard(folder / f"states-{number}", found, shard, STATES)
         paths.append((folder / f"tokens-{number}", folder / f"states-{number}"))
+        token_shard(paths[-1][0], documents)
+        captured(paths[-1][1], targets["llama"], paths[-1][0], batch_tokens=1)
     return TrainingData(*map(list, zip(*paths, strict=True)), TOKENS.digest, STATES.digest)
 
 
@@ -60,6 +66,23 @@ def test_a_pack_from_shards_equals_one_built_by_hand(targets, data, numbers):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("codec", ["bf16_zstd", "fp8_e4m3", "fp8_e4m3_zstd", "int8", "nf4"])
+def test_a_pack_of_several_shards_holds_what_each_document_alone_decodes_to(
+    targets, tmp_path, codec
+):
+    settings, paths = state_settings(codec), []
+    for number in range(2):
+        paths.append((tmp_path / f"tokens-{number}", tmp_path / f"states-{number}"))
+        token_shard(paths[-1][0], chats(3, seed=number))
+        captured(paths[-1][1], targets["llama"], paths[-1][0], settings)
+    data = TrainingData(*map(list, zip(*paths, strict=True)), TOKENS.digest, settings.digest)
+    pack = data.pack(np.array([4, 0, 3, 1]))
+    alone = [data.pairs[n // 3].features.read(n % 3) for n in (4, 0, 3, 1)]
+    for name in ("aux", "last", "teacher_argmax", "teacher_lse"):
+        expected = torch.cat([document[name] for document in alone])
+        assert torch.equal(getattr(pack, name), expected.to(getattr(pack, name).dtype)), name
+
+
 def test_rows_known_before_any_forward_pass_are_those_of_the_objective(data):
     numbers = np.array([0, 1, 5, 6])
     pack = data.pack(numbers)
@@ -71,7 +94,7 @@ def test_rows_known_before_any_forward_pass_are_those_of_the_objective(data):
 
 
 def test_reading_ahead_keeps_the_order(data):
-    packs = [np.array([n]) for n in (4, 0, 6)]
+    packs = [np.array([n]) for n in (4, 0, 6, 1, 2, 5, 7, 0, 4, 6, 1)]
     read = list(read_ahead(data, packs, torch.device("cpu")))
     for pack, numbers in zip(read, packs, strict=True):
         assert torch.equal(pack.input_ids, data.pack(numbers).input_ids)

@@ -1,0 +1,175 @@
+"""Writing a hidden-state shard while the target computes the next batch.
+
+The caller hands over encoded rows of some documents; a thread of its own waits for them to arrive
+from the device, compresses, checksums and writes them. The queue between the two is short, so
+memory stays flat and a slow disk slows the caller down instead of filling it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xxhash
+
+from eagle3.artifact import Manifest, canonical
+from eagle3.errors import UserError
+from eagle3.features.codecs import Parts
+from eagle3.features.frames import compress
+from eagle3.features.layout import CHECKSUM, FRAMES, INDEX, Layout, by_row
+from eagle3.tensorstream import TensorStream
+
+WAITING = 2  # batches that may wait for the disk
+
+
+@dataclass(frozen=True)
+class _Batch:
+    documents: list[int]
+    parts: Parts  # rows of the documents, one after another
+    arrived: torch.cuda.Event | None
+
+
+class ShardWriter:
+    """Writes one shard to `path`. Leave it by `finish`; the file is no shard before."""
+
+    def __init__(self, path: Path, layout: Layout, manifest: Manifest, threads: int = 1) -> None:
+        """`threads`: how many documents are compressed at once."""
+        self.path, self.layout, self._manifest = path, layout, manifest
+        self._seen = np.zeros(layout.documents, dtype=bool)
+        self._checksums = np.zeros(layout.documents, dtype=np.uint64)
+        self._index = np.zeros((layout.documents, 3), dtype=np.int64)
+        growing = FRAMES if layout.framed else None
+        self._stream = TensorStream(path, layout.declared(), manifest, growing)
+        self._fault: BaseException | None = None
+        self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
+        self._pool = ThreadPoolExecutor(threads) if layout.framed else None
+        self._thread = threading.Thread(target=self._work, name="shard writer", daemon=True)
+        self._thread.start()
+
+    def put(self, documents: Sequence[int], parts: Parts) -> None:
+        """Hand over the rows of some documents, one after another in each part.
+
+        The tensors are not to be changed afterwards. Raises UserError for a document that was
+        written before, and OSError if an earlier batch could not be written.
+        """
+        self._raise()
+        for document in documents:
+            if self._seen[document]:
+                raise UserError(f"{self.path}: document {document} was captured twice")
+            self._seen[document] = True
+        host, arrived = _to_host(parts)
+        self._queue.put(_Batch(list(documents), host, arrived))
+
+    def finish(self, counts: dict[str, object]) -> Manifest:
+        """Wait for the disk, write the rest and return the manifest, `counts` added.
+
+        Raises UserError if a document is missing, OSError if the disk is full.
+        """
+        self.close()
+        self._raise()
+        # documents without rows need no call; their checksum is that of nothing
+        empty = self.layout.needed.kept == 0
+        self._checksums[empty] = xxhash.xxh3_64_intdigest(b"")
+        missing = np.flatnonzero(~(self._seen | empty))
+        if len(missing):
+            raise UserError(
+                f"{self.path}: {len(missing)} of {self.layout.documents} documents were not "
+                f"captured (first: {missing[:5].tolist()})"
+            )
+        with self._stream as stream:
+            stream.write(CHECKSUM, 0, self._checksums.data.cast("B"))
+            if self.layout.framed and self.layout.documents:
+                stream.write(INDEX, 0, self._index.data.cast("B"))
+            declared = {n: [d.kind, d.shape] for n, d in self.layout.declared().items()}
+            content = hashlib.sha256(canonical(declared).encode() + self._checksums.tobytes())
+            counts = {**self._manifest.counts, **counts}
+            manifest = replace(self._manifest, counts=counts, content_sha256=content.hexdigest())
+            stream.finish(manifest)
+        return manifest
+
+    def close(self) -> None:
+        """Stop the thread, writing what was handed over."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _raise(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def _work(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            if self._fault is not None:
+                continue  # the caller learns of it at its next call; the queue must not fill up
+            try:
+                self._write(batch)
+            except BaseException as fault:  # noqa: BLE001: raised again in the caller's thread
+                self._fault = fault
+
+    def _write(self, batch: _Batch) -> None:
+        if batch.arrived is not None:
+            batch.arrived.synchronize()
+        pieces = self._pieces(batch)
+        mapped = map if self._pool is None else self._pool.map
+        for document, piece, frames in zip(
+            batch.documents, pieces, mapped(self._frames, pieces), strict=True
+        ):
+            found = xxhash.xxh3_64()
+            for part in self.layout.parts:
+                if not part.framed:
+                    first, _ = self.layout.rows(part, document)
+                    data = piece[part.name].data.cast("B") if piece[part.name].size else b""
+                    found.update(data)
+                    self._stream.write(part.name, first, memoryview(data))
+            if self.layout.framed:
+                start = self._stream.append(b"".join(frames))
+                self._index[document] = (start, *map(len, frames))
+                for frame in frames:
+                    found.update(frame)
+            self._checksums[document] = found.intdigest()
+
+    def _pieces(self, batch: _Batch) -> list[dict[str, np.ndarray]]:
+        """The rows of each document, uint8 [n, row_bytes] by part."""
+        rows = {name: by_row(tensor) for name, tensor in batch.parts.items()}
+        starts = dict.fromkeys(rows, 0)
+        pieces = []
+        for document in batch.documents:
+            piece = {}
+            for part in self.layout.parts:
+                first, last = self.layout.rows(part, document)
+                start = starts[part.name]
+                starts[part.name] = start + last - first
+                piece[part.name] = rows[part.name][start : starts[part.name]]
+            pieces.append(piece)
+        return pieces
+
+    def _frames(self, piece: dict[str, np.ndarray]) -> list[bytes]:
+        """The compressed parts of one document, aux first."""
+        codec = self.layout.codec
+        return [
+            compress(piece[part.name], codec.planes, codec.compressed_planes)
+            for part in self.layout.parts
+            if part.framed
+        ]
+
+
+def _to_host(parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
+    """Start the copies to pinned memory; the event says when they have arrived."""
+    if all(tensor.device.type == "cpu" for tensor in parts.values()):
+        return parts, None
+    host = {}
+    for name, tensor in parts.items():
+        into = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host[name] = into.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived
