@@ -3,25 +3,31 @@
 #     make test     set up .venv and run the tests
 PYTHON ?= python3
 VENV ?= .venv
+SGLANG_VENV ?= .venv-sglang
 BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 
-.PHONY: help train test check demo-data clean
+.PHONY: help train test test-sglang check demo-data clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
-## make train      run the embedded default: results/demo
+## make train        run the embedded default: results/demo
 train: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" snakemake --cores $(CORES) train
 
-## make test       linters, types, and the whole test suite
+## make test         linters, types, and the whole test suite
 test: check
 	PATH="$(BIN):$$PATH" python -m pytest
 
-## make check      linters and types only
+## make test-sglang  capture with a real SGLang on the CPU, from an environment of 3 GB of its own
+test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
+	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
+	PATH="$(BIN):$$PATH" python -m pytest tests/sglang
+
+## make check        linters and types only
 check: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" ruff check .
 	PATH="$(BIN):$$PATH" ruff format --check .
@@ -29,13 +35,13 @@ check: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" snakefmt --check Snakefile rules
 	PATH="$(BIN):$$PATH" snakemake --lint
 
-## make demo-data  write data/demo_chat.jsonl anew (the same bytes)
+## make demo-data    write data/demo_chat.jsonl anew (the same bytes)
 demo-data:
 	$(PYTHON) data/make_demo_chat.py
 
-## make clean      remove the environment and the caches, never results
+## make clean        remove the environments and the caches, never results
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.runs: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -45,4 +51,9 @@ $(VENV)/.runs: pyproject.toml envs/constraints.txt
 
 $(VENV)/.develops: $(VENV)/.runs
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt
+	test -x $(SGLANG_VENV)/bin/python || $(PYTHON) -m venv $(SGLANG_VENV)
+	$(SGLANG_VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@

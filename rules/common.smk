@@ -65,7 +65,13 @@ SHARDS = [
 ]
 STAGES = range(1, PackingSettings.of(config["train"]).stages + 1)
 DEVICE = config["resources"]["device"]
+BACKEND, CAPTURE = config["hidden_states"]["backend"], config["resources"]["capture"]
+BUDGET = config["resources"]["disk_budget_gb"]
+DISK_BUDGET = "" if BUDGET is None else f"--disk-budget-gb {BUDGET}"
 ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
+CAPTURE_ENVIRONMENT = str(
+    ROOT / "envs" / ("eagle3.yaml" if BACKEND == "hf" else "sglang.yaml")
+)
 VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 # files of the target that a rule makes; a target from outside is known by its digest instead
 TARGET_FILES = (
@@ -81,6 +87,11 @@ def token_shards():
 def state_shards():
     """Hidden-state shards of training, in order."""
     return [f"{OUT}/hidden_states/train/shard-{shard}.safetensors" for shard in SHARDS]
+
+
+def capture_checks():
+    """What the self-check of each training shard found, in order."""
+    return [f"{OUT}/hidden_states/train/shard-{shard}.check.json" for shard in SHARDS]
 
 
 def checkpoint(stage):

@@ -68,6 +68,7 @@ rule report:
         evaluation=rules.evaluate.output,
         metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES],
         tokens=token_shards(),
+        checks=capture_checks(),
     output:
         report(f"{OUT}/report.html", category="Report", labels={"what": "the run"}),
     log:
@@ -85,4 +86,5 @@ rule report:
         "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
         " --evaluation {input.evaluation:q} --metrics {input.metrics:q} --tokens {input.tokens:q}"
+        " --checks {input.checks:q}"
         " --times {resources.times:q} --out {output:q} > {log:q} 2>&1"

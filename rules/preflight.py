@@ -25,6 +25,7 @@ EMBEDDED = "embedded"
 # values of the demo that would spoil the draft of a real target
 SIZED = ("max_length", "draft_vocab_size", "learning_rate", "max_grad_norm", "pack_tokens",
          "packs_per_batch", "precision")  # fmt: skip
+NF4_GROUP = 32  # as in eagle3.features.codecs, which would import torch at every call
 EMBEDDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -64,6 +65,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         )
         shape = {"vocab_size": tiny["vocab_size"], "num_hidden_layers": tiny["num_layers"]}
         shape["max_position_embeddings"] = tiny["max_position_embeddings"]
+        shape["hidden_size"] = tiny["hidden_size"]
         _check_target(config, shape)
         target = None
     elif not model.startswith(HUB):
@@ -124,11 +126,22 @@ def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
 def _check_target(config: Mapping[str, Any], target: Mapping[str, Any]) -> None:
     """The draft has to fit the target; a figure that the target does not state is checked later."""
     vocab_size, layers = target.get("vocab_size"), target.get("num_hidden_layers")
-    context = target.get("max_position_embeddings")
+    context, hidden = target.get("max_position_embeddings"), target.get("hidden_size")
+    states = config["hidden_states"]
     if isinstance(vocab_size, int):
         check_size(config["vocab"]["draft_vocab_size"], vocab_size)
     if isinstance(layers, int):
-        aux_layers(config["hidden_states"]["aux_layers"], layers)
+        chosen = aux_layers(states["aux_layers"], layers)
+        if states["backend"] == "sglang" and chosen[-1] == layers - 1:
+            raise UserError(
+                f"config: hidden_states.aux_layers is {list(chosen)}; SGLang cannot return the "
+                f"output of the last layer: use layers below {layers - 1}, or backend hf"
+            )
+    if isinstance(hidden, int) and states["codec"] == "nf4" and hidden % NF4_GROUP:
+        raise UserError(
+            f"config: hidden_states.codec is nf4, which needs a hidden size that {NF4_GROUP} "
+            f"divides; the target's is {hidden}: use int8"
+        )
     if isinstance(context, int):
         check_length(config["tokens"]["max_length"], context)
         answer = config["evaluation"]["max_new_tokens"]
@@ -182,7 +195,9 @@ def stage_versions(path: Path) -> dict[str, Any]:
 def shell_prefix(root: Path, has_environment: bool) -> str:
     """What every shell command starts with."""
     # setting a prefix replaces Snakemake's own, without which `job | tee` hides a failed job
-    prefix = f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(root))}; "
+    # braces twice: Snakemake formats the prefix with the command
+    path = shlex.quote(str(root)) + "${{PYTHONPATH:+:$PYTHONPATH}}"
+    prefix = f"set -euo pipefail; export PYTHONPATH={path}; "
     if not has_environment:
         prefix += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
     # spinning threads cost several times the work they save when jobs share cores

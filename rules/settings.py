@@ -62,7 +62,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     plan = ("hidden_states", "draft", "vocab", "train.ttt_steps", "train.epochs", "hardware")
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
-    add("report", everything, ("dataset", "tokens", "vocab", "evaluate", "plan"))
+    shown = ("dataset", "tokens", "vocab", "hidden_states", "evaluate", "plan")
+    add("report", everything, shown)
     return found
 
 

@@ -93,10 +93,11 @@ rule plan:
     resources:
         target=TARGET,
         states=f"{OUT}/hidden_states/train",
+        disk_budget=DISK_BUDGET,
     params:
         settings=settings("plan"),
         code=code("make_plan.py"),
     shell:
         "python -m workflow_scripts.make_plan --settings {params.settings:q}"
         " --tokens {input.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
-        " --states {resources.states:q} --out {output:q} 2>&1 | tee {log:q}"
+        " --states {resources.states:q} {resources.disk_budget} --out {output:q} 2>&1 | tee {log:q}"

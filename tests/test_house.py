@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "errors",
     "device",
+    "ranks",
     "artifact",
     "tensorfile",
+    "tensorstream",
     "config",
     "data",
     "tokens",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
-from eagle3.features.capture import capture
-from eagle3.features.shards import write_feature_shard
-from eagle3.target.files import load_config, resolve_target
-from eagle3.target.hf import HFTarget
-from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_head
-from eagle3.tokens.shards import read_token_shard
+from eagle3.artifact import Manifest, Settings, atomic_path, read_json, write_json
+from eagle3.errors import UserError
+from eagle3.features.job import CaptureJob, Placement, capture_shard
+from eagle3.features.reader import KIND
+from eagle3.features.selfcheck import KIND as REPORT
+from eagle3.features.space import check_space
+from eagle3.ranks import joined_ranks
+from eagle3.report.plan import KIND as PLAN
+from eagle3.target.files import resolve_target
+from eagle3.tensorfile import read_manifest
 from workflow_scripts import entry
 
 
@@ -24,23 +30,79 @@ def main() -> None:
     args.add_argument("--device", required=True)
     args.add_argument("--threads", type=int, required=True)
     args.add_argument("--batch-tokens", type=int, required=True)
+    args.add_argument("--tensor-parallel", type=int, required=True)
+    args.add_argument("--self-check", type=int, choices=(0, 1), required=True)
+    args.add_argument("--sglang-python", required=True)
+    args.add_argument("--sglang-arguments", type=json.loads, required=True)
+    args.add_argument("--plan", type=Path, required=True, help="plan.json, if there is one")
+    args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--out", type=Path, required=True)
+    args.add_argument("--report", type=Path, required=True)
     given = args.parse_args()
-    torch.set_num_threads(given.threads)
-    values, target = given.settings.values["hidden_states"], given.settings.values["target"]
-    tokens = read_token_shard(given.tokens, given.settings.upstream["tokens"])
-    directory = resolve_target(given.target, target["revision"])
-    config = load_config(directory, target["trust_remote_code"])
-    layers = aux_layers(values["aux_layers"], config.num_hidden_layers)
-    engine = HFTarget.load(
-        directory, layers, target["dtype"], given.device, target["trust_remote_code"]
+    directory = resolve_target(given.target, given.settings.values["target"]["revision"])
+    job = CaptureJob(given.settings, given.tokens, directory)
+    placement = Placement(
+        given.device,
+        given.threads,
+        given.batch_tokens,
+        given.tensor_parallel,
+        bool(given.self_check),
+        given.sglang_python,
+        given.sglang_arguments,
     )
-    head = read_head(
-        TargetWeights(directory), config, target["lm_head_key"], target["embedding_key"]
-    ).to(engine.device, engine.dtype)
-    states = capture(engine, head, tokens, values["codec"], given.batch_tokens)
-    manifest = write_feature_shard(given.out, states, tokens, given.settings)
-    logging.info("%s from layers %s", manifest.counts, layers)
+    with joined_ranks(given.device) as ranks:
+        torch.set_num_threads(max(given.threads // ranks.world, 1))
+        if ranks.first:
+            coming = planned_bytes(given)
+            check_space(given.out, job.expected_bytes(), coming, given.disk_budget_gb)
+        else:
+            logging.disable(logging.INFO)
+        with atomic_path(given.out) if ranks.first else nullcontext() as path:
+            cosines = capture_shard(job, path, placement, ranks)
+        if ranks.first:
+            write_report(given, cosines)
+
+
+def planned_bytes(given: Namespace) -> dict[str, int]:
+    """Bytes of every shard by file name, if the plan of this very capture is there already."""
+    try:
+        plan, manifest = read_json(given.plan, PLAN)
+    except UserError:
+        return {}
+    settings = Settings(**manifest.settings)
+    same = settings.upstream["tokens"] == given.settings.upstream["tokens"]
+    if not same or settings.values["hidden_states"] != given.settings.values["hidden_states"]:
+        return {}
+    return plan["bytes_of_shards"]
+
+
+def write_report(given: Namespace, cosines: dict[str, float]) -> None:
+    """What the self-check found, for people and for the report."""
+    manifest = read_manifest(given.out, KIND)
+    counts = manifest.counts
+    size = given.out.stat().st_size
+    found = {
+        "aux_layers": counts["aux_layers"],
+        "cosines": cosines,
+        "rows": counts["last"],
+        "argmax_agrees": counts["argmax_agrees"],
+        "bytes": size,
+    }
+    inputs = {"hidden_states": manifest.content_sha256}
+    write_json(given.report, found, Manifest.of(REPORT, given.settings, inputs))
+    cosine = min(cosines.values(), default=float("nan"))
+    logging.info(
+        "%d documents, %d rows of aux, %d of last, %d bytes (%s); layers %s; cosine to a plain "
+        "pass %.5f; the target's choice is the next token in %.1f %% of the rows",
+        counts["documents"],
+        counts["aux"],
+        counts["last"],
+        size,
+        counts["codec"],
+        counts["aux_layers"],
+        cosine,
+        100 * counts["argmax_agrees"] / max(counts["last"], 1),
+    )
 
 
 entry.run(main)

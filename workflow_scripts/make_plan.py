@@ -7,7 +7,8 @@ from pathlib import Path
 
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
-from eagle3.report.plan import KIND, build_plan, plan_table
+from eagle3.errors import UserError
+from eagle3.report.plan import KIND, Disk, build_plan, plan_table
 from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
@@ -21,6 +22,7 @@ def main() -> None:
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--target", required=True)
     args.add_argument("--states", type=Path, required=True, help="folder of hidden states")
+    args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
@@ -32,15 +34,14 @@ def main() -> None:
     layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
     size = values["vocab"]["draft_vocab_size"]
     draft = derive_config(config, values["draft"], size, layers)
-    present = sum(
-        path.stat().st_size
-        for path in (given.states / tokens.name for tokens in given.tokens)
-        if path.is_file()
-    )
-    free = shutil.disk_usage(given.out.parent).free
-    plan = build_plan(shards, config, draft, values, schedule, free, present)
-    write_json(given.out, plan, Manifest.of(KIND, given.settings))
+    present = {path.name: path.stat().st_size for path in given.states.glob("*.safetensors")}
+    disk = Disk(shutil.disk_usage(given.out.parent).free, present, given.disk_budget_gb)
+    by_name = {path.name: shard for path, shard in zip(given.tokens, shards, strict=True)}
+    plan = build_plan(by_name, config, draft, values, schedule, disk)
     print(plan_table(plan))
+    if plan["shortage"]:
+        raise UserError(plan["shortage"])
+    write_json(given.out, plan, Manifest.of(KIND, given.settings))
 
 
 entry.run(main)

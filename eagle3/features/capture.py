@@ -2,61 +2,177 @@
 
 Documents are sorted by length and run in batches of a token budget, so hardly any padding is
 computed and none is stored. The budget is about speed; it decides neither what is stored nor
-where.
+where. An engine gives the states of some documents; `ShardCapture` takes them in any order, from
+whatever process the engine runs in.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from eagle3.features.codecs import STORED, decode, encode
-from eagle3.target.reader import Head
-from eagle3.tokens.needed import NeededStates, needed_states
+from eagle3.artifact import Manifest, Settings
+from eagle3.errors import UserError
+from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.features.reader import KIND
+from eagle3.features.teacher import TeacherRows
+from eagle3.features.writer import ShardWriter
+from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 
 log = logging.getLogger(__name__)
-HEAD_ROWS = 1024  # rows of full-vocabulary logits held at once
+LOG_SECONDS = 5.0
 
 
 class Engine(Protocol):
-    """What runs a target: `target.hf.HFTarget` does."""
+    """What runs a target in this process: `target.hf.HFTarget` does."""
 
-    def states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [B, L, 3H] and post-norm last [B, L, H] of right-padded `input_ids` [B, L]."""
+    def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [sum L, 3H] and post-norm last [sum L, H] of documents int64 [L], no padding."""
         ...
 
 
-def capture(
-    engine: Engine, head: Head, tokens: TokenShard, codec: str, batch_tokens: int
-) -> dict[str, torch.Tensor]:
-    """The tensors of a hidden-state shard, in the order of the token shard's documents.
+class ShardCapture:
+    """Takes the states of documents, each once and in any order, and writes their shard.
 
-    `head` is in the target's own dtype: its argmax is the token the target would emit.
+    On ranks that do not write (`path` None) it takes part in the arithmetic alone.
     """
-    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
-    exact = Head(head.weight.float(), _float(head.bias), head.scale, head.softcap)
-    total_aux, total_last = int(needed.aux_offsets[-1]), int(needed.last_offsets[-1])
-    hidden = head.weight.shape[1]
-    out = {
-        "aux": torch.empty(total_aux, 3 * hidden, dtype=STORED[codec]),
-        "last": torch.empty(total_last, hidden, dtype=STORED[codec]),
-        "teacher_argmax": torch.empty(total_last, dtype=torch.int32),
-        "teacher_lse": torch.empty(total_last, dtype=torch.float32),
-    }
-    started, done = time.monotonic(), 0
-    for batch in token_batches(needed.kept, batch_tokens):
-        aux, last = engine.states(_padded(tokens, needed, batch))
-        for row, document in enumerate(batch.tolist()):
-            _keep(out, needed, document, aux[row], last[row], head, exact, codec)
-        done += int(needed.kept[batch].sum())
-        rate = done / (time.monotonic() - started)
-        log.info("%d of %d tokens, %.0f tokens/s", done, int(needed.kept.sum()), rate)
-    return out
+
+    def __init__(
+        self,
+        path: Path | None,
+        tokens: TokenShard,
+        teacher: TeacherRows,
+        layers: Sequence[int],
+        settings: Settings,
+        threads: int = 1,
+    ) -> None:
+        """`settings`: those of the hidden_states stage; `threads`: of compression.
+
+        Raises UserError if the codec does not fit the target.
+        """
+        self.tokens, self.teacher = tokens, teacher
+        codec, hidden = settings.values["hidden_states"]["codec"], teacher.head.weight.shape[1]
+        self.layout = Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, hidden)
+        counts = {
+            "documents": len(tokens),
+            "aux": self.layout.aux_rows,
+            "last": self.layout.last_rows,
+            "codec": codec,
+            "hidden_size": hidden,
+            "aux_layers": list(layers),  # 0-based decoder layers, their outputs
+        }
+        inputs = {"tokens": tokens.manifest.content_sha256}
+        manifest = Manifest.of(KIND, settings, inputs, counts)
+        self._writer = ShardWriter(path, self.layout, manifest, threads) if path else None
+        self._agreed = self._done = 0
+        self._started = self._logged = time.monotonic()
+
+    @property
+    def documents(self) -> dict[int, np.ndarray]:
+        """int64 [L] ids of every document that has to be run, by its number: cut after the last
+        supervised token."""
+        kept, starts = self.layout.needed.kept, self.tokens.doc_offsets
+        return {
+            document: self.tokens.input_ids[starts[document] :][: kept[document]].astype(np.int64)
+            for document in np.flatnonzero(kept).tolist()
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Whether every token has been taken."""
+        return self._done == int(self.layout.needed.kept.sum())
+
+    def add(self, documents: Sequence[int], aux: torch.Tensor, last: torch.Tensor) -> None:
+        """Take aux [n, 3H] and last [n, H] of whole documents, one after another.
+
+        The states are in the target's own type, on any device. Raises UserError if rows are too
+        few or too many, not finite, or of a document that was taken before.
+        """
+        needed = self.layout.needed
+        kept = needed.kept[list(documents)]
+        if not len(aux) == len(last) == kept.sum():
+            raise UserError(
+                f"documents {list(documents)} have {kept.sum()} tokens, the target returned "
+                f"{len(aux)} rows of aux and {len(last)} of last"
+            )
+        starts = np.cumsum(kept) - kept
+        of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, kept, strict=True)]
+        of_last = [
+            start + needed.last_positions[slice(*needed.last_offsets[[d, d + 1]])]
+            for start, d in zip(starts, documents, strict=True)
+        ]
+        aux = _rows(aux, of_aux).unflatten(1, (AUX_CHUNKS, -1))  # [T, 3, H]
+        own = _rows(last, of_last)  # [R, H]
+        self._check_finite(documents, of_aux, aux)
+        self._check_finite(documents, of_last, own)
+        codec = self.layout.codec
+        parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
+        stored = codec.encode(own[:, None])
+        parts |= {f"last{suffix}": rows for suffix, rows in stored.items()}
+        exact = codec.exact_for(own.dtype)
+        argmax, lse = self.teacher(own, own if exact else codec.decode(stored, LAST_CHUNKS))
+        parts |= {"teacher_argmax": argmax, "teacher_lse": lse}
+        if self._writer is not None:
+            self._writer.put(documents, parts)
+        following = [
+            self.tokens.input_ids[self.tokens.doc_offsets[d] + 1 :][rows - start]
+            for d, start, rows in zip(documents, starts, of_last, strict=True)
+        ]
+        self._agreed += int((argmax.cpu().numpy() == np.concatenate(following)).sum())
+        self._done += int(kept.sum())
+        self._report()
+
+    def finish(self) -> Manifest | None:
+        """Complete the file. Raises UserError if a document is missing, OSError if the disk is
+        full; returns None on ranks that do not write."""
+        if self._writer is None:
+            return None
+        # share of rows whose next token is the target's own choice: near one on answers that the
+        # target itself gave greedily
+        return self._writer.finish({"argmax_agrees": self._agreed})
+
+    def close(self) -> None:
+        """Stop the writer; a file that is not finished is no shard."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _check_finite(
+        self, documents: Sequence[int], rows: list[np.ndarray], states: torch.Tensor
+    ) -> None:
+        if not states.numel():
+            return
+        low, high = states.aminmax()  # both are NaN where any state is
+        if bool(torch.isfinite(low) & torch.isfinite(high)):
+            return
+        bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero().flatten().tolist()
+        owner = np.repeat(list(documents), [len(r) for r in rows])
+        names = sorted({self.tokens.row_ids[owner[row]] for row in bad})
+        raise UserError(
+            f"{len(bad)} rows of states are not finite (documents {', '.join(names[:5])}): the "
+            "target overflows in its dtype, try target.dtype bfloat16 or float32"
+        )
+
+    def _report(self) -> None:
+        now, total = time.monotonic(), int(self.layout.needed.kept.sum())
+        if self.complete or now - self._logged > LOG_SECONDS:
+            self._logged = now
+            rate = self._done / max(now - self._started, 1e-9)
+            log.info("%d of %d tokens, %.0f tokens/s", self._done, total, rate)
+
+
+def capture(engine: Engine, shard: ShardCapture, batch_tokens: int) -> None:
+    """Run an engine of this process over every document of a shard, `finish` left to the caller."""
+    documents = shard.documents
+    for batch in token_batches(shard.layout.needed.kept, batch_tokens):
+        ids = [torch.from_numpy(documents[document]) for document in batch.tolist()]
+        shard.add(batch.tolist(), *engine.flat_states(ids))
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -74,41 +190,7 @@ def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return found
 
 
-def _padded(tokens: TokenShard, needed: NeededStates, batch: np.ndarray) -> torch.Tensor:
-    """int64 [B, L]: the kept tokens of some documents, padded on the right with 0."""
-    ids = torch.zeros(len(batch), int(needed.kept[batch].max()), dtype=torch.int64)
-    for row, document in enumerate(batch.tolist()):
-        start, length = int(tokens.doc_offsets[document]), int(needed.kept[document])
-        ids[row, :length] = torch.from_numpy(tokens.input_ids[start : start + length].copy())
-    return ids
-
-
-def _keep(
-    out: dict[str, torch.Tensor],
-    needed: NeededStates,
-    document: int,
-    aux: torch.Tensor,  # [L, 3H]
-    last: torch.Tensor,  # [L, H]
-    head: Head,
-    exact: Head,
-    codec: str,
-) -> None:
-    """Store the needed rows of one document."""
-    a, b = needed.aux_offsets[document : document + 2].tolist()
-    c, d = needed.last_offsets[document : document + 2].tolist()
-    out["aux"][a:b] = encode(aux[: b - a], codec)
-    positions = torch.from_numpy(needed.last_positions[c:d]).to(last.device)
-    own = last[positions]  # [R, H]
-    stored = encode(own, codec)
-    out["last"][c:d] = stored
-    for first in range(0, d - c, HEAD_ROWS):
-        rows = slice(first, min(first + HEAD_ROWS, d - c))
-        into = slice(c + rows.start, c + rows.stop)
-        out["teacher_argmax"][into] = head.logits(own[rows]).argmax(-1).int().cpu()
-        # of the state as stored, so that a probability on the draft vocabulary never exceeds one
-        logits = exact.logits(decode(stored[rows], torch.float32))
-        out["teacher_lse"][into] = torch.logsumexp(logits, dim=-1).cpu()
-
-
-def _float(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.float()
+def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
+    """The rows of each document that are kept."""
+    index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
+    return states[index.to(states.device)]

@@ -29,7 +29,7 @@ class RunFacts:
     evaluation: dict[str, Any]
     metrics: pd.DataFrame  # one row per optimiser step
     tokens: dict[str, Any]  # counts added up over the token shards
-    states_bytes: int
+    capture: dict[str, Any]  # what the self-checks found, put together
     seconds: dict[str, float]  # rule name: wall time, added up over its jobs
 
 
@@ -90,6 +90,18 @@ def add_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
             dropped[cause] = dropped.get(cause, 0) + number
     names = ("rows", "documents", "tokens", "supervised", "truncated")
     return {name: sum(count[name] for count in counts) for name in names} | {"dropped": dropped}
+
+
+def add_checks(checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The self-checks of all shards in one: sums, and the least cosine of any layer."""
+    cosines = [value for check in checks for value in check["cosines"].values()]
+    return {
+        "aux_layers": checks[0]["aux_layers"],
+        "bytes": sum(check["bytes"] for check in checks),
+        "rows": sum(check["rows"] for check in checks),
+        "argmax_agrees": sum(check["argmax_agrees"] for check in checks),
+        "least_cosine": min(cosines, default=None),
+    }
 
 
 def wall_times(folder: Path) -> dict[str, float]:

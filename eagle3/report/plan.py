@@ -7,13 +7,15 @@ user states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
-from eagle3.features.codecs import bytes_per_value
+from eagle3.features.layout import Layout
+from eagle3.features.space import GB, shortage
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 
@@ -21,11 +23,12 @@ KIND = "plan"
 
 
 def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
-    """Bytes of the states captured from a token shard, file headers not counted."""
+    """Bytes of the states captured from a token shard, file headers not counted.
+
+    Exact for codecs of fixed width, from their usual ratio for those that compress.
+    """
     needed = needed_states(shard.loss_mask, shard.doc_offsets)
-    aux, last = int(needed.aux_offsets[-1]), int(needed.last_offsets[-1])
-    # each row of `last` carries its argmax (int32) and log-sum-exp (float32), each document a crc
-    return int((3 * aux + last) * hidden_size * bytes_per_value(codec)) + 8 * (last + len(shard))
+    return Layout(needed, codec, hidden_size).expected_bytes()
 
 
 def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
@@ -70,48 +73,66 @@ def training_flops(shards: Sequence[TokenShard], draft: DraftConfig, steps: int)
 
 
 def build_plan(
-    shards: Sequence[TokenShard],
+    shards: Mapping[str, TokenShard],
     target: Any,
     draft: DraftConfig,
     values: dict[str, Any],
     schedule: dict[str, Any],
-    free_bytes: int,
-    present_bytes: int,
+    disk: Disk,
 ) -> dict[str, Any]:
-    """Figures of the whole run. `values`: the settings of the plan stage.
-
-    `free_bytes` on the disk of the results, of which states already captured (`present_bytes`)
-    will not be needed again.
-    """
+    """Figures of the whole run. `shards` by file name; `values`: the settings of the plan stage."""
     codec, train = values["hidden_states"]["codec"], values["train"]
-    per_shard = [state_bytes(shard, target.hidden_size, codec) for shard in shards]
-    tokens = sum(len(shard.input_ids) for shard in shards)
+    sizes = {name: state_bytes(t, target.hidden_size, codec) for name, t in shards.items()}
+    tokens = sum(len(shard.input_ids) for shard in shards.values())
     parameters = draft_parameters(draft)
     stages = len(schedule["stages"])
-    states, checkpoints = sum(per_shard), checkpoint_bytes(parameters, stages)
+    states, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages)
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
-    training = train["epochs"] * training_flops(shards, draft, train["ttt_steps"])
+    per_epoch = training_flops(list(shards.values()), draft, train["ttt_steps"])
+    training = train["epochs"] * per_epoch
     rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
     return {
         "shards": len(shards),
         "tokens": tokens,
         "rows": schedule["rows"],
         "bytes_per_token": states / max(tokens, 1),
+        "bytes_of_shards": sizes,
         "bytes_per_shard_mean": states / max(len(shards), 1),
-        "bytes_per_shard_max": max(per_shard, default=0),
+        "bytes_per_shard_max": max(sizes.values(), default=0),
         "bytes_states": states,
         "bytes_checkpoints": checkpoints,
         "bytes_peak": states + checkpoints,
-        "bytes_free": free_bytes,
-        "fits": states - present_bytes + checkpoints <= free_bytes,
+        "bytes_free": disk.free,
+        "shortage": disk.shortage(sizes, checkpoints),
         "draft_parameters": parameters,
         "steps": schedule["total_steps"],
         "capture_flops": capture,
         "training_flops": training,
         "capture_seconds": capture / rate,
         "training_seconds": training / rate,
+        "training_read_rate": states / (per_epoch / rate),
     }
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What the disk of the results has room for."""
+
+    free: int  # bytes
+    present: Mapping[str, int]  # bytes of state shards that are there already, by file name
+    budget_gb: float | None  # of all hidden states
+
+    def shortage(self, shards: Mapping[str, int], checkpoints: int) -> str | None:
+        """One sentence if the states of these bytes do not fit beside the checkpoints."""
+        here = sum(self.present.values())
+        sizes = [self.present.get(name, size) for name, size in shards.items()]
+        limit = "have room beside the checkpoints"
+        found = shortage(sizes, self.free + here - checkpoints, limit)
+        if found is None and self.budget_gb is not None:
+            limit = "are allowed by resources.disk_budget_gb"
+            found = shortage(sizes, int(self.budget_gb * GB), limit)
+        return found
 
 
 def draft_parameters(draft: DraftConfig) -> int:
@@ -153,11 +174,12 @@ def plan_table(plan: dict[str, Any]) -> str:
         ("draft", f"{plan['draft_parameters']:,} parameters, {plan['steps']:,} steps"),
         ("capture", f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"),
         ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
+        ("reading", f"{size_text(plan['training_read_rate'])}/s of states while training"),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {text}" for name, text in rows]
-    if not plan["fits"]:
-        lines.append("  DOES NOT FIT on the disk: use fewer samples or another disk")
+    if plan["shortage"]:
+        lines.append(f"  DOES NOT FIT: {plan['shortage']}")
     return "\n".join(["plan", *lines])
 
 

@@ -12,8 +12,9 @@ from models import VOCAB
 from eagle3.artifact import Manifest, Settings, write_json
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import TokenizedDocument
-from eagle3.features.capture import capture
-from eagle3.features.shards import write_feature_shard
+from eagle3.features.job import CaptureJob, Placement, capture_shard
+from eagle3.features.reader import FeatureShard
+from eagle3.ranks import Ranks
 from eagle3.target.files import load_config
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
@@ -26,7 +27,6 @@ from eagle3.tokens.shards import read_token_shard, write_token_shard
 from eagle3.tokens.vocab import KIND as VOCABULARY
 from eagle3.tokens.vocab import build_mapping, count_supervised
 from eagle3.training.checkpoint import ResumeFolder
-from eagle3.training.distributed import Ranks
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
@@ -61,7 +61,48 @@ def stage_settings(stage, upstream=None, **values):
 
 
 TOKENS = stage_settings("tokens")
-STATES = stage_settings("hidden_states", {"tokens": TOKENS.digest})
+
+
+def state_settings(codec="fp32", backend="hf"):
+    """Settings of the capture stage, in float32."""
+    return stage_settings(
+        "hidden_states",
+        {"tokens": TOKENS.digest},
+        hidden_states={"aux_layers": None, "backend": backend, "codec": codec},
+        target=TARGET_KEYS | {"dtype": "float32"},
+    )
+
+
+STATES = state_settings()
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def placement(**changes):
+    """Where a capture runs: one CPU process, no self-check."""
+    values = {
+        "device": "cpu",
+        "threads": 1,
+        "batch_tokens": 256,
+        "tensor_parallel": 1,
+        "self_check": False,
+        "sglang_python": "python",
+        "sglang_arguments": {},
+    }
+    return Placement(**values | changes)
+
+
+def captured(path: Path, target: Path, tokens: Path, settings=STATES, **changes) -> FeatureShard:
+    """Capture the states of a token shard as a job does, and open them."""
+    job = CaptureJob(settings, tokens, target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    capture_shard(job, path, placement(**changes), ALONE)
+    return FeatureShard(path, job.tokens(), settings.digest)
+
+
+def read_all(shard: FeatureShard) -> dict[str, torch.Tensor]:
+    """Every document's decoded rows, one document after another."""
+    documents = [shard.read(number) for number in range(shard.layout.documents)]
+    return {name: torch.cat([d[name] for d in documents]) for name in documents[0]}
 
 
 def token_shard(path: Path, documents, settings=TOKENS):
@@ -119,15 +160,13 @@ def training_set(
     folder: Path, target: Path, train=TRAIN, documents=24, draft_vocab=64, seed=0, texts=None
 ):
     """Capture two shards of random chats, or of `texts` (ids and masks), and schedule them."""
-    engine, head = open_target(target)
     tokens, states, shards = [], [], []
     for number in range(2):
         tokens.append(folder / f"tokens/shard-{number:05d}.safetensors")
         states.append(folder / f"states/shard-{number:05d}.safetensors")
         chosen = texts[number::2] if texts else chats(documents // 2, seed=seed + number)
         shard = token_shard(tokens[-1], chosen)
-        found = capture(engine, head, shard, "fp32", 256)
-        write_feature_shard(states[-1], found, shard, STATES)
+        captured(states[-1], target, tokens[-1])
         shards.append(shard)
     counts = count_supervised([(s.input_ids, s.loss_mask) for s in shards], VOCAB)
     mapping = build_mapping(counts, draft_vocab, [1])
@@ -173,7 +212,7 @@ def train_draft(made: TrainingSet, folder: Path):
     cpu = torch.device("cpu")
     data = TrainingData(made.tokens, made.states)
     draft, parts = build_draft(made.target, made.settings.values, made.mapping, cpu)
-    trainer = StageTrainer(draft, parts, data, made.train, made.schedule, 1, Ranks(0, 1, cpu))
+    trainer = StageTrainer(draft, parts, data, made.train, made.schedule, 1, ALONE)
     resume = ResumeFolder(folder / "resume", made.settings, data.inputs())
     run_stage(trainer, resume, None, 10**6, folder / "metrics.jsonl", folder / "out")
     return draft, parts

@@ -8,7 +8,14 @@ import re
 import pandas as pd
 import pytest
 
-from eagle3.report.page import RunFacts, add_counts, read_metrics, render_page, wall_times
+from eagle3.report.page import (
+    RunFacts,
+    add_checks,
+    add_counts,
+    read_metrics,
+    render_page,
+    wall_times,
+)
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img onerror=alert(1)> {{ 7 * 7 }} & "'
 
@@ -24,11 +31,27 @@ def record(step, **more):
     } | more
 
 
+def checked(cosine):
+    """What one shard's self-check found."""
+    return {
+        "aux_layers": [1, 3, 4],
+        "cosines": {"layer 1": 1.0, "last": cosine},
+        "rows": 100,
+        "argmax_agrees": 75,
+        "bytes": 3 * 2**19,
+    }
+
+
 def facts(text="an answer", run="demo", metrics=None):
     counts = {"rows": 12, "documents": 11, "tokens": 4000, "supervised": 1000, "truncated": 2}
     prompt = {"id": "row-1", "new_tokens": 9, "passes_plain": 9, "passes_speculative": 4}
     return RunFacts(
-        config={"run": run, "target": {"model": "embedded"}, "note": text},
+        config={
+            "run": run,
+            "target": {"model": "embedded"},
+            "hidden_states": {"codec": "int8"},
+            "note": text,
+        },
         dataset={
             "rows_read": 20,
             "splits": {"train": 15, "eval": 3},
@@ -57,7 +80,7 @@ def facts(text="an answer", run="demo", metrics=None):
         },
         metrics=pd.DataFrame([record(s) for s in range(6)] if metrics is None else metrics),
         tokens=counts | {"dropped": {"too short": 1}},
-        states_bytes=3 * 2**20,
+        capture=add_checks([checked(0.9995), checked(0.9991)]),
         seconds={"train": 61.25},
     )
 
@@ -67,6 +90,8 @@ def test_the_page_shows_the_figures_of_the_run():
     for figure in ("2.35", "2.10 to 2.60", "55.6%", "98.7%", "1 excused", "3.0 MiB", "61.2 s"):
         assert figure in page, figure
     assert "11 of 12 rows" in page and "1234 tokens/s" in page
+    assert "0.99910" in page and "75.0% of 200 rows" in page and "outputs of 1, 3, 4" in page
+    assert "hidden states (int8)" in page
     assert ">an answer<" in page and ">short<" not in page  # the longest answer is the example
     assert page.count("<svg") == page.count("</svg>") == 4
     assert "--speculative-num-draft-tokens 4" in page

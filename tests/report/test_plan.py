@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 from models import VOCAB, model_config
-from shards import STATES, TRAIN, chats, open_target, token_shard
+from shards import TRAIN, captured, chats, state_settings, token_shard
 from transformers import MixtralConfig
 
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft
-from eagle3.features.capture import capture
-from eagle3.features.shards import write_feature_shard
 from eagle3.objective.rows import step_rows
 from eagle3.report.plan import (
+    Disk,
     build_plan,
     draft_parameters,
     plan_table,
@@ -36,16 +35,16 @@ def shard(tmp_path_factory):
     return token_shard(tmp_path_factory.mktemp("plan") / "tokens", [*chats(6), *EDGES])
 
 
-@pytest.mark.parametrize("codec", ["bf16", "fp32"])
-def test_bytes_are_those_of_a_written_shard(targets, shard, tmp_path, codec):
-    engine, head = open_target(targets["llama"])
+@pytest.mark.parametrize("codec", ["bf16", "fp32", "fp8_e4m3", "int8", "nf4"])
+def test_bytes_are_those_of_a_written_shard(targets, tmp_path, codec):
+    shard = token_shard(tmp_path / "tokens", [*chats(6), *EDGES])
     path = tmp_path / "states.safetensors"
-    write_feature_shard(path, capture(engine, head, shard, codec, 256), shard, STATES)
+    captured(path, targets["llama"], tmp_path / "tokens", state_settings(codec))
     with open_tensors(path, "pt") as handle:
         payload = sum(handle.get_tensor(name).nbytes for name in handle.keys())  # noqa: SIM118
     assert state_bytes(shard, 32, codec) == payload
     header = path.stat().st_size - payload
-    assert 0 < header < 4096
+    assert 0 < header < 16384
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7])
@@ -79,7 +78,8 @@ def test_a_mixture_counts_the_experts_that_are_used():
     assert target_flops_per_token(moe) == 2 * 2 * (attention + 3 * 8 * 2 * 5)
 
 
-def planned(shard, free, present=0, stages=1):
+def planned(shard, free=10**12, present=None, budget_gb=None, stages=1, copies=1):
+    """Plan of `copies` equal shards."""
     train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
     schedule = build_schedule(Documents.of([shard]), PackingSettings.of(train))
     target = model_config("llama")
@@ -89,20 +89,34 @@ def planned(shard, free, present=0, stages=1):
         "hardware": {"tflops": 0.5, "devices": 2},
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
-    return build_plan([shard], target, draft, values, schedule, free, present), draft
+    shards = {f"shard-{number:05d}.safetensors": shard for number in range(copies)}
+    disk = Disk(free, present or {}, budget_gb)
+    return build_plan(shards, target, draft, values, schedule, disk), draft
 
 
 def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard):
-    need = planned(shard, 0)[0]["bytes_peak"]
-    assert planned(shard, need)[0]["fits"]
+    need = planned(shard)[0]["bytes_peak"]
+    assert planned(shard, need)[0]["shortage"] is None
     tight, _ = planned(shard, need - 1)
-    assert not tight["fits"] and "DOES NOT FIT" in plan_table(tight)
-    assert planned(shard, need - 1, present=1)[0]["fits"]
+    assert "have room beside the checkpoints" in tight["shortage"]
+    assert tight["shortage"] in plan_table(tight)
+    states = planned(shard)[0]["bytes_states"]
+    here = {"shard-00000.safetensors": states}
+    assert planned(shard, need - states, here)[0]["shortage"] is None
+
+
+def test_a_budget_binds_where_the_disk_does_not(shard):
+    plan, _ = planned(shard, copies=10)
+    each = plan["bytes_per_shard_max"]
+    assert planned(shard, copies=10, budget_gb=10 * each / 1e9)[0]["shortage"] is None
+    tight, _ = planned(shard, copies=10, budget_gb=(7 * each + 9) / 1e9)
+    assert "the first 7 of 10 shards fit" in tight["shortage"]
+    assert "window_shards 3 at most" in tight["shortage"]
 
 
 @pytest.mark.parametrize("stages", [1, 2])
 def test_the_peak_holds_every_save_that_lies_on_the_disk_at_once(shard, stages):
-    plan, draft = planned(shard, 0, stages=stages)
+    plan, draft = planned(shard, stages=stages)
     one = 4 * draft_parameters(draft)
     # finished stages, the optimiser of the one before, and two whole saves while one gives way
     saves = (stages - 1) * one + (2 * one if stages > 1 else 0) + 2 * 3 * one
@@ -110,9 +124,12 @@ def test_the_peak_holds_every_save_that_lies_on_the_disk_at_once(shard, stages):
 
 
 def test_times_follow_the_stated_rate(shard):
-    plan, _ = planned(shard, 0)
+    plan, _ = planned(shard)
     assert plan["capture_seconds"] == pytest.approx(plan["capture_flops"] / 1e12)
     assert plan["training_seconds"] == pytest.approx(plan["training_flops"] / 1e12)
+    epochs = 2
+    read = plan["bytes_states"] * epochs / plan["training_seconds"]
+    assert plan["training_read_rate"] == pytest.approx(read)
 
 
 def test_sizes_and_times_for_people():

@@ -30,6 +30,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"vocab": {"draft_vocab_size": 5000}},
         "vocab.draft_vocab_size is 5000, larger than the target's vocabulary of 400",
     ),
+    "last layer for SGLang": (
+        {"hidden_states": {"aux_layers": [1, 3, 7], "backend": "sglang"}},
+        "hidden_states.aux_layers is [1, 3, 7]; SGLang cannot return the output of the last layer",
+    ),
+    "codec that does not fit": (
+        {"hidden_states": {"codec": "nf4"}, "embedded_target": {"hidden_size": 48}},
+        "hidden_states.codec is nf4, which needs a hidden size that 32 divides; the target's is 48",
+    ),
     "aux layers": (
         {"hidden_states": {"aux_layers": [1, 3, 12]}},
         "hidden_states.aux_layers is [1, 3, 12]; must be three ascending layers between 0 and 7",

@@ -1,0 +1,167 @@
+"""One capture job: an engine fills a shard, which is checked before it gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.artifact import Settings
+from eagle3.features.capture import ShardCapture, capture
+from eagle3.features.layout import Layout
+from eagle3.features.selfcheck import check
+from eagle3.features.teacher import TeacherRows
+from eagle3.ranks import Ranks
+from eagle3.target.files import load_config
+from eagle3.target.hf import DTYPES, HFTarget
+from eagle3.target.layers import aux_layers
+from eagle3.target.reader import Head, TargetWeights, read_head
+from eagle3.target.sglang import run_sglang
+from eagle3.target.sglang_request import SGLangRequest
+from eagle3.tokens.needed import needed_states
+from eagle3.tokens.shards import TokenShard, read_token_shard
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how fast a job runs; nothing here changes what it writes."""
+
+    device: str
+    threads: int
+    batch_tokens: int
+    tensor_parallel: int
+    self_check: bool
+    sglang_python: str
+    sglang_arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CaptureJob:
+    """What one shard is captured from."""
+
+    settings: Settings  # of the hidden_states stage
+    tokens_file: Path
+    target: Path
+
+    @cached_property
+    def config(self) -> Any:
+        """The target's text configuration."""
+        return load_config(self.target, self.section["trust_remote_code"])
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The configuration's `target` section."""
+        return self.settings.values["target"]
+
+    def tokens(self) -> TokenShard:
+        return read_token_shard(self.tokens_file, self.settings.upstream["tokens"])
+
+    def layers(self) -> tuple[int, int, int]:
+        chosen = self.settings.values["hidden_states"]["aux_layers"]
+        return aux_layers(chosen, self.config.num_hidden_layers)
+
+    def dtype(self) -> torch.dtype:
+        """What the target runs in."""
+        return DTYPES.get(self.section["dtype"]) or self.config.dtype or torch.float32
+
+    def expected_bytes(self) -> int:
+        """Bytes that the shard will have, nearly so if its codec compresses."""
+        tokens = self.tokens()
+        needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+        codec = self.settings.values["hidden_states"]["codec"]
+        return Layout(needed, codec, self.config.hidden_size).expected_bytes()
+
+    def head(self) -> Head:
+        keys = self.section["lm_head_key"], self.section["embedding_key"]
+        return read_head(TargetWeights(self.target), self.config, *keys)
+
+    def engine(self, device: str, ranks: Ranks | None = None) -> HFTarget:
+        trusted = self.section["trust_remote_code"]
+        return HFTarget.load(
+            self.target, self.layers(), self.section["dtype"], device, trusted, ranks
+        )
+
+    def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
+        """The shard to be filled, on ranks that do not write with `path` None."""
+        teacher = TeacherRows(self.head(), self.dtype(), ranks)
+        return ShardCapture(path, self.tokens(), teacher, self.layers(), self.settings, threads)
+
+
+def capture_shard(
+    job: CaptureJob, path: Path | None, placement: Placement, ranks: Ranks
+) -> dict[str, float]:
+    """Fill `path` (None on ranks that do not write); return the self-check's cosines.
+
+    Raises UserError if the engine fails or does not give the target's states, OSError if the disk
+    is full.
+    """
+    if job.settings.values["hidden_states"]["backend"] == "sglang":
+        _by_sglang(job, path, placement, ranks)
+        if not placement.self_check:
+            return {}
+        engine = job.engine(placement.device, ranks)
+    else:
+        engine = job.engine(placement.device, ranks)
+        shard = job.shard(path, ranks, placement.threads)
+        try:
+            capture(engine, shard, placement.batch_tokens)
+            shard.finish()
+        finally:
+            shard.close()
+    if not placement.self_check:
+        return {}
+    return check(path, job.tokens(), engine, job.layers(), job.settings.digest)
+
+
+def _by_sglang(job: CaptureJob, path: Path | None, placement: Placement, ranks: Ranks) -> None:
+    """SGLang starts ranks of its own, so one process of ours does everything."""
+    shard = job.shard(path, ranks, placement.threads)
+    documents = shard.documents
+    if not documents:
+        shard.finish()
+        return
+    shard.close()  # the engine's process fills the file
+    request = SGLangRequest(
+        model=str(job.target.resolve()),
+        layers=job.layers(),
+        dtype=str(job.dtype()).removeprefix("torch."),
+        trust_remote_code=job.section["trust_remote_code"],
+        tensor_parallel=placement.tensor_parallel,
+        batch_tokens=placement.batch_tokens,
+        arguments=placement.sglang_arguments,
+        consumer="eagle3.features.job:shard_consumer",
+        consumer_arguments={
+            "settings": job.settings.text,
+            "tokens_file": str(job.tokens_file.resolve()),
+            "target": str(job.target.resolve()),
+            "path": str(path),
+            "device": placement.device,
+            "threads": placement.threads,
+        },
+    )
+    run_sglang(request, documents, placement.sglang_python)
+
+
+class SelfFinishing:
+    """Hands states to a shard and completes it with the last document."""
+
+    def __init__(self, shard: ShardCapture) -> None:
+        self.shard = shard
+
+    def add(self, documents: list[int], aux: torch.Tensor, last: torch.Tensor) -> None:
+        self.shard.add(documents, aux, last)
+        if self.shard.complete:
+            self.shard.finish()
+
+
+def shard_consumer(
+    settings: str, tokens_file: str, target: str, path: str, device: str, threads: int
+) -> SelfFinishing:
+    """What the engine's process hands states to: the same shard as any other engine's."""
+    job = CaptureJob(Settings.parse(settings), Path(tokens_file), Path(target))
+    where = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else "cpu"
+    return SelfFinishing(job.shard(Path(path), Ranks(0, 1, torch.device(where)), threads))

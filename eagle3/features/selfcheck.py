@@ -1,0 +1,99 @@
+"""The self-check of a shard: one document is captured again, the plain way, and compared.
+
+It covers everything between the model and the file: hooks, layer numbers, batches, padding, tensor
+parallelism, another engine's kernels, encoding, and the place of each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
+
+from eagle3.errors import UserError
+from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS
+from eagle3.features.reader import FeatureShard
+from eagle3.target.hf import HFTarget
+from eagle3.tokens.needed import NeededStates, needed_states
+from eagle3.tokens.shards import TokenShard
+
+KIND = "capture_check"
+LEAST = 0.999  # median cosine below which a capture is refused
+
+
+def check(
+    path: Path | None,
+    tokens: TokenShard,
+    target: HFTarget,
+    layers: Sequence[int],
+    settings_digest: str | None = None,
+) -> dict[str, float]:
+    """Median cosines of the sampled document's rows, for each layer and the last state.
+
+    Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
+    shard has no rows. Raises UserError if the states are not what the target gives.
+    """
+    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+    document = sampled_document(needed, tokens)
+    if document is None:
+        return {}
+    start, kept = int(tokens.doc_offsets[document]), int(needed.kept[document])
+    ids = torch.from_numpy(tokens.input_ids[start : start + kept].astype(np.int64))
+    aux, last = _plain_states(target, ids, layers)
+    if path is None:
+        return {}
+    positions = needed.last_positions[slice(*needed.last_offsets[[document, document + 1]])]
+    own = last[torch.from_numpy(positions).to(last.device)]
+    shard = FeatureShard(path, tokens, settings_digest)
+    found = _cosines(shard, document, aux[: kept - 2], own, layers)
+    name, least = min(found.items(), key=lambda item: item[1])
+    if not least > LEAST:
+        raise UserError(
+            f"{path}: states of document {tokens.row_ids[document]} differ from a plain forward "
+            f"pass of the target: cosine {least:.4f} for {name}, at least {LEAST} expected; the "
+            "capture engine does not run the same model, try hidden_states.backend hf"
+        )
+    return found
+
+
+def sampled_document(needed: NeededStates, tokens: TokenShard) -> int | None:
+    """A document with rows of last, chosen by the tokens' checksum; None if there is none."""
+    candidates = np.flatnonzero(np.diff(needed.last_offsets))
+    if not len(candidates):
+        return None
+    return int(candidates[int(tokens.manifest.content_sha256[:8], 16) % len(candidates)])
+
+
+@torch.inference_mode()
+def _plain_states(
+    target: HFTarget, ids: torch.Tensor, layers: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """aux [L, 3H] and last [L, H] as transformers itself returns them: no hook, no batch."""
+    out = target.body(
+        input_ids=ids[None].to(target.device), output_hidden_states=True, use_cache=False
+    )
+    aux = torch.cat([out.hidden_states[layer + 1][0] for layer in layers], dim=-1)
+    return aux, out.last_hidden_state[0]
+
+
+def _cosines(
+    shard: FeatureShard,
+    document: int,
+    aux: torch.Tensor,  # [T, 3H]
+    last: torch.Tensor,  # [R, H]
+    layers: Sequence[int],
+) -> dict[str, float]:
+    """Median cosine between stored rows and the given ones, which go through the same codec."""
+    codec, stored = shard.layout.codec, shard.read(document)
+    found: dict[str, float] = {}
+    for rows, name, chunks in ((aux, "aux", AUX_CHUNKS), (last, "last", LAST_CHUNKS)):
+        encoded = codec.encode(rows.unflatten(1, (chunks, -1)))
+        expected = codec.decode(encoded, chunks).unflatten(1, (chunks, -1)).float().cpu()
+        kept = stored[name].unflatten(1, (chunks, -1)).float()
+        medians = cosine_similarity(kept, expected, dim=-1).median(dim=0).values  # [C]
+        names = [f"layer {layer}" for layer in layers] if chunks > 1 else ["last"]
+        found |= dict(zip(names, medians.tolist(), strict=True))
+    return found

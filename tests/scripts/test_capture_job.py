@@ -1,0 +1,201 @@
+"""The capture job as the rule starts it: killed, out of disk, split over ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from shards import chats, read_all, state_settings, token_shard
+
+from eagle3.artifact import Manifest, Settings, read_json, write_json
+from eagle3.features.job import CaptureJob
+from eagle3.features.reader import FeatureShard
+from eagle3.features.selfcheck import KIND as CHECK
+from eagle3.report.plan import KIND as PLAN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "shard-00000.safetensors"
+    token_shard(path, chats(300, shortest=20, longest=60))
+    return path
+
+
+def command(target, tokens, out, settings, ranks=None, **changes):
+    """The shell line of the rule, as a list."""
+    values = {
+        "settings": settings.text,
+        "tokens": tokens,
+        "target": target,
+        "device": "cpu",
+        "threads": 1,
+        "batch-tokens": 64,
+        "tensor-parallel": ranks or 1,
+        "self-check": 1,
+        "sglang-python": "python",
+        "sglang-arguments": "{}",
+        "plan": out.parent / "plan.json",
+        "out": out,
+        "report": out.with_suffix(".check.json"),
+    } | changes
+    start = [sys.executable, "-m"]
+    if ranks:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    options = [text for key, value in values.items() for text in (f"--{key}", str(value))]
+    return [*start, "workflow_scripts.capture_hidden_states", *options]
+
+
+def run(*arguments, **changes):
+    """Run a job to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments, **changes),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def start(*arguments, **changes):
+    """Start a job and wait until it has begun to write."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    out = arguments[2]
+    process = subprocess.Popen(
+        command(*arguments, **changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    while process.poll() is None and not list(out.parent.glob(f".{out.name}.*.tmp")):
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize(("codec", "kills"), [("bf16_zstd", 3), ("int8", 2)])
+def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(
+    targets, tokens, tmp_path, codec, kills
+):
+    settings, out = state_settings(codec), tmp_path / "states" / "shard-00000.safetensors"
+    done = run(targets["llama"], tokens, out, settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = out.read_bytes()
+    shutil.rmtree(out.parent)
+    dice = random.Random(kills)
+    for _ in range(kills):
+        process = start(targets["llama"], tokens, out, settings)
+        time.sleep(dice.uniform(0, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not out.exists() or out.read_bytes() == whole
+    assert list(out.parent.glob(".*.tmp"))  # at least the last kill left something behind
+    done = run(targets["llama"], tokens, out, settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert out.read_bytes() == whole
+    left = {path.name for path in out.parent.iterdir()}
+    assert left == {"shard-00000.safetensors", "shard-00000.check.json"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
+    targets, tokens, tmp_path, small_disk
+):
+    settings, out = state_settings("bf16"), small_disk / "shard-00000.safetensors"
+    process = start(targets["llama"], tokens, out, settings)
+    (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, text
+    errors = [line for line in text.splitlines() if line.startswith("error:")]
+    assert errors == [f"error: {out}: cannot be written: No space left on device"]
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    # with the disk still full, the next one says so before it computes anything
+    done = run(targets["llama"], tokens, out, settings)
+    assert done.returncode == 1 and "error: hidden states need" in done.stderr
+    (small_disk / "filler").unlink()
+    done = run(targets["llama"], tokens, out, settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
+    settings, found = state_settings("fp32"), []
+    for ranks in (1, 2):
+        out = tmp_path / f"ranks-{ranks}" / "shard-00000.safetensors"
+        done = run(
+            targets["qwen3_moe"], tokens, out, settings, ranks=ranks, **{"batch-tokens": 999}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        job = CaptureJob(settings, tokens, targets["qwen3_moe"])
+        found.append(read_all(FeatureShard(out, job.tokens(), settings.digest)))
+    one, two = found
+    assert torch.equal(one["teacher_argmax"], two["teacher_argmax"])
+    for name in ("aux", "last", "teacher_lse"):
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5)
+
+
+def test_the_report_says_what_was_checked(targets, tokens, tmp_path):
+    settings, out = state_settings("nf4"), tmp_path / "shard-00000.safetensors"
+    done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 2048})
+    assert done.returncode == 0, done.stderr
+    report, _ = read_json(
+        tmp_path / "shard-00000.safetensors".replace(".safetensors", ".check.json"), CHECK
+    )
+    assert set(report["cosines"]) == {"layer 1", "layer 3", "layer 4", "last"}
+    assert report["aux_layers"] == [1, 3, 4] and report["bytes"] == out.stat().st_size
+    assert 0 <= report["argmax_agrees"] <= report["rows"]
+    assert "cosine to a plain pass" in done.stderr
+
+
+def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
+    settings, out = state_settings("bf16"), tmp_path / "shard-00000.safetensors"
+    same = {"hidden_states": settings.values["hidden_states"]}
+    upstream = {"tokens": settings.upstream["tokens"]}
+    sizes = {"shard-00001.safetensors": 10**15}
+    for values, refuses in ((same, True), ({"hidden_states": {"codec": "other"}}, False)):
+        manifest = Manifest.of(PLAN, Settings("plan", values, upstream))
+        write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
+        done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 4096})
+        assert (done.returncode == 1) == refuses, done.stderr
+        assert ("error: hidden states need" in done.stderr) == refuses
+    budget = {"batch-tokens": 4096, "disk-budget-gb": 1e-6}
+    out.unlink()
+    done = run(targets["llama"], tokens, out, settings, **budget)
+    assert done.returncode == 1 and "disk_budget_gb" in done.stderr
+
+
+def test_wrong_arguments_for_sglang_are_refused_before_anything_starts(targets, tokens, tmp_path):
+    settings, out = state_settings("bf16", "sglang"), tmp_path / "shard-00000.safetensors"
+    arguments = {"sglang-arguments": json.dumps({"quantization": "fp8"})}
+    done = run(targets["llama"], tokens, out, settings, **arguments)
+    assert done.returncode == 1
+    assert "resources.capture.sglang_arguments.quantization would change the states" in done.stderr
+    assert not list(tmp_path.iterdir())
+    done = run(targets["llama"], tokens, out, settings)
+    assert "has no sglang" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,31 @@
+"""A whole capture job with SGLang against the same job with transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from engine import ON_CPU
+from shards import captured, chats, read_all, state_settings, token_shard
+
+
+def test_a_shard_holds_what_the_other_engine_writes(targets, engine_python, tmp_path):
+    bare = (np.arange(3, 12), np.zeros(9, dtype=np.uint8))  # a document nobody answers in
+    tokens = tmp_path / "tokens.safetensors"
+    token_shard(tokens, [*chats(9), bare, ([5, 6], [1, 1]), *chats(9, seed=9)])
+    by_sglang, by_hf = (
+        captured(
+            tmp_path / f"{backend}.safetensors",
+            targets["qwen3"],
+            tokens,
+            state_settings(backend=backend),
+            self_check=True,
+            sglang_python=engine_python,
+            sglang_arguments=ON_CPU,
+        )
+        for backend in ("sglang", "hf")
+    )
+    found, expected = read_all(by_sglang), read_all(by_hf)
+    assert torch.equal(found.pop("teacher_argmax"), expected.pop("teacher_argmax"))
+    for name, values in expected.items():
+        assert len(values)
+        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-4)
