@@ -56,8 +56,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if world > 1:
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
-    try:
-        yield Ranks(rank, world, where)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    yield Ranks(rank, world, where)
+    # not after a failure: the other ranks wait in a collective then, and leaving would wait for
+    # them; the process just ends, with its sentence
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from eagle3.artifact import MANIFEST_KEY, REMAKE, Manifest, canonical
@@ -42,7 +41,7 @@ class Declared:
 
 
 class TensorStream:
-    """Writes one file. Leave it by `finish`, else what was written is no safetensors file."""
+    """Writes one file, which is no safetensors file before `finish`."""
 
     def __init__(
         self,
@@ -63,15 +62,7 @@ class TensorStream:
             self._places[name] = place
             place += tensor.nbytes
         self._end = place
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-
-    def __enter__(self) -> TensorStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, _: TracebackType | None
-    ) -> None:
-        os.close(self._file)
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def write(self, name: str, row: int, data: memoryview) -> None:
         """Write rows of a tensor from number `row` on. Raises OSError, as on a full disk."""
@@ -91,12 +82,24 @@ class TensorStream:
         if len(header) > room:
             raise ValueError(f"a header of {len(header)} bytes does not fit into {room}")
         self._write(memoryview(room.to_bytes(8, "little") + header.ljust(room)), 0)
-        os.ftruncate(self._file, self._end + self._grown)  # tensors without rows were never written
+        os.ftruncate(self._open, self._end + self._grown)  # tensors without rows were never written
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; one that is not finished stays as it is."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @property
+    def _open(self) -> int:
+        if self._file is None:
+            raise ValueError("the file is closed")
+        return self._file
 
     def _write(self, data: memoryview, place: int) -> None:
-        data = data.cast("B") if data.nbytes else memoryview(b"")
         while data:
-            written = os.pwrite(self._file, data, place)
+            written = os.pwrite(self._open, data, place)
             data, place = data[written:], place + written
 
     def _header(self, manifest: Manifest, grown: int) -> str:

@@ -28,6 +28,7 @@ rule hidden_states:
         sglang_arguments=json.dumps(CAPTURE["sglang_arguments"]),
         disk_budget=DISK_BUDGET,
         plan=f"{OUT}/plan.json",
+        shards=len(SHARDS),
     params:
         settings=settings("hidden_states"),
         code=version("hidden_states"),
@@ -39,5 +40,5 @@ rule hidden_states:
         " --tensor-parallel {resources.tensor_parallel} --self-check {resources.self_check}"
         " --sglang-python {resources.sglang_python:q}"
         " --sglang-arguments {resources.sglang_arguments:q} {resources.disk_budget}"
-        " --plan {resources.plan:q} --out {output.states:q} --report {output.check:q}"
+        " --plan {resources.plan:q} --shards {resources.shards} --out {output.states:q} --report {output.check:q}"
         " > {log:q} 2>&1"

@@ -35,6 +35,7 @@ def main() -> None:
     args.add_argument("--sglang-python", required=True)
     args.add_argument("--sglang-arguments", type=json.loads, required=True)
     args.add_argument("--plan", type=Path, required=True, help="plan.json, if there is one")
+    args.add_argument("--shards", type=int, required=True, help="shards of this run")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--out", type=Path, required=True)
     args.add_argument("--report", type=Path, required=True)
@@ -73,7 +74,8 @@ def planned_bytes(given: Namespace) -> dict[str, int]:
     same = settings.upstream["tokens"] == given.settings.upstream["tokens"]
     if not same or settings.values["hidden_states"] != given.settings.values["hidden_states"]:
         return {}
-    return plan["bytes_of_shards"]
+    planned: dict[str, int] = plan["bytes_of_shards"]
+    return dict(list(planned.items())[: given.shards])  # the plan may be of a larger num_samples
 
 
 def write_report(given: Namespace, cosines: dict[str, float]) -> None:

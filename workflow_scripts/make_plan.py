@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
-from eagle3.report.plan import KIND, Disk, build_plan, plan_table
+from eagle3.report.plan import KIND, build_plan, plan_table
 from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
@@ -34,10 +33,8 @@ def main() -> None:
     layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
     size = values["vocab"]["draft_vocab_size"]
     draft = derive_config(config, values["draft"], size, layers)
-    present = {path.name: path.stat().st_size for path in given.states.glob("*.safetensors")}
-    disk = Disk(shutil.disk_usage(given.out.parent).free, present, given.disk_budget_gb)
     by_name = {path.name: shard for path, shard in zip(given.tokens, shards, strict=True)}
-    plan = build_plan(by_name, config, draft, values, schedule, disk)
+    plan = build_plan(by_name, config, draft, values, schedule, given.states, given.disk_budget_gb)
     print(plan_table(plan))
     if plan["shortage"]:
         raise UserError(plan["shortage"])

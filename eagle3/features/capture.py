@@ -71,18 +71,9 @@ class ShardCapture:
         inputs = {"tokens": tokens.manifest.content_sha256}
         manifest = Manifest.of(KIND, settings, inputs, counts)
         self._writer = ShardWriter(path, self.layout, manifest, threads) if path else None
-        self._agreed = self._done = 0
+        self._agreed: torch.Tensor | int = 0
+        self._done = 0
         self._started = self._logged = time.monotonic()
-
-    @property
-    def documents(self) -> dict[int, np.ndarray]:
-        """int64 [L] ids of every document that has to be run, by its number: cut after the last
-        supervised token."""
-        kept, starts = self.layout.needed.kept, self.tokens.doc_offsets
-        return {
-            document: self.tokens.input_ids[starts[document] :][: kept[document]].astype(np.int64)
-            for document in np.flatnonzero(kept).tolist()
-        }
 
     @property
     def complete(self) -> bool:
@@ -110,8 +101,9 @@ class ShardCapture:
         ]
         aux = _rows(aux, of_aux).unflatten(1, (AUX_CHUNKS, -1))  # [T, 3, H]
         own = _rows(last, of_last)  # [R, H]
-        self._check_finite(documents, of_aux, aux)
-        self._check_finite(documents, of_last, own)
+        if not bool(_finite(aux) & _finite(own)):  # the one time per batch that a GPU is waited for
+            self._refuse(documents, of_aux, aux)
+            self._refuse(documents, of_last, own)
         codec = self.layout.codec
         parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
         stored = codec.encode(own[:, None])
@@ -119,13 +111,14 @@ class ShardCapture:
         exact = codec.exact_for(own.dtype)
         argmax, lse = self.teacher(own, own if exact else codec.decode(stored, LAST_CHUNKS))
         parts |= {"teacher_argmax": argmax, "teacher_lse": lse}
-        if self._writer is not None:
-            self._writer.put(documents, parts)
         following = [
             self.tokens.input_ids[self.tokens.doc_offsets[d] + 1 :][rows - start]
             for d, start, rows in zip(documents, starts, of_last, strict=True)
         ]
-        self._agreed += int((argmax.cpu().numpy() == np.concatenate(following)).sum())
+        said = torch.from_numpy(np.concatenate(following)).to(argmax.device)
+        self._agreed = self._agreed + (argmax == said).sum()
+        if self._writer is not None:
+            self._writer.put(documents, parts)
         self._done += int(kept.sum())
         self._report()
 
@@ -136,22 +129,20 @@ class ShardCapture:
             return None
         # share of rows whose next token is the target's own choice: near one on answers that the
         # target itself gave greedily
-        return self._writer.finish({"argmax_agrees": self._agreed})
+        return self._writer.finish({"argmax_agrees": int(self._agreed)})
 
     def close(self) -> None:
         """Stop the writer; a file that is not finished is no shard."""
         if self._writer is not None:
             self._writer.close()
 
-    def _check_finite(
+    def _refuse(
         self, documents: Sequence[int], rows: list[np.ndarray], states: torch.Tensor
     ) -> None:
-        if not states.numel():
-            return
-        low, high = states.aminmax()  # both are NaN where any state is
-        if bool(torch.isfinite(low) & torch.isfinite(high)):
-            return
+        """Raise UserError that names the documents of rows that are not finite, if there are."""
         bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero().flatten().tolist()
+        if not bad:
+            return
         owner = np.repeat(list(documents), [len(r) for r in rows])
         names = sorted({self.tokens.row_ids[owner[row]] for row in bad})
         raise UserError(
@@ -169,10 +160,22 @@ class ShardCapture:
 
 def capture(engine: Engine, shard: ShardCapture, batch_tokens: int) -> None:
     """Run an engine of this process over every document of a shard, `finish` left to the caller."""
-    documents = shard.documents
+    documents = documents_to_run(shard.tokens)
     for batch in token_batches(shard.layout.needed.kept, batch_tokens):
         ids = [torch.from_numpy(documents[document]) for document in batch.tolist()]
         shard.add(batch.tolist(), *engine.flat_states(ids))
+
+
+def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
+    """int64 [L] ids of every document that has to be run, by its number: cut after the last
+    supervised token."""
+    kept = needed_states(tokens.loss_mask, tokens.doc_offsets).kept
+    return {
+        document: tokens.input_ids[tokens.doc_offsets[document] :][: kept[document]].astype(
+            np.int64
+        )
+        for document in np.flatnonzero(kept).tolist()
+    }
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -188,6 +191,14 @@ def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
         found.append(order[start : start + size])
         start += size
     return found
+
+
+def _finite(states: torch.Tensor) -> torch.Tensor:
+    """bool: whether all are finite, without a tensor of their size."""
+    if not states.numel():
+        return torch.ones((), dtype=torch.bool, device=states.device)
+    low, high = states.aminmax()  # both are NaN where any state is
+    return torch.isfinite(low) & torch.isfinite(high)
 
 
 def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:

@@ -32,7 +32,7 @@ from eagle3.errors import UserError
 Parts = dict[str, torch.Tensor]  # "" : the numbers; "_scale", "_group_scale": what goes with them
 GROUP = 32  # numbers that share a scale in nf4
 FP8_MAX, INT8_MAX = 448.0, 127.0
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**26}  # worked on at once: a cache; little beside a model
 NF4_CELLS = 2048  # the nearest of the 16 is looked up by the number rounded to so many cells
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
@@ -95,10 +95,10 @@ class Codec(ABC):
 
 
 def _block_rows(rows: torch.Tensor) -> int:
-    """Rows that are worked on at once: on a CPU as many as stay in its cache."""
-    if rows.device.type != "cpu" or not len(rows):
-        return max(len(rows), 1)
-    return max(1, BLOCK_BYTES // max(rows[0].nbytes, 1))
+    """Rows that are worked on at once."""
+    if not len(rows):
+        return 1
+    return max(1, BLOCK_BYTES[rows.device.type] // max(rows[0].nbytes, 1))
 
 
 class Plain(Codec):

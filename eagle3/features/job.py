@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from eagle3.artifact import Settings
-from eagle3.features.capture import ShardCapture, capture
+from eagle3.features.capture import ShardCapture, capture, documents_to_run
 from eagle3.features.layout import Layout
 from eagle3.features.selfcheck import check
 from eagle3.features.teacher import TeacherRows
 from eagle3.ranks import Ranks
-from eagle3.target.files import load_config
+from eagle3.target.files import load_config, load_whole_config
 from eagle3.target.hf import DTYPES, HFTarget
 from eagle3.target.layers import aux_layers
 from eagle3.target.reader import Head, TargetWeights, read_head
@@ -64,9 +64,14 @@ class CaptureJob:
         chosen = self.settings.values["hidden_states"]["aux_layers"]
         return aux_layers(chosen, self.config.num_hidden_layers)
 
-    def dtype(self) -> torch.dtype:
-        """What the target runs in."""
-        return DTYPES.get(self.section["dtype"]) or self.config.dtype or torch.float32
+    @cached_property
+    def dtype(self) -> str:
+        """What the target runs in: as set, as its configuration says, or as its head is stored."""
+        if self.section["dtype"] in DTYPES:
+            return self.section["dtype"]
+        whole = load_whole_config(self.target, self.section["trust_remote_code"])
+        found = self.config.dtype or whole.dtype or self.head.weight.dtype
+        return str(found).removeprefix("torch.")
 
     def expected_bytes(self) -> int:
         """Bytes that the shard will have, nearly so if its codec compresses."""
@@ -75,19 +80,18 @@ class CaptureJob:
         codec = self.settings.values["hidden_states"]["codec"]
         return Layout(needed, codec, self.config.hidden_size).expected_bytes()
 
+    @cached_property
     def head(self) -> Head:
         keys = self.section["lm_head_key"], self.section["embedding_key"]
         return read_head(TargetWeights(self.target), self.config, *keys)
 
-    def engine(self, device: str, ranks: Ranks | None = None) -> HFTarget:
+    def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:
         trusted = self.section["trust_remote_code"]
-        return HFTarget.load(
-            self.target, self.layers(), self.section["dtype"], device, trusted, ranks
-        )
+        return HFTarget.load(self.target, self.layers(), self.dtype, device, trusted, ranks, spread)
 
     def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
         """The shard to be filled, on ranks that do not write with `path` None."""
-        teacher = TeacherRows(self.head(), self.dtype(), ranks)
+        teacher = TeacherRows(self.head, DTYPES[self.dtype], ranks)
         return ShardCapture(path, self.tokens(), teacher, self.layers(), self.settings, threads)
 
 
@@ -99,11 +103,16 @@ def capture_shard(
     Raises UserError if the engine fails or does not give the target's states, OSError if the disk
     is full.
     """
+    documents = documents_to_run(job.tokens())
+    if not documents:
+        job.shard(path, ranks, placement.threads).finish()
+        return {}
     if job.settings.values["hidden_states"]["backend"] == "sglang":
-        _by_sglang(job, path, placement, ranks)
+        run_sglang(_request(job, path, placement), documents, placement.sglang_python)
         if not placement.self_check:
             return {}
-        engine = job.engine(placement.device, ranks)
+        # what SGLang held on several GPUs does not fit on one
+        engine = job.engine(placement.device, spread=placement.tensor_parallel > 1)
     else:
         engine = job.engine(placement.device, ranks)
         shard = job.shard(path, ranks, placement.threads)
@@ -117,18 +126,12 @@ def capture_shard(
     return check(path, job.tokens(), engine, job.layers(), job.settings.digest)
 
 
-def _by_sglang(job: CaptureJob, path: Path | None, placement: Placement, ranks: Ranks) -> None:
-    """SGLang starts ranks of its own, so one process of ours does everything."""
-    shard = job.shard(path, ranks, placement.threads)
-    documents = shard.documents
-    if not documents:
-        shard.finish()
-        return
-    shard.close()  # the engine's process fills the file
-    request = SGLangRequest(
+def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLangRequest:
+    """What SGLang is asked for; it starts its ranks itself, so this process is the only one."""
+    return SGLangRequest(
         model=str(job.target.resolve()),
         layers=job.layers(),
-        dtype=str(job.dtype()).removeprefix("torch."),
+        dtype=job.dtype,
         trust_remote_code=job.section["trust_remote_code"],
         tensor_parallel=placement.tensor_parallel,
         batch_tokens=placement.batch_tokens,
@@ -143,7 +146,6 @@ def _by_sglang(job: CaptureJob, path: Path | None, placement: Placement, ranks: 
             "threads": placement.threads,
         },
     )
-    run_sglang(request, documents, placement.sglang_python)
 
 
 class SelfFinishing:

@@ -7,6 +7,8 @@ page faults, and a file that is cut short under us is an error and not a signal.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +56,6 @@ class FeatureShard:
             after = self._index.sum(axis=1).max(initial=0)  # no overflow while `most` is sane
             if least < 0 or max(most, after) > frames.nbytes:
                 raise UserError(f"{path}: places documents outside of itself: {REMAKE}")
-        self._file = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
 
     def read_into(self, document: int, buffers: dict[str, np.ndarray]) -> None:
         """Fill `buffers` with a document's rows, uint8 [n, row_bytes] for each part.
@@ -66,12 +63,15 @@ class FeatureShard:
         Raises UserError if they are not what was written.
         """
         found = xxhash.xxh3_64()
-        for part in self.layout.parts:
-            if not part.framed:
-                first, _ = self.layout.rows(part, document)
-                place = self._place[part.name] + first * part.column.row_bytes
-                found.update(self._read(buffers[part.name], place))
-        frames = self._frames(document, found)
+        with self._opened() as file:
+            for part in self.layout.parts:
+                if not part.framed:
+                    first, _ = self.layout.rows(part, document)
+                    place = self._place[part.name] + first * part.column.row_bytes
+                    found.update(self._read(file, buffers[part.name], place))
+            frames = self._frames(file, document)
+        for frame in frames.values():
+            found.update(frame)
         if found.intdigest() != int(self._checksums[document]):
             raise UserError(
                 f"{self.path}: document {document} does not match its checksum: {REMAKE}"
@@ -93,21 +93,31 @@ class FeatureShard:
         self.read_into(document, {name: tensor.numpy() for name, tensor in buffers.items()})
         return decoded(self.layout, buffers)
 
-    def _frames(self, document: int, found: xxhash.xxh3_64) -> dict[str, memoryview]:
-        """The document's frames by part, added to the checksum; none without compression."""
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The file, opened for one document: thousands of shards may be in use at once."""
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no such file") from None
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def _frames(self, file: int, document: int) -> dict[str, memoryview]:
+        """The document's frames by part; none without compression."""
         if self._index is None:
             return {}
         start, aux, last = self._index[document].tolist()
-        view = self._read(np.empty(aux + last, dtype=np.uint8), self._place[FRAMES] + start)
-        found.update(view[:aux])
-        found.update(view[aux:])
+        view = self._read(file, np.empty(aux + last, np.uint8), self._place[FRAMES] + start)
         return {"aux": view[:aux], "last": view[aux:]}
 
-    def _read(self, into: np.ndarray, place: int) -> memoryview:
+    def _read(self, file: int, into: np.ndarray, place: int) -> memoryview:
         """Fill `into`, contiguous uint8, from byte `place` of the file on; return its bytes."""
         whole = rest = memoryview(into.reshape(-1).data)
         while rest:
-            count = os.preadv(self._file, [rest], place)
+            count = os.preadv(file, [rest], place)
             if count == 0:
                 raise UserError(f"{self.path}: ends too early: {REMAKE}")
             rest, place = rest[count:], place + count
@@ -115,8 +125,12 @@ class FeatureShard:
 
     def will_need(self, document: int) -> None:
         """Tell the system to fetch a document from the disk; returns at once."""
-        for name, start, size in self._spans(document):
-            os.posix_fadvise(self._file, self._place[name] + start, size, os.POSIX_FADV_WILLNEED)
+        if not hasattr(os, "posix_fadvise"):
+            return  # macOS
+        with self._opened() as file:
+            for name, start, size in self._spans(document):
+                place = self._place[name] + start
+                os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
 
     def _spans(self, document: int) -> list[tuple[str, int, int]]:
         """Where a document's large parts lie: tensor, first byte in it, bytes."""

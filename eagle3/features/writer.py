@@ -34,6 +34,7 @@ class _Batch:
     documents: list[int]
     parts: Parts  # rows of the documents, one after another
     arrived: torch.cuda.Event | None
+    sources: Parts  # on the device, kept until they have arrived
 
 
 class ShardWriter:
@@ -47,6 +48,7 @@ class ShardWriter:
         self._index = np.zeros((layout.documents, 3), dtype=np.int64)
         growing = FRAMES if layout.framed else None
         self._stream = TensorStream(path, layout.declared(), manifest, growing)
+        self._side: torch.cuda.Stream | None = None
         self._fault: BaseException | None = None
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
         self._pool = ThreadPoolExecutor(threads) if layout.framed else None
@@ -64,15 +66,15 @@ class ShardWriter:
             if self._seen[document]:
                 raise UserError(f"{self.path}: document {document} was captured twice")
             self._seen[document] = True
-        host, arrived = _to_host(parts)
-        self._queue.put(_Batch(list(documents), host, arrived))
+        host, arrived = self._to_host(parts)
+        self._queue.put(_Batch(list(documents), host, arrived, parts))
 
     def finish(self, counts: dict[str, object]) -> Manifest:
         """Wait for the disk, write the rest and return the manifest, `counts` added.
 
         Raises UserError if a document is missing, OSError if the disk is full.
         """
-        self.close()
+        self._drain()
         self._raise()
         # documents without rows need no call; their checksum is that of nothing
         empty = self.layout.needed.kept == 0
@@ -83,24 +85,43 @@ class ShardWriter:
                 f"{self.path}: {len(missing)} of {self.layout.documents} documents were not "
                 f"captured (first: {missing[:5].tolist()})"
             )
-        with self._stream as stream:
-            stream.write(CHECKSUM, 0, self._checksums.data.cast("B"))
-            if self.layout.framed and self.layout.documents:
-                stream.write(INDEX, 0, self._index.data.cast("B"))
-            declared = {n: [d.kind, d.shape] for n, d in self.layout.declared().items()}
-            content = hashlib.sha256(canonical(declared).encode() + self._checksums.tobytes())
-            counts = {**self._manifest.counts, **counts}
-            manifest = replace(self._manifest, counts=counts, content_sha256=content.hexdigest())
-            stream.finish(manifest)
+        self._stream.write(CHECKSUM, 0, memoryview(self._checksums.tobytes()))
+        if self.layout.framed:
+            self._stream.write(INDEX, 0, memoryview(self._index.tobytes()))
+        declared = {n: [d.kind, d.shape] for n, d in self.layout.declared().items()}
+        content = hashlib.sha256(canonical(declared).encode() + self._checksums.tobytes())
+        counts = {**self._manifest.counts, **counts}
+        manifest = replace(self._manifest, counts=counts, content_sha256=content.hexdigest())
+        self._stream.finish(manifest)
         return manifest
 
     def close(self) -> None:
-        """Stop the thread, writing what was handed over."""
+        """Write what was handed over and let the file go, finished or not."""
+        self._drain()
+        self._stream.close()
+
+    def _drain(self) -> None:
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
         if self._pool is not None:
             self._pool.shutdown()
+
+    def _to_host(self, parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
+        """Start the copies to pinned memory beside the next forward pass; the event says when they
+        have arrived."""
+        device = next(iter(parts.values())).device
+        if device.type == "cpu":
+            return parts, None
+        if self._side is None:
+            self._side = torch.cuda.Stream(device)
+        self._side.wait_stream(torch.cuda.current_stream(device))
+        host = {}
+        with torch.cuda.stream(self._side):
+            for name, tensor in parts.items():
+                into = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                host[name] = into.copy_(tensor, non_blocking=True)
+            return host, self._side.record_event()
 
     def _raise(self) -> None:
         if self._fault is not None:
@@ -127,9 +148,9 @@ class ShardWriter:
             for part in self.layout.parts:
                 if not part.framed:
                     first, _ = self.layout.rows(part, document)
-                    data = piece[part.name].data.cast("B") if piece[part.name].size else b""
+                    data = piece[part.name].reshape(-1).data
                     found.update(data)
-                    self._stream.write(part.name, first, memoryview(data))
+                    self._stream.write(part.name, first, data)
             if self.layout.framed:
                 start = self._stream.append(b"".join(frames))
                 self._index[document] = (start, *map(len, frames))
@@ -160,16 +181,3 @@ class ShardWriter:
             for part in self.layout.parts
             if part.framed
         ]
-
-
-def _to_host(parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
-    """Start the copies to pinned memory; the event says when they have arrived."""
-    if all(tensor.device.type == "cpu" for tensor in parts.values()):
-        return parts, None
-    host = {}
-    for name, tensor in parts.items():
-        into = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host[name] = into.copy_(tensor, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-    return host, arrived

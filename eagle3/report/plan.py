@@ -8,14 +8,14 @@ user states.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
 from eagle3.features.layout import Layout
-from eagle3.features.space import GB, shortage
+from eagle3.features.space import Room
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 
@@ -78,15 +78,18 @@ def build_plan(
     draft: DraftConfig,
     values: dict[str, Any],
     schedule: dict[str, Any],
-    disk: Disk,
+    states_folder: Path,
+    budget_gb: float | None,
 ) -> dict[str, Any]:
-    """Figures of the whole run. `shards` by file name; `values`: the settings of the plan stage."""
+    """Figures of the whole run. `shards` by file name; `values`: the settings of the plan stage;
+    `budget_gb`: most that hidden states may take in their folder."""
     codec, train = values["hidden_states"]["codec"], values["train"]
     sizes = {name: state_bytes(t, target.hidden_size, codec) for name, t in shards.items()}
     tokens = sum(len(shard.input_ids) for shard in shards.values())
     parameters = draft_parameters(draft)
     stages = len(schedule["stages"])
     states, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages)
+    room = Room.of(states_folder, sizes)
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     per_epoch = training_flops(list(shards.values()), draft, train["ttt_steps"])
@@ -103,8 +106,8 @@ def build_plan(
         "bytes_states": states,
         "bytes_checkpoints": checkpoints,
         "bytes_peak": states + checkpoints,
-        "bytes_free": disk.free,
-        "shortage": disk.shortage(sizes, checkpoints),
+        "bytes_free": room.free,
+        "shortage": room.shortage(budget_gb, reserved=checkpoints),
         "draft_parameters": parameters,
         "steps": schedule["total_steps"],
         "capture_flops": capture,
@@ -113,26 +116,6 @@ def build_plan(
         "training_seconds": training / rate,
         "training_read_rate": states / (per_epoch / rate),
     }
-
-
-@dataclass(frozen=True)
-class Disk:
-    """What the disk of the results has room for."""
-
-    free: int  # bytes
-    present: Mapping[str, int]  # bytes of state shards that are there already, by file name
-    budget_gb: float | None  # of all hidden states
-
-    def shortage(self, shards: Mapping[str, int], checkpoints: int) -> str | None:
-        """One sentence if the states of these bytes do not fit beside the checkpoints."""
-        here = sum(self.present.values())
-        sizes = [self.present.get(name, size) for name, size in shards.items()]
-        limit = "have room beside the checkpoints"
-        found = shortage(sizes, self.free + here - checkpoints, limit)
-        if found is None and self.budget_gb is not None:
-            limit = "are allowed by resources.disk_budget_gb"
-            found = shortage(sizes, int(self.budget_gb * GB), limit)
-        return found
 
 
 def draft_parameters(draft: DraftConfig) -> int:

@@ -55,8 +55,12 @@ class HFTarget:
         device: str = "cpu",
         trust_remote_code: bool = False,
         ranks: Ranks | None = None,
+        spread: bool = False,
     ) -> HFTarget:
         """Load the body of a model directory, split over `ranks` (whose device then counts).
+
+        `spread`: lay whole layers on every GPU that this process sees, for a target that one GPU
+        does not hold.
 
         Raises UserError if it is no causal language model, lacks weights, or cannot be split.
         """
@@ -68,7 +72,9 @@ class HFTarget:
 
             options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")
         elif where.type != "cpu":
-            options["device_map"] = where  # straight onto the device, not through host memory
+            options["device_map"] = (
+                "auto" if spread else where
+            )  # straight onto the device, not through host memory
         try:
             with _quiet_transformers():
                 model, report = _model_class(directory, trust_remote_code).from_pretrained(
@@ -122,6 +128,20 @@ class HFTarget:
         """
         captured, last = self._run(input_ids, cache)
         return torch.cat(captured, dim=-1), last
+
+    @torch.inference_mode()
+    def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [L, 3H] and last [L, H] of one document, int64 [L], as transformers returns them.
+
+        Of the last layer transformers returns the state after the final norm only, which then
+        stands in aux too.
+        """
+        output = self.body(
+            input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
+        )
+        self._captured.clear()
+        aux = [output.hidden_states[layer + 1][0].to(self.device) for layer in self._layers]
+        return torch.cat(aux, dim=-1), output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,9 @@ from shards import (
 )
 from transformers import AutoModelForCausalLM
 
+from eagle3.artifact import Settings
 from eagle3.errors import UserError
+from eagle3.features import selfcheck
 from eagle3.features.capture import ShardCapture, capture, token_batches
 from eagle3.features.job import CaptureJob, capture_shard
 from eagle3.features.reader import FeatureShard
@@ -241,6 +245,43 @@ def add_zeros(self, documents, aux, last):
     plain_add(self, documents, torch.zeros_like(aux), last)
 
 
+def test_the_last_layer_is_captured_and_left_out_of_the_comparison(targets, file, tmp_path):
+    """Of it transformers returns no output of its own, only the state after the final norm."""
+    values = STATES.values | {
+        "hidden_states": {**STATES.values["hidden_states"], "aux_layers": [1, 3, 7]}
+    }
+    job = CaptureJob(Settings("hidden_states", values, STATES.upstream), file, targets["llama"])
+    found = capture_shard(job, tmp_path / "a", placement(self_check=True), ALONE)
+    assert list(found) == ["layer 1", "layer 3", "last"] and min(found.values()) > 0.9999
+
+
+def test_a_cosine_that_is_no_number_is_refused(targets, file, tmp_path, monkeypatch):
+    nan = {"layer 1": 1.0, "layer 3": float("nan"), "layer 4": 1.0, "last": 1.0}
+    monkeypatch.setattr(selfcheck, "_cosines", lambda *_: dict(nan))
+    with pytest.raises(UserError, match=r"cosine nan for layer 3"):
+        self_check(targets, file, tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["text", "whole", "nowhere"])
+def test_the_dtype_is_the_stored_one_wherever_it_is_stated(targets, file, tmp_path, stated):
+    """A configuration may state it for the whole model, for its text part, or not at all."""
+    model = AutoModelForCausalLM.from_pretrained(targets["llama"], dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "model")
+    described = tmp_path / "model" / "config.json"
+    config = json.loads(described.read_text())
+    assert config.pop("dtype") == "bfloat16"
+    if stated == "text":
+        config["dtype"] = "bfloat16"
+    if stated == "whole":
+        config["torch_dtype"] = "bfloat16"
+    described.write_text(json.dumps(config))
+    values = STATES.values | {"target": {**STATES.values["target"], "dtype": "auto"}}
+    job = CaptureJob(Settings("hidden_states", values, STATES.upstream), file, tmp_path / "model")
+    assert job.dtype == "bfloat16"
+    found = capture_shard(job, tmp_path / "a", placement(self_check=True), ALONE)
+    assert min(found.values()) > 0.999
+
+
 def test_the_sampled_document_follows_from_the_tokens_alone(targets, file, shard, tmp_path):
     made = captured(tmp_path / "a", targets["llama"], file)
     document = sampled_document(made.layout.needed, shard)
@@ -252,7 +293,7 @@ def test_the_sampled_document_follows_from_the_tokens_alone(targets, file, shard
 def test_ranks_that_do_not_write_take_part(targets, file, tmp_path):
     """Without a path everything is computed and nothing is written."""
     job = CaptureJob(STATES, file, targets["llama"])
-    teacher = TeacherRows(job.head(), torch.float32, ALONE)
+    teacher = TeacherRows(job.head, torch.float32, ALONE)
     shard = ShardCapture(None, job.tokens(), teacher, job.layers(), STATES)
     capture(HFTarget.load(targets["llama"], job.layers(), "float32"), shard, 64)
     assert shard.complete and shard.finish() is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.errors import UserError
-from eagle3.features.space import check_space, largest_window, shortage
+from eagle3.features.space import Room, check_space, largest_window, shortage
 
 SIZES = st.lists(st.integers(0, 50), min_size=1, max_size=12)
 
@@ -37,15 +37,18 @@ def test_a_sentence_is_given_exactly_when_shards_do_not_fit(shards, available):
 def test_the_sentence_names_the_shards_and_the_window_that_fit():
     text = shortage([2 * 10**9] * 10, 9 * 10**9, "are free")
     assert "need 20.000 GB but 9.000 GB are free" in text
-    assert "the first 4 of 10 shards fit (dataset.num_samples)" in text
-    assert "two windows fit at once with window_shards 2 at most" in text
+    assert "4 of the 10 shards still to come fit, so lower dataset.num_samples" in text
+    assert "for rolling mode the largest window_shards is 2" in text
     assert "not even two shards fit at once" in shortage([2 * 10**9] * 10, 3 * 10**9, "are free")
+
+
+MB = 10**6
 
 
 @pytest.fixture
 def disk(monkeypatch):
     """A disk with as much room as the test says."""
-    room = SimpleNamespace(free=100)
+    room = SimpleNamespace(free=100 * MB)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
     return room
 
@@ -54,23 +57,59 @@ def name(number):
     return f"shard-{number:05d}.safetensors"
 
 
+def make(path, size, written=None):
+    """A file of `size` bytes of which only the first `written` take room."""
+    with open(path, "wb") as file:
+        file.write(bytes(size if written is None else written))
+        file.truncate(size)
+
+
 def test_without_a_plan_only_the_own_shard_is_known_to_come(tmp_path, disk):
-    check_space(tmp_path / name(0), 100, {}, None)
+    check_space(tmp_path / name(0), 100 * MB, {}, None)
+    make(tmp_path / f".{name(1)}.abcd.tmp", 50 * MB)  # another job's, which is not known to come
     with pytest.raises(UserError, match="are free"):
-        check_space(tmp_path / name(0), 101, {}, None)
+        check_space(tmp_path / name(0), 101 * MB, {}, None)
 
 
 def test_shards_that_are_there_or_half_written_are_not_counted_twice(tmp_path, disk):
-    planned = {name(i): 40 for i in range(4)}
+    planned = {name(i): 40 * MB for i in range(4)}
     with pytest.raises(UserError, match="hidden states need"):
-        check_space(tmp_path / name(0), 40, planned, None)
-    (tmp_path / name(1)).write_bytes(bytes(40))
-    (tmp_path / f".{name(2)}.abcd.tmp").write_bytes(bytes(20))
-    check_space(tmp_path / name(0), 40, planned, None)
+        check_space(tmp_path / name(0), 40 * MB, planned, None)
+    make(tmp_path / name(1), 40 * MB)
+    make(tmp_path / f".{name(2)}.abcd.tmp", 40 * MB, written=30 * MB)  # its file has a hole
+    check_space(tmp_path / name(0), 40 * MB, planned, None)
+    make(tmp_path / f".{name(2)}.abcd.tmp", 40 * MB, written=10 * MB)
+    with pytest.raises(UserError, match="hidden states need"):
+        check_space(tmp_path / name(0), 40 * MB, planned, None)
+
+
+def test_files_of_another_codec_will_be_replaced(tmp_path, disk):
+    """Both ways: smaller ones make room, larger ones are still to come."""
+    for number in range(4):
+        make(tmp_path / name(number), 100 * MB)
+    disk.free = 0
+    assert Room.of(tmp_path, {name(i): 50 * MB for i in range(4)}).shortage(None) is None
+    larger = Room.of(tmp_path, {name(i): 200 * MB for i in range(4)})
+    assert larger.present == 0 and "hidden states need 0.800 GB but 0.400 GB" in larger.shortage(
+        None
+    )
+
+
+def test_shards_of_an_earlier_larger_run_are_nobodys_room(tmp_path, disk):
+    make(tmp_path / name(7), 500 * MB)
+    room = Room.of(tmp_path, {name(0): 90 * MB})
+    assert room.free == 100 * MB and room.shortage(None) is None
+    assert "are free beside the checkpoints" in room.shortage(None, reserved=20 * MB)
 
 
 def test_a_budget_counts_what_lies_there_already(tmp_path, disk):
-    (tmp_path / name(1)).write_bytes(bytes(50))
-    check_space(tmp_path / name(0), 40, {}, 90 / 1e9)
+    make(tmp_path / name(1), 50 * MB)
+    planned = {name(1): 50 * MB}
+    check_space(tmp_path / name(0), 40 * MB, planned, 0.090)
     with pytest.raises(UserError, match=r"are left of resources\.disk_budget_gb"):
-        check_space(tmp_path / name(0), 41, {}, 90 / 1e9)
+        check_space(tmp_path / name(0), 41 * MB, planned, 0.090)
+
+
+def test_a_folder_that_is_not_there_yet_is_asked_through_the_one_above(tmp_path):
+    check_space(tmp_path / "not" / "yet" / name(0), 1, {}, None)
+    assert not (tmp_path / "not").exists()

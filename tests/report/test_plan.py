@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +17,6 @@ from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft
 from eagle3.objective.rows import step_rows
 from eagle3.report.plan import (
-    Disk,
     build_plan,
     draft_parameters,
     plan_table,
@@ -78,7 +81,7 @@ def test_a_mixture_counts_the_experts_that_are_used():
     assert target_flops_per_token(moe) == 2 * 2 * (attention + 3 * 8 * 2 * 5)
 
 
-def planned(shard, free=10**12, present=None, budget_gb=None, stages=1, copies=1):
+def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet")):
     """Plan of `copies` equal shards."""
     train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
     schedule = build_schedule(Documents.of([shard]), PackingSettings.of(train))
@@ -90,19 +93,21 @@ def planned(shard, free=10**12, present=None, budget_gb=None, stages=1, copies=1
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
     shards = {f"shard-{number:05d}.safetensors": shard for number in range(copies)}
-    disk = Disk(free, present or {}, budget_gb)
-    return build_plan(shards, target, draft, values, schedule, disk), draft
+    return build_plan(shards, target, draft, values, schedule, folder, budget_gb), draft
 
 
-def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard):
-    need = planned(shard)[0]["bytes_peak"]
-    assert planned(shard, need)[0]["shortage"] is None
-    tight, _ = planned(shard, need - 1)
-    assert "have room beside the checkpoints" in tight["shortage"]
+def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard, tmp_path, monkeypatch):
+    room = SimpleNamespace(free=10**12)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    plan, _ = planned(shard, folder=tmp_path)
+    room.free = plan["bytes_peak"]
+    assert planned(shard, folder=tmp_path)[0]["shortage"] is None
+    room.free -= 1
+    tight, _ = planned(shard, folder=tmp_path)
+    assert "are free beside the checkpoints" in tight["shortage"]
     assert tight["shortage"] in plan_table(tight)
-    states = planned(shard)[0]["bytes_states"]
-    here = {"shard-00000.safetensors": states}
-    assert planned(shard, need - states, here)[0]["shortage"] is None
+    (tmp_path / "shard-00000.safetensors").write_bytes(bytes(plan["bytes_states"]))
+    assert planned(shard, folder=tmp_path)[0]["shortage"] is None
 
 
 def test_a_budget_binds_where_the_disk_does_not(shard):
@@ -110,8 +115,8 @@ def test_a_budget_binds_where_the_disk_does_not(shard):
     each = plan["bytes_per_shard_max"]
     assert planned(shard, copies=10, budget_gb=10 * each / 1e9)[0]["shortage"] is None
     tight, _ = planned(shard, copies=10, budget_gb=(7 * each + 9) / 1e9)
-    assert "the first 7 of 10 shards fit" in tight["shortage"]
-    assert "window_shards 3 at most" in tight["shortage"]
+    assert "7 of the 10 shards still to come fit" in tight["shortage"]
+    assert "the largest window_shards is 3" in tight["shortage"]
 
 
 @pytest.mark.parametrize("stages", [1, 2])

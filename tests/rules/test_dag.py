@@ -42,7 +42,7 @@ def test_the_run_leaves_every_deliverable_and_no_leftovers(finished: Path) -> No
     assert stages == ["model.safetensors", "model.safetensors", "state.json", "state.json"]
     assert not list(out.rglob("*.tmp"))
     assert not list(out.glob("resume/*/step-*"))
-    for path in [ROOT / "data" / "demo_chat.jsonl", *out.glob("hidden_states/train/*")]:
+    for path in [ROOT / "data" / "demo_chat.jsonl", *out.glob("hidden_states/train/*.safetensors")]:
         assert path.stat().st_size > 1_000_000, f"{path} is too small to show a fault in dates"
 
 
@@ -81,7 +81,7 @@ def test_one_more_shard_captures_one_shard(copy: Path) -> None:
         **DELIVERY,
     }
     after = hashes(copy, "hidden_states/train/*"), dates(copy, "hidden_states/train/*")
-    assert len(after[0]) == len(before[0]) + 1
+    assert len(after[0]) == len(before[0]) + 2  # the states and what their self-check found
     for old, new in zip(before, after, strict=True):
         assert old.items() <= new.items()
     assert snakemake(copy, "-n", change=change).idle
@@ -121,6 +121,10 @@ PLANNED = {
         {"hidden_states": {"codec": "fp32"}},
         {"hidden_states": 2, "plan": 1, "train_stage": 2, **DELIVERY},
     ),
+    "capture engine": (
+        {"hidden_states": {"backend": "sglang"}},
+        {"hidden_states": 2, "plan": 1, "train_stage": 2, **DELIVERY},
+    ),
     "export dtype": ({"export": {"dtype": "float32"}}, DELIVERY),
     "values that swap places": (
         {"train": {"epochs": 1, "packs_per_batch": 1, "epochs_per_stage": 2}},
@@ -137,10 +141,36 @@ def test_a_dry_run_plans_what_a_change_touches(finished: Path, name: str) -> Non
     assert dict(outcome.jobs) == expected
 
 
+def test_a_budget_that_is_too_small_stops_at_the_plan(copy: Path) -> None:
+    """Asked for anew, as before the first capture; a budget alone re-runs nothing."""
+    out = copy / "results" / "small"
+    sizes = json.loads((out / "plan.json").read_text())["bytes_of_shards"]
+    budget = 1.2 * max(sizes.values()) / 1e9
+    change = {"resources": {"disk_budget_gb": budget}}
+    for path in [out / "plan.json", *out.glob("hidden_states/train/*.safetensors")]:
+        path.unlink()
+    outcome = snakemake(copy, change=change, target="plan")
+    assert outcome.code == 1
+    assert "rows with a loss" in outcome.text  # the table is printed all the same
+    assert "are left of resources.disk_budget_gb" in outcome.text
+    assert "window_shards" in outcome.text
+    assert dict(outcome.jobs) == {"plan": 1} and not (out / "plan.json").exists()
+    enough = snakemake(copy, change={"resources": {"disk_budget_gb": 3 * budget}}, target="plan")
+    assert enough.code == 0 and dict(enough.jobs) == {"plan": 1}
+
+
 def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
     change = {
         "resources": {
-            "capture": {"batch_tokens": 999, "threads": 2},
+            "disk_budget_gb": 1.5,
+            "capture": {
+                "batch_tokens": 999,
+                "threads": 2,
+                "tensor_parallel": 2,
+                "self_check": False,
+                "sglang_python": "elsewhere",
+                "sglang_arguments": {"mem_fraction_static": 0.5},
+            },
             "train": {"threads": 1, "save_interval": 7},
             "evaluate": {"threads": 1},
         }

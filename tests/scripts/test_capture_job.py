@@ -46,6 +46,7 @@ def command(target, tokens, out, settings, ranks=None, **changes):
         "sglang-python": "python",
         "sglang-arguments": "{}",
         "plan": out.parent / "plan.json",
+        "shards": 2,
         "out": out,
         "report": out.with_suffix(".check.json"),
     } | changes
@@ -177,13 +178,17 @@ def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
     settings, out = state_settings("bf16"), tmp_path / "shard-00000.safetensors"
     same = {"hidden_states": settings.values["hidden_states"]}
     upstream = {"tokens": settings.upstream["tokens"]}
-    sizes = {"shard-00001.safetensors": 10**15}
+    sizes = {"shard-00000.safetensors": 10**6, "shard-00001.safetensors": 10**15}
     for values, refuses in ((same, True), ({"hidden_states": {"codec": "other"}}, False)):
         manifest = Manifest.of(PLAN, Settings("plan", values, upstream))
         write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
         done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 4096})
         assert (done.returncode == 1) == refuses, done.stderr
         assert ("error: hidden states need" in done.stderr) == refuses
+    manifest = Manifest.of(PLAN, Settings("plan", same, upstream))
+    write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
+    fewer = {"batch-tokens": 4096, "shards": 1}  # num_samples was lowered since the plan
+    assert run(targets["llama"], tokens, out, settings, **fewer).returncode == 0
     budget = {"batch-tokens": 4096, "disk-budget-gb": 1e-6}
     out.unlink()
     done = run(targets["llama"], tokens, out, settings, **budget)

@@ -101,6 +101,15 @@ def test_reading_ahead_keeps_the_order(data):
     assert list(read_ahead(data, [], torch.device("cpu"))) == []
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+def test_packs_that_cross_to_a_gpu_hold_the_same_numbers(data):
+    packs = [np.array(numbers) for numbers in ([4, 0], [6], [1, 2, 5], [7], [0])]
+    read = list(read_ahead(data, packs, torch.device("cuda")))
+    for pack, numbers in zip(read, packs, strict=True):
+        for name in pack.__dataclass_fields__:
+            assert torch.equal(getattr(pack, name).cpu(), getattr(data.pack(numbers), name)), name
+
+
 def test_shards_that_do_not_belong_together_are_refused(targets, tmp_path):
     made = training_set(tmp_path, targets["llama"], documents=4)
     with pytest.raises(UserError, match="2 token shards but 1"):

@@ -1,0 +1,206 @@
+"""Codecs on real states: bytes, error, and the speed of encoding, decoding, writing and reading.
+
+    python -m benchmarks.storage --tokens T.safetensors --states S.safetensors
+
+The two files are a token shard and the hidden states captured from it with codec bf16 or fp32, from
+any run. `of SpecForge` compares with its 8 H + 16 bytes for each token, padding not counted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.tables import parser, show
+from eagle3.artifact import Manifest, Settings
+from eagle3.features.codecs import CODECS
+from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.features.reader import KIND, FeatureShard
+from eagle3.features.writer import ShardWriter
+from eagle3.tokens.shards import TokenShard, read_token_shard
+
+LARGE, SUPERVISED = 4096, 0.64  # the real size that the last column stands for
+ROWS = 1024  # rows encoded or decoded at once when speed is measured
+ROUNDS = 5
+AHEAD = 64  # documents that the system is told of before they are read
+
+
+def main() -> None:
+    args = parser(__doc__)
+    args.add_argument("--tokens", type=Path, required=True)
+    args.add_argument("--states", type=Path, required=True)
+    args.add_argument("--directory", type=Path, help="where shards are written; a temporary one")
+    args.add_argument("--device", default="cpu", help="where codecs run: cpu or cuda")
+    args.add_argument("--threads", type=int, default=1)
+    given = args.parse_args()
+    torch.set_num_threads(given.threads)
+    tokens = read_token_shard(given.tokens)
+    source = FeatureShard(given.states, tokens)
+    documents = [source.read(number) for number in range(len(tokens))]
+    rows, reading = [], []
+    with tempfile.TemporaryDirectory(dir=given.directory) as folder:
+        for name in CODECS:
+            path = Path(folder) / f"{name}.safetensors"
+            seconds = write(path, tokens, source, documents, name)
+            rows.append(codec_row(name, path, tokens, documents, given.device, seconds))
+            reading.append(reading_row(name, path, tokens))
+    show("codecs on real states", rows, given, reading=reading)
+    given.json = None
+    show("reading every document in random order, a token's bytes in all parts", reading, given)
+
+
+def write(
+    path: Path, tokens: TokenShard, source: FeatureShard, documents: list[dict], name: str
+) -> float:
+    """Write the states with a codec, one document at a time; seconds until the file is whole."""
+    hidden = source.layout.hidden
+    layout = Layout(source.layout.needed, name, hidden)
+    counts = {"codec": name, "hidden_size": hidden}
+    inputs = {"tokens": tokens.manifest.content_sha256}
+    started = time.perf_counter()
+    writer = ShardWriter(path, layout, Manifest.of(KIND, Settings("bench", {}, {}), inputs, counts))
+    for number, document in enumerate(documents):
+        if layout.needed.kept[number]:
+            parts = {n: document[n] for n in ("teacher_argmax", "teacher_lse")}
+            for part, chunks in (("aux", AUX_CHUNKS), ("last", LAST_CHUNKS)):
+                encoded = layout.codec.encode(document[part].unflatten(1, (chunks, hidden)))
+                parts |= {part + suffix: rows for suffix, rows in encoded.items()}
+            writer.put([number], parts)
+    writer.finish({})
+    os.sync()
+    return time.perf_counter() - started
+
+
+def codec_row(
+    name: str, path: Path, tokens: TokenShard, documents: list[dict], device: str, seconds: float
+) -> dict[str, Any]:
+    codec, shard = CODECS[name], FeatureShard(path, tokens)
+    hidden, count = shard.layout.hidden, int(shard.layout.needed.kept.sum())
+    states = torch.cat([document["aux"] for document in documents])
+    states = states[:ROWS].to(torch.bfloat16).unflatten(1, (AUX_CHUNKS, hidden)).to(device)
+    encoded = codec.encode(states)
+    nbytes = states.nbytes
+    errors = {}
+    for part in ("aux", "last"):
+        first = torch.cat([d[part] for d in documents]).float()
+        found = torch.cat([shard.read(n)[part] for n in range(len(documents))]).float()
+        errors[part] = float((found - first).norm() / first.norm())
+    size = path.stat().st_size
+    ratio = framed_ratio(shard, size)
+    return {
+        "codec": name,
+        "bytes/token": size / count,
+        "of SpecForge": size / count / (8 * hidden + 16),
+        f"of SpecForge, H {LARGE}, {SUPERVISED:.0%} supervised": bytes_at(name, ratio)
+        / (8 * LARGE + 16),
+        "error aux": errors["aux"],
+        "error last": errors["last"],
+        "encode GB/s": nbytes / timed(lambda: codec.encode(states), device) / 1e9,
+        "decode GB/s": nbytes / timed(lambda: codec.decode(encoded, AUX_CHUNKS), device) / 1e9,
+        "write MB/s of bf16": count * 8 * hidden / seconds / 1e6,
+    }
+
+
+def framed_ratio(shard: FeatureShard, size: int) -> float:
+    """Stored to raw bytes of the numbers that are compressed; 1 if none are."""
+    layout = shard.layout
+    fixed = sum(tensor.nbytes for tensor in layout.declared().values())
+    rows = {True: layout.aux_rows, False: layout.last_rows}
+    framed = sum(rows[p.of_aux] * p.column.row_bytes for p in layout.parts if p.framed)
+    return (size - fixed) / framed if framed else 1.0
+
+
+def bytes_at(name: str, ratio: float) -> float:
+    """Bytes per token at the large size by arithmetic, with the ratio that real states gave."""
+    codec, total = CODECS[name], 0.0
+    for chunks, share in ((AUX_CHUNKS, 1.0), (LAST_CHUNKS, SUPERVISED)):
+        for suffix, column in codec.columns(chunks, LARGE).items():
+            framed = suffix == "" and codec.compressed_planes
+            total += share * column.row_bytes * (ratio if framed else 1.0)
+    return total + SUPERVISED * 8  # argmax and log-sum-exp
+
+
+def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
+    """Tokens per second of our reader and of a memory map, with and without the page cache."""
+    shard = FeatureShard(path, tokens)
+    kept = shard.layout.needed.kept
+    order = np.random.default_rng(0).permutation(np.flatnonzero(kept)).tolist()
+    buffers = {n: buffers_of(shard, n) for n in order}
+    count = int(kept.sum())
+
+    def through_reader() -> None:
+        for number in order:
+            shard.read_into(number, buffers[number])
+
+    def announced() -> None:
+        for ahead in order[:AHEAD]:
+            shard.will_need(ahead)
+        for number, ahead in zip(order, [*order[AHEAD:], *[None] * AHEAD], strict=False):
+            if ahead is not None:
+                shard.will_need(ahead)
+            shard.read_into(number, buffers[number])
+
+    row: dict[str, Any] = {"codec": name}
+    row["tokens/s"] = count / best(through_reader)
+    row["cold"] = count / best(through_reader, path)
+    row["cold, announced"] = count / best(announced, path)
+    if not shard.layout.framed:
+
+        def through_map() -> None:
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+                for number in order:
+                    for part in shard.layout.parts:
+                        first, _ = shard.layout.rows(part, number)
+                        start = shard._place[part.name] + first * part.column.row_bytes
+                        into = buffers[number][part.name].reshape(-1)
+                        into[:] = np.frombuffer(data, np.uint8, into.size, start)
+
+        row["memory map, unchecked"] = count / best(through_map)
+        row["cold, map"] = count / best(through_map, path)
+    else:
+        row["memory map, unchecked"] = row["cold, map"] = ""
+    return row
+
+
+def buffers_of(shard: FeatureShard, number: int) -> dict[str, np.ndarray]:
+    spans = {part: shard.layout.rows(part, number) for part in shard.layout.parts}
+    return {p.name: np.zeros((b - a, p.column.row_bytes), np.uint8) for p, (a, b) in spans.items()}
+
+
+def best(work: Callable[[], None], cold: Path | None = None) -> float:
+    """Seconds of the quickest of some rounds; `cold`: a file that leaves the page cache first."""
+    found = []
+    for _ in range(ROUNDS):
+        if cold is not None:
+            with open(cold, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def timed(work: Callable[[], Any], device: str) -> float:
+    """Median seconds of a call."""
+    found = []
+    for _ in range(2 * ROUNDS + 1):
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - started)
+    return statistics.median(found[1:])
+
+
+if __name__ == "__main__":
+    main()

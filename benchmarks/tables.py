@@ -1,0 +1,65 @@
+"""What every benchmark shares: where it ran, a table for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.artifact import software_versions
+
+
+def parser(description: str | None) -> ArgumentParser:
+    """A parser with the option that every benchmark has."""
+    made = ArgumentParser(description=description)
+    made.add_argument("--json", type=Path, help="write one JSON object to this file")
+    return made
+
+
+def machine() -> dict[str, Any]:
+    """Where and how the benchmark ran."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = f"{len(names)} x {names[0]}" if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "cpu": model,
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "versions": software_versions(),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]], given: Namespace, **more: Any) -> None:
+    """Print the rows as a table, and write them with `more` if a file was named."""
+    where = machine()
+    print(f"# {title}")
+    print(f"# {where['cpu']}, GPU {where['gpu']}, {where['threads']} threads")
+    print(f"# {where['versions']}")
+    print(f"# {where['command']}")
+    names = list(rows[0])
+    cells = [[_text(row[name]) for name in names] for row in rows]
+    widths = [max(len(n), *(len(line[i]) for line in cells)) for i, n in enumerate(names)]
+    for line in [names, ["-" * width for width in widths], *cells]:
+        print(
+            "| "
+            + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+            + " |"
+        )
+    if given.json:
+        content = {"benchmark": title, "machine": where, "rows": list(rows), **more}
+        given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
