@@ -189,7 +189,7 @@ def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
     write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
     fewer = {"batch-tokens": 4096, "shards": 1}  # num_samples was lowered since the plan
     assert run(targets["llama"], tokens, out, settings, **fewer).returncode == 0
-    budget = {"batch-tokens": 4096, "disk-budget-gb": 1e-6}
+    budget = fewer | {"disk-budget-gb": 1e-6}
     out.unlink()
     done = run(targets["llama"], tokens, out, settings, **budget)
     assert done.returncode == 1 and "disk_budget_gb" in done.stderr
