@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "versions": software_versions(),
-        "command": " ".join(["python", *sys.argv]),
+        "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {' '.join(sys.argv[1:])}",
     }
 
 

@@ -133,7 +133,7 @@ class ShardWriter:
                 continue  # the caller learns of it at its next call; the queue must not fill up
             try:
                 self._write(batch)
-            except BaseException as fault:  # noqa: BLE001: raised again in the caller's thread
+            except BaseException as fault:  # raised again in the thread of the caller
                 self._fault = fault
 
     def _write(self, batch: _Batch) -> None:
