@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
@@ -21,6 +21,3 @@ class Pack:
     last_tokens: torch.Tensor  # int64 [R], token index of each row of last
     teacher_argmax: torch.Tensor  # int64 [R]
     teacher_lse: torch.Tensor  # float32 [R]
-
-    def to(self, device: torch.device | str) -> Pack:
-        return Pack(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
