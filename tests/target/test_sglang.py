@@ -196,8 +196,9 @@ def test_documents_come_back_as_they_were_written(tmp_path):
 
 
 JOB = """
-import json, sys
+import json, signal, sys
 from eagle3.target.sglang import SGLangRequest, run_sglang
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `command &`
 run_sglang(SGLangRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.executable)
 """
 
@@ -211,6 +212,7 @@ def test_a_job_that_ends_takes_its_engine_along(targets, mark, tmp_path, deadly)
         assert wait_until(sign.exists, 60)
         assert len(alive(mark)) == 3  # our job, the engine's process, its scheduler
         job.send_signal(deadly)
+        job.wait(60)
     assert job.returncode != 0
 
 
