@@ -139,6 +139,11 @@ def _check_across_keys(config: dict[str, Any]) -> None:
     layers = config["hidden_states"]["aux_layers"]
     if layers is not None and layers != sorted(layers):
         raise UserError(f"config: hidden_states.aux_layers is {layers}; must be ascending")
+    if not config["hidden_states"]["keep"] and config["hidden_states"]["window_shards"] is None:
+        raise UserError(
+            "config: hidden_states.keep is false but hidden_states.window_shards is null: say how "
+            "many shards a window has; the plan names the most that fit on the disk"
+        )
     tiny = config["embedded_target"]
     if tiny["hidden_size"] % tiny["num_heads"] or tiny["num_heads"] % tiny["num_kv_heads"]:
         raise UserError(

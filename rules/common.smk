@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from eagle3.config import complete, load_schema
 from eagle3.errors import UserError
-from eagle3.tokens.packing import PackingSettings
+from eagle3.tokens.stages import Stages
 from rules import preflight, provenance
 from rules.settings import all_settings
 
@@ -63,7 +63,13 @@ SHARDS = [
         math.ceil(config["dataset"]["num_samples"] / config["dataset"]["shard_size"])
     )
 ]
-STAGES = range(1, PackingSettings.of(config["train"]).stages + 1)
+ROLLING = not config["hidden_states"]["keep"]
+STAGES = Stages(
+    len(SHARDS),
+    config["hidden_states"]["window_shards"] or len(SHARDS),
+    config["train"]["epochs"],
+    config["train"]["epochs_per_stage"],
+)
 DEVICE = config["resources"]["device"]
 BACKEND, CAPTURE = config["hidden_states"]["backend"], config["resources"]["capture"]
 BUDGET = config["resources"]["disk_budget_gb"]
@@ -79,19 +85,30 @@ TARGET_FILES = (
 )
 
 
-def token_shards():
-    """Token shards of training, in order."""
-    return [f"{OUT}/tokens/train/shard-{shard}.safetensors" for shard in SHARDS]
+# Hidden states of a shard, without suffix. In rolling mode each stage has a copy of its own.
+CAPTURED = "{split}/stage-{stage}/shard-{shard}" if ROLLING else "{split}/shard-{shard}"
 
 
-def state_shards():
-    """Hidden-state shards of training, in order."""
-    return [f"{OUT}/hidden_states/train/shard-{shard}.safetensors" for shard in SHARDS]
+def token_shards(shards=None):
+    """Token shards of training, in order: those of the numbers, else all."""
+    chosen = SHARDS if shards is None else [SHARDS[number] for number in shards]
+    return [f"{OUT}/tokens/train/shard-{shard}.safetensors" for shard in chosen]
+
+
+def captured(suffix, stage):
+    """Files of the capture that a stage's window is made of, in order."""
+    return [
+        f"{OUT}/hidden_states/"
+        + CAPTURED.format(split="train", stage=f"{stage:04d}", shard=SHARDS[number])
+        + suffix
+        for number in STAGES.shards_of(stage)
+    ]
 
 
 def capture_checks():
-    """What the self-check of each training shard found, in order."""
-    return [f"{OUT}/hidden_states/train/shard-{shard}.check.json" for shard in SHARDS]
+    """What the self-check of each captured shard found, in order."""
+    stages = STAGES.numbers if ROLLING else range(1, STAGES.windows + 1)
+    return [path for stage in stages for path in captured(".check.json", stage)]
 
 
 def checkpoint(stage):
@@ -106,6 +123,20 @@ def previous_checkpoint(wildcards):
         return []
     names = ("model.safetensors", "optimizer.safetensors", "state.json")
     return [f"{checkpoint(stage - 1)}/{name}" for name in names]
+
+
+def window_gate(wildcards):
+    """Rolling mode: the window of a stage waits until the stage two before it is trained."""
+    if not ROLLING or int(wildcards.stage) <= 2:
+        return []
+    return f"{checkpoint(int(wildcards.stage) - 2)}/model.safetensors"
+
+
+def capture_priority(wildcards):
+    """Windows in the order of their stages; training and what is cheap go before any capture."""
+    if ROLLING:
+        return -int(wildcards.stage)
+    return -STAGES.first_reader(int(wildcards.shard))
 
 
 def gpus(count):

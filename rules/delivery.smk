@@ -1,8 +1,8 @@
 # What people take away: the exported draft, its measured acceptance, and the report.
 rule export_sglang:
     input:
-        model=f"{checkpoint(STAGES[-1])}/model.safetensors",
-        state=f"{checkpoint(STAGES[-1])}/state.json",
+        model=f"{checkpoint(STAGES.count)}/model.safetensors",
+        state=f"{checkpoint(STAGES.count)}/state.json",
         vocab=rules.vocab.output.mapping,
     output:
         config=f"{OUT}/draft/sglang/config.json",
@@ -14,7 +14,7 @@ rule export_sglang:
     conda:
         ENVIRONMENT
     resources:
-        checkpoint=checkpoint(STAGES[-1]),
+        checkpoint=checkpoint(STAGES.count),
         out=f"{OUT}/draft/sglang",
     params:
         settings=settings("export"),
@@ -66,7 +66,7 @@ rule report:
         vocab=rules.vocab.output.report,
         plan=rules.plan.output,
         evaluation=rules.evaluate.output,
-        metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES],
+        metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES.numbers],
         tokens=token_shards(),
         checks=capture_checks(),
     output:

@@ -1,17 +1,20 @@
 # Capture: one independent job per shard. It depends on its token shard and the target alone, so
 # that more samples, another schedule or another vocabulary never capture anything twice. The plan
-# is looked at if it is there, for the disk that other shards will need; it is no input.
+# is looked at if it is there, for the disk that other shards will need; it is no input. In rolling
+# mode a shard is removed once its stage is trained, and a window waits for the stage two before.
 rule hidden_states:
     input:
         TARGET_FILES,
         tokens=rules.tokens.output,
+        gate=window_gate,
     output:
-        states=f"{OUT}/hidden_states/{{split}}/shard-{{shard}}.safetensors",
-        check=f"{OUT}/hidden_states/{{split}}/shard-{{shard}}.check.json",
+        states=(temp if ROLLING else str)(f"{OUT}/hidden_states/{CAPTURED}.safetensors"),
+        check=f"{OUT}/hidden_states/{CAPTURED}.check.json",
     log:
-        f"{LOGS}/hidden_states/{{split}}-{{shard}}.log",
+        f"{LOGS}/hidden_states/{CAPTURED}.log",
     benchmark:
-        f"{TIMES}/hidden_states/{{split}}-{{shard}}.tsv"
+        f"{TIMES}/hidden_states/{CAPTURED}.tsv"
+    priority: capture_priority
     conda:
         CAPTURE_ENVIRONMENT
     threads: CAPTURE["threads"]
@@ -28,7 +31,8 @@ rule hidden_states:
         sglang_arguments=json.dumps(CAPTURE["sglang_arguments"]),
         disk_budget=DISK_BUDGET,
         plan=f"{OUT}/plan.json",
-        shards=len(SHARDS),
+        stages=json.dumps(vars(STAGES)),
+        stage=lambda wildcards: f"--stage {int(wildcards.stage)}" if ROLLING else "",
     params:
         settings=settings("hidden_states"),
         code=version("hidden_states"),
@@ -40,5 +44,6 @@ rule hidden_states:
         " --tensor-parallel {resources.tensor_parallel} --self-check {resources.self_check}"
         " --sglang-python {resources.sglang_python:q}"
         " --sglang-arguments {resources.sglang_arguments:q} {resources.disk_budget}"
-        " --plan {resources.plan:q} --shards {resources.shards} --out {output.states:q} --report {output.check:q}"
+        " --plan {resources.plan:q} --stages {resources.stages:q} {resources.stage}"
+        " --out {output.states:q} --report {output.check:q}"
         " > {log:q} 2>&1"

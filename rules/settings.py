@@ -40,12 +40,14 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     reading = ("target.embedding_key", "target.lm_head_key")
     templates = ("tokens.chat_template", "tokens.chat_template_options")
     packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
+    states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
     add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
     add("tokens", ("tokens", "dataset.shard_size", *loading), ("dataset", "tokenizer"))
     add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
-    schedule = (*(f"train.{key}" for key in packing), "dataset.shards")
+    windows = ("dataset.shards", "hidden_states.window_shards")
+    schedule = (*(f"train.{key}" for key in packing), *windows)
     add("schedule", schedule, ("tokens",))
-    capture = ("hidden_states", "target.dtype", *loading, *reading)
+    capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
     train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
     add(
@@ -59,7 +61,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         ("evaluation", *templates, *loading, *reading),
         ("export", "dataset", "weights"),
     )
-    plan = ("hidden_states", "draft", "vocab", "train.ttt_steps", "train.epochs", "hardware")
+    length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
+    plan = ("hidden_states", "draft", "vocab", "hardware", *length)
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
     shown = ("dataset", "tokens", "vocab", "hidden_states", "evaluate", "plan")
@@ -73,4 +76,7 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
     # samples are counted in whole shards: 760 and 768 of them are the same four
     dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
-    return {**config, "dataset": dataset}
+    states = dict(config["hidden_states"])
+    # a window of all shards, and one larger than that, are the same
+    states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])
+    return {**config, "dataset": dataset, "hidden_states": states}

@@ -2,8 +2,8 @@
 rule train_stage:
     input:
         TARGET_FILES,
-        tokens=token_shards(),
-        states=state_shards(),
+        tokens=lambda wildcards: token_shards(STAGES.shards_of(int(wildcards.stage))),
+        states=lambda wildcards: captured(".safetensors", int(wildcards.stage)),
         vocab=rules.vocab.output.mapping,
         schedule=rules.schedule.output,
         previous=previous_checkpoint,

@@ -15,11 +15,13 @@ from eagle3.errors import UserError
 from eagle3.features.job import CaptureJob, Placement, capture_shard
 from eagle3.features.reader import KIND
 from eagle3.features.selfcheck import KIND as REPORT
-from eagle3.features.space import check_space
+from eagle3.features.space import Need, check_space
+from eagle3.features.windows import drop_other_windows
 from eagle3.ranks import joined_ranks
 from eagle3.report.plan import KIND as PLAN
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import read_manifest
+from eagle3.tokens.stages import Stages
 from workflow_scripts import entry
 
 
@@ -35,7 +37,8 @@ def main() -> None:
     args.add_argument("--sglang-python", required=True)
     args.add_argument("--sglang-arguments", type=json.loads, required=True)
     args.add_argument("--plan", type=Path, required=True, help="plan.json, if there is one")
-    args.add_argument("--shards", type=int, required=True, help="shards of this run")
+    args.add_argument("--stages", type=json.loads, required=True, help="windows of this run")
+    args.add_argument("--stage", type=int, help="rolling mode: whose window the shard is of")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--out", type=Path, required=True)
     args.add_argument("--report", type=Path, required=True)
@@ -54,8 +57,12 @@ def main() -> None:
     with joined_ranks(given.device) as ranks:
         torch.set_num_threads(max(given.threads // ranks.world, 1))
         if ranks.first:
-            coming = planned_bytes(given)
-            check_space(given.out, job.expected_bytes(), coming, given.disk_budget_gb)
+            if given.stage is not None:
+                drop_other_windows(given.out.parent.parent, given.stage)
+            stages = Stages(**given.stages)
+            need = Need(planned_bytes(given, stages.shards), stages, given.stage is not None)
+            own = job.expected_bytes()
+            check_space(need, given.out, own, given.stage, given.disk_budget_gb)
         else:
             logging.disable(logging.INFO)
         with atomic_path(given.out) if ranks.first else nullcontext() as path:
@@ -64,18 +71,20 @@ def main() -> None:
             write_report(given, cosines)
 
 
-def planned_bytes(given: Namespace) -> dict[str, int]:
+def planned_bytes(given: Namespace, shards: int) -> dict[str, int]:
     """Bytes of every shard by file name, if the plan of this very capture is there already."""
     try:
         plan, manifest = read_json(given.plan, PLAN)
     except UserError:
         return {}
-    settings = Settings(**manifest.settings)
-    same = settings.upstream["tokens"] == given.settings.upstream["tokens"]
-    if not same or settings.values["hidden_states"] != given.settings.values["hidden_states"]:
+    planned = Settings(**manifest.settings)
+    states, mine = planned.values["hidden_states"], given.settings.values["hidden_states"]
+    same = planned.upstream["tokens"] == given.settings.upstream["tokens"]
+    if not same or any(states[key] != value for key, value in mine.items()):
         return {}
-    planned: dict[str, int] = plan["bytes_of_shards"]
-    return dict(list(planned.items())[: given.shards])  # the plan may be of a larger num_samples
+    found: dict[str, int] = plan["bytes_of_shards"]
+    # the plan may be of another num_samples
+    return dict(list(found.items())[:shards]) if len(found) >= shards else {}
 
 
 def write_report(given: Namespace, cosines: dict[str, float]) -> None:

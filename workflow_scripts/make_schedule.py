@@ -9,6 +9,7 @@ from eagle3.artifact import Manifest, write_json
 from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import KIND, Documents, build_schedule
 from eagle3.tokens.shards import read_token_shard
+from eagle3.tokens.stages import Stages
 from workflow_scripts import entry
 
 
@@ -17,10 +18,11 @@ def main() -> None:
     args.add_argument("--tokens", type=Path, nargs="+", required=True)
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
-    digest = given.settings.upstream["tokens"]
+    values, digest = given.settings.values, given.settings.upstream["tokens"]
     shards = [read_token_shard(path, digest) for path in given.tokens]
-    packing = PackingSettings.of(given.settings.values["train"])
-    schedule = build_schedule(Documents.of(shards), packing)
+    train, window = values["train"], values["hidden_states"]["window_shards"]
+    stages = Stages(len(shards), window, train["epochs"], train["epochs_per_stage"])
+    schedule = build_schedule(Documents.of(shards), PackingSettings.of(train), stages)
     inputs = {f"tokens-{i}": shard.manifest.content_sha256 for i, shard in enumerate(shards)}
     write_json(given.out, schedule, Manifest.of(KIND, given.settings, inputs))
     logging.info(

@@ -4,57 +4,49 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from eagle3.errors import UserError
+from eagle3.features.windows import bytes_beside, largest_window, peak_of_windows
+from eagle3.tokens.stages import Stages
 
 GB = 10**9
 ALIKE = 0.25  # a file this near to its planned size holds these states; compression is a guess
 
 
-def largest_window(shards: Sequence[int], available: int) -> int:
-    """The most shards per window such that any two windows in a row fit into `available` bytes.
+@dataclass(frozen=True)
+class Need:
+    """The hidden states of a run, as far as they are known."""
 
-    `shards`: bytes of each, in order. 0 if not even windows of one shard fit.
-    """
-    ends = [0]
-    for size in shards:
-        ends.append(ends[-1] + size)
-    count = len(shards)
-    for window in range(count, 0, -1):
-        starts = range(0, count, window)
-        if all(ends[min(s + 2 * window, count)] - ends[s] <= available for s in starts):
-            return window
-    return 0
+    shards: Mapping[str, int]  # bytes of every shard by file name, in order
+    stages: Stages
+    rolling: bool
 
+    @property
+    def peak(self) -> int:
+        """Most bytes on the disk at once."""
+        sizes = list(self.shards.values())
+        return peak_of_windows(sizes, self.stages) if self.rolling else sum(sizes)
 
-def shortage(shards: Sequence[int], available: int, limit: str) -> str | None:
-    """One sentence if shards still to come, of these bytes, do not fit, naming what would.
-
-    `limit` says what sets the bound, such as "are free".
-    """
-    total = sum(shards)
-    if total <= available:
-        return None
-    fitting, room = 0, available
-    for size in shards:
-        room -= size
-        if room < 0:
-            break
-        fitting += 1
-    window = largest_window(shards, available)
-    rolling = (
-        f"for rolling mode the largest window_shards is {window}"
-        if window
-        else "not even two shards fit at once, so use a smaller dataset.shard_size"
-    )
-    return (
-        f"hidden states need {_gb(total)} but {_gb(available)} {limit}: {fitting} of the "
-        f"{len(shards)} shards still to come fit, so lower dataset.num_samples, or use a smaller "
-        f"hidden_states.codec or another disk; {rolling}"
-    )
+    def remedy(self, coming: list[int], available: int, there: int) -> str:
+        """What would fit into `available` bytes and the `there` that windows would not keep."""
+        smaller = "use a smaller hidden_states.codec or another disk"
+        if not self.shards:
+            return smaller
+        window = largest_window(list(self.shards.values()), self.stages, available + there)
+        if not window:
+            return f"{smaller}; not even two shards fit at once, so lower dataset.shard_size"
+        if self.rolling:
+            return f"lower hidden_states.window_shards to {window}, or {smaller}"
+        fitting = sum(reached <= available for reached in accumulate(coming))
+        return (
+            f"{fitting} of the {len(coming)} shards still to come fit, so lower "
+            f"dataset.num_samples, or {smaller}; for rolling mode the largest window_shards is "
+            f"{window}"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Room:
 
     @classmethod
     def of(cls, folder: Path, planned: Mapping[str, int]) -> Room:
-        """`planned`: bytes of every shard of the run by file name.
+        """`planned`: bytes of every shard that the folder will hold, by file name.
 
         A file of another size was captured under other settings and will be replaced. What other
         jobs are writing counts as coming, and the blocks it has taken already as free.
@@ -81,30 +73,53 @@ class Room:
                 continue
             coming.append(size)
             replaced += (found or 0) + taken.get(name, 0)
-        return cls(coming, shutil.disk_usage(_existing(folder)).free + replaced, present)
+        return cls(coming, free_bytes(folder) + replaced, present)
 
-    def shortage(self, budget_gb: float | None, reserved: int = 0) -> str | None:
-        """One sentence if the shards do not fit into the disk, `reserved` bytes of it kept for
-        other files, or into the budget of all hidden states."""
-        limit = "are free" if not reserved else "are free beside the checkpoints"
-        found = shortage(self.coming, self.free - reserved, limit)
-        if found is None and budget_gb is not None:
-            limit = f"are left of resources.disk_budget_gb {budget_gb:g}"
-            found = shortage(self.coming, int(budget_gb * GB) - self.present, limit)
-        return found
+
+def plan_shortage(need: Need, folder: Path, budget_gb: float | None, reserved: int) -> str | None:
+    """One sentence if a run does not fit on the disk, `reserved` bytes of it kept for other files,
+    or into the budget of all hidden states. `folder` holds those of the training split."""
+    if not need.rolling:
+        return _shortage(need, "hidden states", Room.of(folder, need.shards), budget_gb, reserved)
+    # windows that lie there already will go, or are one of the two
+    room = Room([need.peak], free_bytes(folder) + bytes_beside(folder), 0)
+    return _shortage(need, "two windows of hidden states", room, budget_gb, reserved)
 
 
 def check_space(
-    out: Path, own_bytes: int, planned: Mapping[str, int], budget_gb: float | None
+    need: Need, out: Path, own_bytes: int, stage: int | None, budget_gb: float | None
 ) -> None:
-    """Raise UserError if the shards still to come do not fit into the disk or the budget.
+    """Raise UserError if the shards still to come into a folder do not fit.
 
-    `own_bytes`: of the shard that `out` will be. `planned`: bytes of every shard by file name,
-    empty if there is no plan yet; then only the own shard is known to come.
+    `out`: the shard that a job is about to write, `own_bytes` of them; `stage`: whose window it
+    belongs to, in rolling mode. `need.shards` is empty if there is no plan yet; then only the own
+    shard is known to come.
     """
-    sentence = Room.of(out.parent, {**planned, out.name: own_bytes}).shortage(budget_gb)
+    names = list(need.shards)
+    if stage is not None and names:
+        window = need.stages.shards_of(stage)
+        names = names[window.start : window.stop]
+    room = Room.of(out.parent, {**{n: need.shards[n] for n in names}, out.name: own_bytes})
+    beside = bytes_beside(out.parent.parent, stage) if stage is not None else 0
+    room = Room(room.coming, room.free, room.present + beside)
+    sentence = _shortage(need, "hidden states", room, budget_gb, 0)
     if sentence is not None:
         raise UserError(sentence)
+
+
+def _shortage(
+    need: Need, subject: str, room: Room, budget_gb: float | None, reserved: int
+) -> str | None:
+    """The sentence about the first bound that does not hold, and what would."""
+    bounds = [(room.free - reserved, "are free" + (" beside the checkpoints" if reserved else ""))]
+    if budget_gb is not None:
+        left = int(budget_gb * GB) - room.present
+        bounds.append((left, f"are left of resources.disk_budget_gb {budget_gb:g}"))
+    for available, limit in bounds:
+        if sum(room.coming) > available:
+            what = f"{subject} need {_gb(sum(room.coming))} but {_gb(available)} {limit}"
+            return f"{what}: {need.remedy(room.coming, available, room.present)}"
+    return None
 
 
 def _listing(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
@@ -125,11 +140,11 @@ def _listing(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
     return sizes, taken
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+def free_bytes(folder: Path) -> int:
+    """Bytes free on the disk where the folder is or will be."""
     while not folder.exists():
         folder = folder.parent
-    return folder
+    return shutil.disk_usage(folder).free
 
 
 def _gb(size: int) -> str:

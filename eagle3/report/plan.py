@@ -15,9 +15,10 @@ import numpy as np
 
 from eagle3.draft.config import DraftConfig
 from eagle3.features.layout import Layout
-from eagle3.features.space import Room
+from eagle3.features.space import Need, free_bytes, plan_shortage
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
+from eagle3.tokens.stages import Stages
 
 KIND = "plan"
 
@@ -83,15 +84,18 @@ def build_plan(
 ) -> dict[str, Any]:
     """Figures of the whole run. `shards` by file name; `values`: the settings of the plan stage;
     `budget_gb`: most that hidden states may take in their folder."""
-    codec, train = values["hidden_states"]["codec"], values["train"]
-    sizes = {name: state_bytes(t, target.hidden_size, codec) for name, t in shards.items()}
+    states, train = values["hidden_states"], values["train"]
+    sizes = {n: state_bytes(t, target.hidden_size, states["codec"]) for n, t in shards.items()}
+    stages = Stages(
+        len(shards), states["window_shards"], train["epochs"], train["epochs_per_stage"]
+    )
+    need = Need(sizes, stages, rolling=not states["keep"])
     tokens = sum(len(shard.input_ids) for shard in shards.values())
     parameters = draft_parameters(draft)
-    stages = len(schedule["stages"])
-    states, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages)
-    room = Room.of(states_folder, sizes)
+    total, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages.count)
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
+    passes = stages.count // stages.windows if need.rolling else 1
     per_epoch = training_flops(list(shards.values()), draft, train["ttt_steps"])
     training = train["epochs"] * per_epoch
     rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
@@ -99,22 +103,27 @@ def build_plan(
         "shards": len(shards),
         "tokens": tokens,
         "rows": schedule["rows"],
-        "bytes_per_token": states / max(tokens, 1),
+        "stages": stages.count,
+        "windows": stages.windows,
+        "rolling": need.rolling,
+        "captures": passes,
+        "bytes_per_token": total / max(tokens, 1),
         "bytes_of_shards": sizes,
-        "bytes_per_shard_mean": states / max(len(shards), 1),
+        "bytes_per_shard_mean": total / max(len(shards), 1),
         "bytes_per_shard_max": max(sizes.values(), default=0),
-        "bytes_states": states,
+        "bytes_states": total,
+        "bytes_states_peak": need.peak,
         "bytes_checkpoints": checkpoints,
-        "bytes_peak": states + checkpoints,
-        "bytes_free": room.free,
-        "shortage": room.shortage(budget_gb, reserved=checkpoints),
+        "bytes_peak": need.peak + checkpoints,
+        "bytes_free": free_bytes(states_folder),
+        "shortage": plan_shortage(need, states_folder, budget_gb, checkpoints),
         "draft_parameters": parameters,
         "steps": schedule["total_steps"],
-        "capture_flops": capture,
+        "capture_flops": passes * capture,
         "training_flops": training,
-        "capture_seconds": capture / rate,
+        "capture_seconds": passes * capture / rate,
         "training_seconds": training / rate,
-        "training_read_rate": states / (per_epoch / rate),
+        "training_read_rate": total / (per_epoch / rate),
     }
 
 
@@ -152,6 +161,7 @@ def plan_table(plan: dict[str, Any]) -> str:
             f"{size_text(plan['bytes_per_shard_mean'])} on average, "
             f"{size_text(plan['bytes_per_shard_max'])} at most",
         ),
+        *_rolling_rows(plan),
         ("checkpoints", size_text(plan["bytes_checkpoints"])),
         ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
         ("draft", f"{plan['draft_parameters']:,} parameters, {plan['steps']:,} steps"),
@@ -164,6 +174,15 @@ def plan_table(plan: dict[str, Any]) -> str:
     if plan["shortage"]:
         lines.append(f"  DOES NOT FIT: {plan['shortage']}")
     return "\n".join(["plan", *lines])
+
+
+def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a run in rolling mode adds."""
+    if not plan["rolling"]:
+        return []
+    peak = size_text(plan["bytes_states_peak"])
+    captured = "once" if plan["captures"] == 1 else f"{plan['captures']} times"
+    return [("rolling", f"{plan['windows']} windows, {peak} at once, each captured {captured}")]
 
 
 def size_text(count: float) -> str:

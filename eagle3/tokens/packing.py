@@ -18,27 +18,15 @@ WINDOW = 2048  # documents that are sorted by length together: fills packs, keep
 
 @dataclass(frozen=True)
 class PackingSettings:
-    """The keys of the configuration's `train` section that decide packs, steps and stages."""
+    """The keys of the configuration's `train` section that decide packs and steps."""
 
     pack_tokens: int
     packs_per_batch: int
-    epochs: int
-    epochs_per_stage: int
     seed: int
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> PackingSettings:
         return cls(**{name: section[name] for name in cls.__dataclass_fields__})
-
-    @property
-    def stages(self) -> int:
-        """How many stages there are."""
-        return -(-self.epochs // self.epochs_per_stage)
-
-    def stage_epochs(self, stage: int) -> range:
-        """Epochs (from 0) of a stage (from 1)."""
-        first = (stage - 1) * self.epochs_per_stage
-        return range(first, min(first + self.epochs_per_stage, self.epochs))
 
 
 def pack_documents(

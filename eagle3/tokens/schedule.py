@@ -8,7 +8,7 @@ larger than the tokens. The schedule holds their digest, and training checks it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,31 +18,43 @@ from eagle3.errors import UserError
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.packing import PackingSettings, batches, pack_documents
 from eagle3.tokens.shards import TokenShard
+from eagle3.tokens.stages import Stages
 
 KIND = "schedule"
 
 
 @dataclass(frozen=True)
 class Documents:
-    """What packing and normalisation need to know of all documents of a split, in shard order."""
+    """What packing and normalisation need to know of all documents of some shards, in order."""
 
     lengths: np.ndarray  # int64 [D], tokens kept; 0 for a document without a trainable row
     rows: np.ndarray  # int64 [D], |A_0|: rows with a loss at step 0
+    shard_offsets: np.ndarray  # int64 [S + 1], first document of each shard
 
     @classmethod
     def of(cls, shards: Iterable[TokenShard]) -> Documents:
         lengths, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        counts = [0]
         for shard in shards:
             needed = needed_states(shard.loss_mask, shard.doc_offsets)
             # |A_0| equals the rows of `last`: both count positions p >= 1 with m_p = m_{p+1} = 1
             trainable = np.diff(needed.last_offsets)
             rows.append(trainable)
+            counts.append(len(trainable))
             lengths.append(np.where(trainable > 0, needed.kept, 0))
-        return cls(np.concatenate(lengths), np.concatenate(rows))
+        return cls(np.concatenate(lengths), np.concatenate(rows), np.cumsum(counts))
+
+    def of_shards(self, shards: range) -> Documents:
+        """Documents of consecutive shards, numbered from 0."""
+        offsets = self.shard_offsets[shards.start : shards.stop + 1]
+        inside = slice(offsets[0], offsets[-1])
+        return Documents(self.lengths[inside], self.rows[inside], offsets - offsets[0])
 
 
-def build_schedule(documents: Documents, packing: PackingSettings) -> dict[str, Any]:
-    """The schedule of a run.
+def build_schedule(
+    documents: Documents, packing: PackingSettings, stages: Stages
+) -> dict[str, Any]:
+    """The schedule of a run over all its documents.
 
     Raises UserError if there is nothing to train on or a document does not fit into a pack.
     """
@@ -57,14 +69,16 @@ def build_schedule(documents: Documents, packing: PackingSettings) -> dict[str, 
             f"train.pack_tokens is {packing.pack_tokens} but a document has {longest} tokens; "
             f"raise it to at least {longest}"
         )
-    stages, first_step = [], 0
-    for stage in range(1, packing.stages + 1):
-        plans = stage_packs(documents, packing, stage)
+    planned, first_step = [], 0
+    for stage in stages.numbers:
+        window, epochs = stages.shards_of(stage), list(stages.epochs_of(stage))
+        plans = stage_packs(documents.of_shards(window), packing, epochs)
         steps = sum(len(batches(packs, packing.packs_per_batch)) for packs in plans)
-        stages.append(
+        planned.append(
             {
                 "stage": stage,
-                "epochs": list(packing.stage_epochs(stage)),
+                "shards": [window.start, window.stop],
+                "epochs": epochs,
                 "packs": sum(map(len, plans)),
                 "steps": steps,
                 "first_step": first_step,
@@ -78,17 +92,17 @@ def build_schedule(documents: Documents, packing: PackingSettings) -> dict[str, 
         "tokens": int(documents.lengths.sum()),
         "rows": int(documents.rows.sum()),
         "total_steps": first_step,
-        "stages": stages,
+        "stages": planned,
     }
 
 
 def stage_packs(
-    documents: Documents, packing: PackingSettings, stage: int
+    documents: Documents, packing: PackingSettings, epochs: Sequence[int]
 ) -> list[list[np.ndarray]]:
-    """Packs of a stage, one list for each of its epochs."""
+    """Packs of a stage's documents, one list for each of its epochs."""
     return [
         pack_documents(documents.lengths, packing.pack_tokens, packing.seed, epoch)
-        for epoch in packing.stage_epochs(stage)
+        for epoch in epochs
     ]
 
 

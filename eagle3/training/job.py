@@ -34,7 +34,7 @@ def run_stage(
     with resume.locked():
         first_step = _start(trainer, resume, previous)
         running = resume.folder / "metrics.jsonl"
-        _keep_before(running, first_step, fresh=first_step == trainer.steps[0].number)
+        _keep_before(running, first_step, fresh=first_step == trainer.first_step)
         last = trainer.run(first_step, resume, save_interval, running)
         write_text(metrics, running.read_text(encoding="utf-8"))
         checkpoint = trainer.checkpoint(last, {"inputs": resume.inputs})
@@ -54,7 +54,7 @@ def _start(trainer: StageTrainer, resume: ResumeFolder, previous: Path | None) -
         return step
     if previous is not None:
         return trainer.restore(read_checkpoint(previous, resume.settings.digest))
-    return trainer.steps[0].number
+    return trainer.first_step
 
 
 def _keep_before(metrics: Path, first_step: int, fresh: bool) -> None:

@@ -83,6 +83,7 @@ class StageTrainer:
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.total_steps = int(schedule["total_steps"])
+        self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.optimizer = build_optimizer(draft, settings.weight_decay)
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
 
@@ -203,7 +204,7 @@ class StageTrainer:
 def _planned(data: TrainingData, settings: TrainSettings, planned: dict[str, Any]) -> list[Step]:
     """The steps of a stage, checked against the schedule."""
     packing = PackingSettings.of(vars(settings))
-    plans = stage_packs(data.documents, packing, planned["stage"])
+    plans = stage_packs(data.documents, packing, planned["epochs"])
     if packs_digest(plans) != planned["packs_digest"]:
         raise UserError(
             f"stage {planned['stage']}: the token shards do not give the packs of the schedule; "

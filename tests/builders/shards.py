@@ -24,6 +24,7 @@ from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.shards import read_token_shard, write_token_shard
+from eagle3.tokens.stages import Stages
 from eagle3.tokens.vocab import KIND as VOCABULARY
 from eagle3.tokens.vocab import build_mapping, count_supervised
 from eagle3.training.checkpoint import ResumeFolder
@@ -156,6 +157,12 @@ class TrainingSet:
     settings: Settings
 
 
+def schedule_of(shards, train, window=None):
+    """The schedule of token shards: all of them in every stage, or `window` at a time."""
+    stages = Stages(len(shards), window or len(shards), train.epochs, train.epochs_per_stage)
+    return build_schedule(Documents.of(shards), PackingSettings.of(vars(train)), stages)
+
+
 def training_set(
     folder: Path, target: Path, train=TRAIN, documents=24, draft_vocab=64, seed=0, texts=None
 ):
@@ -176,7 +183,7 @@ def training_set(
         {"d2t": mapping.d2t, "t2d": mapping.t2d},
         Manifest.of(VOCABULARY, vocab),
     )
-    schedule = build_schedule(Documents.of(shards), PackingSettings.of(vars(train)))
+    schedule = schedule_of(shards, train)
     write_json(folder / "schedule.json", schedule, Manifest.of(SCHEDULE, scheduled))
     upstream = {
         "tokens": TOKENS.digest,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models import VOCAB, model_config
-from shards import TRAIN, captured, chats, state_settings, token_shard
+from shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
 from transformers import MixtralConfig
 
 from eagle3.draft.config import derive_config
@@ -27,8 +27,7 @@ from eagle3.report.plan import (
     time_text,
 )
 from eagle3.tensorfile import open_tensors
-from eagle3.tokens.packing import PackingSettings
-from eagle3.tokens.schedule import Documents, build_schedule
+from eagle3.tokens.schedule import Documents
 
 EDGES = [([3, 4, 5], [1, 1, 1]), ([3], [1]), ([3, 4], [0, 0]), ([3, 4, 5, 6], [0, 1, 1, 0])]
 
@@ -81,13 +80,17 @@ def test_a_mixture_counts_the_experts_that_are_used():
     assert target_flops_per_token(moe) == 2 * 2 * (attention + 3 * 8 * 2 * 5)
 
 
-def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet")):
-    """Plan of `copies` equal shards."""
+def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet"), window=None):
+    """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
-    schedule = build_schedule(Documents.of([shard]), PackingSettings.of(train))
+    schedule = schedule_of([shard], SimpleNamespace(**train))
     target = model_config("llama")
     values = {
-        "hidden_states": {"codec": "bf16"},
+        "hidden_states": {
+            "codec": "bf16",
+            "window_shards": window or copies,
+            "keep": window is None,
+        },
         "train": train,
         "hardware": {"tflops": 0.5, "devices": 2},
     }
@@ -117,6 +120,22 @@ def test_a_budget_binds_where_the_disk_does_not(shard):
     tight, _ = planned(shard, copies=10, budget_gb=(7 * each + 9) / 1e9)
     assert "7 of the 10 shards still to come fit" in tight["shortage"]
     assert "the largest window_shards is 3" in tight["shortage"]
+
+
+def test_in_rolling_mode_two_windows_count_and_every_capture_again(shard):
+    keep, _ = planned(shard, copies=10, stages=2)
+    plan, _ = planned(shard, copies=10, stages=2, window=3)
+    each = plan["bytes_per_shard_max"]
+    assert plan["bytes_states"] == 10 * each and plan["bytes_states_peak"] == 6 * each
+    assert plan["bytes_peak"] == plan["bytes_states_peak"] + plan["bytes_checkpoints"]
+    assert (plan["stages"], plan["windows"], plan["captures"]) == (8, 4, 2)
+    assert plan["capture_flops"] == 2 * keep["capture_flops"]
+    assert plan["training_flops"] == keep["training_flops"]
+    assert "4 windows" in plan_table(plan) and "captured 2 times" in plan_table(plan)
+    assert plan["shortage"] is None
+    tight, _ = planned(shard, copies=10, stages=2, window=3, budget_gb=(6 * each - 1) / 1e9)
+    assert "two windows of hidden states need" in tight["shortage"]
+    assert "lower hidden_states.window_shards to 2" in tight["shortage"]
 
 
 @pytest.mark.parametrize("stages", [1, 2])

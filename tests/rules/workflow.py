@@ -69,20 +69,29 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def snakemake(
+def command(
     folder: Path,
     *arguments: str,
     change: dict[str, Any] | None = None,
     target: str = "train",
     root: Path = ROOT,
-) -> Outcome:
-    """One call of the project's workflow in `folder` with the small configuration."""
+) -> list[str]:
+    """A call of the project's workflow in `folder` with the small configuration."""
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(merged(SMALL, change or {})), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    command += ["--directory", str(folder), "--cores", "2", *arguments]
-    command += ["--configfile", str(overlay), "--", target]
+    made = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    made += ["--directory", str(folder), "--cores", "2", *arguments]
+    return [*made, "--configfile", str(overlay), "--", target]
+
+
+def snakemake(folder: Path, *arguments: str, **options: Any) -> Outcome:
+    """Make the call and wait for it."""
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, timeout=600, check=False
+        command(folder, *arguments, **options),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=600,
+        check=False,
     )
     return Outcome(done.returncode, done.stdout + done.stderr)

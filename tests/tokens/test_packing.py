@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagle3.tokens.packing import WINDOW, PackingSettings, batches, pack_documents
+from eagle3.tokens.packing import WINDOW, batches, pack_documents
 
 LENGTHS = st.lists(st.integers(0, 64), max_size=60)
 
@@ -64,16 +63,3 @@ def test_batches_are_consecutive_packs_and_the_last_may_be_smaller() -> None:
     grouped = batches(packs, 2)
     assert [as_lists(batch) for batch in grouped] == [[[0], [1]], [[2], [3]], [[4]]]
     assert batches([], 2) == []
-
-
-@pytest.mark.parametrize(
-    ("epochs", "per_stage", "expected"),
-    [(6, 3, [[0, 1, 2], [3, 4, 5]]), (5, 2, [[0, 1], [2, 3], [4]]), (1, 9, [[0]])],
-)
-def test_stages_share_the_epochs_out(
-    epochs: int, per_stage: int, expected: list[list[int]]
-) -> None:
-    section = {"pack_tokens": 64, "packs_per_batch": 2, "epochs": epochs, "seed": 0}
-    packing = PackingSettings.of({**section, "epochs_per_stage": per_stage, "learning_rate": 1})
-    stages = range(1, packing.stages + 1)
-    assert [list(packing.stage_epochs(stage)) for stage in stages] == expected

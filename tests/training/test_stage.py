@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from shards import TRAIN, training_set
+from shards import TRAIN, schedule_of, training_set
 
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks
-from eagle3.tokens.packing import PackingSettings
-from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
@@ -30,19 +28,13 @@ def made(targets, tmp_path_factory):
     return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
 
 
-def scheduled(data, train):
-    return build_schedule(
-        Documents.of(p.tokens for p in data.pairs), PackingSettings.of(vars(train))
-    )
-
-
 class Job:
     """A training job in a folder of its own, as the script puts it together."""
 
     def __init__(self, made, folder: Path, train=None, stage=1, loss=None):
         self.train = train or made.train
         self.folder, self.data = folder, TrainingData(made.tokens, made.states)
-        self.schedule = scheduled(self.data, self.train)
+        self.schedule = schedule_of([pair.tokens for pair in self.data.pairs], self.train)
         draft, target = build_draft(
             made.target, made.settings.values, made.mapping, torch.device("cpu")
         )

@@ -1,0 +1,64 @@
+"""Rolling mode: two windows of hidden states on the disk, never a third.
+
+Stage s trains on its window while the window of stage s + 1 is captured. The window of stage s + 2
+waits for the checkpoint of stage s, whose own window goes at the same moment.
+
+    disk      [s    ]        [s    ]        [s + 1]
+              [     ]        [s + 1]        [s + 2]
+    training   s - 1          s              s + 1
+    capture    s              s + 1          s + 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from eagle3.tokens.stages import Stages
+
+
+def peak_of_windows(shards: Sequence[int], stages: Stages) -> int:
+    """Most bytes on the disk at once, `shards` being the bytes of each shard in order."""
+    sizes = [sum(shards[i] for i in stages.shards_of(stage)) for stage in stages.numbers]
+    return max((a + b for a, b in pairwise([*sizes, 0])), default=0)
+
+
+def largest_window(shards: Sequence[int], stages: Stages, available: int) -> int:
+    """The most shards per window whose peak fits into `available` bytes.
+
+    0 if not even windows of one shard fit.
+    """
+    for window in range(len(shards), 0, -1):
+        if peak_of_windows(shards, replace(stages, window_shards=window)) <= available:
+            return window
+    return 0
+
+
+def stage_folder(folder: Path, stage: int) -> Path:
+    """Where the states of a stage's window lie; `folder` holds those of a split."""
+    return folder / f"stage-{stage:04d}"
+
+
+def bytes_beside(folder: Path, stage: int | None = None) -> int:
+    """Bytes of all windows in `folder`, without that of `stage`."""
+    return sum(path.stat().st_size for number, path in _shards(folder) if number != stage)
+
+
+def drop_other_windows(folder: Path, stage: int) -> None:
+    """Make room for the window of `stage`: only it and its neighbours may lie on the disk.
+
+    What is removed was left by a run that was killed, or whose settings have changed: whoever
+    captures the window of stage s knows that stage s - 2 is done and that s + 2 has not begun.
+    """
+    for number, path in _shards(folder):
+        if abs(number - stage) > 1:
+            path.unlink(missing_ok=True)
+
+
+def _shards(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Finished and unfinished shards of every window."""
+    for path in sorted(folder.glob("stage-*/*")):
+        if ".safetensors" in path.name:
+            yield int(path.parent.name.removeprefix("stage-")), path
