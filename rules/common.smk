@@ -154,6 +154,19 @@ def version(stage):
     return str(VERSIONS[stage]["version"])
 
 
+def version_of_shard(stage):
+    """The same for a stage of many shards. The shard is named because Snakemake's cache between
+    workflows knows jobs by their params and not by their wildcards."""
+    return lambda wildcards: f"{version(stage)}, {wildcards.split} {wildcards.shard}"
+
+
+def offered_to_cache(name):
+    """Snakemake refuses a benchmark beside its cache between workflows, since what comes from there
+    took no time; so a rule has one only as long as --cache is not given."""
+    if workflow.enable_cache:
+        workflow.get_rule(name)._benchmark = None
+
+
 def settings(stage):
     """The settings of a stage as the one text that its rule declares."""
     return SETTINGS[stage].text

@@ -14,6 +14,7 @@ rule hidden_states:
         f"{LOGS}/hidden_states/{CAPTURED}.log",
     benchmark:
         f"{TIMES}/hidden_states/{CAPTURED}.tsv"
+    cache: workflow.enable_cache
     priority: capture_priority
     conda:
         CAPTURE_ENVIRONMENT
@@ -35,7 +36,7 @@ rule hidden_states:
         stage=lambda wildcards: f"--stage {int(wildcards.stage)}" if ROLLING else "",
     params:
         settings=settings("hidden_states"),
-        code=version("hidden_states"),
+        code=version_of_shard("hidden_states"),
     shell:
         "torchrun --standalone --nproc-per-node {resources.processes}"
         " -m workflow_scripts.capture_hidden_states --settings {params.settings:q}"
@@ -47,3 +48,6 @@ rule hidden_states:
         " --plan {resources.plan:q} --stages {resources.stages:q} {resources.stage}"
         " --out {output.states:q} --report {output.check:q}"
         " > {log:q} 2>&1"
+
+
+offered_to_cache("hidden_states")

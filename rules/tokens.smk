@@ -11,6 +11,7 @@ rule tokens:
         f"{LOGS}/tokens/{{split}}-{{shard}}.log",
     benchmark:
         f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
+    cache: workflow.enable_cache
     priority: 30
     conda:
         ENVIRONMENT
@@ -21,12 +22,15 @@ rule tokens:
         max_bad_fraction=str(config["dataset"]["max_bad_fraction"]),
     params:
         settings=settings("tokens"),
-        code=version("tokens"),
+        code=version_of_shard("tokens"),
     shell:
         "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --target {resources.target:q} --want {resources.want}"
         " --max-bad-fraction {resources.max_bad_fraction}"
         " --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
+
+
+offered_to_cache("tokens")
 
 
 rule vocab:

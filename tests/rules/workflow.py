@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def command(
     folder: Path,
     *arguments: str,
     change: dict[str, Any] | None = None,
-    target: str = "train",
+    target: str | Sequence[str] = "train",
     root: Path = ROOT,
 ) -> list[str]:
     """A call of the project's workflow in `folder` with the small configuration."""
@@ -81,7 +82,8 @@ def command(
     overlay.write_text(yaml.safe_dump(merged(SMALL, change or {})), encoding="utf-8")
     made = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     made += ["--directory", str(folder), "--cores", "2", *arguments]
-    return [*made, "--configfile", str(overlay), "--", target]
+    targets = [target] if isinstance(target, str) else target
+    return [*made, "--configfile", str(overlay), "--", *targets]
 
 
 def snakemake(folder: Path, *arguments: str, **options: Any) -> Outcome:
