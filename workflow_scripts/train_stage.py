@@ -57,6 +57,7 @@ def main() -> None:
         }
         settings = TrainSettings(**values["train"])
         trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks)
+        trainer.stop.listen()
         run_stage(
             trainer,
             ResumeFolder(given.resume, given.settings, inputs),

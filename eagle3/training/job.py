@@ -41,6 +41,9 @@ def run_stage(
         write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
         # other ranks read saves only at their start, which this barrier lies behind
         trainer.ranks.barrier()
+        if trainer.stop.asked:  # too late to stop, but torchrun may report a failure all the same
+            resume.save(checkpoint)
+            return
         resume.clear()
         running.unlink()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from eagle3.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 LOG_SECONDS = 5.0
@@ -82,6 +84,7 @@ class StageTrainer:
         """Raises UserError if the shards do not give the packs that the schedule was made for."""
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
+        self.stop = StopRequest()
         self.total_steps = int(schedule["total_steps"])
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.optimizer = build_optimizer(draft, settings.weight_decay)
@@ -110,7 +113,8 @@ class StageTrainer:
     def run(self, first_step: int, resume: ResumeFolder, save_interval: int, metrics: Path) -> int:
         """Train from `first_step` to the end of the stage; return the next global step.
 
-        Raises UserError when a loss or gradient is not finite; the newest save stays usable.
+        Raises UserError when a loss or gradient is not finite (the newest save stays usable), and
+        when any rank was asked to stop, after a save.
         """
         todo = [step for step in self.steps if step.number >= first_step]
         mine = [pack for step in todo for pack in self._dealt(step)]
@@ -118,23 +122,33 @@ class StageTrainer:
         logged = time.monotonic()
         with open(metrics, "a", encoding="utf-8") as out:
             for step in todo:
-                record = self._step(step, packs)
+                record, stopping = self._step(step, packs)
                 out.write(json.dumps(record) + "\n")
                 last = step is todo[-1]
                 if self.ranks.first and (last or time.monotonic() - logged > LOG_SECONDS):
                     logged = time.monotonic()
                     log.info(_line(record, self.total_steps, self.steps[-1].number))
-                if self.ranks.first and (step.number + 1) % save_interval == 0 and not last:
+                due = (step.number + 1) % save_interval == 0 and not last
+                if self.ranks.first and (due or stopping):
                     out.flush()
                     resume.save(self.checkpoint(step.number + 1, {"inputs": resume.inputs}))
+                if stopping:
+                    self._stop(step.number + 1)
         return self.steps[-1].number + 1 if self.steps else first_step
+
+    def _stop(self, step: int) -> None:
+        """Leave together, after the save: torchrun ends the others soon after one has left."""
+        self.ranks.barrier()
+        if not self.ranks.first:
+            sys.exit(1)  # one rank says why
+        raise UserError(f"stopped by SIGTERM at step {step}; the next call goes on from there")
 
     def _dealt(self, step: Step) -> list[np.ndarray]:
         """Packs of a step that fall to this rank."""
         return step.packs[self.ranks.rank :: self.ranks.world]
 
-    def _step(self, step: Step, packs: Iterator[Any]) -> dict[str, Any]:
-        """One optimiser step over the packs of all ranks."""
+    def _step(self, step: Step, packs: Iterator[Any]) -> tuple[dict[str, Any], bool]:
+        """One optimiser step over the packs of all ranks; also: was any of them asked to stop?"""
         started = time.monotonic()
         settings, device = self.settings, self.ranks.device
         rows = self.data.rows(step.packs)
@@ -152,7 +166,7 @@ class StageTrainer:
             if loss.requires_grad:
                 (loss / rows).backward()
             totals.add(counted)
-        totals = StepTotals.unstacked(self.ranks.sum(totals.stacked()))
+        totals, stopping = self._over_ranks(totals)
         norm = self._update(step.number)
         record = _record(step, rows, totals, settings, norm)
         seconds = time.monotonic() - started
@@ -169,7 +183,14 @@ class StageTrainer:
                 f"step {step.number}: loss is {record['loss']}, gradient norm {norm}; lower "
                 "train.learning_rate or check the states; the last save is usable"
             )
-        return record
+        return record, bool(stopping)
+
+    def _over_ranks(self, totals: StepTotals) -> tuple[StepTotals, torch.Tensor]:
+        """Totals of all ranks, and how many were asked to stop: one sum for both."""
+        stacked = totals.stacked()
+        asked = stacked.new_tensor([self.stop.asked])
+        summed = self.ranks.sum(torch.cat([stacked.flatten(), asked]))
+        return StepTotals.unstacked(summed[:-1].view_as(stacked)), summed[-1]
 
     def _update(self, number: int) -> float:
         """Sum gradients over ranks, clip by the global norm, step; return the norm."""

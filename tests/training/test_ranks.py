@@ -1,9 +1,10 @@
-"""The real script, under the real torchrun with two ranks, and killed in the middle of a stage."""
+"""The real script, under the real torchrun with two ranks, killed or stopped inside a stage."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from shards import TRAIN, training_set
@@ -57,9 +59,13 @@ def start(made, folder, processes=1, save_interval=1000):
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
+def log_of(folder):
+    return (folder / "log").read_text()
+
+
 def finished(process, folder):
     """Wait for a job that should succeed; its checkpoint and metrics."""
-    assert process.wait(LIMIT) == 0, (folder / "log").read_text()[-3000:]
+    assert process.wait(LIMIT) == 0, log_of(folder)[-3000:]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     return read_checkpoint(folder / "out"), metrics
 
@@ -71,9 +77,34 @@ def alone(made, tmp_path_factory):
     return finished(start(made, folder), folder)
 
 
-def test_two_ranks_make_the_same_losses_and_weights_as_one(made, alone, tmp_path):
+@pytest.fixture(scope="module")
+def together(made, tmp_path_factory):
+    """What two undisturbed ranks make of it."""
+    folder = tmp_path_factory.mktemp("together")
+    return finished(start(made, folder, processes=2), folder)
+
+
+def wait_for(there, process, folder):
+    """Wait until `there()` while the job runs."""
+    deadline = time.monotonic() + LIMIT
+    while not there():
+        assert process.poll() is None, log_of(folder)[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def assert_same_bits(found, expected):
+    """Checkpoints and their metrics, the times in them left out."""
+    (one, its), (other, others) = found, expected
+    assert [(r["step"], r["loss"]) for r in its] == [(r["step"], r["loss"]) for r in others]
+    for a, b in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert set(a) == set(b)
+        assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
     weights, metrics = alone
-    both, theirs = finished(start(made, tmp_path, processes=2), tmp_path)
+    both, theirs = together
     assert len(theirs) == len(metrics) > 30
     for one, two in zip(metrics, theirs, strict=True):
         assert (one["step"], one["rows"], one["active"]) == (
@@ -88,23 +119,36 @@ def test_two_ranks_make_the_same_losses_and_weights_as_one(made, alone, tmp_path
 
 
 def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_path):
-    weights, metrics = alone
     process = start(made, tmp_path, save_interval=3)
-    saves, deadline = tmp_path / "resume", time.monotonic() + LIMIT
-    while not list(saves.glob("step-0*")):
-        assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    saves = tmp_path / "resume"
+    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
     process.kill()
     assert process.wait(LIMIT) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
 
-    again, resumed = finished(start(made, tmp_path, save_interval=3), tmp_path)
-    assert "going on from the save at step" in (tmp_path / "log").read_text()
-    assert [r["step"] for r in resumed] == [r["step"] for r in metrics]
-    assert [r["loss"] for r in resumed] == [r["loss"] for r in metrics]
-    for part in ("model", "optimizer"):
-        found, expected = getattr(again, part), getattr(weights, part)
-        assert set(found) == set(expected)
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert_same_bits(finished(start(made, tmp_path, save_interval=3), tmp_path), alone)
+    assert "going on from the save at step" in log_of(tmp_path)
     assert not list(saves.glob("step-*"))
+
+
+@pytest.mark.parametrize("whom", ["torchrun", "the second rank"])
+def test_sigterm_ends_both_ranks_at_one_step_with_a_save(made, together, tmp_path, whom):
+    """No save is due: the only one is that of the stop."""
+    process = start(made, tmp_path, processes=2)
+    # metrics reach the disk after some steps, when their buffer is full
+    running = tmp_path / "resume/metrics.jsonl"
+    wait_for(lambda: running.exists() and running.stat().st_size, process, tmp_path)
+    agent = psutil.Process(process.pid)
+    ranks = {worker.environ()["RANK"]: worker for worker in agent.children()}
+    {"torchrun": agent, "the second rank": ranks["1"]}[whom].send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) not in (0, -signal.SIGTERM)
+    said = re.findall(r"error: stopped by SIGTERM at step (\d+); the next", log_of(tmp_path))
+    assert len(said) == 1
+    stopped = int(said[0])
+    assert [p.name for p in (tmp_path / "resume").glob("*step*")] == [f"step-{stopped:08d}"]
+    assert not (tmp_path / "out").exists()
+
+    again = finished(start(made, tmp_path, processes=2), tmp_path)
+    assert 0 < stopped < len(again[1])
+    assert f"going on from the save at step {stopped}" in log_of(tmp_path)
+    assert_same_bits(again, together)

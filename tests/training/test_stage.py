@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from shards import TRAIN, schedule_of, training_set
 
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks
-from eagle3.training.checkpoint import ResumeFolder, read_checkpoint
+from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
@@ -86,6 +88,41 @@ def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path):
     exact = ("step", "epoch", "rows", "loss", "loss_at", "accuracy_at", "gradient_norm")
     assert [[r[k] for k in exact] for r in resumed] == [[r[k] for k in exact] for r in metrics]
     assert not list((tmp_path / "halves/resume").glob("step-*"))
+
+
+@pytest.mark.parametrize("when", ["before the last step", "after it"])
+def test_a_stop_at_the_end_leaves_nothing_to_do_but_the_checkpoint(
+    made, tmp_path, monkeypatch, when
+):
+    """A stopped job has failed and loses its outputs: the save must have everything."""
+    whole, metrics = Job(made, tmp_path / "whole").run()
+    job, steps = Job(made, tmp_path / "stopped"), len(metrics)
+
+    def asked(function, *given):
+        job.trainer.stop.asked = True
+        return function(*given)
+
+    if when == "after it":
+        write = partial(asked, write_checkpoint)
+        monkeypatch.setattr("eagle3.training.job.write_checkpoint", write)
+        job.run()
+        shutil.rmtree(tmp_path / "stopped/out")
+        monkeypatch.undo()
+    else:
+        inner = job.trainer._step
+
+        def step(step, packs):
+            last = step is job.trainer.steps[-1]
+            return asked(inner, step, packs) if last else inner(step, packs)
+
+        job.trainer._step = step
+        sentence = f"stopped by SIGTERM at step {steps}; the next call goes on from there"
+        with pytest.raises(UserError, match=sentence):
+            job.run()
+    assert job.resume.newest().state["global_step"] == steps
+    again, resumed = Job(made, tmp_path / "stopped").run()
+    assert_same(whole, again)
+    assert [r["loss"] for r in resumed] == [r["loss"] for r in metrics]
 
 
 def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
