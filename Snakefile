@@ -20,8 +20,15 @@ include: "rules/training.smk"
 include: "rules/delivery.smk"
 
 
+# seconds each: with a remote executor they run where snakemake does
 localrules:
     train,
+    dataset,
+    vocab,
+    schedule,
+    plan,
+    export_sglang,
+    report,
 
 
 rule train:

@@ -31,11 +31,14 @@ rule train_stage:
     params:
         settings=settings("train"),
         code=code("train_stage.py"),
+    # SIGTERM goes to all processes of a cluster's job: the shell and the log wait for the save
     shell:
-        "torchrun --standalone --nproc-per-node {resources.processes}"
+        "trap : TERM; export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120;"
+        " torchrun --standalone --nproc-per-node {resources.processes}"
         " -m workflow_scripts.train_stage --settings {params.settings:q}"
         " --code {params.code} --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --save-interval {resources.save_interval} --resume {resources.resume:q}"
-        " --metrics {output.metrics:q} --out {resources.out:q} 2>&1 | tee {log:q}"
+        " --metrics {output.metrics:q} --out {resources.out:q} 2>&1"
+        " | (trap '' TERM; exec tee {log:q})"
