@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 
-.PHONY: help train test test-sglang check demo-data clean
+.PHONY: help train test test-sglang test-slurm check demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,10 @@ test: check
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
 	PATH="$(BIN):$$PATH" python -m pytest tests/sglang
+
+## make test-slurm   the workflow on a real Slurm on this machine; needs root on Debian, installs it
+test-slurm: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" tests/slurm/cluster.sh run python -m pytest tests/slurm
 
 ## make check        linters and types only
 check: $(VENV)/.develops
@@ -50,7 +54,7 @@ $(VENV)/.runs: pyproject.toml envs/constraints.txt
 	touch $@
 
 $(VENV)/.develops: $(VENV)/.runs
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev,slurm]'
 	touch $@
 
 $(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt

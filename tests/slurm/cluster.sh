@@ -4,6 +4,7 @@
 #     cluster.sh start     install slurm-wlm and munge if they are missing, configure, start
 #     cluster.sh stop      stop what start started and remove its configuration
 #     cluster.sh status
+#     cluster.sh run COMMAND...    start, run the command, stop whatever comes of it
 #
 # Partitions: cpu (default), gpu, and spare, whose jobs are requeued when one of gpu wants the room.
 set -euo pipefail
@@ -22,8 +23,10 @@ fail() {
 
 # a zombie is dead: in a container nobody may collect it
 lives() {
-    [[ -s $1 ]] && [[ $(sed 's/.*) //; s/ .*//' "/proc/$(<"$1")/stat" 2>/dev/null) == [RSD] ]]
-}
+    local state
+    state=$(sed 's/.*) //; s/ .*//' "/proc/$(cat "$1")/stat") || return
+    [[ $state == [RSD] ]]
+} 2>/dev/null
 
 until_true() { # SECONDS WHAT COMMAND...
     local tries=$(($1 * 5)) what=$2
@@ -37,7 +40,7 @@ until_true() { # SECONDS WHAT COMMAND...
 
 end() { # end the process of a pid file
     if lives "$1"; then
-        kill "$(<"$1")"
+        kill "$(cat "$1")"
         for _ in {1..100}; do
             lives "$1" || break
             sleep 0.1
@@ -103,7 +106,7 @@ CFG
     : >"$CONF/gres.conf"
     for node in "${NODES[@]}"; do
         echo "NodeName=$node NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((++port)) CPUs=8" \
-            "RealMemory=64000 Gres=gpu:fake:${#gpus[@]}" >>"$CONF/slurm.conf"
+            "RealMemory=256000 Gres=gpu:fake:${#gpus[@]}" >>"$CONF/slurm.conf"
         echo "NodeName=$node Name=gpu Type=fake File=$BASE/gpu[0-3]" >>"$CONF/gres.conf"
     done
     cat >>"$CONF/slurm.conf" <<CFG
@@ -168,8 +171,14 @@ case ${1:-} in
         sinfo -N -o '%N %P %c %m %G %T'
         squeue
         ;;
+    run)
+        trap stop EXIT
+        start
+        shift
+        EAGLE3_TEST_SLURM=1 "$@"
+        ;;
     *)
-        sed -n '2,8s/^# \{0,1\}//p' "$0"
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
         exit 2
         ;;
 esac

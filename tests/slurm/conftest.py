@@ -1,0 +1,26 @@
+"""One run without Slurm, whose weights every run on the cluster must repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from slurm_calls import TRAINING, available
+from workflow import snakemake
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster():
+    """Every test here is skipped without one."""
+    if not available():
+        pytest.skip("no test cluster: run `make test-slurm`")
+
+
+@pytest.fixture(scope="session")
+def local(cluster, tmp_path_factory) -> Path:
+    """A folder in which the run went through on this machine alone."""
+    folder = tmp_path_factory.mktemp("slurm") / "local"
+    folder.mkdir()
+    outcome = snakemake(folder, change=TRAINING)
+    assert outcome.code == 0, outcome.text[-8000:]
+    return folder

@@ -1,0 +1,144 @@
+"""The project's workflow on the test cluster, and what people and machines do to its jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from workflow import ROOT, SMALL, Outcome, merged
+
+LIMIT = 300  # seconds
+WEIGHTS = "results/small/checkpoints/stage-0001/model.safetensors"
+# one stage of two ranks, long enough to be caught in the middle
+TRAINING: dict[str, Any] = {
+    "train": {"epochs": 8, "epochs_per_stage": 8, "pack_tokens": 512, "packs_per_batch": 2},
+    "resources": {"train": {"threads": 2, "processes": 2, "save_interval": 100_000}},
+}
+# no GPU computes anything here, but Slurm hands them out
+GPUS = {"hidden_states": {"gpu": 1}, "train_stage": {"gpu": 2}, "evaluate": {"gpu": 1}}
+# quick looks at jobs; logs of jobs that were stopped and came back are wanted too
+QUICK = {
+    "latency-wait": 5,
+    "slurm-init-seconds-before-status-checks": 1,
+    "slurm-keep-successful-logs": True,
+}
+
+
+class Call:
+    """One call of Snakemake in `folder` with the project's profile, and its jobs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        target: str = WEIGHTS,
+        change: dict[str, Any] | None = None,
+        resources: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """`change`: laid over the configuration; `resources`: over the profile's of each rule."""
+        self.folder = folder
+        given = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+        given |= QUICK
+        given["set-resources"] = merged(merged(given["set-resources"], GPUS), resources or {})
+        profile = folder / "profile"
+        profile.mkdir(exist_ok=True)
+        (profile / "config.yaml").write_text(yaml.safe_dump(given))
+        overlay = folder / "overlay.yaml"
+        overlay.write_text(yaml.safe_dump(merged(merged(SMALL, TRAINING), change or {})))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--profile", str(profile), "--configfile", str(overlay), "--", target]
+        with open(folder / "snakemake.log", "w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+    @property
+    def text(self) -> str:
+        return (self.folder / "snakemake.log").read_text()
+
+    def outcome(self) -> Outcome:
+        """What came of it, at its end."""
+        return Outcome(self.process.wait(LIMIT), self.text)
+
+    def until(self, there: Callable[[], Any]) -> Any:
+        """What `there` returns once it is something; Snakemake must be at work until then."""
+        deadline = time.monotonic() + LIMIT
+        while not (found := there()):
+            assert self.process.poll() is None, self.text[-4000:]
+            assert time.monotonic() < deadline, self.text[-4000:]
+            time.sleep(0.05)
+        return found
+
+    def training(self) -> str:
+        """Slurm's number of the training job, once it has made some steps."""
+        running = self.folder / "results/small/resume/stage-0001/metrics.jsonl"
+        self.until(lambda: running.exists() and running.stat().st_size)
+        (job,) = jobs("train_stage")
+        return job
+
+    def logs(self, rule: str) -> str:
+        """Slurm's logs of a rule's jobs, older ones first."""
+        found = (self.folder / "results/slurm-logs" / f"rule_{rule}").rglob("*.log")
+        return "".join(path.read_text() for path in sorted(found))
+
+
+def slurm(*command: str) -> str:
+    """Output of a Slurm command."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
+def jobs(rule: str) -> list[str]:
+    """Numbers of a rule's running jobs."""
+    lines = slurm("squeue", "--noheader", "--states=running", "--format=%i %k").splitlines()
+    return [line.split()[0] for line in lines if f" rule_{rule}" in line]
+
+
+def field(job: str, name: str) -> str:
+    """A field of `scontrol show job`."""
+    words = slurm("scontrol", "show", "job", job).split()
+    (found,) = (word.split("=", 1)[1] for word in words if word.startswith(f"{name}="))
+    return found
+
+
+def crash(node: str, job: str) -> None:
+    """What a power cut leaves of a node: nothing."""
+    daemon = int(Path(f"/var/lib/eagle3-test-slurm/pid/slurmd-{node}").read_text())
+    heads = [psutil.Process(daemon)]
+    for process in psutil.process_iter():
+        if " ".join(process.cmdline()).startswith(f"slurmstepd: [{job}."):
+            heads.append(process)
+    assert len(heads) > 1
+    for process in [p for head in heads for p in (head, *head.children(recursive=True))]:
+        process.kill()
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+
+def repair(node: str) -> None:
+    """Bring a crashed node back."""
+    subprocess.run(["slurmd", "-N", node], check=True)
+    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def without_training(finished: Path, folder: Path) -> Path:
+    """A copy of a finished run that has everything up to the hidden states."""
+    shutil.copytree(finished, folder, symlinks=True)
+    for name in ("checkpoints", "metrics", "draft", "evaluation", "report.html"):
+        path = folder / "results/small" / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    return folder
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def available() -> bool:
+    """Whether `cluster.sh run` started this."""
+    return "EAGLE3_TEST_SLURM" in os.environ

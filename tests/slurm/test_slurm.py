@@ -1,0 +1,91 @@
+"""`snakemake --profile slurm` on a real Slurm: whole runs, and jobs that are killed on the way."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from slurm_calls import WEIGHTS, Call, crash, digest, field, jobs, repair, slurm, without_training
+
+STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call goes on from there"
+GOING_ON = r"going on from the save at step (\d+)"
+
+
+@pytest.fixture
+def folder(local, tmp_path):
+    """Everything is there but the training."""
+    return without_training(local, tmp_path / "run")
+
+
+def assert_went_on(local, call):
+    """Stopped once with a save, gone on from there, to the same bits."""
+    log = call.logs("train_stage")
+    stopped, resumed = re.findall(STOPPED, log), re.findall(GOING_ON, log)
+    assert stopped and stopped == sorted(set(resumed), key=resumed.index), log[-6000:]
+    assert digest(call.folder / WEIGHTS) == digest(local / WEIGHTS)
+
+
+def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path):
+    call = Call(tmp_path, target="train")
+    # the shards are captured side by side, each with a GPU of its own
+    call.until(lambda: len(jobs("hidden_states")) == 2)
+    devices = {field(job, "TresPerJob") for job in jobs("hidden_states")}
+    assert devices == {"gres:gpu:1"}
+    outcome = call.outcome()
+    assert outcome.code == 0, outcome.text[-8000:]
+    at_home = re.findall(r"^localrule (\w+):$", outcome.text, flags=re.MULTILINE)
+    home = {"dataset", "vocab", "schedule", "plan", "export_sglang", "report", "train"}
+    assert set(at_home) == home
+    for name in (WEIGHTS, "results/small/draft/sglang/model.safetensors"):
+        assert digest(tmp_path / name) == digest(local / name), name
+    assert Call(tmp_path, target="train").outcome().idle
+
+
+def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder):
+    call = Call(folder)
+    slurm("scancel", call.training())
+    outcome = call.outcome()
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert "SLURM status is: 'CANCELLED'" in outcome.text
+    assert_went_on(local, call)
+
+
+def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder):
+    call = Call(folder, resources={"train_stage": {"runtime": "30 * attempt"}})
+    job = call.training()
+    assert field(job, "TimeLimit") == "00:30:00"
+    slurm("scontrol", "update", f"jobid={job}", "endtime=now")
+    (again,) = call.until(lambda: [j for j in jobs("train_stage") if j != job])
+    assert field(again, "TimeLimit") == "01:00:00"
+    outcome = call.outcome()
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert "SLURM status is: 'TIMEOUT'" in outcome.text
+    assert_went_on(local, call)
+
+
+def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder):
+    call = Call(folder, resources={"train_stage": {"slurm_partition": "spare"}})
+    job = call.training()
+    urgent = ["sbatch", "--wait", "--partition=gpu", "--nodes=2", "--gpus-per-node=4"]
+    slurm(*urgent, "--mem=100", "--output=/dev/null", "--wrap=sleep 1")
+    outcome = call.outcome()
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert field(job, "Restarts") == "1"  # the same job, and Snakemake just waited
+    assert outcome.jobs == {"train_stage": 1}
+    assert_went_on(local, call)
+
+
+def test_a_job_of_a_dead_node_runs_again_on_another(local, folder):
+    call = Call(folder, change={"resources": {"train": {"save_interval": 10}}})
+    job = call.training()
+    node = field(job, "NodeList")
+    crash(node, job)
+    try:
+        outcome = call.outcome()
+    finally:
+        repair(node)
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert field(job, "Restarts") == "1" and field(job, "NodeList") != node
+    log = call.logs("train_stage")
+    assert re.findall(GOING_ON, log) and not re.findall(STOPPED, log)
+    assert digest(folder / WEIGHTS) == digest(local / WEIGHTS)
