@@ -35,7 +35,8 @@ until_true() { # SECONDS WHAT COMMAND...
         "$@" >/dev/null 2>&1 && return
         sleep 0.2
     done
-    fail "$what did not come up; see $BASE/log"
+    tail -n 20 "$BASE"/log/* >&2
+    fail "$what did not come up; the ends of its logs are above"
 }
 
 end() { # end the process of a pid file
@@ -55,6 +56,8 @@ check() {
     [[ $(id -u) == 0 ]] || fail "a test cluster needs root; run as root, or skip make test-slurm"
     [[ ! -e $CONF/slurm.conf ]] || ours ||
         fail "$CONF/slurm.conf is another Slurm's; run this on a machine without one"
+    ! lives "$BASE/pid/slurmctld" ||
+        fail "a test cluster is running already; end it with tests/slurm/cluster.sh stop"
     if ! command -v slurmctld slurmd munged >/dev/null; then
         command -v apt-get >/dev/null ||
             fail "slurmctld, slurmd and munged are missing and there is no apt-get; install them"
@@ -136,9 +139,8 @@ start_munge() {
 idle() { [[ $(sinfo -h -N -p cpu -t idle -o %N | wc -l) == "${#NODES[@]}" ]]; }
 
 start() {
-    check
     install_packages
-    stop # another one that was left behind would have its own jobs
+    stop # what is left of a killed one
     configure
     start_munge
     slurmctld
@@ -164,7 +166,10 @@ stop() {
 }
 
 case ${1:-} in
-    start) start ;;
+    start)
+        check
+        start
+        ;;
     stop) stop ;;
     status)
         ours || fail "no cluster of cluster.sh is configured; start it with $0 start"
@@ -172,6 +177,7 @@ case ${1:-} in
         squeue
         ;;
     run)
+        check
         trap stop EXIT
         start
         shift

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,17 @@ class Call:
         """Slurm's number of the training job, once it has made some steps."""
         running = self.folder / "results/small/resume/stage-0001/metrics.jsonl"
         self.until(lambda: running.exists() and running.stat().st_size)
-        (job,) = jobs("train_stage")
+        (job,) = self.jobs("train_stage")
         return job
+
+    def jobs(self, rule: str) -> list[str]:
+        """Slurm's numbers of a rule's running jobs."""
+        named = re.search(r"SLURM run ID: (\S+)", self.text)
+        if named is None:
+            return []
+        wanted = ["--states=running", f"--name={named[1]}"]
+        lines = slurm("squeue", "--noheader", "--format=%i %k", *wanted).splitlines()
+        return [line.split()[0] for line in lines if f" rule_{rule}" in line]
 
     def logs(self, rule: str) -> str:
         """Slurm's logs of a rule's jobs, older ones first."""
@@ -92,12 +102,6 @@ def slurm(*command: str) -> str:
     """Output of a Slurm command."""
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip()
-
-
-def jobs(rule: str) -> list[str]:
-    """Numbers of a rule's running jobs."""
-    lines = slurm("squeue", "--noheader", "--states=running", "--format=%i %k").splitlines()
-    return [line.split()[0] for line in lines if f" rule_{rule}" in line]
 
 
 def field(job: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from slurm_calls import WEIGHTS, Call, crash, digest, field, jobs, repair, slurm, without_training
+from slurm_calls import WEIGHTS, Call, crash, digest, field, repair, slurm, without_training
 
 STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call goes on from there"
 GOING_ON = r"going on from the save at step (\d+)"
@@ -28,8 +28,8 @@ def assert_went_on(local, call):
 def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path):
     call = Call(tmp_path, target="train")
     # the shards are captured side by side, each with a GPU of its own
-    call.until(lambda: len(jobs("hidden_states")) == 2)
-    devices = {field(job, "TresPerJob") for job in jobs("hidden_states")}
+    call.until(lambda: len(call.jobs("hidden_states")) == 2)
+    devices = {field(job, "TresPerJob") for job in call.jobs("hidden_states")}
     assert devices == {"gres:gpu:1"}
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-8000:]
@@ -55,7 +55,7 @@ def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder):
     job = call.training()
     assert field(job, "TimeLimit") == "00:30:00"
     slurm("scontrol", "update", f"jobid={job}", "endtime=now")
-    (again,) = call.until(lambda: [j for j in jobs("train_stage") if j != job])
+    (again,) = call.until(lambda: [j for j in call.jobs("train_stage") if j != job])
     assert field(again, "TimeLimit") == "01:00:00"
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-6000:]
