@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # in the order data flows: a room may import from itself and from those before it
 ROOMS = (
     "errors",
+    "gpus",
+    "leases",
     "device",
     "ranks",
     "artifact",

@@ -1,0 +1,225 @@
+"""GPU leases with real processes on devices that exist by name only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 60  # seconds until a test gives up
+
+
+class Machine:
+    """A folder of leases, and the jobs that were started there."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.jobs = folder, []
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+        self.environment |= {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/builders'}",
+            "EAGLE3_GPU_LEASES": str(folder / "leases"),
+            "CUDA_VISIBLE_DEVICES": "0,1",
+        }
+
+    def start(self, gpus: int, *words: object, processes: int = 1, **environment: str):
+        """Launch gpu_job with `words` behind the folder; its log is NAME.log."""
+        command = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", str(gpus)]
+        command += ["--processes", str(processes), "--", "gpu_job", str(self.folder)]
+        with open(self.folder / f"{words[0]}.log", "w") as log:
+            job = subprocess.Popen(
+                [*command, *map(str, words)],
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.jobs.append(job)
+        return job
+
+    @property
+    def started(self) -> list[dict]:
+        path = self.folder / "started"
+        return [json.loads(line) for line in path.open()] if path.exists() else []
+
+    def names(self) -> list[str]:
+        return [said["name"] for said in self.started]
+
+    def end(self, name: str) -> None:
+        (self.folder / f"{name}.end").touch()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        for job in self.jobs:
+            job.kill()
+            job.wait()
+        for said in self.started:
+            if alive(said["process"]):
+                os.kill(said["process"], signal.SIGKILL)
+
+
+def alive(process: int) -> bool:
+    """Whether a job of ours still runs; its number may be another process's by now."""
+    try:
+        return b"gpu_job" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def until(true) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    made = Machine(tmp_path)
+    yield made
+    made.close()
+
+
+def test_eight_jobs_at_once_never_share_one_of_two_devices(machine):
+    wanted = [1, 2, 1, 2, 1, 1, 2, 1]
+    jobs = [machine.start(gpus, f"job{i}", 0.05) for i, gpus in enumerate(wanted)]
+    assert [job.wait(LIMIT) for job in jobs] == [0] * 8
+    found = {said["name"]: said["devices"] for said in machine.started}
+    for i, gpus in enumerate(wanted):
+        assert len(set(found[f"job{i}"])) == gpus
+        assert set(found[f"job{i}"]) <= {"0", "1"}
+
+
+def test_a_job_that_needs_all_devices_takes_none_before_and_is_not_passed_by_later_ones(machine):
+    machine.start(1, "first")
+    until(lambda: machine.names() == ["first"])
+    both = machine.start(2, "both")
+    until(lambda: "waiting" in machine.log("both"))
+    later = machine.start(1, "later", 0)
+    until(lambda: "waiting" in machine.log("later"))
+    # the second device is free, and is kept for the job that came before
+    time.sleep(1)
+    assert machine.names() == ["first"]
+    assert "(gpu_job) holds 0" in machine.log("both")
+    machine.end("first")
+    until(lambda: len(machine.names()) == 2)
+    assert machine.names() == ["first", "both"]
+    machine.end("both")
+    assert both.wait(LIMIT) == later.wait(LIMIT) == 0
+
+
+def test_a_killed_waiter_is_waited_for_no_longer(machine):
+    machine.start(1, "first")
+    until(lambda: machine.names() == ["first"])
+    both = machine.start(2, "both")
+    until(lambda: "waiting" in machine.log("both"))
+    both.kill()
+    assert both.wait() == -signal.SIGKILL
+    assert machine.start(1, "later", 0).wait(LIMIT) == 0
+
+
+def test_a_device_stays_leased_while_a_child_of_a_killed_job_lives_and_no_longer(machine):
+    job = machine.start(2, "orphan", "child")
+    until(lambda: machine.started)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL
+    orphan = machine.started[0]["process"]
+    assert alive(orphan)
+    after = machine.start(1, "after", 0)
+    until(lambda: "waiting" in machine.log("after"))
+    time.sleep(1)
+    assert after.poll() is None
+    assert machine.names() == ["orphan"]
+    (machine.folder / "busy-0").rmdir()  # the killed job cannot
+    os.kill(orphan, signal.SIGKILL)
+    assert after.wait(LIMIT) == 0
+
+
+def test_ranks_that_outlive_a_killed_torchrun_keep_their_devices(machine):
+    job = machine.start(2, "rank", processes=2)
+    until(lambda: len(machine.started) == 2)
+    assert sorted(said["devices"] for said in machine.started) == [["0"], ["1"]]
+    assert sorted(said["world"] for said in machine.started) == [["0", "2"], ["1", "2"]]
+    job.kill()
+    job.wait()
+    after = machine.start(1, "after", 0)
+    until(lambda: "waiting" in machine.log("after"))
+    time.sleep(1)
+    assert after.poll() is None
+    for name in ("rank0", "rank1"):
+        machine.end(name)
+    assert after.wait(LIMIT) == 0
+
+
+def test_more_devices_than_there_are_is_one_sentence_at_once(machine):
+    job = machine.start(3, "greedy", 0)
+    assert job.wait(LIMIT) == 1
+    (line,) = machine.log("greedy").splitlines()
+    assert line.startswith("error: gpu_job asks for 3 GPUs and there are 2 (0, 1): lower ")
+
+
+def test_jobs_of_different_views_share_no_device(machine):
+    """Jobs that may use only the second device, or either, agree on which is which."""
+    smi = machine.folder / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text(
+        "#!/bin/sh\n"
+        'echo "GPU 0: Some GPU (UUID: GPU-aaaa-1)"\n'
+        'echo "GPU 1: Some GPU (UUID: GPU-bbbb-2)"\n'
+    )
+    smi.chmod(0o755)
+    del machine.environment["CUDA_VISIBLE_DEVICES"]
+    path = f"{smi.parent}:{machine.environment['PATH']}"
+    machine.start(1, "uuid", PATH=path, CUDA_VISIBLE_DEVICES="GPU-bbbb")
+    until(lambda: machine.names() == ["uuid"])
+    number = machine.start(1, "number", 0, PATH=path, CUDA_VISIBLE_DEVICES="1")
+    until(lambda: "waiting for 1 of the GPUs 1" in machine.log("number"))
+    # what is free of all devices is the other one, although it came later
+    assert machine.start(1, "any", 0, PATH=path).wait(LIMIT) == 0
+    assert machine.started[1]["name"] == "any"
+    assert machine.started[1]["devices"] == ["0"]
+    assert machine.started[1]["order"] == "PCI_BUS_ID"
+    assert number.poll() is None
+    machine.end("uuid")
+    assert number.wait(LIMIT) == 0
+
+
+def test_devices_that_slurm_gave_are_left_alone_unless_they_are_more_than_a_job_needs(machine):
+    given = {"SLURM_JOB_ID": "7"}
+    assert machine.start(2, "all", 0, **given).wait(LIMIT) == 0
+    assert not (machine.folder / "leases").exists()
+    machine.start(1, "one", **given)
+    machine.start(1, "two", **given)
+    until(lambda: len(machine.started) == 3)
+    assert sorted(said["devices"] for said in machine.started[1:]) == [["0"], ["1"]]
+
+
+def test_a_job_without_gpus_leases_nothing_and_sees_what_was_visible(machine):
+    assert machine.start(0, "plain", 0).wait(LIMIT) == 0
+    assert machine.started[0]["devices"] == ["0", "1"]
+    assert machine.started[0]["order"] is None
+    assert not (machine.folder / "leases").exists()
+
+
+def test_the_folder_and_its_files_let_other_users_take_part(machine):
+    machine.start(1, "first")
+    until(lambda: machine.started)
+    leases = machine.folder / "leases"
+    assert [oct(path.stat().st_mode & 0o7777) for path in (leases, leases / "queue")] == [
+        "0o1777",
+        "0o1777",
+    ]
+    (file,) = (leases / "queue").iterdir()
+    assert oct(file.stat().st_mode & 0o777) == "0o644"
+    machine.end("first")
+    assert machine.jobs[0].wait(LIMIT) == 0
+    assert machine.start(2, "second", 0).wait(LIMIT) == 0
+    assert len(list((leases / "queue").iterdir())) == 1  # the first one's file is gone

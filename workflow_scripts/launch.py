@@ -1,0 +1,124 @@
+"""Start a job that needs several processes or GPUs; the launcher becomes the job.
+
+    python -m workflow_scripts.launch --gpus G --processes P [--nodes N] -- MODULE ARGUMENTS
+
+One process is `python -m MODULE`, several are torchrun's, several nodes are those of the Slurm
+allocation that this runs in, with P processes on each. Outside a scheduler's allocation G devices
+are leased first (eagle3/leases.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, MutableMapping, Sequence
+
+from eagle3.errors import UserError
+from eagle3.gpus import VISIBLE, visible_gpus
+from eagle3.leases import lease
+from workflow_scripts import entry
+
+# what torchrun tells its processes: left over from another job it would mislead this one
+RANKS = re.compile(
+    "(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
+)
+ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("--gpus", type=int, required=True, help="of this job; 0: none is touched")
+    args.add_argument("--processes", type=int, required=True, help="on each node")
+    args.add_argument("--nodes", type=int, default=1)
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    given, job = args.parse_args(words[:end]), words[end + 1 :]
+    if not job:
+        args.error("no MODULE after --")
+    environment = {k: v for k, v in os.environ.items() if not RANKS.fullmatch(k)}
+    if given.nodes > 1:
+        identity, host = allocation(given.nodes, environment)
+        command = cluster_command(job, given.processes, given.nodes, identity, host)
+    else:
+        command = local_command(job, given.processes)
+        if given.gpus > 0:
+            check_processes(given.processes, given.gpus)
+            place(environment, given.gpus, job[0])
+    os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is wanted
+
+
+def local_command(job: Sequence[str], processes: int) -> list[str]:
+    """`job` (module and arguments) on this machine; torchrun costs seconds, so only if needed."""
+    if processes == 1:
+        return [sys.executable, "-m", *job]
+    return [*TORCHRUN, "--standalone", "--nproc-per-node", str(processes), "-m", *job]
+
+
+def cluster_command(
+    job: Sequence[str], processes: int, nodes: int, identity: str, host: str
+) -> list[str]:
+    """`job` on every node of a Slurm allocation: `processes` on each, which meet at `host`."""
+    # below the ports that Linux gives to clients, and another one for the next job
+    port = 15000 + int(identity) % 15000
+    step = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes)]
+    # torchrun's children use all cores of the job; one dead node ends the others
+    step += ["--cpu-bind", "none", "--kill-on-bad-exit", "1"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", identity]
+    meeting += ["--rdzv-endpoint", f"{host}:{port}"]
+    ranks = ["--nnodes", str(nodes), "--nproc-per-node", str(processes)]
+    return [*step, *TORCHRUN, *ranks, *meeting, "-m", *job]
+
+
+def allocation(nodes: int, environment: Mapping[str, str]) -> tuple[str, str]:
+    """Id of the Slurm job that this runs in, and the host name of its first node."""
+    identity = environment.get("SLURM_JOB_ID")
+    if identity is None:
+        raise UserError(
+            f"--nodes is {nodes}, and several nodes need a Slurm allocation (SLURM_JOB_ID is not "
+            "set): use Snakemake's slurm executor, or one node"
+        )
+    # asked for and not read from SLURM_JOB_NODELIST, which Snakemake's job steps do not have; and
+    # a node's name in Slurm may differ from the one that torchrun compares with its own
+    listed = _scontrol("NodeList", "job", identity)
+    return identity, _scontrol("NodeHostName", "node", listed)
+
+
+def _scontrol(field: str, kind: str, name: str) -> str:
+    """A field of Slurm's description of a job, or of the first of some nodes."""
+    command = ["scontrol", "--oneliner", "show", kind, name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        found = re.search(rf"\b{field}=(\S+)", done.stdout)
+    except (OSError, subprocess.CalledProcessError) as fault:
+        raise UserError(f"`{' '.join(command)}` failed: {fault}") from None
+    if found is None:
+        raise UserError(f"`{' '.join(command)}` says nothing of {field}")
+    return found[1]
+
+
+def check_processes(processes: int, gpus: int) -> None:
+    """Raise UserError for processes without a GPU of their own."""
+    if processes > gpus:
+        raise UserError(
+            f"{processes} processes need a GPU each and the job has {gpus}: raise Snakemake's "
+            f"--resources gpu={gpus}, which trims jobs to it, or lower "
+            "resources.capture.tensor_parallel or resources.train.processes"
+        )
+
+
+def place(environment: MutableMapping[str, str], count: int, name: str) -> None:
+    """Lease devices and show the job no others, unless a scheduler has given just enough."""
+    gpus = visible_gpus(environment)
+    if len(gpus) <= count and any(variable in environment for variable in ALLOCATIONS):
+        return
+    held = lease(gpus, count, name, environment)
+    environment[VISIBLE] = ",".join(gpu.name for gpu in held)
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # numbers are nvidia-smi's
+
+
+if __name__ == "__main__":
+    entry.run(main)
