@@ -14,6 +14,7 @@ from eagle3.config import complete, load_schema
 from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
 from rules import preflight, provenance
+from rules.gpu_limit import limit_local_gpus
 from rules.settings import all_settings
 
 # Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
@@ -142,6 +143,10 @@ def capture_priority(wildcards):
 def gpus(count):
     """GPUs of a job; on a machine without, none are asked for."""
     return count if DEVICE == "cuda" else 0
+
+
+LARGEST_JOB = max(CAPTURE["tensor_parallel"], config["resources"]["train"]["processes"])
+limit_local_gpus(workflow, gpus(LARGEST_JOB), os.environ)
 
 
 def code(script):

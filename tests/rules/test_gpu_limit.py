@@ -1,0 +1,108 @@
+"""Local runs use as many GPUs at a time as there are, in real Snakemake calls on false devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from workflow import ROOT, snakemake
+
+from rules.gpu_limit import limit_local_gpus
+
+SNAKEFILE = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from rules.gpu_limit import limit_local_gpus
+
+limit_local_gpus(workflow, config["most"], os.environ)
+
+rule all:
+    input: expand("{{number}}.done", number=range(3))
+
+rule job:
+    output: "{{number}}.done"
+    resources: gpu=config["most"]
+    shell: "echo +1 >> events; sleep 1; echo -1 >> events; touch {{output}}"
+"""
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two devices, by an nvidia-smi that comes first in PATH."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\necho 'GPU 0: F (UUID: GPU-aa)'\necho 'GPU 1: F (UUID: GPU-bb)'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path
+
+
+def at_once(folder: Path, most: int, *arguments: str) -> tuple[int, str]:
+    """How many jobs ran at the same time at most, and what Snakemake printed."""
+    (folder / "Snakefile").write_text(SNAKEFILE)
+    command = [sys.executable, "-m", "snakemake", "--cores", "8", *arguments]
+    command += ["--config", f"most={most}"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    running, peak = 0, 0
+    for line in (folder / "events").read_text().splitlines():
+        running += int(line)
+        peak = max(peak, running)
+    return peak, done.stderr
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize(("given", "limit"), [((), 2), (("--resources", "gpu=1"), 1)])
+def test_one_gpu_jobs_run_at_most_as_many_as_devices_or_as_the_user_says(
+    devices: Path, given: tuple[str, ...], limit: int
+) -> None:
+    peak, text = at_once(devices, 1, *given)
+    assert peak <= limit
+    assert f'Provided resources: gpu=Resource("gpu", {limit})' in text
+
+
+@pytest.mark.dag
+def test_jobs_that_need_all_devices_run_one_at_a_time(devices: Path) -> None:
+    assert at_once(devices, 2)[0] == 1
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize(("device", "limit"), [("cuda", True), ("cpu", False)])
+def test_the_workflow_limits_itself_if_it_uses_gpus(
+    devices: Path, device: str, limit: bool
+) -> None:
+    outcome = snakemake(devices, change={"resources": {"device": device}}, target="dataset")
+    assert outcome.code == 0, outcome.text
+    assert ('Provided resources: gpu=Resource("gpu", 2)' in outcome.text) == limit
+
+
+def limited(most: int, visible: str, **changes: object) -> dict[str, int]:
+    """The limits of a workflow of which Snakemake knows what `changes` say."""
+    resources: dict[str, int] = {}
+    known = {
+        "is_main_process": True,
+        "resource_settings": SimpleNamespace(nodes=None),
+        "global_resources": resources,
+        "register_resource": resources.__setitem__,
+    }
+    workflow = SimpleNamespace(**(known | changes))
+    limit_local_gpus(workflow, most, {"CUDA_VISIBLE_DEVICES": visible, "PATH": ""})
+    return resources
+
+
+def test_no_limit_is_set_where_it_would_be_wrong() -> None:
+    assert limited(1, "0,1,2") == {"gpu": 3}
+    assert limited(0, "0,1,2") == {}  # on a CPU
+    assert limited(4, "0,1,2") == {}  # a job of 4 would become one of 3
+    assert limited(1, "") == {}
+    assert limited(1, "0,1,2", resource_settings=SimpleNamespace(nodes=100)) == {}  # a cluster
+    assert limited(1, "0,1,2", is_main_process=False) == {}  # a job's own Snakemake
