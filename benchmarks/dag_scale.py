@@ -1,0 +1,143 @@
+"""What Snakemake itself costs with many shards: planning, doing nothing, and starting jobs.
+
+    python -m benchmarks.dag_scale --shards 250 500 1000 2000
+
+The workflow is the real one, in a folder of links to the project whose Snakefile ends with a few
+lines more: every job only makes its outputs, in a real shell. `plan` is the dry run of everything,
+`jobs` the run of it, `idle` a dry run afterwards. CPU seconds are those of Snakemake and all its
+children; on a busy machine they tell more than wall seconds. `growth` compares CPU seconds per job
+with those of the first row: 1 is linear.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.tables import parser, show
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARD_SIZE = 16
+# the names of the first arguments are those that Snakemake gives to the function of a rule
+EMPTY_JOBS = """
+
+def make_outputs(input, output, *others):
+    bench_record = others[11]
+    shell("touch {output:q}", bench_record=bench_record)
+
+
+for each in workflow.rules:
+    if each.shellcmd:
+        each.run_func = make_outputs
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """Seconds of one call of Snakemake, and the jobs it planned."""
+
+    wall: float
+    cpu: float
+    jobs: int
+
+
+def main() -> None:
+    args = parser(__doc__)
+    args.add_argument("--shards", type=int, nargs="+", default=[250, 500, 1000, 2000])
+    args.add_argument("--overlay", type=Path, help="more configuration, such as rolling windows")
+    args.add_argument("--rounds", type=int, default=3, help="of dry runs; the fastest counts")
+    args.add_argument("--cores", type=int, default=2)
+    given = args.parse_args()
+    found = [measure(shards, given) for shards in given.shards]
+    rows = [row(shards, calls, found[0]) for shards, calls in zip(given.shards, found, strict=True)]
+    show("Snakemake's own time", rows, given)
+
+
+def measure(shards: int, given: Namespace) -> dict[str, Call]:
+    """The fastest calls with this many shards."""
+    with tempfile.TemporaryDirectory(prefix="eagle3-scale-") as name:
+        work = Path(name) / "work"
+        work.mkdir()
+        snakefile = linked_project(Path(name) / "project")
+        overlay: dict[str, Any] = {
+            "run": "scale",
+            "dataset": {"num_samples": shards * SHARD_SIZE, "shard_size": SHARD_SIZE},
+            "target": {"model": "hub:nobody/nothing"},  # no job downloads anything here
+        }
+        (work / "scale.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+        files = [str(work / "scale.yaml")]
+        files += [str(given.overlay.absolute())] if given.overlay else []
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
+        command += ["--directory", str(work), "--cores", str(given.cores)]
+
+        def fastest(*arguments: str, rounds: int = given.rounds) -> Call:
+            whole = [*command, *arguments, "--configfile", *files]
+            calls = [call(whole, Path(name)) for _ in range(rounds)]
+            return min(calls, key=lambda one: one.cpu)
+
+        # in this order: what is planned, is made, and is there
+        return {
+            "plan": fastest("-n"),
+            "jobs": fastest(rounds=1),
+            "idle": fastest("-n"),
+        }
+
+
+def linked_project(folder: Path) -> Path:
+    """A Snakefile with empty jobs, and beside it links to the rest of the project."""
+    folder.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in ("Snakefile", ".snakemake", "results"):
+            (folder / path.name).symlink_to(path)
+    snakefile = folder / "Snakefile"
+    snakefile.write_text((ROOT / "Snakefile").read_text() + EMPTY_JOBS, encoding="utf-8")
+    return snakefile
+
+
+def call(command: list[str], folder: Path) -> Call:
+    """Run `command`, which prints into a file of `folder`."""
+    log = folder / "log"
+    # a stopped Slurm would make its plugin wait for seconds in each call
+    scontrol = folder / "bin" / "scontrol"
+    scontrol.parent.mkdir(exist_ok=True)
+    scontrol.write_text("#!/bin/sh\nexit 1\n")
+    scontrol.chmod(0o755)
+    environment = os.environ | {"PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    with open(log, "w", encoding="utf-8") as out:
+        begin = time.perf_counter()
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, env=environment, stdout=out, stderr=out
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+    text = log.read_text(encoding="utf-8")
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed:\n{text[-2000:]}")
+    total = re.search(r"^total +(\d+)", text, flags=re.MULTILINE)
+    return Call(wall, used.ru_utime + used.ru_stime, int(total[1]) if total else 0)
+
+
+def row(shards: int, calls: dict[str, Call], first: dict[str, Call]) -> dict[str, Any]:
+    """One line of the table."""
+    if calls["idle"].jobs:
+        raise SystemExit(f"{calls['idle'].jobs} jobs would run again after all were made")
+    jobs = calls["plan"].jobs
+    line: dict[str, Any] = {"shards": shards, "jobs": jobs}
+    for name, one in calls.items():
+        line[f"{name} s"], line[f"{name} CPU s"] = one.wall, one.cpu
+        line[f"{name} growth"] = (one.cpu / jobs) / (first[name].cpu / first["plan"].jobs)
+    return line
+
+
+if __name__ == "__main__":
+    main()
