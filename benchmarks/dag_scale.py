@@ -5,12 +5,13 @@
 The workflow is the real one, in a folder of links to the project whose Snakefile ends with a few
 lines more: every job only makes its outputs, in a real shell. `plan` is the dry run of everything,
 `jobs` the run of it, `idle` a dry run afterwards. CPU seconds are those of Snakemake and all its
-children; on a busy machine they tell more than wall seconds. `growth` compares CPU seconds per job
-with those of the first row: 1 is linear.
+children; on a busy machine they tell more than wall seconds. `growth` is the power of the number of
+jobs with which they grew since the row above: 1 is linear.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -59,7 +60,8 @@ def main() -> None:
     args.add_argument("--cores", type=int, default=2)
     given = args.parse_args()
     found = [measure(shards, given) for shards in given.shards]
-    rows = [row(shards, calls, found[0]) for shards, calls in zip(given.shards, found, strict=True)]
+    before = [None, *found]
+    rows = [row(*three) for three in zip(given.shards, found, before, strict=False)]
     show("Snakemake's own time", rows, given)
 
 
@@ -127,7 +129,7 @@ def call(command: list[str], folder: Path) -> Call:
     return Call(wall, used.ru_utime + used.ru_stime, int(total[1]) if total else 0)
 
 
-def row(shards: int, calls: dict[str, Call], first: dict[str, Call]) -> dict[str, Any]:
+def row(shards: int, calls: dict[str, Call], before: dict[str, Call] | None) -> dict[str, Any]:
     """One line of the table."""
     if calls["idle"].jobs:
         raise SystemExit(f"{calls['idle'].jobs} jobs would run again after all were made")
@@ -135,7 +137,10 @@ def row(shards: int, calls: dict[str, Call], first: dict[str, Call]) -> dict[str
     line: dict[str, Any] = {"shards": shards, "jobs": jobs}
     for name, one in calls.items():
         line[f"{name} s"], line[f"{name} CPU s"] = one.wall, one.cpu
-        line[f"{name} growth"] = (one.cpu / jobs) / (first[name].cpu / first["plan"].jobs)
+        line[f"{name} growth"] = ""
+        if before:
+            more = jobs / before["plan"].jobs
+            line[f"{name} growth"] = math.log(one.cpu / before[name].cpu, more)
     return line
 
 

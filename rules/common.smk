@@ -90,26 +90,40 @@ TARGET_FILES = (
 CAPTURED = "{split}/stage-{stage}/shard-{shard}" if ROLLING else "{split}/shard-{shard}"
 
 
-def token_shards(shards=None):
-    """Token shards of training, in order: those of the numbers, else all."""
-    chosen = SHARDS if shards is None else [SHARDS[number] for number in shards]
-    return [f"{OUT}/tokens/train/shard-{shard}.safetensors" for shard in chosen]
+# Long lists of inputs are given as functions: of a list itself, Snakemake hashes all of it once for
+# each of its files, which takes minutes with thousands of shards.
+def token_shards(wildcards):
+    """Token shards of training, in order."""
+    return [f"{OUT}/tokens/train/shard-{shard}.safetensors" for shard in SHARDS]
 
 
-def captured(suffix, stage):
+def window_tokens(wildcards):
+    """Token shards of a stage's window, in order."""
+    every = token_shards(wildcards)
+    return [every[number] for number in STAGES.shards_of(int(wildcards.stage))]
+
+
+def captured(stage, suffix):
     """Files of the capture that a stage's window is made of, in order."""
-    return [
-        f"{OUT}/hidden_states/"
-        + CAPTURED.format(split="train", stage=f"{stage:04d}", shard=SHARDS[number])
-        + suffix
-        for number in STAGES.shards_of(stage)
-    ]
+    names = [SHARDS[number] for number in STAGES.shards_of(stage)]
+    folder = f"{OUT}/hidden_states/{CAPTURED}{suffix}"
+    return expand(folder, split="train", stage=f"{stage:04d}", shard=names)
 
 
-def capture_checks():
+def window_states(wildcards):
+    """Hidden-state shards of a stage's window, in order."""
+    return captured(int(wildcards.stage), ".safetensors")
+
+
+def capture_checks(wildcards):
     """What the self-check of each captured shard found, in order."""
     stages = STAGES.numbers if ROLLING else range(1, STAGES.windows + 1)
-    return [path for stage in stages for path in captured(".check.json", stage)]
+    return [path for stage in stages for path in captured(stage, ".check.json")]
+
+
+def stage_metrics(wildcards):
+    """Metrics of every stage, in order."""
+    return [f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES.numbers]
 
 
 def checkpoint(stage):

@@ -66,9 +66,9 @@ rule report:
         vocab=rules.vocab.output.report,
         plan=rules.plan.output,
         evaluation=rules.evaluate.output,
-        metrics=[f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES.numbers],
-        tokens=token_shards(),
-        checks=capture_checks(),
+        metrics=stage_metrics,
+        tokens=token_shards,
+        checks=capture_checks,
     output:
         report(f"{OUT}/report.html", category="Report", labels={"what": "the run"}),
     log:

@@ -36,7 +36,7 @@ offered_to_cache("tokens")
 rule vocab:
     input:
         TARGET_FILES,
-        tokens=token_shards(),
+        tokens=token_shards,
     output:
         mapping=f"{OUT}/vocab/mapping.safetensors",
         report=f"{OUT}/vocab/mapping.json",
@@ -60,7 +60,7 @@ rule vocab:
 
 rule schedule:
     input:
-        tokens=token_shards(),
+        tokens=token_shards,
     output:
         f"{OUT}/schedule.json",
     log:
@@ -82,7 +82,7 @@ rule plan:
     """Disk, arithmetic and time, before any of it is spent. Read by people only."""
     input:
         TARGET_FILES,
-        tokens=token_shards(),
+        tokens=token_shards,
         schedule=rules.schedule.output,
         vocab=rules.vocab.output.report,
     output:

@@ -2,8 +2,8 @@
 rule train_stage:
     input:
         TARGET_FILES,
-        tokens=lambda wildcards: token_shards(STAGES.shards_of(int(wildcards.stage))),
-        states=lambda wildcards: captured(".safetensors", int(wildcards.stage)),
+        tokens=window_tokens,
+        states=window_states,
         vocab=rules.vocab.output.mapping,
         schedule=rules.schedule.output,
         previous=previous_checkpoint,
