@@ -6,16 +6,25 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from eagle3.config import complete, load_schema
+from eagle3.data.sources import HUB
 from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
-from rules import preflight, provenance
+from rules import containers, preflight, provenance
 from rules.gpu_limit import limit_local_gpus
 from rules.settings import all_settings
+
+METHODS = workflow.deployment_settings.deployment_method  # of --sdm
+CONTAINERS = DeploymentMethod.APPTAINER in METHODS
+if CONTAINERS and DeploymentMethod.CONDA in METHODS:
+    raise WorkflowError(
+        "--sdm: give conda or apptainer, not both: the images hold no conda"
+    )
 
 # Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
 # must see the configuration that the DAG was built from; two runs may be under way at once.
@@ -51,6 +60,8 @@ except UserError as fault:
 
 onstart:
     if workflow.is_main_process:
+        if CONTAINERS:
+            check_images()
         SNAPSHOT.parent.mkdir(exist_ok=True)
         SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
 
@@ -79,6 +90,23 @@ ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
 CAPTURE_ENVIRONMENT = str(
     ROOT / "envs" / ("eagle3.yaml" if BACKEND == "hf" else "sglang.yaml")
 )
+# used with --sdm apptainer
+IMAGES = config["resources"]["containers"]
+CAPTURE_NAME = "eagle3" if BACKEND == "hf" else "sglang"
+try:
+    IMAGE = containers.image("eagle3", IMAGES["eagle3"], ROOT)
+    CAPTURE_IMAGE = containers.image(CAPTURE_NAME, IMAGES[CAPTURE_NAME], ROOT)
+    if CONTAINERS:
+        outside = [EXTERNAL.source, EXTERNAL.embedded_source, TARGET]
+        hub = any(path.startswith(HUB) for path in outside)
+        local = [path for path in outside if path and not path.startswith(HUB)]
+        large = [OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]
+        shown = containers.environment(
+            [ROOT, *local, *large], hub=hub, cuda=DEVICE == "cuda"
+        )
+        os.environ.update(shown)
+except UserError as fault:
+    raise WorkflowError(str(fault)) from None
 VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 # files of the target that a rule makes; a target from outside is known by its digest instead
 TARGET_FILES = (
@@ -191,6 +219,16 @@ def settings(stage):
     return SETTINGS[stage].text
 
 
+def check_images():
+    """The images of the jobs to come are there; called before the first one."""
+    try:
+        for name, image in (("eagle3", IMAGE), (CAPTURE_NAME, CAPTURE_IMAGE)):
+            if image in workflow.dag.container_imgs:
+                containers.check_there(name, image, own=IMAGES[name] is None)
+    except UserError as fault:
+        raise WorkflowError(str(fault)) from None
+
+
 wildcard_constraints:
     split="train|eval",
     shard=r"\d{5}",
@@ -199,6 +237,4 @@ wildcard_constraints:
 
 # scripts find the package from any directory, and the interpreter that runs Snakemake unless the
 # job has an environment of its own
-shell.prefix(
-    preflight.shell_prefix(ROOT, bool(workflow.deployment_settings.deployment_method))
-)
+shell.prefix(preflight.shell_prefix(ROOT, bool(METHODS), CONTAINERS))

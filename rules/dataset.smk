@@ -11,6 +11,8 @@ rule dataset:
         f"{TIMES}/dataset.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         source=EXTERNAL.source,
         want=config["dataset"]["num_samples"],

@@ -13,6 +13,8 @@ rule export_sglang:
         f"{TIMES}/export_sglang.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         checkpoint=checkpoint(STAGES.count),
         out=f"{OUT}/draft/sglang",
@@ -43,6 +45,8 @@ rule evaluate:
         f"{TIMES}/evaluate.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: config["resources"]["evaluate"]["threads"]
     resources:
         dataset=DATASET,
@@ -77,6 +81,8 @@ rule report:
         f"{TIMES}/report.tsv"
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         times=TIMES,
     params:

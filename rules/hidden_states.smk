@@ -18,6 +18,8 @@ rule hidden_states:
     priority: capture_priority
     conda:
         CAPTURE_ENVIRONMENT
+    container:
+        CAPTURE_IMAGE
     threads: CAPTURE["threads"]
     resources:
         target=TARGET,

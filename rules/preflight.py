@@ -192,12 +192,16 @@ def stage_versions(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def shell_prefix(root: Path, has_environment: bool) -> str:
+def shell_prefix(root: Path, has_environment: bool, in_container: bool) -> str:
     """What every shell command starts with."""
     # setting a prefix replaces Snakemake's own, without which `job | tee` hides a failed job
     # braces twice: Snakemake formats the prefix with the command
-    path = shlex.quote(str(root)) + "${{PYTHONPATH:+:$PYTHONPATH}}"
-    prefix = f"set -euo pipefail; export PYTHONPATH={path}; "
+    path = shlex.quote(str(root))
+    if in_container:  # the host's packages are of another Python; its variables come along
+        prefix = "unset PYTHONHOME; export PYTHONNOUSERSITE=1; "
+    else:
+        prefix, path = "", path + "${{PYTHONPATH:+:$PYTHONPATH}}"
+    prefix = f"set -euo pipefail; {prefix}export PYTHONPATH={path}; "
     if not has_environment:
         prefix += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
     # spinning threads cost several times the work they save when jobs share cores

@@ -10,6 +10,8 @@ if EXTERNAL.target is None:
             f"{TIMES}/embedded_target.tsv"
         conda:
             ENVIRONMENT
+        container:
+            IMAGE
         threads: 2
         resources:
             source=EXTERNAL.embedded_source,

@@ -15,6 +15,8 @@ rule tokens:
     priority: 30
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         dataset=DATASET,
         target=TARGET,
@@ -47,6 +49,8 @@ rule vocab:
     priority: 20
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         target=TARGET,
     params:
@@ -70,6 +74,8 @@ rule schedule:
     priority: 20
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
@@ -94,6 +100,8 @@ rule plan:
     priority: 20
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     resources:
         target=TARGET,
         states=f"{OUT}/hidden_states/train",

@@ -19,6 +19,8 @@ rule train_stage:
     priority: 10
     conda:
         ENVIRONMENT
+    container:
+        IMAGE
     threads: config["resources"]["train"]["threads"]
     resources:
         target=TARGET,

@@ -1,0 +1,120 @@
+"""Container images: which one a rule runs in, where it lies, and what of the host it sees.
+
+Plain Python without packages, for the rules and for envs/build_image.sh alike; the latter asks
+`python -m rules.containers eagle3` for a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from eagle3.errors import UserError
+
+ADDRESS = re.compile(r"(?!file:)[a-z]+://")
+PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
+HUB_FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")  # of huggingface_hub, datasets
+
+
+def definition_files(definition: Path) -> list[Path]:
+    """The definition and the files of its folder that it copies into the image.
+
+    What a build argument names (the wheels of the listed versions) is left out.
+    Raises UserError naming a missing file.
+    """
+    found, section = [definition], ""
+    for line in definition.read_text(encoding="utf-8").splitlines():
+        if line.startswith("%"):
+            section = line.strip()
+        elif section == "%files" and line.strip() and not line.strip().startswith(("#", "{{")):
+            found.append(definition.parent / line.split()[0])
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"{definition} copies {path}, which does not exist")
+    return found
+
+
+def own_image(name: str, root: Path) -> Path:
+    """Path of the image of envs/<name>.def; it carries the digest of `definition_files`."""
+    total = hashlib.sha256()
+    for path in definition_files(root / "envs" / f"{name}.def"):
+        total.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return root / "envs" / "images" / f"{name}-{total.hexdigest()[:12]}.sif"
+
+
+def image(name: str, given: str | None, root: Path) -> str:
+    """What `container:` says for the image `name`: `given` from the configuration, or our own.
+
+    Snakemake remembers the text. A path below the working directory is relative, so that a
+    project moved with its results re-runs nothing. Raises UserError for an address without digest.
+    """
+    if given is not None and ADDRESS.match(given):
+        if not PINNED.search(given):
+            raise UserError(
+                f"config: resources.containers.{name} is {given!r}, which may be another image "
+                "tomorrow; add its digest (@sha256:…) or give the path of an image file"
+            )
+        return given
+    path = Path(given).absolute() if given else own_image(name, root)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def check_there(name: str, path: str, own: bool) -> None:
+    """Raises UserError if the image file is missing; addresses are Snakemake's to fetch."""
+    if ADDRESS.match(path) or Path(path).exists():
+        return
+    if own:
+        target = "image" if name == "eagle3" else f"image-{name}"
+        raise UserError(f"{path} is missing: build it with `make {target}` (docs/containers.md)")
+    raise UserError(f"config: resources.containers.{name} is {path!r}, which does not exist")
+
+
+def visible(paths: Iterable[str | Path]) -> list[str]:
+    """Folders and files outside the working directory that a container must be given.
+
+    The working directory is always visible. A link counts with what it points to, and so does
+    every link inside a folder (a model in the hub's cache is nothing but links).
+    """
+    here, found = Path.cwd(), set()
+    for path in map(Path, paths):
+        if not path.exists():
+            continue
+        inside = path.iterdir() if path.is_dir() else ()
+        targets = {link.resolve() for link in inside if link.is_symlink() and link.exists()}
+        found |= {path.absolute(), path.resolve(), *targets}
+    outside = [path for path in sorted(found) if not path.is_relative_to(here)]
+    for path in outside:
+        if set(":,") & set(str(path)):
+            raise UserError(f"{path}: Apptainer cannot show a path with a colon or comma")
+    return [str(path) for path in outside]
+
+
+def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str, str]:
+    """Variables by which Apptainer shows `paths` and the GPUs to every container it starts.
+
+    hub: files of the Hugging Face hub are read; their cache lies in the home directory, which in
+    a container is the working directory. Safe to call again below a call of itself.
+    """
+    program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
+    made, folders = {}, []
+    if hub:
+        home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
+        made["HF_HOME"] = home
+        Path(home).mkdir(parents=True, exist_ok=True)
+        folders = [os.environ[key] for key in HUB_FOLDERS[1:] if os.environ.get(key)] + [home]
+    old = [bind for bind in os.environ.get(f"{program}_BIND", "").split(",") if bind]
+    new = [path for path in visible([*paths, *folders]) if path not in old]
+    made[f"{program}_BIND"] = ",".join([*old, *new])
+    if cuda:
+        made[f"{program}_NV"] = "1"
+    return made
+
+
+if __name__ == "__main__":
+    print(own_image(sys.argv[1], Path(__file__).resolve().parent.parent))
