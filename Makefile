@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 
-.PHONY: help train test test-sglang test-slurm check demo-data clean
+.PHONY: help train test test-sglang test-slurm test-container image image-sglang check demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,21 @@ test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 ## make test-slurm   the workflow on a real Slurm on this machine; needs root on Debian, installs it
 test-slurm: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" tests/slurm/cluster.sh run python -m pytest tests/slurm
+
+## make test-container  build the image and run the pipeline in it; Debian as root (docs/containers.md)
+test-container: $(VENV)/.develops
+	tests/container/install_apptainer.sh
+	tests/container/make_base.sh envs/images/bookworm
+	EAGLE3_CONTAINER_BASE="$(abspath envs/images/bookworm)" \
+	PATH="$(BIN):$$PATH" python -m pytest tests/container
+
+## make image        the container image of the rules, for --sdm apptainer (docs/containers.md)
+image: $(VENV)/.runs
+	PYTHON="$(BIN)/python" envs/build_image.sh eagle3
+
+## make image-sglang the image of a capture through SGLang, on a machine with network
+image-sglang:
+	PYTHON="$(PYTHON)" envs/build_image.sh sglang
 
 ## make check        linters and types only
 check: $(VENV)/.develops

@@ -89,6 +89,7 @@ def visible(paths: Iterable[str | Path]) -> list[str]:
         targets = {link.resolve() for link in inside if link.is_symlink() and link.exists()}
         found |= {path.absolute(), path.resolve(), *targets}
     outside = [path for path in sorted(found) if not path.is_relative_to(here)]
+    outside = [path for path in outside if found.isdisjoint(path.parents)]
     for path in outside:
         if set(":,") & set(str(path)):
             raise UserError(f"{path}: Apptainer cannot show a path with a colon or comma")
