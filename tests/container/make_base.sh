@@ -8,7 +8,7 @@ base=${1:?the folder to make}
 work=$(mktemp -d "$(mkdir -p "$(dirname "$base")" && realpath "$(dirname "$base")")/base.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m 1 -v security)
-mmdebstrap --quiet --variant=essential --include=python3-venv --dpkgopt=force-unsafe-io \
+mmdebstrap --quiet --variant=essential --include=python3-venv,libstdc++6 --dpkgopt=force-unsafe-io \
   bookworm "$work/root" "$mirror"
 rm -rf "$work/root/dev" "$work/root/var/cache/apt/archives"  # a build without full rights makes no devices
 mkdir "$work/root/dev"
