@@ -98,7 +98,7 @@ class Manifest:
             versions=software_versions(),
         )
 
-    def require(self, path: Path, kind: str, settings_digest: str | None = None) -> Manifest:
+    def require(self, path: Path | str, kind: str, settings_digest: str | None = None) -> Manifest:
         """Return self if this is a `kind` made under the given settings.
 
         Raises UserError naming the file and what differs.

@@ -84,9 +84,16 @@ def open_tensors(path: Path, framework: str = "np") -> Any:
 def read_manifest(path: Path, kind: str, settings_digest: str | None = None) -> Manifest:
     """The manifest of a tensor file, checked (see `Manifest.require`)."""
     with open_tensors(path) as handle:
-        text = (handle.metadata() or {}).get(MANIFEST_KEY)
+        metadata = handle.metadata() or {}
+    return checked_manifest(path, metadata, kind, settings_digest)
+
+
+def checked_manifest(
+    path: Path | str, metadata: Mapping[str, str], kind: str, settings_digest: str | None = None
+) -> Manifest:
+    """The manifest in a tensor file's metadata, checked (see `Manifest.require`)."""
     try:
-        manifest = Manifest(**json.loads(text or ""))
+        manifest = Manifest(**json.loads(metadata.get(MANIFEST_KEY, "")))
     except (ValueError, TypeError) as fault:
         raise UserError(f"{path}: carries no manifest of this project ({fault})") from None
     return manifest.require(path, kind, settings_digest)

@@ -7,8 +7,9 @@ bytes may come last and grow. The header is written when everything else is.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from eagle3.errors import UserError
 
 SLACK = 4096  # bytes left for figures that the manifest does not have yet
 ALIGNMENT = 64
+FIRST_READ = 2**14  # bytes: most headers whole, one request where each costs time
 
 
 @dataclass(frozen=True)
@@ -117,26 +119,41 @@ class TensorStream:
         return canonical(entries)
 
 
-def places(path: Path) -> dict[str, tuple[Declared, int]]:
-    """Where each tensor of a safetensors file lies: its form and its first byte.
+@dataclass(frozen=True)
+class Header:
+    """What the head of a safetensors file says."""
 
-    The file has been opened by the safetensors library before, which checks all of it. Raises
-    UserError if it has changed since.
+    metadata: dict[str, str]
+    places: dict[str, tuple[Declared, int]]  # form of each tensor, and its first byte in the file
+
+
+def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> Header:
+    """The header of a file of `size` bytes, wherever it lies; `read` gives (place, count) bytes.
+
+    As strict as the safetensors library: tensors follow one another, without gaps, up to the end.
+    Raises UserError if they do not.
     """
-    with open(path, "rb") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        try:
-            header = json.loads(handle.read(size))
-            header.pop("__metadata__", None)
-            found = {}
-            for name, entry in header.items():
-                shape = tuple(entry["shape"])
-                first, last = entry["data_offsets"]
-                count = 1
-                for length in shape:
-                    count *= length
-                item = (last - first) // count if count else 1
-                found[name] = (Declared(entry["dtype"], shape, item), 8 + size + first)
-        except (ValueError, KeyError, TypeError, AttributeError) as fault:
-            raise UserError(f"{path}: has no safetensors header ({fault}): {REMAKE}") from None
-    return found
+    try:
+        head = read(0, min(size, FIRST_READ))
+        length = int.from_bytes(head[:8], "little")
+        if len(head) < 8 or 8 + length > size:
+            raise ValueError("it is cut short")
+        head += read(len(head), 8 + length - len(head)) if 8 + length > len(head) else b""
+        entries = json.loads(head[8 : 8 + length])
+        metadata = entries.pop("__metadata__", {})
+        found, spans = {}, []
+        for tensor, entry in entries.items():
+            shape = tuple(entry["shape"])
+            first, last = entry["data_offsets"]
+            count = math.prod(shape)
+            item = (last - first) // count if count else 1
+            if last - first != count * item:
+                raise ValueError(f"{tensor} has a size that its shape does not give")
+            found[tensor] = (Declared(entry["dtype"], shape, item), 8 + length + first)
+            spans.append((first, last))
+        ends = [0, *(last for _, last in sorted(spans))]
+        if [first for first, _ in sorted(spans)] != ends[:-1] or 8 + length + ends[-1] != size:
+            raise ValueError("its tensors do not fill it")
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise UserError(f"{name}: is not a whole safetensors file ({fault}): {REMAKE}") from None
+    return Header(metadata, found)

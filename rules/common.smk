@@ -16,6 +16,7 @@ from eagle3.data.sources import HUB
 from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
 from rules import containers, preflight, provenance
+from rules import storage as object_storage
 from rules.gpu_limit import limit_local_gpus
 from rules.settings import all_settings
 
@@ -49,6 +50,9 @@ try:
         )
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
     SETTINGS = all_settings(config, EXTERNAL)
+    if config["resources"]["storage_prefix"]:
+        object_storage.check_plugin(config["resources"]["storage_prefix"])
+        object_storage.share_settings(workflow.storage_provider_settings.get("s3"))
     preflight.check_known_rows(
         Path(f"results/{config['run']}/dataset/rows.report.json"),
         SETTINGS["dataset"],
@@ -86,6 +90,9 @@ DEVICE = config["resources"]["device"]
 BACKEND, CAPTURE = config["hidden_states"]["backend"], config["resources"]["capture"]
 BUDGET = config["resources"]["disk_budget_gb"]
 DISK_BUDGET = "" if BUDGET is None else f"--disk-budget-gb {BUDGET}"
+STORAGE = config["resources"]["storage_prefix"]
+if STORAGE:
+    DISK_BUDGET = "--states-in-storage"  # the disk only holds what is being captured
 ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
 CAPTURE_ENVIRONMENT = str(
     ROOT / "envs" / ("eagle3.yaml" if BACKEND == "hf" else "sglang.yaml")
@@ -118,6 +125,19 @@ TARGET_FILES = (
 CAPTURED = "{split}/stage-{stage}/shard-{shard}" if ROLLING else "{split}/shard-{shard}"
 
 
+def stored(path, retrieve=True, temporary=False):
+    """Where a large file lies: the path itself, or the object of that name in object storage.
+
+    With `retrieve` Snakemake gives jobs a copy and uploads what they write; without, they are given
+    the address of the object.
+    """
+    if not STORAGE:
+        return temp(path) if temporary else path
+    address = f"{STORAGE}/{path}"
+    # marked before it becomes an object: `temp` takes none, though Snakemake removes them all right
+    return storage.s3(temp(address) if temporary else address, retrieve=retrieve)
+
+
 # Long lists of inputs are given as functions: of a list itself, Snakemake hashes all of it once for
 # each of its files, which takes minutes with thousands of shards.
 def token_shards(wildcards):
@@ -140,7 +160,8 @@ def captured(stage, suffix):
 
 def window_states(wildcards):
     """Hidden-state shards of a stage's window, in order."""
-    return captured(int(wildcards.stage), ".safetensors")
+    paths = captured(int(wildcards.stage), ".safetensors")
+    return [stored(path, retrieve=False) for path in paths]
 
 
 def capture_checks(wildcards):
@@ -165,14 +186,14 @@ def previous_checkpoint(wildcards):
     if stage == 1:
         return []
     names = ("model.safetensors", "optimizer.safetensors", "state.json")
-    return [f"{checkpoint(stage - 1)}/{name}" for name in names]
+    return [stored(f"{checkpoint(stage - 1)}/{name}") for name in names]
 
 
 def window_gate(wildcards):
     """Rolling mode: the window of a stage waits until the stage two before it is trained."""
     if not ROLLING or int(wildcards.stage) <= 2:
         return []
-    return f"{checkpoint(int(wildcards.stage) - 2)}/model.safetensors"
+    return stored(f"{checkpoint(int(wildcards.stage) - 2)}/model.safetensors")
 
 
 def capture_priority(wildcards):

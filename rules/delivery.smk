@@ -1,8 +1,8 @@
 # What people take away: the exported draft, its measured acceptance, and the report.
 rule export_sglang:
     input:
-        model=f"{checkpoint(STAGES.count)}/model.safetensors",
-        state=f"{checkpoint(STAGES.count)}/state.json",
+        model=stored(f"{checkpoint(STAGES.count)}/model.safetensors"),
+        state=stored(f"{checkpoint(STAGES.count)}/state.json"),
         vocab=rules.vocab.output.mapping,
     output:
         config=f"{OUT}/draft/sglang/config.json",
@@ -16,14 +16,13 @@ rule export_sglang:
     container:
         IMAGE
     resources:
-        checkpoint=checkpoint(STAGES.count),
         out=f"{OUT}/draft/sglang",
     params:
         settings=settings("export"),
         code=code("export_sglang.py"),
     shell:
         "python -m workflow_scripts.export_sglang --settings {params.settings:q}"
-        " --checkpoint {resources.checkpoint:q} --vocab {input.vocab:q} --out {resources.out:q}"
+        " --checkpoint {input.model:q} {input.state:q} --vocab {input.vocab:q} --out {resources.out:q}"
         " > {log:q} 2>&1"
 
 
@@ -58,7 +57,8 @@ rule evaluate:
         settings=settings("evaluate"),
         code=code("evaluate_draft.py"),
     shell:
-        "python -m workflow_scripts.evaluate_draft --settings {params.settings:q}"
+        "python -m workflow_scripts.launch --gpus {resources.gpu} --processes 1 --"
+        " workflow_scripts.evaluate_draft --settings {params.settings:q}"
         " --dataset {resources.dataset:q} --draft {resources.draft:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -8,7 +8,12 @@ rule hidden_states:
         tokens=rules.tokens.output,
         gate=window_gate,
     output:
-        states=(temp if ROLLING else str)(f"{OUT}/hidden_states/{CAPTURED}.safetensors"),
+        # a job uploads the shard itself: Snakemake would keep its local copy until training is done
+        states=stored(
+            f"{OUT}/hidden_states/{CAPTURED}.safetensors",
+            retrieve=False,
+            temporary=ROLLING,
+        ),
         check=f"{OUT}/hidden_states/{CAPTURED}.check.json",
     log:
         f"{LOGS}/hidden_states/{CAPTURED}.log",
@@ -40,8 +45,8 @@ rule hidden_states:
         settings=settings("hidden_states"),
         code=version_of_shard("hidden_states"),
     shell:
-        "torchrun --standalone --nproc-per-node {resources.processes}"
-        " -m workflow_scripts.capture_hidden_states --settings {params.settings:q}"
+        "python -m workflow_scripts.launch --gpus {resources.gpu} --processes {resources.processes} --"
+        " workflow_scripts.capture_hidden_states --settings {params.settings:q}"
         " --tokens {input.tokens:q} --target {resources.target:q} --device {resources.device}"
         " --threads {threads} --batch-tokens {resources.batch_tokens}"
         " --tensor-parallel {resources.tensor_parallel} --self-check {resources.self_check}"

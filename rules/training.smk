@@ -8,9 +8,11 @@ rule train_stage:
         schedule=rules.schedule.output,
         previous=previous_checkpoint,
     output:
-        model=f"{OUT}/checkpoints/stage-{{stage}}/model.safetensors",
-        optimizer=temp(f"{OUT}/checkpoints/stage-{{stage}}/optimizer.safetensors"),
-        state=f"{OUT}/checkpoints/stage-{{stage}}/state.json",
+        model=stored(f"{OUT}/checkpoints/stage-{{stage}}/model.safetensors"),
+        optimizer=stored(
+            f"{OUT}/checkpoints/stage-{{stage}}/optimizer.safetensors", temporary=True
+        ),
+        state=stored(f"{OUT}/checkpoints/stage-{{stage}}/state.json"),
         metrics=f"{OUT}/metrics/stage-{{stage}}.jsonl",
     log:
         f"{LOGS}/train/stage-{{stage}}.log",
@@ -27,20 +29,20 @@ rule train_stage:
         device=DEVICE,
         gpu=gpus(config["resources"]["train"]["processes"]),
         processes=config["resources"]["train"]["processes"],
+        nodes=1,  # a cluster's profile may say more; processes and GPUs are those of each
         save_interval=config["resources"]["train"]["save_interval"],
-        out=lambda wildcards: checkpoint(wildcards.stage),
         resume=lambda wildcards: f"{OUT}/resume/stage-{wildcards.stage}",
     params:
         settings=settings("train"),
         code=code("train_stage.py"),
     # SIGTERM goes to all processes of a cluster's job: the shell and the log wait for the save
     shell:
-        "trap : TERM; export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120;"
-        " torchrun --standalone --nproc-per-node {resources.processes}"
-        " -m workflow_scripts.train_stage --settings {params.settings:q}"
+        "trap : TERM; python -m workflow_scripts.launch --gpus {resources.gpu}"
+        " --processes {resources.processes} --nodes {resources.nodes} --"
+        " workflow_scripts.train_stage --settings {params.settings:q}"
         " --code {params.code} --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --save-interval {resources.save_interval} --resume {resources.resume:q}"
-        " --metrics {output.metrics:q} --out {resources.out:q} 2>&1"
+        " --metrics {output.metrics:q} --out {output.model:q} {output.optimizer:q} {output.state:q} 2>&1"
         " | (trap '' TERM; exec tee {log:q})"

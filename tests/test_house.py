@@ -18,6 +18,7 @@ ROOMS = (
     "device",
     "ranks",
     "artifact",
+    "objects",
     "tensorfile",
     "tensorstream",
     "config",

@@ -15,8 +15,10 @@ from eagle3.errors import UserError
 from eagle3.features.job import CaptureJob, Placement, capture_shard
 from eagle3.features.reader import KIND
 from eagle3.features.selfcheck import KIND as REPORT
+from eagle3.features.source import address
 from eagle3.features.space import Need, check_space
 from eagle3.features.windows import drop_other_windows
+from eagle3.objects import is_object, upload
 from eagle3.ranks import joined_ranks
 from eagle3.report.plan import KIND as PLAN
 from eagle3.target.files import resolve_target
@@ -40,7 +42,8 @@ def main() -> None:
     args.add_argument("--stages", type=json.loads, required=True, help="windows of this run")
     args.add_argument("--stage", type=int, help="rolling mode: whose window the shard is of")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
-    args.add_argument("--out", type=Path, required=True)
+    args.add_argument("--states-in-storage", action="store_true", help="out is uploaded")
+    args.add_argument("--out", type=address, required=True)
     args.add_argument("--report", type=Path, required=True)
     given = args.parse_args()
     directory = resolve_target(given.target, given.settings.values["target"]["revision"])
@@ -56,19 +59,33 @@ def main() -> None:
     )
     with joined_ranks(given.device) as ranks:
         torch.set_num_threads(max(given.threads // ranks.world, 1))
+        local = local_file(given)
         if ranks.first:
-            if given.stage is not None:
-                drop_other_windows(given.out.parent.parent, given.stage)
+            if given.stage is not None and local == given.out:
+                drop_other_windows(local.parent.parent, given.stage)
             stages = Stages(**given.stages)
-            need = Need(planned_bytes(given, stages.shards), stages, given.stage is not None)
+            planned = {} if given.states_in_storage else planned_bytes(given, stages.shards)
+            need = Need(planned, stages, rolling=given.stage is not None)
             own = job.expected_bytes()
-            check_space(need, given.out, own, given.stage, given.disk_budget_gb)
+            check_space(need, local, own, given.stage, given.disk_budget_gb)
         else:
             logging.disable(logging.INFO)
-        with atomic_path(given.out) if ranks.first else nullcontext() as path:
+        with atomic_path(local) if ranks.first else nullcontext() as path:
             cosines = capture_shard(job, path, placement, ranks)
         if ranks.first:
-            write_report(given, cosines)
+            write_report(given, local, cosines)
+            if local != given.out:
+                try:
+                    upload(local, given.out)
+                finally:
+                    local.unlink()
+
+
+def local_file(given: Namespace) -> Path:
+    """Where the shard is written: under its name, or beside the report until it is uploaded."""
+    if is_object(given.out):
+        return given.report.parent / given.out.rsplit("/", 1)[1]
+    return given.out
 
 
 def planned_bytes(given: Namespace, shards: int) -> dict[str, int]:
@@ -87,11 +104,11 @@ def planned_bytes(given: Namespace, shards: int) -> dict[str, int]:
     return dict(list(found.items())[:shards]) if len(found) >= shards else {}
 
 
-def write_report(given: Namespace, cosines: dict[str, float]) -> None:
+def write_report(given: Namespace, shard: Path, cosines: dict[str, float]) -> None:
     """What the self-check found, for people and for the report."""
-    manifest = read_manifest(given.out, KIND)
+    manifest = read_manifest(shard, KIND)
     counts = manifest.counts
-    size = given.out.stat().st_size
+    size = shard.stat().st_size
     found = {
         "aux_layers": counts["aux_layers"],
         "cosines": cosines,

@@ -28,7 +28,7 @@ def run(main: Callable[[], None]) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
-    for chatty in ("httpx", "filelock", "matplotlib", "datasets"):
+    for chatty in ("httpx", "filelock", "matplotlib", "datasets", "boto3", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         main()

@@ -14,12 +14,12 @@ from workflow_scripts import entry
 
 def main() -> None:
     args = entry.parser(__doc__)
-    args.add_argument("--checkpoint", type=Path, required=True)
+    args.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="its files")
     args.add_argument("--vocab", type=Path, required=True)
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     upstream = given.settings.upstream
-    weights, state = read_model(given.checkpoint, upstream["train"])
+    weights, state = read_model(given.checkpoint[0].parent, upstream["train"])
     mapping, manifest = read_mapping(given.vocab, upstream["vocab"])
     config = DraftConfig.from_dict(state["draft"])
     dtype = given.settings.values["export"]["dtype"]

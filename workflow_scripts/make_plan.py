@@ -22,6 +22,7 @@ def main() -> None:
     args.add_argument("--target", required=True)
     args.add_argument("--states", type=Path, required=True, help="folder of hidden states")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
+    args.add_argument("--states-in-storage", action="store_true", help="not on this disk")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
@@ -35,6 +36,8 @@ def main() -> None:
     draft = derive_config(config, values["draft"], size, layers)
     by_name = {path.name: shard for path, shard in zip(given.tokens, shards, strict=True)}
     plan = build_plan(by_name, config, draft, values, schedule, given.states, given.disk_budget_gb)
+    if given.states_in_storage:
+        plan["shortage"] = None
     print(plan_table(plan))
     if plan["shortage"]:
         raise UserError(plan["shortage"])

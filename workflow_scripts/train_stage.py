@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eagle3.artifact import read_json
+from eagle3.features.source import address
 from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import content_sha256
@@ -26,7 +27,7 @@ def main() -> None:
     args.add_argument("--code", required=True, help="digest of the sources, from the rule")
     args.add_argument("--stage", type=int, required=True)
     args.add_argument("--tokens", type=Path, nargs="+", required=True)
-    args.add_argument("--hidden-states", type=Path, nargs="+", required=True)
+    args.add_argument("--hidden-states", type=address, nargs="+", required=True)
     args.add_argument("--vocab", type=Path, required=True)
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--previous", type=Path, nargs="*", help="files of the checkpoint before")
@@ -36,7 +37,7 @@ def main() -> None:
     args.add_argument("--save-interval", type=int, required=True)
     args.add_argument("--resume", type=Path, required=True, help="folder of saves in a stage")
     args.add_argument("--metrics", type=Path, required=True)
-    args.add_argument("--out", type=Path, required=True, help="checkpoint folder")
+    args.add_argument("--out", type=Path, nargs="+", required=True, help="checkpoint's files")
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
     with joined_ranks(given.device) as ranks:
@@ -64,7 +65,7 @@ def main() -> None:
             given.previous[0].parent if given.previous else None,
             given.save_interval,
             given.metrics,
-            given.out,
+            given.out[0].parent,
         )
 
 

@@ -1,15 +1,6 @@
-"""Reading a hidden-state shard: any document, in any order, checked.
-
-Rows are read straight into the caller's buffer (`pread`), which may be pinned memory: one copy, no
-page faults, and a file that is cut short under us is an error and not a signal.
-"""
+"""Reading a hidden-state shard, a local file or an object: any document, in any order, checked."""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +10,9 @@ from eagle3.artifact import REMAKE, Manifest
 from eagle3.errors import UserError
 from eagle3.features.frames import decompress
 from eagle3.features.layout import AUX_CHUNKS, CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
-from eagle3.tensorfile import open_tensors, read_manifest
-from eagle3.tensorstream import places
+from eagle3.features.source import Address, open_source
+from eagle3.tensorfile import checked_manifest
+from eagle3.tensorstream import read_header
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 
@@ -30,14 +22,18 @@ KIND = "hidden_states"
 class FeatureShard:
     """Random access to the documents of a shard. Safe to read from several threads."""
 
-    def __init__(self, path: Path, tokens: TokenShard, settings_digest: str | None = None) -> None:
+    def __init__(
+        self, path: Address, tokens: TokenShard, settings_digest: str | None = None
+    ) -> None:
         """Raises UserError if the file is damaged, of other settings, or of other tokens."""
         self.path = path
-        self.manifest = read_manifest(path, KIND, settings_digest)
+        self._source = open_source(path)
+        header = read_header(path, self._source.size, self._bytes)
+        self.manifest = checked_manifest(path, header.metadata, KIND, settings_digest)
         if self.manifest.inputs.get("tokens") != tokens.manifest.content_sha256:
             raise UserError(f"{path}: was captured from other tokens: {REMAKE}")
         self.layout = _layout(path, self.manifest, tokens)
-        found = places(path)
+        found = header.places
         declared = self.layout.declared()
         form = {name: tensor for name, (tensor, _) in found.items() if name != FRAMES}
         if {n: (d.kind, d.shape) for n, d in form.items()} != {
@@ -47,9 +43,10 @@ class FeatureShard:
                 f"{path}: holds other tensors than its tokens and codec ask for: {REMAKE}"
             )
         self._place = {name: place for name, (_, place) in found.items()}
-        with open_tensors(path) as handle:
-            self._checksums = handle.get_tensor(CHECKSUM)
-            self._index = handle.get_tensor(INDEX) if self.layout.framed else None
+        self._checksums = self._whole(CHECKSUM, np.dtype("<u8"), declared[CHECKSUM].shape)
+        self._index = None
+        if self.layout.framed:
+            self._index = self._whole(INDEX, np.dtype("<i8"), declared[INDEX].shape)
         if self._index is not None:
             frames, _ = found[FRAMES]
             least, most = self._index.min(initial=0), self._index.max(initial=0)
@@ -62,14 +59,16 @@ class FeatureShard:
 
         Raises UserError if they are not what was written.
         """
+        pieces, frame = self._pieces(document), None
+        into = {n: memoryview(buffers[n].reshape(-1).data) for n in pieces if n != FRAMES}
+        if FRAMES in pieces:
+            frame = into[FRAMES] = memoryview(bytearray(pieces[FRAMES][1]))
+        self._source.read([(place, into[name]) for name, (place, _) in pieces.items()])
         found = xxhash.xxh3_64()
-        with self._opened() as file:
-            for part in self.layout.parts:
-                if not part.framed:
-                    first, _ = self.layout.rows(part, document)
-                    place = self._place[part.name] + first * part.column.row_bytes
-                    found.update(self._read(file, buffers[part.name], place))
-            frames = self._frames(file, document)
+        for name in pieces:
+            if name != FRAMES:
+                found.update(into[name])
+        frames = self._frames(frame, document)
         for frame in frames.values():
             found.update(frame)
         if found.intdigest() != int(self._checksums[document]):
@@ -93,60 +92,43 @@ class FeatureShard:
         self.read_into(document, {name: tensor.numpy() for name, tensor in buffers.items()})
         return decoded(self.layout, buffers)
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        """The file, opened for one document: thousands of shards may be in use at once."""
-        try:
-            file = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise UserError(f"{self.path}: no such file") from None
-        try:
-            yield file
-        finally:
-            os.close(file)
-
-    def _frames(self, file: int, document: int) -> dict[str, memoryview]:
-        """The document's frames by part; none without compression."""
-        if self._index is None:
-            return {}
-        start, aux, last = self._index[document].tolist()
-        view = self._read(file, np.empty(aux + last, np.uint8), self._place[FRAMES] + start)
-        return {"aux": view[:aux], "last": view[aux:]}
-
-    def _read(self, file: int, into: np.ndarray, place: int) -> memoryview:
-        """Fill `into`, contiguous uint8, from byte `place` of the file on; return its bytes."""
-        whole = rest = memoryview(into.reshape(-1).data)
-        while rest:
-            count = os.preadv(file, [rest], place)
-            if count == 0:
-                raise UserError(f"{self.path}: ends too early: {REMAKE}")
-            rest, place = rest[count:], place + count
-        return whole
-
     def will_need(self, document: int) -> None:
-        """Tell the system to fetch a document from the disk; returns at once."""
-        if not hasattr(os, "posix_fadvise"):
-            return  # macOS
-        with self._opened() as file:
-            for name, start, size in self._spans(document):
-                place = self._place[name] + start
-                os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+        """Have a document fetched; returns at once."""
+        self._source.will_need(list(self._pieces(document).values()))
 
-    def _spans(self, document: int) -> list[tuple[str, int, int]]:
-        """Where a document's large parts lie: tensor, first byte in it, bytes."""
-        if self._index is not None:
-            start, aux, last = self._index[document].tolist()
-            return [(FRAMES, start, aux + last)]
-        spans = []
+    def _pieces(self, document: int) -> dict[str, tuple[int, int]]:
+        """Where a document's bytes lie, by tensor: first byte in the file, bytes."""
+        pieces = {}
         for part in self.layout.parts:
-            if part.name in ("aux", "last"):
+            if not part.framed:
                 first, last = self.layout.rows(part, document)
                 width = part.column.row_bytes
-                spans.append((part.name, first * width, (last - first) * width))
-        return spans
+                pieces[part.name] = self._place[part.name] + first * width, (last - first) * width
+        if self._index is not None:
+            start, aux, last = self._index[document].tolist()
+            pieces[FRAMES] = self._place[FRAMES] + start, aux + last
+        return pieces
+
+    def _frames(self, frame: memoryview | None, document: int) -> dict[str, memoryview]:
+        """The document's frames by part; none without compression."""
+        if self._index is None or frame is None:
+            return {}
+        _, aux, _ = self._index[document].tolist()
+        return {"aux": frame[:aux], "last": frame[aux:]}
+
+    def _whole(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """A small tensor."""
+        count = int(np.prod(shape))
+        data = self._bytes(self._place[name], count * dtype.itemsize)
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    def _bytes(self, place: int, size: int) -> bytes:
+        data = bytearray(size)
+        self._source.read([(place, memoryview(data))])
+        return bytes(data)
 
 
-def _layout(path: Path, manifest: Manifest, tokens: TokenShard) -> Layout:
+def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
     """The layout that the manifest and the tokens ask for."""
     needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     try:

@@ -8,7 +8,7 @@ is decoded there. On CUDA buffers are pinned, and copy and decoding run on a str
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -21,13 +21,15 @@ import torch
 from eagle3.errors import UserError
 from eagle3.features.layout import Layout
 from eagle3.features.reader import FeatureShard, decoded
+from eagle3.features.source import Address
 from eagle3.objective.pack import Pack
 from eagle3.tokens.schedule import Documents
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
 Read = TypeVar("Read")
 READERS = 2  # threads that read packs
-ANNOUNCED = 8  # packs that the system is told to fetch from the disk
+OPENERS = 8  # threads that open shards, each of which may lie behind a network
+ANNOUNCED = 8  # packs that are fetched ahead; of objects, their states in stored form are kept
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,20 @@ class TrainingData:
     def __init__(
         self,
         token_paths: list[Path],
-        feature_paths: list[Path],
+        feature_paths: Sequence[Address],
         tokens_digest: str | None = None,
         features_digest: str | None = None,
     ) -> None:
         """Raises UserError if shards do not pair up, are damaged, or are of other settings."""
         if len(token_paths) != len(feature_paths):
             raise UserError(f"{len(token_paths)} token shards but {len(feature_paths)} of states")
-        self.pairs = []
-        for token_path, feature_path in zip(token_paths, feature_paths, strict=True):
+
+        def pair(token_path: Path, feature_path: Address) -> ShardPair:
             tokens = read_token_shard(token_path, tokens_digest)
-            self.pairs.append(
-                ShardPair(tokens, FeatureShard(feature_path, tokens, features_digest))
-            )
+            return ShardPair(tokens, FeatureShard(feature_path, tokens, features_digest))
+
+        with ThreadPoolExecutor(OPENERS) as openers:
+            self.pairs = list(openers.map(pair, token_paths, feature_paths))
         self.documents = Documents.of(pair.tokens for pair in self.pairs)
         self.first_document = np.cumsum([0, *(len(pair.tokens) for pair in self.pairs)])
 
@@ -138,7 +141,7 @@ class TrainingData:
         return StagedPack(**tensors, buffers=buffers)
 
     def announce(self, numbers: np.ndarray) -> None:
-        """Have the states of some documents fetched from the disk; returns at once."""
+        """Have the states of some documents fetched; returns at once."""
         for number in numbers.tolist():
             pair, document = self._find(number)
             pair.features.will_need(document)

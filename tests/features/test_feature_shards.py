@@ -17,7 +17,7 @@ from eagle3.features.codecs import CODECS
 from eagle3.features.layout import CHECKSUM, INDEX, Layout
 from eagle3.features.reader import KIND, FeatureShard
 from eagle3.features.writer import ShardWriter
-from eagle3.tensorfile import open_tensors, save_tensors
+from eagle3.tensorfile import open_tensors, read_manifest, save_tensors
 from eagle3.tokens.needed import needed_states
 
 EVERY = pytest.mark.parametrize("codec", CODECS)
@@ -224,7 +224,7 @@ def rewritten(path, change, framework="np"):
     """The file again with its tensors or manifest changed."""
     with open_tensors(path, framework) as handle:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    manifest = FeatureShard.__init__.__globals__["read_manifest"](path, KIND)
+    manifest = read_manifest(path, KIND)
     save_tensors(path, tensors, change(tensors, manifest) or manifest)
 
 
