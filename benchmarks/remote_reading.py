@@ -1,0 +1,101 @@
+"""Documents per second from the local disk and from object storage with a latency, by threads.
+
+    python -m benchmarks.remote_reading --tokens T.safetensors --states S.safetensors
+
+The two files are a token shard and its hidden states, from any run. The object lies in a server on
+this machine, and a proxy waits before every answer; both take time of the same cores, so the
+figures are a floor. Needs the extra `dev`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.object_proxy import ObjectProxy
+from benchmarks.object_server import CREDENTIALS, REGION, object_server
+from benchmarks.tables import parser, show
+from eagle3 import objects
+from eagle3.features.reader import FeatureShard
+from eagle3.tokens.shards import TokenShard, read_token_shard
+
+ADDRESS = "s3://states/shard.safetensors"
+AHEAD = 32  # documents that are announced before they are read
+
+
+def main() -> None:
+    args = parser(__doc__)
+    args.add_argument("--tokens", type=Path, required=True)
+    args.add_argument("--states", type=Path, required=True)
+    args.add_argument("--latency", type=float, default=0.02, help="seconds before an answer")
+    args.add_argument("--threads", type=int, nargs="+", default=[2, 8, 16])
+    given = args.parse_args()
+    tokens = read_token_shard(given.tokens)
+    os.environ.update(CREDENTIALS, AWS_DEFAULT_REGION=REGION)
+    rows = [row("local", FeatureShard(given.states, tokens), tokens, AHEAD)]
+    with object_server() as server, ObjectProxy(server, given.latency) as proxy:
+        use(server, 1)
+        objects.client().create_bucket(Bucket="states")
+        objects.upload(given.states, ADDRESS)
+        for threads, ahead in [(given.threads[-1], 0), *((n, AHEAD) for n in given.threads)]:
+            use(proxy.address, threads)
+            shard = FeatureShard(ADDRESS, tokens)
+            how = "ahead" if ahead else "when asked for"
+            rows.append(row(f"remote, {threads} threads, {how}", shard, tokens, ahead))
+    show(f"documents in random order, {given.latency * 1000:.0f} ms per answer", rows, given)
+
+
+def use(endpoint: str, threads: int) -> None:
+    """Have the project's client talk to `endpoint` with so many threads."""
+    os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
+    objects.client.cache_clear()
+    pool = ThreadPoolExecutor(threads)
+    objects._requests = lambda: pool  # type: ignore[assignment]
+
+
+def row(name: str, shard: FeatureShard, tokens: TokenShard, ahead: int) -> dict[str, Any]:
+    """One pass over the documents; `ahead`: how many are announced before they are read."""
+    kept = shard.layout.needed.kept
+    order = np.random.default_rng(0).permutation(np.flatnonzero(kept)).tolist()
+    seconds = timed(lambda: read_all(shard, order, ahead))
+    size = sum(count for number in order for _, count in shard._pieces(number).values())
+    requests = len(shard._pieces(order[0])) * len(order) if name != "local" else 0
+    return {
+        "from": name,
+        "documents/s": len(order) / seconds,
+        "tokens/s": int(kept.sum()) / seconds,
+        "MB/s": size / seconds / 1e6,
+        "requests": requests,
+    }
+
+
+def read_all(shard: FeatureShard, order: list[int], ahead: int) -> None:
+    for number in order[:ahead]:
+        shard.will_need(number)
+    for place, number in enumerate(order):
+        if ahead and place + ahead < len(order):
+            shard.will_need(order[place + ahead])
+        spans = {part: shard.layout.rows(part, number) for part in shard.layout.parts}
+        shard.read_into(
+            number,
+            {
+                p.name: np.empty((b - a, p.column.row_bytes), np.uint8)
+                for p, (a, b) in spans.items()
+            },
+        )
+
+
+def timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
