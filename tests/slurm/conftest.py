@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from slurm_calls import TRAINING, available
+from slurm_calls import TRAINING, Call, available
 from workflow import snakemake
 
 
@@ -24,3 +24,17 @@ def local(cluster, tmp_path_factory) -> Path:
     outcome = snakemake(folder, change=TRAINING)
     assert outcome.code == 0, outcome.text[-8000:]
     return folder
+
+
+@pytest.fixture
+def start():
+    """Starts a call; one that a failed test leaves behind is ended, its jobs with it."""
+    calls: list[Call] = []
+
+    def started(*given, **named) -> Call:
+        calls.append(Call(*given, **named))
+        return calls[-1]
+
+    yield started
+    for call in calls:
+        call.end()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import psutil
 import yaml
 from workflow import ROOT, SMALL, Outcome, merged
 
-LIMIT = 300  # seconds
+LIMIT = 900  # seconds, for a busy machine
 WEIGHTS = "results/small/checkpoints/stage-0001/model.safetensors"
 # one stage of two ranks, long enough to be caught in the middle
 TRAINING: dict[str, Any] = {
@@ -66,6 +67,12 @@ class Call:
     def outcome(self) -> Outcome:
         """What came of it, at its end."""
         return Outcome(self.process.wait(LIMIT), self.text)
+
+    def end(self) -> None:
+        """Interrupt it if it is at work; Snakemake cancels its jobs then."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(LIMIT)
 
     def until(self, there: Callable[[], Any]) -> Any:
         """What `there` returns once it is something; Snakemake must be at work until then."""

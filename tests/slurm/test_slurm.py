@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from slurm_calls import WEIGHTS, Call, crash, digest, field, repair, slurm, without_training
+from slurm_calls import WEIGHTS, crash, digest, field, repair, slurm, without_training
 
 STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call goes on from there"
 GOING_ON = r"going on from the save at step (\d+)"
@@ -25,8 +25,8 @@ def assert_went_on(local, call):
     assert digest(call.folder / WEIGHTS) == digest(local / WEIGHTS)
 
 
-def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path):
-    call = Call(tmp_path, target="train")
+def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path, start):
+    call = start(tmp_path, target="train")
     # the shards are captured side by side, each with a GPU of its own
     call.until(lambda: len(call.jobs("hidden_states")) == 2)
     devices = {field(job, "TresPerJob") for job in call.jobs("hidden_states")}
@@ -38,11 +38,11 @@ def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path):
     assert set(at_home) == home
     for name in (WEIGHTS, "results/small/draft/sglang/model.safetensors"):
         assert digest(tmp_path / name) == digest(local / name), name
-    assert Call(tmp_path, target="train").outcome().idle
+    assert start(tmp_path, target="train").outcome().idle
 
 
-def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder):
-    call = Call(folder)
+def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder, start):
+    call = start(folder)
     slurm("scancel", call.training())
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-6000:]
@@ -50,8 +50,8 @@ def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder):
     assert_went_on(local, call)
 
 
-def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder):
-    call = Call(folder, resources={"train_stage": {"runtime": "30 * attempt"}})
+def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder, start):
+    call = start(folder, resources={"train_stage": {"runtime": "30 * attempt"}})
     job = call.training()
     assert field(job, "TimeLimit") == "00:30:00"
     slurm("scontrol", "update", f"jobid={job}", "endtime=now")
@@ -63,8 +63,8 @@ def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder):
     assert_went_on(local, call)
 
 
-def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder):
-    call = Call(folder, resources={"train_stage": {"slurm_partition": "spare"}})
+def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder, start):
+    call = start(folder, resources={"train_stage": {"slurm_partition": "spare"}})
     job = call.training()
     urgent = ["sbatch", "--wait", "--partition=gpu", "--nodes=2", "--gpus-per-node=4"]
     slurm(*urgent, "--mem=100", "--output=/dev/null", "--wrap=sleep 1")
@@ -75,8 +75,8 @@ def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder):
     assert_went_on(local, call)
 
 
-def test_a_job_of_a_dead_node_runs_again_on_another(local, folder):
-    call = Call(folder, change={"resources": {"train": {"save_interval": 10}}})
+def test_a_job_of_a_dead_node_runs_again_on_another(local, folder, start):
+    call = start(folder, change={"resources": {"train": {"save_interval": 10}}})
     job = call.training()
     node = field(job, "NodeList")
     crash(node, job)
