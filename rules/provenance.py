@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def sources(script: Path, root: Path) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        for name in _imports(path):
+        for name in _imports(path.read_text(encoding="utf-8")):
             queue.extend(_modules(name, root))
     # what lies beside a module and is no module, such as a page template, is part of it
     beside = {p for path in found for p in path.parent.glob("*") if p.suffix not in (".py", "")}
@@ -62,10 +63,11 @@ def code_digest(script: Path, root: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _imports(path: Path) -> list[str]:
+@cache  # by content: most modules are behind several scripts, and parsing is what takes time
+def _imports(source: str) -> list[str]:
     """Dotted names that a module imports; `from a import b` counts as a and a.b."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
