@@ -1,0 +1,177 @@
+"""Never stale: which settings every key of the configuration reaches, key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from workflow import ROOT
+
+from eagle3.config import complete, load_schema
+from rules.preflight import External
+from rules.settings import all_settings
+
+SCHEMA = load_schema(ROOT / "config.schema.yaml")
+EXTERNAL = External("source", "s0", "source", "s0", None, "t0", "w0")
+
+# What no output depends on. Everything else must reach a stage.
+IRRELEVANT = {
+    "dataset.max_bad_fraction": "decides whether a stage fails, never what it writes",
+    "resources": "speed and placement",
+}
+# Keys that lie outside the settings and yet are not lost: what stands for them.
+BY_OTHER_MEANS = {
+    "dataset.source": "its content's digest",
+    "embedded_target.source": "its content's digest",
+    "target.model": "digests of its tokenizer and weights",
+    "hidden_states.keep": "the paths of the shards",
+}
+# The first stages that a key reaches; whatever lies below them follows through the chain.
+FIRST = {
+    "dataset.num_samples": {"vocab", "schedule", "train"},
+    "dataset.shard_size": {"tokens", "vocab", "schedule", "train"},
+    "dataset": {"dataset"},
+    "embedded_target": {"embedded_target"},
+    "tokens.chat_template": {"tokens", "evaluate"},
+    "tokens.chat_template_options": {"tokens", "evaluate"},
+    "tokens": {"tokens"},
+    "target.revision": {"tokens", "vocab", "hidden_states", "train", "evaluate", "plan"},
+    "target.trust_remote_code": {"tokens", "vocab", "hidden_states", "train", "evaluate", "plan"},
+    "target.embedding_key": {"hidden_states", "train", "evaluate"},
+    "target.lm_head_key": {"hidden_states", "train", "evaluate"},
+    "target.final_norm_key": {"train"},
+    "target.dtype": {"hidden_states"},
+    "vocab": {"vocab", "plan"},
+    "hidden_states.aux_layers": {"hidden_states", "train", "plan"},
+    "hidden_states.codec": {"hidden_states", "plan"},
+    "hidden_states.backend": {"hidden_states", "plan"},
+    "hidden_states.window_shards": {"schedule", "plan"},
+    "draft": {"train", "plan"},
+    "train.epochs": {"schedule", "train", "plan"},
+    "train.epochs_per_stage": {"schedule", "train", "plan"},
+    "train.pack_tokens": {"schedule", "train"},
+    "train.packs_per_batch": {"schedule", "train"},
+    "train.seed": {"schedule", "train"},
+    "train.ttt_steps": {"train", "plan"},
+    "train": {"train"},
+    "export": {"export"},
+    "evaluation": {"evaluate"},
+    "hardware": {"plan"},
+}
+
+
+def leaves(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key that holds a value, by its dotted name."""
+    for name, part in schema["properties"].items():
+        if "properties" in part:
+            yield from leaves(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", part
+
+
+def another(part: dict[str, Any], value: Any) -> Any:
+    """A value that the schema allows, other than `value`."""
+    kinds = part.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if "enum" in part:
+        return next(choice for choice in part["enum"] if choice != value)
+    if "boolean" in kinds:
+        return not value
+    if "array" in kinds:
+        return [1, 2, 3]
+    if "object" in kinds:
+        return {"more": "other"}
+    if "integer" in kinds:
+        step = part.get("multipleOf", 1)
+        most = part.get("maximum", 10**9)
+        start = 256 if value is None else value
+        return start + step if start + step <= most else start - step
+    if "number" in kinds:
+        return 0.5 if value is None or value != 0.5 else 0.25
+    return f"{value or 'x'}-other"
+
+
+def found(section: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The section that holds a dotted key, and the key's last part."""
+    *path, name = key.split(".")
+    for part in path:
+        section = section[part]
+    return section, name
+
+
+def listed(table: dict[str, Any], key: str) -> Any:
+    """What a table says of a key, or of the nearest section above it."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        entry = table.get(".".join(parts[:length]))
+        if entry is not None:
+            return entry
+    return None
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """The defaults, with several shards so that every key can change something."""
+    return complete({"run": "x", "dataset": {"num_samples": 512, "shard_size": 128}}, SCHEMA)
+
+
+@pytest.mark.parametrize(("key", "part"), list(leaves(SCHEMA)), ids=[k for k, _ in leaves(SCHEMA)])
+def test_a_key_reaches_the_stages_that_depend_on_it(
+    config: dict[str, Any], key: str, part: dict[str, Any]
+) -> None:
+    changed = deepcopy(config)
+    section, name = found(changed, key)
+    values = {"dataset.num_samples": 1024, "hidden_states.window_shards": 2}
+    section[name] = values.get(key) or another(part, section[name])
+    before, after = all_settings(config, EXTERNAL), all_settings(changed, EXTERNAL)
+    touched = {stage for stage in before if before[stage].digest != after[stage].digest}
+    if listed(IRRELEVANT, key):
+        assert touched == set()
+        return
+    if key in BY_OTHER_MEANS or key == "run":
+        assert touched == {"report"}  # which shows the whole configuration
+        return
+    first = {stage for stage in touched if before[stage].values != after[stage].values}
+    expected = listed(FIRST, key)
+    assert expected is not None, f"{key}: say which stages it reaches, or that it is irrelevant"
+    if expected == {"embedded_target"}:  # stands for the tokenizer and the weights too
+        expected = {"embedded_target", "tokenizer", "weights"}
+    assert first - {"report"} == expected
+    assert "report" in touched
+
+
+@pytest.mark.parametrize(
+    ("field", "stages"),
+    [
+        ("source_digest", {"dataset", "tokens", "hidden_states", "train", "evaluate"}),
+        ("tokenizer_digest", {"tokens", "hidden_states", "train", "evaluate"}),
+        ("weights_digest", {"hidden_states", "train", "evaluate"}),
+    ],
+)
+def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
+    config: dict[str, Any], field: str, stages: set[str]
+) -> None:
+    outside = External("source", "s0", "", "", "a model", "t0", "w0")
+    other = External(**{**vars(outside), field: "other"})
+    before, after = all_settings(config, outside), all_settings(config, other)
+    touched = {stage for stage in before if before[stage].digest != after[stage].digest}
+    assert stages <= touched
+    if field == "weights_digest":
+        assert not {"dataset", "tokens", "vocab", "schedule"} & touched
+
+
+def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:
+    other = External(**{**vars(EXTERNAL), "embedded_digest": "other"})
+    before, after = all_settings(config, EXTERNAL), all_settings(config, other)
+    assert before["embedded_target"].digest != after["embedded_target"].digest
+    assert before["dataset"].digest == after["dataset"].digest
+    assert before["tokens"].digest != after["tokens"].digest
+
+
+def test_a_window_of_all_shards_is_no_window(config: dict[str, Any]) -> None:
+    larger = deepcopy(config)
+    larger["hidden_states"]["window_shards"] = 99
+    before, after = all_settings(config, EXTERNAL), all_settings(larger, EXTERNAL)
+    assert {name: s.digest for name, s in before.items()} == {n: s.digest for n, s in after.items()}
