@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 
-.PHONY: help train test test-sglang test-slurm test-container image image-sglang check demo-data clean
+.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,10 @@ train: $(VENV)/.runs
 ## make test         linters, types, and the whole test suite
 test: check
 	PATH="$(BIN):$$PATH" python -m pytest
+
+## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
+test-dag: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" python -m pytest -m long tests/rules
 
 ## make test-sglang  capture with a real SGLang on the CPU, from an environment of 3 GB of its own
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready

@@ -18,6 +18,8 @@ from typing import Any
 
 from eagle3.artifact import Settings, file_sha256
 
+# packages whose versions may change a result; jobs run in the same ones with and without --sdm
+NUMERIC = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
 LARGE = 2**30  # bytes; hashing more takes seconds, and silence would look like a hang
 
 
@@ -55,9 +57,15 @@ def sources(script: Path, root: Path) -> list[Path]:
     return sorted(found)
 
 
+def pinned(root: Path) -> list[str]:
+    """The lines of constraints.txt for the `NUMERIC` packages."""
+    lines = (root / "envs" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.split("==")[0] in NUMERIC]
+
+
 def code_digest(script: Path, root: Path) -> str:
-    """Digest over `sources`: a changed byte counts, a changed date does not."""
-    total = hashlib.sha256()
+    """Digest over `sources` and `pinned`: a changed byte counts, a changed date does not."""
+    total = hashlib.sha256("\n".join(pinned(root)).encode())
     for path in sources(script, root):
         total.update(f"{path.relative_to(root)} {file_sha256(path)}\n".encode())
     return total.hexdigest()[:16]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workflow import snakemake
 
-pytestmark = pytest.mark.dag
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 
 
 def states(folder: Path, run: str = "small") -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from workflow import snakemake
 
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
 
-pytestmark = pytest.mark.dag
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 BUCKET, FOLDER = "dag", "project"
 PLACED = {"resources": {"storage_prefix": f"s3://{BUCKET}/{FOLDER}"}}
 OUT = f"{FOLDER}/results/small"

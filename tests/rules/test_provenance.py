@@ -35,9 +35,17 @@ def test_resources_are_in_no_settings(tmp_path: Path) -> None:
     assert before == settings_of(tmp_path, {"resources": {"device": "cuda"}})
 
 
+def test_every_package_that_counts_is_pinned() -> None:
+    names = [line.split("==")[0] for line in provenance.pinned(ROOT)]
+    assert sorted(names) == list(provenance.NUMERIC)
+
+
 def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
     (tmp_path / "eagle3" / "room").mkdir(parents=True)
     (tmp_path / "workflow_scripts").mkdir()
+    (tmp_path / "envs").mkdir()
+    pins = tmp_path / "envs" / "constraints.txt"
+    pins.write_text("ruff==1\ntorch==1\n")
     for path, text in {
         "eagle3/__init__.py": "",
         "eagle3/room/__init__.py": "",
@@ -62,6 +70,11 @@ def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
     os.utime(tmp_path / "eagle3/room/deeper.py")
     (tmp_path / "eagle3/room/unused.py").write_text("Y = 2\n")
     assert provenance.code_digest(script, tmp_path) == digest
+    pins.write_text("ruff==2\ntorch==1\n")
+    assert provenance.code_digest(script, tmp_path) == digest  # no result depends on it
+    pins.write_text("ruff==2\ntorch==2\n")
+    assert provenance.code_digest(script, tmp_path) != digest
+    pins.write_text("ruff==2\ntorch==1\n")
     (tmp_path / "eagle3/room/deeper.py").write_text("X = 2\n")
     assert provenance.code_digest(script, tmp_path) != digest
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from workflow import command, snakemake
 
-pytestmark = pytest.mark.dag
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 
 FOUR = {"dataset": {"num_samples": 256}, "train": {"epochs": 1}}
 KEEP = FOUR | {"hidden_states": {"window_shards": 1}}

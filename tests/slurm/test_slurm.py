@@ -41,6 +41,18 @@ def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path, start):
     assert start(tmp_path, target="train").outcome().idle
 
 
+def test_training_on_two_nodes_makes_the_bits_of_two_local_ranks(local, folder, start):
+    several = {"nodes": 2, "tasks": 2, "tasks_per_gpu": 0, "mpi": "srun", "gpu": 0}
+    each = {"resources": {"train": {"processes": 1}}}
+    resources = {"train_stage": several | {"gres": "'gpu:1'"}}
+    call = start(folder, change=each, resources=resources)
+    job = call.training()
+    assert field(job, "NumNodes") == "2" and field(job, "TresPerNode") == "gres:gpu:1"
+    outcome = call.outcome()
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert digest(folder / WEIGHTS) == digest(local / WEIGHTS)
+
+
 def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder, start):
     call = start(folder)
     slurm("scancel", call.training())
