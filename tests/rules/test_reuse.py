@@ -1,4 +1,4 @@
-"""The table of docs/reuse.md on real runs: what ran, what stayed, and that nothing is left to do."""
+"""The table of docs/reuse.md on real runs: what ran, what stayed, and that no job is left."""
 
 from __future__ import annotations
 

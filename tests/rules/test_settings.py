@@ -26,12 +26,11 @@ BY_OTHER_MEANS = {
     "dataset.source": "its content's digest",
     "embedded_target.source": "its content's digest",
     "target.model": "digests of its tokenizer and weights",
-    "hidden_states.keep": "the paths of the shards",
 }
 # The first stages that a key reaches; whatever lies below them follows through the chain.
 FIRST = {
-    "dataset.num_samples": {"vocab", "schedule", "train"},
-    "dataset.shard_size": {"tokens", "vocab", "schedule", "train"},
+    "dataset.num_samples": {"vocab", "schedule", "train", "plan"},
+    "dataset.shard_size": {"tokens", "vocab", "schedule", "train", "plan"},
     "dataset": {"dataset"},
     "embedded_target": {"embedded_target"},
     "tokens.chat_template": {"tokens", "evaluate"},
@@ -48,6 +47,7 @@ FIRST = {
     "hidden_states.codec": {"hidden_states", "plan"},
     "hidden_states.backend": {"hidden_states", "plan"},
     "hidden_states.window_shards": {"schedule", "plan"},
+    "hidden_states.keep": {"plan"},  # and the paths of the shards, hence capture and training
     "draft": {"train", "plan"},
     "train.epochs": {"schedule", "train", "plan"},
     "train.epochs_per_stage": {"schedule", "train", "plan"},
