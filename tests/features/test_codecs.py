@@ -16,8 +16,9 @@ from eagle3.features.codecs import CODECS, GROUP, NF4
 
 CHUNKS, HIDDEN = 3, 64
 QUANTISED = ("fp8_e4m3", "fp8_e4m3_zstd", "int8", "nf4")
-# largest relative error of a chunk of Gaussian numbers
-ERRORS = {"fp8_e4m3": 0.04, "fp8_e4m3_zstd": 0.04, "int8": 0.02, "nf4": 0.13}
+# relative error of a chunk of Gaussian numbers: half a step of 3 mantissa bits at most for fp8; for
+# the others above the largest of 2.4 million chunks (0.0133, 0.1297)
+ERRORS = {"fp8_e4m3": 1 / 16, "fp8_e4m3_zstd": 1 / 16, "int8": 0.02, "nf4": 0.15}
 
 
 def random_states(rows=40, dtype=torch.float32, seed=0, hidden=HIDDEN):
