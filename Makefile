@@ -7,8 +7,9 @@ SGLANG_VENV ?= .venv-sglang
 BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
+PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check demo-data clean
+.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check rulegraph demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,11 +21,11 @@ train: $(VENV)/.runs
 
 ## make test         linters, types, and the whole test suite
 test: check
-	PATH="$(BIN):$$PATH" python -m pytest
+	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
-	PATH="$(BIN):$$PATH" python -m pytest -m long tests/rules
+	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/rules
 
 ## make test-sglang  capture with a real SGLang on the CPU, from an environment of 3 GB of its own
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
@@ -57,6 +58,11 @@ check: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" mypy
 	PATH="$(BIN):$$PATH" snakefmt --check Snakefile rules
 	PATH="$(BIN):$$PATH" snakemake --lint
+
+## make rulegraph    draw docs/rulegraph.svg anew; needs graphviz
+rulegraph: $(VENV)/.runs
+	PATH="$(BIN):$$PATH" snakemake --rulegraph dot train 2>/dev/null | sed -n '/^digraph/,$$p' \
+	    | dot -Tsvg > docs/rulegraph.svg
 
 ## make demo-data    write data/demo_chat.jsonl anew (the same bytes)
 demo-data:

@@ -8,7 +8,7 @@ min_version("9.27.1")
 configfile: str(Path(workflow.basedir, "config.yaml"))
 
 
-report: "docs/snakemake-report.rst"
+report: "docs/captions/workflow.rst"
 
 
 include: "rules/common.smk"

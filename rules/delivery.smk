@@ -35,6 +35,7 @@ rule evaluate:
     output:
         report(
             f"{OUT}/evaluation/acceptance.json",
+            caption="../docs/captions/acceptance.rst",
             category="Evaluation",
             labels={"what": "acceptance length"},
         ),
@@ -74,7 +75,12 @@ rule report:
         tokens=token_shards,
         checks=capture_checks,
     output:
-        report(f"{OUT}/report.html", category="Report", labels={"what": "the run"}),
+        report(
+            f"{OUT}/report.html",
+            caption="../docs/captions/report.rst",
+            category="Report",
+            labels={"what": "the run"},
+        ),
     log:
         f"{LOGS}/report.log",
     benchmark:

@@ -92,7 +92,12 @@ rule plan:
         schedule=rules.schedule.output,
         vocab=rules.vocab.output.report,
     output:
-        f"{OUT}/plan.json",
+        report(
+            f"{OUT}/plan.json",
+            caption="../docs/captions/plan.rst",
+            category="Plan",
+            labels={"what": "disk, arithmetic, time"},
+        ),
     log:
         f"{LOGS}/plan.log",
     benchmark:

@@ -242,11 +242,3 @@ def test_two_runs_of_different_name_lie_side_by_side(finished: Path) -> None:
     assert outcome.jobs["train_stage"] == 2
     assert outcome.jobs["embedded_target"] == 1
     assert snakemake(finished, "-n").idle
-
-
-def test_inspection_commands_work(copy: Path) -> None:
-    assert "digraph" in snakemake(copy, "--rulegraph").text
-    assert "train_stage" in snakemake(copy, "--summary").text
-    report = snakemake(copy, "--report", "snakemake-report.html")
-    assert report.code == 0, report.text[-3000:]
-    assert (copy / "snakemake-report.html").stat().st_size > 10_000

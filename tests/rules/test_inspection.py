@@ -1,0 +1,51 @@
+"""What people look at: pictures, summaries, Snakemake's report, and the catalogue's entry."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow import ROOT, snakemake
+
+pytestmark = pytest.mark.dag
+
+
+def edges(names: dict[str, str], pairs: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {(names[a], names[b]) for a, b in pairs}
+
+
+def test_the_picture_of_the_rules_is_the_present_one(finished: Path) -> None:
+    """docs/rulegraph.svg, made by `make rulegraph`."""
+    dot = snakemake(finished, "--rulegraph", "dot").text
+    names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', dot, flags=re.MULTILINE))
+    pairs = re.findall(r"^\s*(\d+) -> (\d+)$", dot, flags=re.MULTILINE)
+    picture = (ROOT / "docs" / "rulegraph.svg").read_text()
+    drawn = dict(re.findall(r"<title>(\d+)</title>.*?<text[^>]*>(\w+)</text>", picture, flags=re.S))
+    arrows = re.findall(r"<title>(\d+)&#45;&gt;(\d+)</title>", picture)
+    assert len(pairs) > 20
+    assert edges(drawn, arrows) == edges(names, pairs), "make rulegraph"
+
+
+def test_graphs_and_summaries_work(finished: Path) -> None:
+    assert "flowchart TB" in snakemake(finished, "--rulegraph", "mermaid-js").text
+    assert "digraph" in snakemake(finished, "--dag", "dot").text
+    assert "train_stage" in snakemake(finished, "--summary").text
+    assert "hidden_states" in snakemake(finished, "--list-rules").text
+
+
+def test_snakemakes_report_has_captions_and_categories(copy: Path) -> None:
+    made = snakemake(copy, "--report", "snakemake-report.html")
+    assert made.code == 0, made.text[-3000:]
+    page = (copy / "snakemake-report.html").read_text()
+    for word in ("Evaluation", "Report", "Plan", "before any hidden state was captured"):
+        assert word in page
+
+
+def test_the_catalogue_names_what_the_workflow_supports() -> None:
+    entry = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())
+    stack = entry["usage"]["software-stack-deployment"]
+    assert stack == {"conda": True, "apptainer": True, "apptainer+conda": False}
+    assert json.dumps(entry["usage"]["report"]) == "true"
