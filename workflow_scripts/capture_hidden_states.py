@@ -97,7 +97,7 @@ def planned_bytes(given: Namespace, shards: int) -> dict[str, int]:
     planned = Settings(**manifest.settings)
     states, mine = planned.values["hidden_states"], given.settings.values["hidden_states"]
     same = planned.upstream["tokens"] == given.settings.upstream["tokens"]
-    if not same or any(states[key] != value for key, value in mine.items()):
+    if not same or any(states.get(key) != value for key, value in mine.items()):
         return {}
     found: dict[str, int] = plan["bytes_of_shards"]
     # the plan may be of another num_samples

@@ -37,15 +37,15 @@ class Need:
         if not self.shards:
             return smaller
         window = largest_window(list(self.shards.values()), self.stages, available + there)
-        if not window:
-            return f"{smaller}; not even two shards fit at once, so lower dataset.shard_size"
+        none = "not even two shards fit at once, so lower dataset.shard_size"
         if self.rolling:
-            return f"lower hidden_states.window_shards to {window}, or {smaller}"
+            lower = f"lower hidden_states.window_shards to {window}" if window else none
+            return f"{lower}, or {smaller}"
         fitting = sum(reached <= available for reached in accumulate(coming))
+        largest = f"the largest window_shards is {window}" if window else none
         return (
             f"{fitting} of the {len(coming)} shards still to come fit, so lower "
-            f"dataset.num_samples, or {smaller}; for rolling mode the largest window_shards is "
-            f"{window}"
+            f"dataset.num_samples, or {smaller}; for rolling mode {largest}"
         )
 
 

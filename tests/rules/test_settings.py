@@ -123,7 +123,11 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
 ) -> None:
     changed = deepcopy(config)
     section, name = found(changed, key)
-    values = {"dataset.num_samples": 1024, "hidden_states.window_shards": 2}
+    values = {
+        "dataset.num_samples": 1024,
+        "dataset.shard_size": 64,
+        "hidden_states.window_shards": 2,
+    }
     section[name] = values.get(key) or another(part, section[name])
     before, after = all_settings(config, EXTERNAL), all_settings(changed, EXTERNAL)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}

@@ -21,6 +21,7 @@ from eagle3.features.job import CaptureJob
 from eagle3.features.reader import FeatureShard
 from eagle3.features.selfcheck import KIND as CHECK
 from eagle3.report.plan import KIND as PLAN
+from eagle3.tokens.stages import Stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,11 @@ def tokens(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokens") / "shard-00000.safetensors"
     token_shard(path, chats(300, shortest=20, longest=60))
     return path
+
+
+def stages(shards):
+    """A run of that many shards, as the rule tells it."""
+    return json.dumps(vars(Stages(shards, shards, 1, 1)))
 
 
 def command(target, tokens, out, settings, ranks=None, **changes):
@@ -46,7 +52,7 @@ def command(target, tokens, out, settings, ranks=None, **changes):
         "sglang-python": "python",
         "sglang-arguments": "{}",
         "plan": out.parent / "plan.json",
-        "shards": 2,
+        "stages": stages(2),
         "out": out,
         "report": out.with_suffix(".check.json"),
     } | changes
@@ -187,7 +193,7 @@ def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
         assert ("error: hidden states need" in done.stderr) == refuses
     manifest = Manifest.of(PLAN, Settings("plan", same, upstream))
     write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
-    fewer = {"batch-tokens": 4096, "shards": 1}  # num_samples was lowered since the plan
+    fewer = {"batch-tokens": 4096, "stages": stages(1)}  # num_samples was lowered since the plan
     assert run(targets["llama"], tokens, out, settings, **fewer).returncode == 0
     budget = fewer | {"disk-budget-gb": 1e-6}
     out.unlink()

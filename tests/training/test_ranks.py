@@ -49,7 +49,7 @@ def start(made, folder, processes=1, save_interval=1000):
         "save-interval": save_interval,
         "resume": folder / "resume",
         "metrics": folder / "metrics.jsonl",
-        "out": folder / "out",
+        "out": folder / "out" / "model.safetensors",
     }
     for name, value in options.items():
         command += [f"--{name}", str(value)]
