@@ -2,6 +2,8 @@
 import json
 import math
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -164,15 +166,41 @@ def window_states(wildcards):
     return [stored(path, retrieve=False) for path in paths]
 
 
+def listed_states(wildcards):
+    """The same as a job is told of them."""
+    place = f"{STORAGE}/" if STORAGE else ""
+    return place + listed(captured(int(wildcards.stage), ".safetensors"))
+
+
+def capture_stages():
+    """Stages whose windows were captured: every one in rolling mode, else those of one round."""
+    return STAGES.numbers if ROLLING else range(1, STAGES.windows + 1)
+
+
 def capture_checks(wildcards):
     """What the self-check of each captured shard found, in order."""
-    stages = STAGES.numbers if ROLLING else range(1, STAGES.windows + 1)
-    return [path for stage in stages for path in captured(stage, ".check.json")]
+    return [
+        path for stage in capture_stages() for path in captured(stage, ".check.json")
+    ]
 
 
 def stage_metrics(wildcards):
     """Metrics of every stage, in order."""
     return [f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES.numbers]
+
+
+def listed(paths):
+    """Neighbouring files as one word, such as shard-{00000..01999}.safetensors: a shell command
+    with all names of thousands of shards would be too long for the system."""
+    first, last = paths[0], paths[-1]
+    differ = [
+        place for place, pair in enumerate(zip(first, last)) if pair[0] != pair[1]
+    ]
+    if not differ:
+        return first
+    start = re.search(r"\d*$", first[: differ[0]]).start()
+    end = start + re.match(r"\d+", first[start:]).end()
+    return f"{first[:start]}{{{first[start:end]}..{last[start:end]}}}{first[end:]}"
 
 
 def checkpoint(stage):

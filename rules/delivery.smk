@@ -91,12 +91,17 @@ rule report:
         IMAGE
     resources:
         times=TIMES,
+        metrics=listed(stage_metrics(None)),
+        tokens=listed(token_shards(None)),
+        checks=shlex.join(
+            listed(captured(stage, ".check.json")) for stage in capture_stages()
+        ),
     params:
         settings=settings("report"),
         code=code("write_report.py"),
     shell:
         "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
-        " --evaluation {input.evaluation:q} --metrics {input.metrics:q} --tokens {input.tokens:q}"
-        " --checks {input.checks:q}"
+        " --evaluation {input.evaluation:q} --metrics {resources.metrics:q} --tokens {resources.tokens:q}"
+        " --checks {resources.checks}"
         " --times {resources.times:q} --out {output:q} > {log:q} 2>&1"

@@ -19,7 +19,7 @@ rule hidden_states:
         f"{LOGS}/hidden_states/{CAPTURED}.log",
     benchmark:
         f"{TIMES}/hidden_states/{CAPTURED}.tsv"
-    cache: workflow.enable_cache
+    cache: workflow.enable_cache and not ROLLING
     priority: capture_priority
     conda:
         CAPTURE_ENVIRONMENT

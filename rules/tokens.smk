@@ -53,12 +53,13 @@ rule vocab:
         IMAGE
     resources:
         target=TARGET,
+        tokens=listed(token_shards(None)),
     params:
         settings=settings("vocab"),
         code=code("map_vocabulary.py"),
     shell:
         "python -m workflow_scripts.map_vocabulary --settings {params.settings:q}"
-        " --tokens {input.tokens:q} --target {resources.target:q} --out {output.mapping:q}"
+        " --tokens {resources.tokens:q} --target {resources.target:q} --out {output.mapping:q}"
         " --report {output.report:q} > {log:q} 2>&1"
 
 
@@ -76,12 +77,14 @@ rule schedule:
         ENVIRONMENT
     container:
         IMAGE
+    resources:
+        tokens=listed(token_shards(None)),
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
     shell:
         "python -m workflow_scripts.make_schedule --settings {params.settings:q}"
-        " --tokens {input.tokens:q} --out {output:q} > {log:q} 2>&1"
+        " --tokens {resources.tokens:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule plan:
@@ -109,6 +112,7 @@ rule plan:
         IMAGE
     resources:
         target=TARGET,
+        tokens=listed(token_shards(None)),
         states=f"{OUT}/hidden_states/train",
         disk_budget=DISK_BUDGET,
     params:
@@ -116,5 +120,5 @@ rule plan:
         code=code("make_plan.py"),
     shell:
         "python -m workflow_scripts.make_plan --settings {params.settings:q}"
-        " --tokens {input.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
+        " --tokens {resources.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
         " --states {resources.states:q} {resources.disk_budget} --out {output:q} 2>&1 | tee {log:q}"

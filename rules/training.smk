@@ -26,6 +26,8 @@ rule train_stage:
     threads: config["resources"]["train"]["threads"]
     resources:
         target=TARGET,
+        tokens=lambda wildcards: listed(window_tokens(wildcards)),
+        states=listed_states,
         device=DEVICE,
         gpu=gpus(config["resources"]["train"]["processes"]),
         processes=config["resources"]["train"]["processes"],
@@ -40,7 +42,7 @@ rule train_stage:
         "trap : TERM; python -m workflow_scripts.launch --gpus {resources.gpu}"
         " --processes {resources.processes} --nodes {resources.nodes} --"
         " workflow_scripts.train_stage --settings {params.settings:q}"
-        " --code {params.code} --stage {wildcards.stage} --tokens {input.tokens:q} --hidden-states {input.states:q}"
+        " --code {params.code} --stage {wildcards.stage} --tokens {resources.tokens:q} --hidden-states {resources.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
         " --target {resources.target:q} --device {resources.device} --threads {threads}"
         " --save-interval {resources.save_interval} --resume {resources.resume:q}"

@@ -17,7 +17,7 @@ from workflow_scripts import entry
 
 def main() -> None:
     args = entry.parser(__doc__)
-    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--target", required=True)
     args.add_argument("--states", type=Path, required=True, help="folder of hidden states")

@@ -15,7 +15,7 @@ from workflow_scripts import entry
 
 def main() -> None:
     args = entry.parser(__doc__)
-    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, digest = given.settings.values, given.settings.upstream["tokens"]

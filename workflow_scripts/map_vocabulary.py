@@ -17,7 +17,7 @@ from workflow_scripts import entry
 
 def main() -> None:
     args = entry.parser(__doc__)
-    args.add_argument("--tokens", type=Path, nargs="+", required=True)
+    args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
     args.add_argument("--target", required=True)
     args.add_argument("--out", type=Path, required=True, help="mapping.safetensors")
     args.add_argument("--report", type=Path, required=True, help="mapping.json")

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from eagle3.artifact import read_json
-from eagle3.features.source import address
 from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import content_sha256
@@ -26,8 +25,8 @@ def main() -> None:
     args = entry.parser(__doc__)
     args.add_argument("--code", required=True, help="digest of the sources, from the rule")
     args.add_argument("--stage", type=int, required=True)
-    args.add_argument("--tokens", type=Path, nargs="+", required=True)
-    args.add_argument("--hidden-states", type=address, nargs="+", required=True)
+    args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
+    args.add_argument("--hidden-states", action=entry.Files, nargs="+", required=True)
     args.add_argument("--vocab", type=Path, required=True)
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--previous", type=Path, nargs="*", help="files of the checkpoint before")

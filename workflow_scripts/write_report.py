@@ -27,7 +27,7 @@ def main() -> None:
     for name in ("dataset", "vocab", "plan", "evaluation"):
         args.add_argument(f"--{name}", type=Path, required=True)
     for name in ("metrics", "tokens", "checks"):
-        args.add_argument(f"--{name}", type=Path, nargs="+", required=True)
+        args.add_argument(f"--{name}", action=entry.Files, nargs="+", required=True)
     args.add_argument("--times", type=Path, required=True, help="folder of benchmark files")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()

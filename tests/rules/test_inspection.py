@@ -29,6 +29,18 @@ def test_the_picture_of_the_rules_is_the_present_one(finished: Path) -> None:
     assert edges(drawn, arrows) == edges(names, pairs), "make rulegraph"
 
 
+@pytest.mark.long
+def test_no_command_of_two_thousand_shards_is_too_long_for_the_system(tmp_path: Path) -> None:
+    many = {"dataset": {"num_samples": 2000, "shard_size": 1}, "train": {"epochs": 1}}
+    for more in ({}, {"hidden_states": {"window_shards": 20, "keep": False}}):
+        planned = snakemake(tmp_path, "-n", "--printshellcmds", change=many | more)
+        assert planned.code == 0, planned.text[-3000:]
+        assert planned.jobs["hidden_states"] == 2000
+        commands = [line for line in planned.text.splitlines() if "workflow_scripts" in line]
+        assert len(commands) > 4000
+        assert max(map(len, commands)) < 2**17 - 1000
+
+
 def test_graphs_and_summaries_work(finished: Path) -> None:
     assert "flowchart TB" in snakemake(finished, "--rulegraph", "mermaid-js").text
     assert "digraph" in snakemake(finished, "--dag", "dot").text
