@@ -49,11 +49,12 @@ def sources(script: Path, root: Path) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        for name in _imports(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for name in _imports(text):
             queue.extend(_modules(name, root))
-    # what lies beside a module and is no module, such as a page template, is part of it
-    beside = {p for path in found for p in path.parent.glob("*") if p.suffix not in (".py", "")}
-    found |= {path for path in beside if path.is_file()}
+        # a file beside a module that the module names, such as a page template, is part of it
+        beside = (p for p in path.parent.iterdir() if p.suffix not in (".py", "") and p.is_file())
+        found |= {file for file in beside if f'"{file.name}"' in text}
     return sorted(found)
 
 

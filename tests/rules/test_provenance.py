@@ -49,9 +49,11 @@ def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
     for path, text in {
         "eagle3/__init__.py": "",
         "eagle3/room/__init__.py": "",
-        "eagle3/room/used.py": "from eagle3.room import deeper\n",
+        "eagle3/room/used.py": 'from eagle3.room import deeper\nT = "page.jinja"\n',
         "eagle3/room/deeper.py": "X = 1\n",
         "eagle3/room/unused.py": "Y = 1\n",
+        "eagle3/room/page.jinja": "of used.py\n",
+        "eagle3/room/other.jinja": "of nobody here\n",
         "workflow_scripts/entry.py": "",
         "workflow_scripts/job.py": "from workflow_scripts import entry\nimport eagle3.room.used\n",
     }.items():
@@ -62,6 +64,7 @@ def test_code_digest_follows_imports_and_ignores_dates(tmp_path: Path) -> None:
         "eagle3/__init__.py",
         "eagle3/room/__init__.py",
         "eagle3/room/deeper.py",
+        "eagle3/room/page.jinja",
         "eagle3/room/used.py",
         "workflow_scripts/entry.py",
         "workflow_scripts/job.py",
