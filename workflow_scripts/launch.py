@@ -68,7 +68,7 @@ def cluster_command(
     port = 15000 + int(identity) % 15000
     step = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes)]
     # torchrun's children use all cores of the job; one dead node ends the others
-    step += ["--cpu-bind", "none", "--kill-on-bad-exit", "1"]
+    step += ["--cpu-bind=none", "--kill-on-bad-exit=1"]
     meeting = ["--rdzv-backend", "c10d", "--rdzv-id", identity]
     meeting += ["--rdzv-endpoint", f"{host}:{port}"]
     ranks = ["--nnodes", str(nodes), "--nproc-per-node", str(processes)]

@@ -53,7 +53,7 @@ def test_nodes_are_those_of_the_slurm_job_and_meet_at_a_port_of_their_own():
     command = cluster_command(["module", "--out", "o"], 4, 2, "15007", "node1")
     assert command == [
         *("srun", "--nodes", "2", "--ntasks", "2"),
-        *("--cpu-bind", "none", "--kill-on-bad-exit", "1"),
+        *("--cpu-bind=none", "--kill-on-bad-exit=1"),
         *TORCHRUN,
         *("--nnodes", "2", "--nproc-per-node", "4"),
         *("--rdzv-backend", "c10d", "--rdzv-id", "15007", "--rdzv-endpoint", "node1:15007"),
