@@ -132,9 +132,15 @@ def crash(node: str, job: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Bring a crashed node back."""
+    """Bring a crashed node back, and wait until it takes jobs."""
     subprocess.run(["slurmd", "-N", node], check=True)
-    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    # refused where the daemon's return has brought the node up already
+    command = ["scontrol", "update", f"nodename={node}", "state=resume"]
+    subprocess.run(command, check=False, capture_output=True)
+    deadline = time.monotonic() + LIMIT
+    while slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").split()[0] != "idle":
+        assert time.monotonic() < deadline, slurm("sinfo", "--Node", "--long")
+        time.sleep(0.2)
 
 
 def without_training(finished: Path, folder: Path) -> Path:
