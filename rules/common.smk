@@ -109,7 +109,7 @@ try:
         outside = [EXTERNAL.source, EXTERNAL.embedded_source, TARGET]
         hub = any(path.startswith(HUB) for path in outside)
         local = [path for path in outside if path and not path.startswith(HUB)]
-        large = [OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]
+        large = ["results", OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]
         shown = containers.environment(
             [ROOT, *local, *large], hub=hub, cuda=DEVICE == "cuda"
         )

@@ -70,13 +70,15 @@ def changed(project: Path) -> Iterator[None]:
     definition.write_text(before)
 
 
-def test_a_missing_image_is_said_before_any_job(inside: Path, project: Path, changed: None) -> None:
-    outcome = snakemake(inside, *IN_CONTAINER, root=project)
+def test_a_missing_image_is_said_before_any_job(area: Path, project: Path, changed: None) -> None:
+    folder = area / "unbuilt"
+    folder.mkdir()
+    outcome = snakemake(folder, *IN_CONTAINER, root=project)
     assert outcome.code == 1
     assert "is missing: build it with `make image`" in outcome.text
     assert "Traceback" not in outcome.text
     assert not outcome.jobs
-    assert (inside / SHARD).is_file()
+    assert not (folder / "results").exists()
 
 
 def test_a_run_moves_into_containers_and_out_of_them_without_a_job(
