@@ -132,13 +132,14 @@ def crash(node: str, job: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Bring a crashed node back, and wait until it takes jobs."""
+    """Bring a crashed node back, and wait until its daemon has told so."""
     subprocess.run(["slurmd", "-N", node], check=True)
     # refused where the daemon's return has brought the node up already
     command = ["scontrol", "update", f"nodename={node}", "state=resume"]
     subprocess.run(command, check=False, capture_output=True)
     deadline = time.monotonic() + LIMIT
-    while slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").split()[0] != "idle":
+    # idle* is a node that was not asked again since, which happens every few minutes only
+    while not slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith("idle"):
         assert time.monotonic() < deadline, slurm("sinfo", "--Node", "--long")
         time.sleep(0.2)
 
