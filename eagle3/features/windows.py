@@ -3,15 +3,15 @@
 Stage s trains on its window while the window of stage s + 1 is captured. The window of stage s + 2
 waits for the checkpoint of stage s, whose own window goes at the same moment.
 
-    disk      [s    ]        [s    ]        [s + 1]
-              [     ]        [s + 1]        [s + 2]
-    training   s - 1          s              s + 1
-    capture    s              s + 1          s + 2
+    training   s - 1            s                s + 1
+    capture    s                s + 1            s + 2
+    disk       s - 1 and s      s and s + 1      s + 1 and s + 2
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,12 @@ def stage_folder(folder: Path, stage: int) -> Path:
 
 def bytes_beside(folder: Path, stage: int | None = None) -> int:
     """Bytes of all windows in `folder`, without that of `stage`."""
-    return sum(path.stat().st_size for number, path in _shards(folder) if number != stage)
+    total = 0
+    for number, path in _shards(folder):
+        if number != stage:
+            with suppress(FileNotFoundError):  # just removed, or given its name by its job
+                total += path.stat().st_size
+    return total
 
 
 def drop_other_windows(folder: Path, stage: int) -> None:

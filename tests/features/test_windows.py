@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.features import windows
 from eagle3.features.windows import (
     bytes_beside,
     drop_other_windows,
@@ -74,3 +75,17 @@ def test_only_neighbours_of_a_window_stay_and_what_checks_found_stays_everywhere
 def test_a_folder_that_is_not_there_yet_has_nothing_to_drop(tmp_path):
     drop_other_windows(tmp_path / "not yet", 3)
     assert bytes_beside(tmp_path / "not yet") == 0
+
+
+def test_a_shard_that_vanishes_while_it_is_looked_at_counts_nothing(tmp_path, monkeypatch):
+    """Snakemake removes a window, and other jobs name their shards, at any moment."""
+    make(tmp_path, 1, "shard-00000.safetensors", "shard-00001.safetensors")
+    whole = windows._shards
+
+    def vanishing(folder):
+        for number, path in whole(folder):
+            path.unlink() if path.name.startswith("shard-00000") else None
+            yield number, path
+
+    monkeypatch.setattr(windows, "_shards", vanishing)
+    assert bytes_beside(tmp_path) == 10
