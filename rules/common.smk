@@ -1,4 +1,5 @@
 # Paths, shards, stages and settings: the only place that knows what lies under results/.
+import gc
 import json
 import math
 import os
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
+
+# planning makes millions of objects that stay: looking for cycles in them takes a tenth of the time
+gc.set_threshold(500_000)
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
@@ -90,11 +94,13 @@ STAGES = Stages(
 )
 DEVICE = config["resources"]["device"]
 BACKEND, CAPTURE = config["hidden_states"]["backend"], config["resources"]["capture"]
-BUDGET = config["resources"]["disk_budget_gb"]
-DISK_BUDGET = "" if BUDGET is None else f"--disk-budget-gb {BUDGET}"
 STORAGE = config["resources"]["storage_prefix"]
-if STORAGE:
-    DISK_BUDGET = "--states-in-storage"  # the disk only holds what is being captured
+# in object storage the disk only holds what is being captured
+DISK = (
+    {"states_in_storage": True}
+    if STORAGE
+    else {"disk_budget_gb": config["resources"]["disk_budget_gb"]}
+)
 ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
 CAPTURE_ENVIRONMENT = str(
     ROOT / "envs" / ("eagle3.yaml" if BACKEND == "hf" else "sglang.yaml")
@@ -219,7 +225,7 @@ def previous_checkpoint(wildcards):
 
 def window_gate(wildcards):
     """Rolling mode: the window of a stage waits until the stage two before it is trained."""
-    if not ROLLING or int(wildcards.stage) <= 2:
+    if int(wildcards.stage) <= 2:
         return []
     return stored(f"{checkpoint(int(wildcards.stage) - 2)}/model.safetensors")
 
@@ -234,6 +240,18 @@ def capture_priority(wildcards):
 def gpus(count):
     """GPUs of a job; on a machine without, none are asked for."""
     return count if DEVICE == "cuda" else 0
+
+
+def options(**given):
+    """Options of a script that change no output, as one resource: what is in the shell text or in
+    params would re-run jobs, and each resource costs Snakemake time and listing for every job.
+    None or False: not given; True: without a value."""
+    words = []
+    for name, value in given.items():
+        if value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 LARGEST_JOB = max(CAPTURE["tensor_parallel"], config["resources"]["train"]["processes"])

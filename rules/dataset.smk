@@ -14,15 +14,15 @@ rule dataset:
     container:
         IMAGE
     resources:
-        source=EXTERNAL.source,
-        want=config["dataset"]["num_samples"],
-        max_bad_fraction=str(config["dataset"]["max_bad_fraction"]),
-        out=DATASET,
+        options=options(
+            source=EXTERNAL.source,
+            want=config["dataset"]["num_samples"],
+            max_bad_fraction=config["dataset"]["max_bad_fraction"],
+            out=DATASET,
+        ),
     params:
         settings=settings("dataset"),
         code=version("dataset"),
     shell:
         "python -m workflow_scripts.prepare_dataset --settings {params.settings:q}"
-        " --source {resources.source:q} --want {resources.want}"
-        " --max-bad-fraction {resources.max_bad_fraction} --out {resources.out:q}"
-        " > {log:q} 2>&1"
+        " {resources.options} > {log:q} 2>&1"

@@ -16,13 +16,13 @@ rule export_sglang:
     container:
         IMAGE
     resources:
-        out=f"{OUT}/draft/sglang",
+        options=options(out=f"{OUT}/draft/sglang"),
     params:
         settings=settings("export"),
         code=code("export_sglang.py"),
     shell:
         "python -m workflow_scripts.export_sglang --settings {params.settings:q}"
-        " --checkpoint {input.model:q} {input.state:q} --vocab {input.vocab:q} --out {resources.out:q}"
+        " --checkpoint {input.model:q} {input.state:q} --vocab {input.vocab:q} {resources.options}"
         " > {log:q} 2>&1"
 
 
@@ -49,20 +49,20 @@ rule evaluate:
         IMAGE
     threads: config["resources"]["evaluate"]["threads"]
     resources:
-        dataset=DATASET,
-        draft=f"{OUT}/draft/sglang",
-        target=TARGET,
-        device=DEVICE,
         gpu=gpus(1),
+        options=options(
+            dataset=DATASET,
+            draft=f"{OUT}/draft/sglang",
+            target=TARGET,
+            device=DEVICE,
+        ),
     params:
         settings=settings("evaluate"),
         code=code("evaluate_draft.py"),
     shell:
         "python -m workflow_scripts.launch --gpus {resources.gpu} --processes 1 --"
-        " workflow_scripts.evaluate_draft --settings {params.settings:q}"
-        " --dataset {resources.dataset:q} --draft {resources.draft:q}"
-        " --target {resources.target:q} --device {resources.device} --threads {threads}"
-        " --out {output:q} 2>&1 | tee {log:q}"
+        " workflow_scripts.evaluate_draft --settings {params.settings:q} --threads {threads}"
+        " {resources.options} --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule report:
@@ -90,9 +90,11 @@ rule report:
     container:
         IMAGE
     resources:
-        times=TIMES,
-        metrics=listed(stage_metrics(None)),
-        tokens=listed(token_shards(None)),
+        options=options(
+            metrics=listed(stage_metrics(None)),
+            tokens=listed(token_shards(None)),
+            times=TIMES,
+        ),
         checks=shlex.join(
             listed(captured(stage, ".check.json")) for stage in capture_stages()
         ),
@@ -102,6 +104,5 @@ rule report:
     shell:
         "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
-        " --evaluation {input.evaluation:q} --metrics {resources.metrics:q} --tokens {resources.tokens:q}"
-        " --checks {resources.checks}"
-        " --times {resources.times:q} --out {output:q} > {log:q} 2>&1"
+        " --evaluation {input.evaluation:q} {resources.options}"
+        " --checks {resources.checks} --out {output:q} > {log:q} 2>&1"

@@ -6,7 +6,7 @@ rule hidden_states:
     input:
         TARGET_FILES,
         tokens=rules.tokens.output,
-        gate=window_gate,
+        gate=window_gate if ROLLING else [],
     output:
         # a job uploads the shard itself: Snakemake would keep its local copy until training is done
         states=stored(
@@ -20,41 +20,37 @@ rule hidden_states:
     benchmark:
         f"{TIMES}/hidden_states/{CAPTURED}.tsv"
     cache: workflow.enable_cache and not ROLLING
-    priority: capture_priority
+    priority: capture_priority if STAGES.windows > 1 else -1
     conda:
         CAPTURE_ENVIRONMENT
     container:
         CAPTURE_IMAGE
     threads: CAPTURE["threads"]
     resources:
-        target=TARGET,
-        device=DEVICE,
         gpu=gpus(CAPTURE["tensor_parallel"]),
         # SGLang starts its ranks itself
         processes=CAPTURE["tensor_parallel"] if BACKEND == "hf" else 1,
-        tensor_parallel=CAPTURE["tensor_parallel"],
-        batch_tokens=CAPTURE["batch_tokens"],
-        self_check=int(CAPTURE["self_check"]),
-        sglang_python=CAPTURE["sglang_python"],
-        sglang_arguments=json.dumps(CAPTURE["sglang_arguments"]),
-        disk_budget=DISK_BUDGET,
-        plan=f"{OUT}/plan.json",
-        stages=json.dumps(vars(STAGES)),
-        stage=lambda wildcards: f"--stage {int(wildcards.stage)}" if ROLLING else "",
+        options=options(
+            target=TARGET,
+            device=DEVICE,
+            batch_tokens=CAPTURE["batch_tokens"],
+            tensor_parallel=CAPTURE["tensor_parallel"],
+            self_check=int(CAPTURE["self_check"]),
+            sglang_python=CAPTURE["sglang_python"],
+            sglang_arguments=json.dumps(CAPTURE["sglang_arguments"]),
+            plan=f"{OUT}/plan.json",
+            stages=json.dumps(vars(STAGES)),
+            **DISK,
+        ),
     params:
         settings=settings("hidden_states"),
         code=version_of_shard("hidden_states"),
     shell:
         "python -m workflow_scripts.launch --gpus {resources.gpu} --processes {resources.processes} --"
         " workflow_scripts.capture_hidden_states --settings {params.settings:q}"
-        " --tokens {input.tokens:q} --target {resources.target:q} --device {resources.device}"
-        " --threads {threads} --batch-tokens {resources.batch_tokens}"
-        " --tensor-parallel {resources.tensor_parallel} --self-check {resources.self_check}"
-        " --sglang-python {resources.sglang_python:q}"
-        " --sglang-arguments {resources.sglang_arguments:q} {resources.disk_budget}"
-        " --plan {resources.plan:q} --stages {resources.stages:q} {resources.stage}"
-        " --out {output.states:q} --report {output.check:q}"
-        " > {log:q} 2>&1"
+        " --tokens {input.tokens:q} --threads {threads} {resources.options}"
+        + (" --stage {wildcards.stage}" if ROLLING else "")
+        + " --out {output.states:q} --report {output.check:q} > {log:q} 2>&1"
 
 
 offered_to_cache("hidden_states")

@@ -14,12 +14,10 @@ if EXTERNAL.target is None:
             IMAGE
         threads: 2
         resources:
-            source=EXTERNAL.embedded_source,
-            out=TARGET,
+            options=options(source=EXTERNAL.embedded_source, out=TARGET),
         params:
             settings=settings("embedded_target"),
             code=version("embedded_target"),
         shell:
             "python -m workflow_scripts.train_embedded_target --settings {params.settings:q}"
-            " --source {resources.source:q} --threads {threads} --out {resources.out:q}"
-            " 2>&1 | tee {log:q}"
+            " --threads {threads} {resources.options} 2>&1 | tee {log:q}"

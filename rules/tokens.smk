@@ -18,18 +18,18 @@ rule tokens:
     container:
         IMAGE
     resources:
-        dataset=DATASET,
-        target=TARGET,
-        want=config["dataset"]["num_samples"],
-        max_bad_fraction=str(config["dataset"]["max_bad_fraction"]),
+        options=options(
+            dataset=DATASET,
+            target=TARGET,
+            want=config["dataset"]["num_samples"],
+            max_bad_fraction=config["dataset"]["max_bad_fraction"],
+        ),
     params:
         settings=settings("tokens"),
         code=version_of_shard("tokens"),
     shell:
         "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
-        " --dataset {resources.dataset:q} --target {resources.target:q} --want {resources.want}"
-        " --max-bad-fraction {resources.max_bad_fraction}"
-        " --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
+        " {resources.options} --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
 
 
 offered_to_cache("tokens")
@@ -52,15 +52,13 @@ rule vocab:
     container:
         IMAGE
     resources:
-        target=TARGET,
-        tokens=listed(token_shards(None)),
+        options=options(tokens=listed(token_shards(None)), target=TARGET),
     params:
         settings=settings("vocab"),
         code=code("map_vocabulary.py"),
     shell:
         "python -m workflow_scripts.map_vocabulary --settings {params.settings:q}"
-        " --tokens {resources.tokens:q} --target {resources.target:q} --out {output.mapping:q}"
-        " --report {output.report:q} > {log:q} 2>&1"
+        " {resources.options} --out {output.mapping:q} --report {output.report:q} > {log:q} 2>&1"
 
 
 rule schedule:
@@ -78,13 +76,13 @@ rule schedule:
     container:
         IMAGE
     resources:
-        tokens=listed(token_shards(None)),
+        options=options(tokens=listed(token_shards(None))),
     params:
         settings=settings("schedule"),
         code=code("make_schedule.py"),
     shell:
         "python -m workflow_scripts.make_schedule --settings {params.settings:q}"
-        " --tokens {resources.tokens:q} --out {output:q} > {log:q} 2>&1"
+        " {resources.options} --out {output:q} > {log:q} 2>&1"
 
 
 rule plan:
@@ -111,14 +109,15 @@ rule plan:
     container:
         IMAGE
     resources:
-        target=TARGET,
-        tokens=listed(token_shards(None)),
-        states=f"{OUT}/hidden_states/train",
-        disk_budget=DISK_BUDGET,
+        options=options(
+            tokens=listed(token_shards(None)),
+            target=TARGET,
+            states=f"{OUT}/hidden_states/train",
+            **DISK,
+        ),
     params:
         settings=settings("plan"),
         code=code("make_plan.py"),
     shell:
         "python -m workflow_scripts.make_plan --settings {params.settings:q}"
-        " --tokens {resources.tokens:q} --schedule {input.schedule:q} --target {resources.target:q}"
-        " --states {resources.states:q} {resources.disk_budget} --out {output:q} 2>&1 | tee {log:q}"
+        " --schedule {input.schedule:q} {resources.options} --out {output:q} 2>&1 | tee {log:q}"

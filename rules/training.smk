@@ -25,15 +25,17 @@ rule train_stage:
         IMAGE
     threads: config["resources"]["train"]["threads"]
     resources:
-        target=TARGET,
         tokens=lambda wildcards: listed(window_tokens(wildcards)),
         states=listed_states,
-        device=DEVICE,
         gpu=gpus(config["resources"]["train"]["processes"]),
         processes=config["resources"]["train"]["processes"],
         nodes=1,  # a cluster's profile may say more; processes and GPUs are those of each
-        save_interval=config["resources"]["train"]["save_interval"],
         resume=lambda wildcards: f"{OUT}/resume/stage-{wildcards.stage}",
+        options=options(
+            target=TARGET,
+            device=DEVICE,
+            save_interval=config["resources"]["train"]["save_interval"],
+        ),
     params:
         settings=settings("train"),
         code=code("train_stage.py"),
@@ -42,9 +44,9 @@ rule train_stage:
         "trap : TERM; python -m workflow_scripts.launch --gpus {resources.gpu}"
         " --processes {resources.processes} --nodes {resources.nodes} --"
         " workflow_scripts.train_stage --settings {params.settings:q}"
-        " --code {params.code} --stage {wildcards.stage} --tokens {resources.tokens:q} --hidden-states {resources.states:q}"
+        " --code {params.code} --stage {wildcards.stage}"
+        " --tokens {resources.tokens:q} --hidden-states {resources.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
-        " --target {resources.target:q} --device {resources.device} --threads {threads}"
-        " --save-interval {resources.save_interval} --resume {resources.resume:q}"
+        " --threads {threads} {resources.options} --resume {resources.resume:q}"
         " --metrics {output.metrics:q} --out {output.model:q} {output.optimizer:q} {output.state:q} 2>&1"
         " | (trap '' TERM; exec tee {log:q})"

@@ -19,6 +19,7 @@ import yaml
 from workflow import ROOT, SMALL, Outcome, merged
 
 LIMIT = 900  # seconds, for a busy machine
+CLUSTER = Path("/var/lib/eagle3-test-slurm")  # where cluster.sh keeps it
 WEIGHTS = "results/small/checkpoints/stage-0001/model.safetensors"
 # one stage of two ranks, long enough to be caught in the middle
 TRAINING: dict[str, Any] = {
@@ -118,12 +119,15 @@ def field(job: str, name: str) -> str:
     return found
 
 
+def daemon(node: str) -> psutil.Process:
+    return psutil.Process(int((CLUSTER / "pid" / f"slurmd-{node}").read_text()))
+
+
 def crash(node: str, job: str) -> None:
     """What a power cut leaves of a node: nothing."""
-    daemon = int(Path(f"/var/lib/eagle3-test-slurm/pid/slurmd-{node}").read_text())
-    heads = [psutil.Process(daemon)]
-    for process in psutil.process_iter():
-        if " ".join(process.cmdline()).startswith(f"slurmstepd: [{job}."):
+    heads = [daemon(node)]
+    for process in psutil.process_iter(["cmdline"]):  # None for one that is dead already
+        if " ".join(process.info["cmdline"] or ()).startswith(f"slurmstepd: [{job}."):
             heads.append(process)
     assert len(heads) > 1
     for process in [p for head in heads for p in (head, *head.children(recursive=True))]:
@@ -132,16 +136,21 @@ def crash(node: str, job: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Bring a crashed node back, and wait until its daemon has told so."""
-    subprocess.run(["slurmd", "-N", node], check=True)
-    # refused where the daemon's return has brought the node up already
-    command = ["scontrol", "update", f"nodename={node}", "state=resume"]
-    subprocess.run(command, check=False, capture_output=True)
+    """Start the daemon of a crashed node until it is heard: one that calls in while its node is
+    being resumed may go unheard, and is asked again after some 15 minutes only."""
     deadline = time.monotonic() + LIMIT
-    # idle* is a node that was not asked again since, which happens every few minutes only
-    while not slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith("idle"):
-        assert time.monotonic() < deadline, slurm("sinfo", "--Node", "--long")
-        time.sleep(0.2)
+    while True:
+        subprocess.run(["slurmd", "-N", node], check=True)
+        # refused where the daemon's return has brought the node up already
+        command = ["scontrol", "update", f"nodename={node}", "state=resume"]
+        for _ in range(100):
+            if slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith("idle"):
+                return
+            subprocess.run(command, check=False, capture_output=True)
+            time.sleep(0.2)
+        assert time.monotonic() < deadline, (CLUSTER / "log" / "slurmctld").read_text()[-4000:]
+        daemon(node).kill()
+        daemon(node).wait()
 
 
 def without_training(finished: Path, folder: Path) -> Path:
