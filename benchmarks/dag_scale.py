@@ -58,6 +58,7 @@ def main() -> None:
     args.add_argument("--overlay", type=Path, help="more configuration, such as rolling windows")
     args.add_argument("--rounds", type=int, default=3, help="of dry runs; the fastest counts")
     args.add_argument("--cores", type=int, default=2)
+    args.add_argument("--scheduler-subsample", type=int, help="Snakemake's option, for the jobs")
     given = args.parse_args()
     found = [measure(shards, given) for shards in given.shards]
     before = [None, *found]
@@ -82,6 +83,9 @@ def measure(shards: int, given: Namespace) -> dict[str, Call]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
         command += ["--directory", str(work), "--cores", str(given.cores)]
 
+        looked_at = given.scheduler_subsample
+        subsample = ["--scheduler-subsample", str(looked_at)] if looked_at else []
+
         def fastest(*arguments: str, rounds: int = given.rounds) -> Call:
             whole = [*command, *arguments, "--configfile", *files]
             calls = [call(whole, Path(name)) for _ in range(rounds)]
@@ -90,7 +94,7 @@ def measure(shards: int, given: Namespace) -> dict[str, Call]:
         # in this order: what is planned, is made, and is there
         return {
             "plan": fastest("-n"),
-            "jobs": fastest(rounds=1),
+            "jobs": fastest(*subsample, rounds=1),
             "idle": fastest("-n"),
         }
 
