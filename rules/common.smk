@@ -3,8 +3,6 @@ import gc
 import json
 import math
 import os
-import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from rules import containers, preflight, provenance
 from rules import storage as object_storage
 from rules.gpu_limit import limit_local_gpus
 from rules.settings import all_settings
+from rules.words import listed, listed_each, options
 
 METHODS = workflow.deployment_settings.deployment_method  # of --sdm
 CONTAINERS = DeploymentMethod.APPTAINER in METHODS
@@ -195,20 +194,6 @@ def stage_metrics(wildcards):
     return [f"{OUT}/metrics/stage-{stage:04d}.jsonl" for stage in STAGES.numbers]
 
 
-def listed(paths):
-    """Neighbouring files as one word, such as shard-{00000..01999}.safetensors: a shell command
-    with all names of thousands of shards would be too long for the system."""
-    first, last = paths[0], paths[-1]
-    differ = [
-        place for place, pair in enumerate(zip(first, last)) if pair[0] != pair[1]
-    ]
-    if not differ:
-        return first
-    start = re.search(r"\d*$", first[: differ[0]]).start()
-    end = start + re.match(r"\d+", first[start:]).end()
-    return f"{first[:start]}{{{first[start:end]}..{last[start:end]}}}{first[end:]}"
-
-
 def checkpoint(stage):
     """Folder of a stage's checkpoint."""
     return f"{OUT}/checkpoints/stage-{int(stage):04d}"
@@ -240,18 +225,6 @@ def capture_priority(wildcards):
 def gpus(count):
     """GPUs of a job; on a machine without, none are asked for."""
     return count if DEVICE == "cuda" else 0
-
-
-def options(**given):
-    """Options of a script that change no output, as one resource: what is in the shell text or in
-    params would re-run jobs, and each resource costs Snakemake time and listing for every job.
-    None or False: not given; True: without a value."""
-    words = []
-    for name, value in given.items():
-        if value is not None and value is not False:
-            words.append(f"--{name.replace('_', '-')}")
-            words += [] if value is True else [str(value)]
-    return shlex.join(words)
 
 
 LARGEST_JOB = max(CAPTURE["tensor_parallel"], config["resources"]["train"]["processes"])

@@ -95,9 +95,7 @@ rule report:
             tokens=listed(token_shards(None)),
             times=TIMES,
         ),
-        checks=shlex.join(
-            listed(captured(stage, ".check.json")) for stage in capture_stages()
-        ),
+        checks=listed_each(captured(stage, ".check.json") for stage in capture_stages()),
     params:
         settings=settings("report"),
         code=code("write_report.py"),
