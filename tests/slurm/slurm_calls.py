@@ -119,13 +119,9 @@ def field(job: str, name: str) -> str:
     return found
 
 
-def daemon(node: str) -> psutil.Process:
-    return psutil.Process(int((CLUSTER / "pid" / f"slurmd-{node}").read_text()))
-
-
 def crash(node: str, job: str) -> None:
     """What a power cut leaves of a node: nothing."""
-    heads = [daemon(node)]
+    heads = [psutil.Process(int((CLUSTER / "pid" / f"slurmd-{node}").read_text()))]
     for process in psutil.process_iter(["cmdline"]):  # None for one that is dead already
         if " ".join(process.info["cmdline"] or ()).startswith(f"slurmstepd: [{job}."):
             heads.append(process)
@@ -136,21 +132,16 @@ def crash(node: str, job: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Start the daemon of a crashed node until it is heard: one that calls in while its node is
-    being resumed may go unheard, and is asked again after some 15 minutes only."""
+    """Bring a crashed node back, and wait until it is."""
+    subprocess.run(["slurmd", "-N", node], check=True)
     deadline = time.monotonic() + LIMIT
-    while True:
-        subprocess.run(["slurmd", "-N", node], check=True)
+    # by node: the summary was seen to say otherwise for minutes while node by node all were idle
+    while not slurm("sinfo", "-h", "--Node", f"--nodes={node}", "-o", "%T").startswith("idle"):
+        assert time.monotonic() < deadline, (CLUSTER / "log" / "slurmctld").read_text()[-4000:]
         # refused where the daemon's return has brought the node up already
         command = ["scontrol", "update", f"nodename={node}", "state=resume"]
-        for _ in range(100):
-            if slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith("idle"):
-                return
-            subprocess.run(command, check=False, capture_output=True)
-            time.sleep(0.2)
-        assert time.monotonic() < deadline, (CLUSTER / "log" / "slurmctld").read_text()[-4000:]
-        daemon(node).kill()
-        daemon(node).wait()
+        subprocess.run(command, check=False, capture_output=True)
+        time.sleep(0.2)
 
 
 def without_training(finished: Path, folder: Path) -> Path:
