@@ -30,6 +30,14 @@ def inverse_frequencies(config: DraftConfig) -> tuple[torch.Tensor, float]:
     return rotary.inv_freq.data.float(), float(rotary.attention_scaling)
 
 
+def angles(
+    positions: torch.Tensor, inv_freq: torch.Tensor, scaling: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin [N, 1, head_dim / 2] of positions int64 [N], times the factor, in `dtype`."""
+    angle = positions.to(dtype)[:, None] * inv_freq.to(positions.device, dtype)  # [N, head_dim / 2]
+    return (angle.cos() * scaling)[:, None], (angle.sin() * scaling)[:, None]
+
+
 def rotate(
     x: torch.Tensor,  # [N, heads, head_dim]
     positions: torch.Tensor,  # int64 [N]
@@ -38,7 +46,6 @@ def rotate(
 ) -> torch.Tensor:
     """Rotate each head by its position. Angles are computed in at least float32."""
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    angle = positions.to(exact)[:, None] * inv_freq.to(x.device, exact)  # [N, head_dim / 2]
-    cos, sin = (angle.cos() * scaling)[:, None], (angle.sin() * scaling)[:, None]
+    cos, sin = angles(positions, inv_freq, scaling, exact)
     low, high = x.to(exact).chunk(2, dim=-1)
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x.dtype)

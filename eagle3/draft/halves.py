@@ -1,0 +1,155 @@
+"""The draft as training computes it: the embedding's half of q, k and v apart.
+
+q, k and v read cat(norm(embedding), norm(hidden)). The embedding's half depends on the token alone,
+so its product is formed once per token and picked up at each TTT step, when the token is read by
+another row; only the hidden half is multiplied again. The sum is rotated, so this is exact.
+
+    step 0   row t reads token t + 1        q = E[t + 1] + H[t] W
+    step 1   row t reads token t + 2        q = E[t + 2] + H'[t] W        same E, other rows
+
+E is float32 at least, and so is the sum of its gradients over the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from eagle3.draft.chains import exact, gathered_sum, rms_norm, rotation, swiglu
+from eagle3.draft.model import Eagle3Draft
+from eagle3.draft.products import linear
+from eagle3.draft.rope import angles
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight [out, in] and its copy in the type that products are computed in."""
+
+    weight: torch.Tensor
+    narrow: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, dtype: torch.dtype) -> Matrix:
+        return cls(weight, weight.detach().to(dtype).contiguous())
+
+    def rows(self, first: int, stop: int) -> Matrix:
+        return Matrix(self.weight[first:stop], self.narrow[first:stop])
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.narrow)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """cos and sin of every position [P, 1, d / 2]."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    def __call__(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Rotate x [N, heads, d] by its positions int64 [N]."""
+        return rotation(x, self.cos[positions], self.sin[positions])
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the embeddings of tokens add to projections."""
+
+    kv: torch.Tensor  # [T, 2 kv_heads d], of the token after each row
+    qkv: torch.Tensor  # [A_0, (heads + 2 kv_heads) d], of those after the active rows
+
+
+class HalvedDraft:
+    """A draft's weights as one pack uses them; gradients reach the draft's own parameters."""
+
+    def __init__(self, draft: Eagle3Draft, dtype: torch.dtype, positions: int) -> None:
+        """`dtype`: of products and of what is kept between them; positions are 0..positions-1."""
+        layer, attn = draft.midlayer, draft.midlayer.self_attn
+        self.config, self.dtype, self.layer, self.norm = draft.config, dtype, layer, draft.norm
+        self.heads = self.config.num_attention_heads
+        self.query_width = self.heads * self.config.head_dim
+        self.turned_heads = self.heads + self.config.num_key_value_heads
+        stacked = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
+        by_embedding, by_hidden = stacked.split(self.config.hidden_size, dim=1)
+        self.qkv_embedding = Matrix.of(by_embedding.contiguous(), dtype)
+        self.qkv_hidden = Matrix.of(by_hidden.contiguous(), dtype)
+        self.fc = Matrix.of(draft.fc.weight, dtype)
+        self.o_proj = Matrix.of(attn.o_proj.weight, dtype)
+        self.gate, self.up, self.down = (
+            Matrix.of(w.weight, dtype)
+            for w in (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+        )
+        self.head = Matrix.of(draft.lm_head.weight, dtype)
+        wide = exact(draft.fc.weight.detach()).dtype
+        cos, sin = angles(
+            torch.arange(positions, device=stacked.device), draft.inv_freq, draft.rope_scaling, wide
+        )
+        self.turns = Turns(cos, sin)
+
+    def fused(self, aux: torch.Tensor) -> torch.Tensor:
+        """aux [T, 3H] -> g [T, H]"""
+        return self.fc(aux.to(self.dtype))
+
+    def embedded(self, embedding: torch.Tensor, queried: torch.Tensor) -> Embedded:
+        """The embedding's half, for embeddings [T, H] of the tokens after each row and the active
+        rows int64 [A_0]: no other token is read after step 0 (see `objective.rows`)."""
+        norm = self.layer.input_layernorm
+        normed = rms_norm(embedding.to(self.dtype), norm.weight, norm.eps)
+        q = self.qkv_embedding.rows(0, self.query_width)(normed[queried])
+        kv = self.qkv_embedding.rows(self.query_width, len(self.qkv_embedding.narrow))(normed)
+        kv = exact(kv)
+        return Embedded(kv, torch.cat((exact(q), kv[queried]), dim=1))
+
+    def first_projections(
+        self,
+        hidden: torch.Tensor,  # [T, H]
+        embedded: Embedded,
+        positions: torch.Tensor,  # int64 [T]
+        queried: torch.Tensor,  # int64 [A_0]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Step 0: rotated queries of the active rows [A_0, heads, d], keys and values of every row
+        [T, kv_heads, d]."""
+        x = self.normed(hidden)
+        whole = len(self.qkv_hidden.narrow)
+        kv = embedded.kv + exact(self.qkv_hidden.rows(self.query_width, whole)(x))
+        k, v = self._heads(kv).chunk(2, dim=1)
+        q = gathered_sum(
+            embedded.qkv[:, : self.query_width],
+            torch.arange(len(queried), device=queried.device),
+            self.qkv_hidden.rows(0, self.query_width)(x[queried]),
+        )
+        q = self.turns(self._heads(q), positions[queried])
+        return q.to(self.dtype), self.turns(k, positions).to(self.dtype), v.to(self.dtype)
+
+    def projections(
+        self,
+        hidden: torch.Tensor,  # [A_k, H]
+        embedded: Embedded,
+        index: torch.Tensor,  # int64 [A_k], which of the queried tokens each row reads
+        positions: torch.Tensor,  # int64 [A_k]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Later steps: rotated queries [A_k, heads, d], keys and values [A_k, kv_heads, d]."""
+        qkv = self._heads(gathered_sum(embedded.qkv, index, self.qkv_hidden(self.normed(hidden))))
+        turned = self.turns(qkv[:, : self.turned_heads], positions).to(self.dtype)
+        q, k = turned.split((self.heads, self.turned_heads - self.heads), dim=1)
+        return q, k, qkv[:, self.turned_heads :].to(self.dtype)
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, n d] -> [N, n, d]"""
+        return x.unflatten(-1, (-1, self.config.head_dim))
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the projections read of the hidden state."""
+        return rms_norm(hidden, self.layer.hidden_norm.weight, self.layer.hidden_norm.eps)
+
+    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Residual [N, H] and attention output [N, heads d] -> hidden out [N, H]"""
+        post = self.layer.post_attention_layernorm
+        h = hidden + self.o_proj(attended)
+        x = rms_norm(h, post.weight, post.eps)
+        return h + self.down(swiglu(self.gate(x), self.up(x)))
+
+    def head_input(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head reads."""
+        return rms_norm(hidden, self.norm.weight, self.norm.eps)

@@ -1,0 +1,53 @@
+"""Chains compiled for CUDA against themselves as written; Inductor compiles for a CPU here."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+
+import pytest
+import torch
+from test_losses import random_case
+
+from eagle3.draft import chains, fusion
+from eagle3.objective.losses import row_losses
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    if not shutil.which("g++"):
+        pytest.skip("needs a C++ compiler")
+
+
+def test_on_a_cpu_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *_args, **_more: pytest.fail("compiled"))
+    double = fusion.fused(lambda name, x: x * 2)
+    assert double("a", torch.ones(2)).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("chain", ["_norm_backward", "_turned"])
+def test_compiled_chains_give_the_same(compiler, chain):
+    written = inspect.unwrap(getattr(chains, chain))
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*size):
+        return torch.randn(*size, generator=draw)
+
+    inputs = {
+        "_norm_backward": (normal(9, 8), normal(9, 8), normal(8), normal(9, 1)),
+        "_turned": (normal(9, 2, 8), normal(9, 1, 4), normal(9, 1, 4)),
+    }[chain]
+    expected = written(*(t.clone() for t in inputs))
+    found = torch.compile(written, dynamic=True)(*inputs)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_compiled_loss_gives_the_same(compiler):
+    written = inspect.unwrap(row_losses)
+    expected, found = (
+        function("lk_hybrid", logits, lesson, mix)
+        for function in (written, torch.compile(written, dynamic=True))
+        for logits, lesson, _, mix in [random_case(3)]
+    )
+    for name, tensor in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), tensor, rtol=1e-12, atol=1e-13)

@@ -1,0 +1,65 @@
+"""The draft with the embedding's half apart against the draft itself, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import HIDDEN, tiny_draft
+
+from eagle3.draft.halves import HalvedDraft
+
+
+def normal(draw, *size):
+    return torch.randn(*size, generator=draw, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_projections_equal_those_of_the_whole_input(seed):
+    """Steps 0 and 2, rows that read each other's tokens."""
+    draw = torch.Generator().manual_seed(seed)
+    draft = tiny_draft(seed=seed)
+    embedding = torch.randn(9, HIDDEN, generator=draw, dtype=torch.float64)
+    hidden, later = normal(draw, 9, HIDDEN), normal(draw, 3, HIDDEN)
+    queried = torch.tensor([2, 3, 4, 5, 8])
+    index = torch.tensor([0, 1, 1]) + 2  # the tokens of queried rows 2 to 4
+    positions, then = torch.arange(9), torch.tensor([4, 5, 30])
+    weights = list(draft.parameters())
+
+    def plain():
+        x = draft.layer_input(embedding, hidden)
+        k0, v0 = draft.keys_values(x, positions)
+        y = draft.layer_input(embedding[queried[index]], later)
+        k, v = draft.keys_values(y, then)
+        return draft.queries(x[queried], positions[queried]), k0, v0, draft.queries(y, then), k, v
+
+    def halved():
+        halves = HalvedDraft(draft, torch.float64, 31)
+        embedded = halves.embedded(embedding, queried)
+        first = halves.first_projections(hidden, embedded, positions, queried)
+        return *first, *halves.projections(later, embedded, index, then)
+
+    outcomes = []
+    for function in (plain, halved):
+        found = function()
+        at = torch.Generator().manual_seed(9)
+        weighted = [
+            (t * torch.randn(t.shape, generator=at, dtype=torch.float64)).sum() for t in found
+        ]
+        gradients = torch.autograd.grad(
+            sum(weighted), [hidden, later, *weights], allow_unused=True, materialize_grads=True
+        )
+        outcomes.append([*found, *gradients])
+    for expected, one in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-10, atol=1e-11)
+
+
+def test_the_rest_of_the_layer_is_the_drafts():
+    draw = torch.Generator().manual_seed(0)
+    draft = tiny_draft()
+    halves = HalvedDraft(draft, torch.float64, 4)
+    hidden, attended = normal(draw, 5, HIDDEN), normal(draw, 5, 4, 6)
+    expected = draft.finish(hidden, attended)
+    torch.testing.assert_close(halves.finish(hidden, attended.flatten(1)), expected)
+    torch.testing.assert_close(halves.head(halves.head_input(hidden)), draft.logits(hidden))
+    aux = torch.randn(5, 3 * HIDDEN, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(halves.fused(aux), draft.fc(aux))

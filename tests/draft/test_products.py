@@ -1,0 +1,43 @@
+"""Matrix products with wide weight gradients, on both libraries of a CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eagle3.draft import products
+from eagle3.draft.products import linear, times_transposed
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_product_is_a_linear_layer(monkeypatch, onednn, dtype):
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(70, 24, generator=draw, dtype=dtype).requires_grad_()
+    weight = torch.randn(40, 24, generator=draw, dtype=dtype).requires_grad_()
+    dy = torch.randn(70, 40, generator=draw, dtype=dtype)
+    expected = torch.autograd.grad(torch.nn.functional.linear(x, weight), (x, weight), dy)
+    out = linear(x, weight, weight.detach())
+    torch.testing.assert_close(out, torch.nn.functional.linear(x, weight), rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(torch.autograd.grad(out, (x, weight), dy), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+def test_operands_may_be_strided(monkeypatch, onednn):
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    a, b = torch.randn(9, 30), torch.randn(30, 11)
+    expected = a[:, ::2] @ b[::2]
+    torch.testing.assert_close(times_transposed(a[:, ::2], b[::2].t()), expected)
+
+
+def test_gradients_of_several_uses_are_added_up_in_the_weights_own_type():
+    """What plain autocast loses: seven small gradients beside a large one."""
+    weight = torch.zeros(1, 1, requires_grad=True)
+    narrow = weight.detach().bfloat16()
+    large, small = torch.full((1, 1), 256.0), torch.full((1, 1), 0.5)
+    outs = [linear(x.bfloat16(), weight, narrow) for x in (large, *[small] * 7)]
+    torch.cat(outs).sum().backward()
+    assert weight.grad.item() == 256 + 7 * 0.5
+    assert (large + 7 * small).bfloat16().item() != 256 + 7 * 0.5
