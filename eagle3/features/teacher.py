@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import torch
 
 from eagle3.ranks import Ranks
-from eagle3.target.reader import Head
+from eagle3.target.reader import HALVES, Head
 
 BLOCK_BYTES = 64 * 2**20  # of float32 logits held at once; about the second-level cache of a GPU
-HALVES = (torch.bfloat16, torch.float16)
 
 
 class TeacherRows:
@@ -92,17 +91,8 @@ def _logits(
     order of summation gives them. On the CPU, where a plain pass is repeatable bit by bit, half
     precision has a product of its own (it differs in one logit of some 7,000, by one bit).
     """
-    products = _products(part, own if stored is None else stored)
+    products = part.exact_products(own if stored is None else stored)
     exact = part.finish(products)
     if stored is not None or (own.dtype in HALVES and not own.is_cuda):
         return part.logits(own), exact
     return (exact if own.dtype == products.dtype else part.finish(products.to(own.dtype))), exact
-
-
-def _products(part: Head, states: torch.Tensor) -> torch.Tensor:
-    """float32 [R, V']: states times weights, plus the bias; no product is rounded."""
-    bias = None if part.bias is None else part.bias.float()
-    if states.is_cuda and states.dtype == part.weight.dtype and states.dtype in HALVES:
-        products = torch.mm(states, part.weight.T, out_dtype=torch.float32)
-        return products if bias is None else products + bias
-    return torch.nn.functional.linear(states.float(), part.weight.float(), bias)

@@ -1,66 +1,70 @@
 """Attention of the training-time test: a causal prefix plus a row's own later keys.
 
 Query row t at step k sees the keys of step 0 at rows <= t of its document, and its own keys of
-steps 1..k (not those of other rows). For document rows 0..3 at step 2:
+steps 1..k (not those of other rows). For document rows 0..3 at step 2, row 2 being inactive:
 
                  step-0 keys          own keys
     row          0  1  2  3           k=1  k=2
      0           x                     x    x
      1           x  x                  x    x
-     2           x  x  x               x    x
      3           x  x  x  x            x    x
 
-This is the plain form: one dense score block per document, never one over the whole pack.
+Every back end computes the same; `reference` is the plain form that the others are tested against.
+None but it ever holds scores of all queries against all keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from eagle3.draft.chains import exact
+
 
 @dataclass(frozen=True)
-class Segments:
-    """How many keys and queries each document has (Python ints: they shape the computation)."""
+class Queries:
+    """Where the queries of a step stand among the T rows that have keys of step 0."""
 
-    keys: list[int]  # [D], adding up to T
-    queries: list[int]  # [D], adding up to A
+    rows: torch.Tensor  # int64 [A], ascending
+    starts: torch.Tensor  # int64 [A], first row of each query's document
+    own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, where its own keys stand there
 
 
-def prefix_attention(
-    q: torch.Tensor,  # [A, heads, d], rotated
-    k0: torch.Tensor,  # [T, kv_heads, d], rotated keys of step 0
-    v0: torch.Tensor,  # [T, kv_heads, d]
-    own_k: Sequence[torch.Tensor],  # k tensors [A, kv_heads, d], steps 1..k
+Attention = Callable[
+    [
+        torch.Tensor,  # q [A, heads, d], rotated
+        torch.Tensor,  # k0 [T, kv_heads, d], rotated keys of step 0
+        torch.Tensor,  # v0 [T, kv_heads, d]
+        Sequence[torch.Tensor],  # own keys [A_j, kv_heads, d] of steps j = 1..k
+        Sequence[torch.Tensor],  # own values
+        Queries,
+    ],
+    torch.Tensor,  # attended values [A, heads d]
+]
+
+
+def reference_attention(
+    q: torch.Tensor,
+    k0: torch.Tensor,
+    v0: torch.Tensor,
+    own_k: Sequence[torch.Tensor],
     own_v: Sequence[torch.Tensor],
-    rows: torch.Tensor,  # int64 [A], row of each query among the T keys
-    segments: Segments,
+    queries: Queries,
 ) -> torch.Tensor:
-    """Attended values [A, heads, d]; scores and softmax in at least float32."""
+    """One dense score matrix [A, kv, g, T + k]; for tests and for looking things up."""
     kv_heads, d = k0.shape[1:]
     grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
-    exact = torch.float64 if q.dtype == torch.float64 else torch.float32
-    key_row = torch.arange(len(k0), device=q.device)
-    # split, not slices in the loop: the gradient of a slice is as long as the whole pack
-    by_query = [t.split(segments.queries) for t in (grouped, rows, *own_k, *own_v)]
-    by_key = [t.split(segments.keys) for t in (k0, v0, key_row)]
-    out = []
-    for document, count in enumerate(segments.queries):
-        if count == 0:
-            continue
-        mine, row, *own = (parts[document] for parts in by_query)
-        keys, values, index = (parts[document] for parts in by_key)
-        scores = torch.einsum("akgd,tkd->akgt", mine, keys).to(exact)
-        later = index > row[:, None]  # [A_d, t]
-        scores = scores.masked_fill(later[:, None, None], float("-inf"))
-        steps = len(own_k)
-        own_scores = [(mine * k[:, :, None]).sum(-1, keepdim=True).to(exact) for k in own[:steps]]
-        weights = torch.cat((scores, *own_scores), dim=-1).softmax(-1).to(v0.dtype)
-        shared, *shares = weights.split([len(index), *[1] * steps], dim=-1)  # [A_d, kv, g, t | 1]
-        attended = torch.einsum("akgt,tkd->akgd", shared, values)
-        for share, v in zip(shares, own[steps:], strict=True):
-            attended = attended + share * v[:, :, None]
-        out.append(attended.flatten(1, 2))
-    return torch.cat(out) if out else q
+    key = torch.arange(len(k0), device=q.device)
+    seen = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
+    scores = exact(torch.einsum("akgd,tkd->akgt", grouped, k0))
+    scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
+    mine = [k[index] for k, index in zip(own_k, queries.own, strict=True)]
+    own = [exact((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in mine]
+    weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)
+    shared, *shares = weights.split([len(k0), *[1] * len(own)], dim=-1)  # [A, kv, g, T | 1]
+    attended = torch.einsum("akgt,tkd->akgd", shared, v0)
+    for share, v, index in zip(shares, own_v, queries.own, strict=True):
+        attended = attended + share * v[index][:, :, None]
+    return attended.flatten(1)

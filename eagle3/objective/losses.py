@@ -1,14 +1,80 @@
-"""Losses between the draft's logits and the teacher's distribution, row by row."""
+"""Losses between the draft's distribution q and the teacher's p, row by row, with their gradients.
+
+    soft_ce     -sum p log q                          the EAGLE-3 paper's
+    kl          sum p log(p / q)                      the same gradient, zero at its best
+    reverse_kl  sum q log(q / p)
+    tv          1 - a,  a = sum min(P, q)             a: the chance that sampling accepts
+    lk_alpha    -log a                                LK losses, arXiv:2602.23881
+    lk_hybrid   l kl + (1 - l) tv,  l = exp(-eta a_k), a_k the mean of a at step k
+
+p is renormalised on the draft vocabulary, P is the target's own probability of the same tokens.
+Gradients are with respect to logits, formed while q is at hand; autograd would pass over [N, V]
+three times more. Everything is in at least float32.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from eagle3.draft.fusion import fused
+from eagle3.objective.teacher import Lesson
 
-def soft_cross_entropy(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """-sum_v p_v log q_v of logits [N, V_draft] under teacher [N, V_draft] -> [N]"""
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    return -(teacher * exact.log_softmax(-1)).sum(-1)
+LOSSES = ("soft_ce", "kl", "reverse_kl", "tv", "lk_alpha", "lk_hybrid")
+WITH_LOGS = ("reverse_kl",)  # those that need log p
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """Of N rows."""
+
+    loss: torch.Tensor  # [N]
+    accepted: torch.Tensor  # [N], a
+    top: torch.Tensor  # [N], the largest logit
+    gradient: torch.Tensor  # [N, V_draft], d loss / d logits
+
+
+@fused
+def row_losses(
+    kind: str,
+    logits: torch.Tensor,  # [N, V_draft], at least float32; overwritten
+    lesson: Lesson,  # of the N rows, of the same type; overwritten
+    mix: torch.Tensor,  # [N], l of lk_hybrid
+) -> RowLosses:
+    """The loss `kind` of each row, and its gradient."""
+    top = logits.amax(-1)
+    p, on_draft = lesson.p, lesson.on_draft[:, None]
+    if kind == "reverse_kl":
+        log_q = logits.log_softmax(-1)
+        q = log_q.exp()
+        ratio = log_q.sub_(lesson.log_p)
+        loss = torch.linalg.vecdot(q, ratio)
+        accepted = torch.minimum(p.mul_(on_draft), q, out=p).sum(-1)
+        return RowLosses(loss, accepted, top, ratio.sub_(loss[:, None]).mul_(q))
+    along = torch.linalg.vecdot(p, logits)
+    q = torch.softmax(logits, -1, out=logits)
+    # the log-sum-exp of the logits, where q is largest and its logarithm most exact
+    cross_entropy = top - q.amax(-1).log() - along
+    divergence = q - p  # d cross entropy / d logits
+    own = p.mul_(on_draft)  # P
+    if kind in ("soft_ce", "kl"):
+        loss = cross_entropy - lesson.entropy if kind == "kl" else cross_entropy
+        return RowLosses(loss, torch.minimum(own, q, out=own).sum(-1), top, divergence)
+    accepted = torch.minimum(own, q).sum(-1)
+    # d tv / d logits = q (sum q [q < P] - [q < P])
+    below = (q < own).to(q.dtype)
+    inside = torch.linalg.vecdot(below, q)[:, None]
+    variation = (inside - below).mul_(q)
+    if kind == "tv":
+        return RowLosses(1 - accepted, accepted, top, variation)
+    if kind == "lk_alpha":
+        safe = accepted.clamp_min(torch.finfo(q.dtype).tiny)
+        return RowLosses(-safe.log(), accepted, top, variation.div_(safe[:, None]))
+    share = mix[:, None]
+    loss = mix * (cross_entropy - lesson.entropy) + (1 - mix) * (1 - accepted)
+    gradient = divergence.mul_(share).addcmul_(variation, 1 - share)
+    return RowLosses(loss, accepted, top, gradient)
 
 
 def step_weights(steps: int, decay: float) -> list[float]:

@@ -22,14 +22,36 @@ from dataclasses import dataclass
 
 import torch
 
+# rows of a step are filled up to a multiple, since libraries prepare code for each shape; to a
+# smaller one where there are few
+ROUND, ROUND_FEW, FEW = 64, 16, 512
+
 
 @dataclass(frozen=True)
 class StepRows:
-    """Rows of one step."""
+    """Rows of one step, as places in the list of step 0."""
 
-    tokens: torch.Tensor  # int64 [A_k], token index of each active row, ascending
-    kept: torch.Tensor  # int64 [A_k], where each was in the previous step's list
+    slots: torch.Tensor  # int64 [A_k], ascending
     in_mask: int  # rows that the mask alone would allow: the denominator of metrics
+
+    def filled(self) -> torch.Tensor:
+        """The slots with the last one repeated up to a multiple. What the copies compute is never
+        used."""
+        missing = -len(self.slots) % (ROUND if len(self.slots) > FEW else ROUND_FEW)
+        return torch.cat((self.slots, self.slots[-1:].expand(missing)))
+
+
+@dataclass(frozen=True)
+class ActiveRows:
+    """Rows of all steps.
+
+    Row t at step k reads token t + 1 + k and is taught by the state there, which are what row
+    t + k had at step 0. A chain stays inside one run of supervised tokens, so that row is active at
+    step 0, and its place in the list is the slot of row t plus k.
+    """
+
+    tokens: torch.Tensor  # int64 [A_0], token index of each row of step 0, ascending
+    steps: list[StepRows]
 
 
 def run_lengths(flags: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
@@ -54,7 +76,7 @@ def step_rows(
     documents: torch.Tensor,  # int64 [N]
     in_draft_vocab: torch.Tensor,  # bool [V]
     steps: int,
-) -> list[StepRows]:
+) -> ActiveRows:
     """Active rows of steps 0..steps-1 over the tokens of a pack."""
     supervised = _padded(run_lengths(loss_mask, documents))
     known = _padded(run_lengths(in_draft_vocab[input_ids], documents))
@@ -62,14 +84,14 @@ def step_rows(
     # x_{t+1} must follow x_t in the same document; a run from t + 1 then stays inside it
     inside = torch.zeros_like(loss_mask)
     inside[:-1] = documents[1:] == documents[:-1]
-    found: list[StepRows] = []
-    for k in range(steps):
-        allowed = inside & (supervised[index + 1] >= k + 2)
-        active = (allowed & (known[index + 2] >= k)).nonzero().flatten()
-        before = found[-1].tokens if found else active
-        kept = torch.searchsorted(before, active)
-        found.append(StepRows(active, kept, int(allowed.sum())))
-    return found
+    chain = torch.where(inside, supervised[index + 1], 0)  # supervised tokens in a row from t + 1
+    tokens = (chain >= 2).nonzero().flatten()
+    # the last step at which each row is active: both runs must be long enough
+    last = torch.minimum(chain[tokens] - 2, known[tokens + 2])
+    found = [
+        StepRows((last >= k).nonzero().flatten(), int((chain >= k + 2).sum())) for k in range(steps)
+    ]
+    return ActiveRows(tokens, found)
 
 
 def _padded(runs: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """The teacher: the target's next-token distribution on the draft vocabulary.
 
-Computed once per pack from the stored post-norm states, for supervised rows and draft-vocabulary
-rows of the head only. What needs the full vocabulary (argmax, log-sum-exp) was stored by capture.
+Formed from the stored post-norm states, for rows that have a loss and draft-vocabulary rows of the
+head only, once for all TTT steps, and some rows at a time, so it is never kept. What needs the full
+vocabulary (argmax, log-sum-exp) was stored by capture.
 """
 
 from __future__ import annotations
@@ -15,24 +16,40 @@ from eagle3.target.reader import Head
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Distributions of some teacher rows."""
+
+    p: torch.Tensor  # [r, V_draft], renormalised on the draft vocabulary
+    on_draft: torch.Tensor  # [r], the target's own mass on the draft vocabulary
+    entropy: torch.Tensor  # [r], of p, in nats
+    log_p: torch.Tensor  # [r, V_draft], or [r, 0] where the loss does not need it
+
+    def of(self, places: torch.Tensor, dtype: torch.dtype) -> Lesson:
+        """The same for rows places int64 [N], new tensors of type `dtype`."""
+        return Lesson(*(tensor[places].to(dtype) for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
 class Teacher:
-    """Distributions of the R rows of a pack."""
+    """What lessons are formed from, for the R teacher rows of a pack."""
 
-    probabilities: torch.Tensor  # [R, V_draft], renormalised on the draft vocabulary
-    on_draft: torch.Tensor  # [R], the target's own mass on the draft vocabulary
+    last: torch.Tensor  # [R, H]
+    lse: torch.Tensor  # float32 [R], of the full vocabulary
     argmax: torch.Tensor  # int64 [R], draft id of the target's argmax, -1 outside
+    head: Head  # on the draft vocabulary
 
+    @classmethod
+    def of(cls, pack: Pack, head: Head, draft_ids: torch.Tensor) -> Teacher:
+        """`draft_ids` int64 [V], -1 outside the draft vocabulary."""
+        return cls(pack.last, pack.teacher_lse, draft_ids[pack.teacher_argmax], head)
 
-@torch.no_grad()
-def build_teacher(pack: Pack, head: Head, draft_ids: torch.Tensor) -> Teacher:
-    """`head`: the target's head on the draft vocabulary; `draft_ids` int64 [V]."""
-    with torch.autocast(pack.last.device.type, enabled=False):
-        logits = head.logits(pack.last.to(head.weight.dtype))  # [R, V_draft]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    lse = logits.logsumexp(-1)
-    return Teacher(
-        probabilities=(logits - lse[:, None]).exp(),
+    def lesson(self, rows: torch.Tensor, logs: bool) -> Lesson:
+        """The distributions of `rows` int64 [r]."""
+        logits = self.head.exact_logits(self.last[rows])  # [r, V_draft]
+        p = logits.softmax(-1)
+        # where p is largest its logarithm is most exact
+        lse = logits.amax(-1) - p.amax(-1).log()
         # at most one but for rounding: both are of the state as stored
-        on_draft=(lse - pack.teacher_lse).exp().clamp(max=1.0),
-        argmax=draft_ids[pack.teacher_argmax],
-    )
+        on_draft = (lse - self.lse[rows]).exp().clamp(max=1.0)
+        entropy = lse - torch.linalg.vecdot(p, logits)  # sum p (lse - logits)
+        return Lesson(p, on_draft, entropy, logits.sub_(lse[:, None]) if logs else logits[:, :0])

@@ -14,6 +14,8 @@ from eagle3.tensorfile import open_tensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
+HALVES = (torch.bfloat16, torch.float16)
+
 # What configurations say about logits, and what we do with it. A key that looks like it changes
 # logits and is not listed here is refused: it would make every teacher wrong without a word.
 SOFTCAP_KEYS = ("final_logit_softcapping",)
@@ -78,6 +80,20 @@ class Head:
         if self.softcap is not None:
             products = torch.tanh(products / self.softcap) * self.softcap
         return products
+
+    def exact_logits(self, states: torch.Tensor) -> torch.Tensor:
+        """[R, H] -> [R, V] in at least float32; no product is rounded."""
+        return self.finish(self.exact_products(states))
+
+    def exact_products(self, states: torch.Tensor) -> torch.Tensor:
+        """[R, H] -> [R, V], states times weights plus the bias, in at least float32."""
+        double = torch.float64 in (states.dtype, self.weight.dtype)
+        wide = torch.float64 if double else torch.float32
+        bias = None if self.bias is None else self.bias.to(wide)
+        if states.is_cuda and states.dtype == self.weight.dtype and states.dtype in HALVES:
+            products = torch.mm(states, self.weight.T, out_dtype=torch.float32)
+            return products if bias is None else products + bias
+        return torch.nn.functional.linear(states.to(wide), self.weight.to(wide), bias)
 
     def part(self, first: int, stop: int) -> Head:
         """The head restricted to the tokens first … stop - 1; shares memory."""

@@ -7,7 +7,10 @@ import torch
 from cases import DRAFT_VOCAB, HIDDEN, VOCAB, pack_of, random_documents, target_parts, tiny_draft
 from reference import SlowDraft, slow_loss
 
-from eagle3.objective.ttt import ttt_loss
+from eagle3.objective import rows
+from eagle3.objective.attention_choice import BACKENDS
+from eagle3.objective.losses import LOSSES
+from eagle3.objective.ttt import Objective, ttt_loss
 
 MASKS = {
     "one answer": [[0, 0, 0, 1, 1, 1, 1, 1, 0]],
@@ -16,6 +19,10 @@ MASKS = {
     "answer from the first token": [[1, 1, 1, 1]],
     "several documents": [[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 1, 1, 1, 1], [1] * 12],
 }
+
+
+def exact_objective(steps, **more):
+    return Objective(steps=steps, decay=0.8, dtype=torch.float64, **more)
 
 
 def gradients(draft):
@@ -29,7 +36,7 @@ def test_loss_and_every_gradient_equal_the_row_by_row_reference(name, steps):
     documents = random_documents(generator, MASKS[name])
     head, target = target_parts(generator)
     draft = tiny_draft()
-    loss, totals = ttt_loss(draft, pack_of(documents, head), target, steps, 0.8)
+    loss, totals = ttt_loss(draft, pack_of(documents, head), target, exact_objective(steps))
     loss.backward()
     fast = gradients(draft)
 
@@ -102,7 +109,7 @@ def test_with_full_mask_and_vocabulary_it_is_the_textbook_eagle_loop(length):
     (doc,) = random_documents(generator, [[1] * length])
     head, target = target_parts(generator, draft_vocab=VOCAB)
     draft = tiny_draft(draft_vocab=VOCAB)
-    loss, _ = ttt_loss(draft, pack_of([doc], head), target, 7, 0.8)
+    loss, _ = ttt_loss(draft, pack_of([doc], head), target, exact_objective(7))
     loss.backward()
     fast = gradients(draft)
     draft.zero_grad()
@@ -113,15 +120,106 @@ def test_with_full_mask_and_vocabulary_it_is_the_textbook_eagle_loop(length):
         torch.testing.assert_close(fast[parameter], gradient, rtol=1e-9, atol=1e-9)
 
 
-def test_a_pack_equals_its_documents_one_by_one():
-    generator = torch.Generator().manual_seed(5)
-    documents = random_documents(generator, MASKS["several documents"])
+def small_case(seed, masks="several documents"):
+    generator = torch.Generator().manual_seed(seed)
+    documents = random_documents(generator, MASKS[masks])
     head, target = target_parts(generator)
-    draft = tiny_draft()
-    together, totals = ttt_loss(draft, pack_of(documents, head), target, 7, 0.8)
-    alone = [ttt_loss(draft, pack_of([doc], head), target, 7, 0.8) for doc in documents]
-    torch.testing.assert_close(together, sum(loss for loss, _ in alone), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(totals.stacked(), sum(t.stacked() for _, t in alone))
+    return documents, head, target
+
+
+def outcome(draft, packs, target, objective, acceptance=None):
+    """Summed loss, totals and gradients of some packs."""
+    draft.zero_grad()
+    found = [ttt_loss(draft, pack, target, objective, acceptance) for pack in packs]
+    total = sum(loss for loss, _ in found)
+    total.backward()
+    return total.detach(), sum(totals.stacked() for _, totals in found), gradients(draft)
+
+
+def assert_same(one, other, rtol=1e-10):
+    for a, b in zip(one[:2], other[:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=1e-10)
+    for name, gradient in one[2].items():
+        torch.testing.assert_close(other[2][name], gradient, rtol=rtol, atol=1e-10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_pack_equals_its_documents_one_by_one(loss):
+    documents, head, target = small_case(5)
+    draft, objective = tiny_draft(), exact_objective(7, loss=loss)
+    acceptance = torch.linspace(0.9, 0.2, 7, dtype=torch.float64)
+    together = outcome(draft, [pack_of(documents, head)], target, objective, acceptance)
+    alone = [pack_of([doc], head) for doc in documents]
+    assert_same(outcome(draft, alone, target, objective, acceptance), together)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "flex"])
+def test_every_attention_back_end_gives_the_same_gradients(backend):
+    documents, head, target = small_case(8)
+    draft, packs = tiny_draft(), [pack_of(documents, head)]
+    plain = outcome(draft, packs, target, exact_objective(7, attention="reference"))
+    assert_same(outcome(draft, packs, target, exact_objective(7, attention=backend)), plain)
+
+
+@pytest.mark.parametrize("multiple", [1, 3, 64])
+def test_filling_rows_up_changes_nothing(monkeypatch, multiple):
+    documents, head, target = small_case(9)
+    draft, packs = tiny_draft(), [pack_of(documents, head)]
+    usual = outcome(draft, packs, target, exact_objective(7))
+    monkeypatch.setattr(rows, "ROUND_FEW", multiple)
+    assert_same(outcome(draft, packs, target, exact_objective(7)), usual)
+
+
+def test_recomputing_steps_changes_no_bit():
+    documents, head, target = small_case(10)
+    draft, packs = tiny_draft(), [pack_of(documents, head)]
+    usual = outcome(draft, packs, target, exact_objective(7))
+    again = outcome(draft, packs, target, exact_objective(7, recompute=True))
+    assert torch.equal(usual[0], again[0]) and torch.equal(usual[1], again[1])
+    assert all(torch.equal(usual[2][name], gradient) for name, gradient in again[2].items())
+
+
+def kept_bytes(draft, pack, target, objective):
+    """Bytes of different tensors that autograd keeps for the backward pass."""
+    kept = {}
+
+    def pack_hook(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack_hook, lambda tensor: tensor):
+        ttt_loss(draft, pack, target, objective)[0]
+    return sum(kept.values())
+
+
+def test_what_is_kept_grows_with_rows_and_not_with_steps_times_vocabulary():
+    generator = torch.Generator().manual_seed(11)
+    (doc,) = random_documents(generator, [[0, *[1] * 200]])
+    sizes = {}
+    for vocab in (5, DRAFT_VOCAB):
+        head, target = target_parts(generator, draft_vocab=vocab)
+        draft = tiny_draft(draft_vocab=vocab)
+        sizes[vocab] = kept_bytes(draft, pack_of([doc], head), target, exact_objective(1))
+    # the head, its gradient, and nothing of the size of logits [rows, vocabulary]
+    assert sizes[DRAFT_VOCAB] - sizes[5] < 200 * (DRAFT_VOCAB - 5) * 8
+
+    head, target = target_parts(generator, draft_vocab=VOCAB)
+    draft, pack = tiny_draft(draft_vocab=VOCAB), pack_of([doc], head)
+    whole = kept_bytes(draft, pack, target, exact_objective(7))
+    less = kept_bytes(draft, pack, target, exact_objective(7, recompute=True))
+    assert less < 0.6 * whole
+
+
+def test_bfloat16_differs_by_its_rounding_only():
+    documents, head, target = small_case(12)
+    pack = pack_of(documents, head)
+    draft = tiny_draft().float()
+    exactly = outcome(draft, [pack], target, Objective())
+    narrow = outcome(draft, [pack], target, Objective(dtype=torch.bfloat16))
+    assert abs(narrow[0] / exactly[0] - 1) < 2e-2
+    for name, gradient in exactly[2].items():
+        assert narrow[2][name].dtype == torch.float32
+        assert (narrow[2][name] - gradient).norm() < 5e-2 * gradient.norm(), name
 
 
 def test_tokens_after_the_last_supervised_one_change_nothing():
@@ -135,8 +233,8 @@ def test_tokens_after_the_last_supervised_one_change_nothing():
     }
     head, target = target_parts(generator)
     draft = tiny_draft()
-    a, _ = ttt_loss(draft, pack_of([doc], head), target, 7, 0.8)
-    b, _ = ttt_loss(draft, pack_of([longer], head), target, 7, 0.8)
+    a, _ = ttt_loss(draft, pack_of([doc], head), target, exact_objective(7))
+    b, _ = ttt_loss(draft, pack_of([longer], head), target, exact_objective(7))
     assert torch.equal(a, b)
 
 
@@ -157,7 +255,7 @@ def test_logits_over_the_target_vocabulary_are_never_formed():
             return out
 
     with Shapes():
-        loss, _ = ttt_loss(draft, pack, target, 7, 0.8)
+        loss, _ = ttt_loss(draft, pack, target, exact_objective(7))
         loss.backward()
     assert any(shape[1] == DRAFT_VOCAB for shape in seen)
     assert not any(shape[1] == VOCAB for shape in seen)

@@ -11,8 +11,9 @@ from models import VOCAB
 from shards import TRAIN, open_target, train_draft, training_set
 
 from eagle3.draft.model import Eagle3Draft, initialise
+from eagle3.objective import scores
 from eagle3.objective.pack import Pack
-from eagle3.objective.ttt import TargetParts, ttt_loss
+from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
@@ -155,10 +156,17 @@ def test_every_proposal_equals_one_recomputed_over_true_states(pair):
 
 
 @torch.no_grad()
-def test_a_chain_is_the_training_time_test_of_its_first_row(pair):
+def test_a_chain_is_the_training_time_test_of_its_first_row(pair, monkeypatch):
     """Same positions, same tokens in, same states in: logits of proposal k are those of step k."""
     count, logits = 4, []
     hook = pair.draft.lm_head.register_forward_hook(lambda _m, _i, out: logits.append(out))
+    row_losses, trained = scores.row_losses, []
+
+    def watched(kind, found, *more):
+        trained.extend(found.clone())
+        return row_losses(kind, found, *more)
+
+    monkeypatch.setattr(scores, "row_losses", watched)
     try:
         for prompt in PROMPTS:
             first = pair.plain(prompt, 1).tokens
@@ -186,12 +194,16 @@ def test_a_chain_is_the_training_time_test_of_its_first_row(pair):
                 teacher_argmax=pair.target_ids[:1].expand(len(teachers)),  # any token it can say
                 teacher_lse=torch.zeros(len(teachers)),
             )
-            logits.clear()
-            _, totals = ttt_loss(pair.draft, pack, pair.parts, count, 0.8)
+            trained.clear()
+            _, totals = ttt_loss(pair.draft, pack, pair.parts, Objective(steps=count))
             assert totals.active.tolist() == [4, 3, 2, 1]
-            for k in range(count):  # the first active row is the last row of the prompt
-                torch.testing.assert_close(logits[k][0], served[k], rtol=1e-4, atol=1e-4)
-                assert int(pair.target_ids[logits[k][0].argmax()]) == proposed[k]
+            # by teacher row, then by step: the first active row is the last row of the prompt, and
+            # what it says at step k is taught by teacher row k, after rows of earlier steps
+            at = 0
+            for k in range(count):
+                at += k
+                torch.testing.assert_close(trained[at + k], served[k], rtol=1e-4, atol=1e-4)
+                assert int(pair.target_ids[trained[at + k].argmax()]) == proposed[k]
     finally:
         hook.remove()
 

@@ -1,0 +1,111 @@
+"""Head, loss, choice and acceptance of all TTT steps in one pass over the vocabulary.
+
+The pairs (row, step) are taken in the order of their teacher row, some teacher rows at a time. For
+each such chunk the teacher's distributions are formed once, the draft's logits, their loss and the
+gradient of it follow, and from that the gradients of the head's input and weight. Nothing as wide
+as the vocabulary outlives its chunk, so memory does not grow with steps times vocabulary.
+
+    teacher row    7    8    9          pairs with a loss (step of each)
+    chunk          [--------]           7: 0 1 2    8: 0 1    9: 0 1 2 3
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eagle3.draft.chains import exact
+from eagle3.draft.halves import Matrix
+from eagle3.draft.products import times_transposed, weight_gradient
+from eagle3.objective.losses import WITH_LOGS, row_losses
+from eagle3.objective.teacher import Teacher
+
+CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}  # of logits; a few tensors are as large
+FEWEST_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows with a loss, ordered by teacher row."""
+
+    teacher: torch.Tensor  # int64 [N], teacher row of each, ascending
+    step: torch.Tensor  # int64 [N]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of each pair."""
+
+    loss: torch.Tensor  # [N]
+    correct: torch.Tensor  # bool [N], no logit is above that of the target's choice
+    accepted: torch.Tensor  # [N]
+
+
+@dataclass(frozen=True)
+class LossKind:
+    """Which loss, and what it is weighted by at each step."""
+
+    name: str
+    weights: torch.Tensor  # [K]
+    mix: torch.Tensor  # [K], l of lk_hybrid
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        narrow: torch.Tensor,
+        pairs: Pairs,
+        teacher: Teacher,
+        kind: LossKind,
+    ) -> tuple[torch.Tensor, ...]:
+        needed = ctx.needs_input_grad[0]
+        wide = exact(narrow[:0]).dtype
+        dx = torch.empty_like(x) if needed else None
+        dweight = torch.zeros_like(weight) if needed else None
+        parts: list[tuple[torch.Tensor, ...]] = []
+        for first, stop in _chunks(pairs, len(narrow), kind.weights):
+            at = slice(first, stop)
+            rows, place = pairs.teacher[at].unique_consecutive(return_inverse=True)
+            lesson = teacher.lesson(rows, logs=kind.name in WITH_LOGS).of(place, wide)
+            step = pairs.step[at]
+            logits = times_transposed(x[at], narrow).to(wide)  # [n, V_draft]
+            answer = logits.gather(-1, teacher.argmax[pairs.teacher[at], None])[:, 0]
+            found = row_losses(kind.name, logits, lesson, kind.mix.to(wide)[step])
+            correct = answer == found.top
+            parts.append((found.loss, correct, found.accepted))
+            if dx is not None and dweight is not None:
+                share = kind.weights.to(wide)[step, None]
+                dlogits = found.gradient.to(x.dtype)
+                dx[at] = times_transposed(dlogits, narrow.t()) * share.to(x.dtype)
+                dweight += weight_gradient(dlogits, (x[at] * share).to(x.dtype), weight.dtype)
+        loss, correct, accepted = (torch.cat(each) for each in zip(*parts, strict=True))
+        ctx.save_for_backward(dx, dweight)
+        ctx.mark_non_differentiable(loss, correct, accepted)
+        total = torch.dot(loss, kind.weights.to(wide)[pairs.step])
+        return total, loss, correct, accepted
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        dx, dweight = ctx.saved_tensors
+        scale = grads[0]
+        return dx.mul_(scale.to(dx.dtype)), dweight.mul_(scale), None, None, None, None
+
+
+def scores(
+    x: torch.Tensor, head: Matrix, pairs: Pairs, teacher: Teacher, kind: LossKind
+) -> tuple[torch.Tensor, Scored]:
+    """Weighted sum of the losses of the pairs with head inputs x [N, H], N > 0, and its parts."""
+    total, *found = _Scores.apply(x, head.weight, head.narrow, pairs, teacher, kind)
+    return total, Scored(*found)
+
+
+def _chunks(pairs: Pairs, vocab: int, like: torch.Tensor) -> list[tuple[int, int]]:
+    """Stretches of pairs that hold whole teacher rows where they can: each begins a new one."""
+    size = max(CHUNK_BYTES[like.device.type] // (4 * vocab), FEWEST_ROWS)
+    bounds = list(range(0, len(pairs.teacher), size))
+    return [*zip(bounds, [*bounds[1:], len(pairs.teacher)], strict=True)]

@@ -1,0 +1,40 @@
+"""Sums over rows that the steps of the training-time test report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+
+@dataclass
+class StepTotals:
+    """Sums per TTT step, all float64 [K]; they add up over packs and ranks."""
+
+    loss: torch.Tensor  # sum of l(t, k) over trained rows
+    correct: torch.Tensor  # draft argmax equals the target's
+    accepted: torch.Tensor  # sum of min(p, q): acceptance when sampling
+    trained: torch.Tensor  # rows with a loss
+    active: torch.Tensor  # |A_k|
+    in_mask: torch.Tensor  # rows the mask allows: the denominator of metrics
+    attended: torch.Tensor  # keys of step 0 that active rows see
+
+    @classmethod
+    def zeros(cls, steps: int, device: torch.device | str = "cpu") -> StepTotals:
+        return cls(*(torch.zeros(steps, dtype=torch.float64, device=device) for _ in fields(cls)))
+
+    def stacked(self) -> torch.Tensor:
+        """[7, K], to be reduced over ranks in one call."""
+        return torch.stack([getattr(self, f.name) for f in fields(self)])
+
+    @classmethod
+    def unstacked(cls, stacked: torch.Tensor) -> StepTotals:
+        return cls(*stacked.unbind())
+
+    def add(self, other: StepTotals) -> None:
+        for f in fields(self):
+            getattr(self, f.name).add_(getattr(other, f.name))
+
+    def mean_acceptance(self) -> torch.Tensor:
+        """[K], of trained rows"""
+        return self.accepted / self.trained.clamp_min(1)

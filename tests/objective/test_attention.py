@@ -1,0 +1,168 @@
+"""Every attention back end against the dense reference, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eagle3.objective import chunked_attention as chunked
+from eagle3.objective.attention import Queries, reference_attention
+from eagle3.objective.attention_choice import BACKENDS
+from eagle3.objective.chunked_attention import chunks_of
+
+KV, GROUP, D = 2, 3, 4
+ON_CPU = [name for name in BACKENDS if name not in ("reference", "flex")]
+
+
+def random_step(seed, lengths, share, steps, dtype=torch.float64):
+    """Queries of some rows of documents of these lengths, after `steps` later steps."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = sum(lengths)
+    starts, begin = [], 0
+    for length in lengths:
+        starts += [begin] * length
+        begin += length
+
+    def some(of):
+        picked = torch.rand(len(of), generator=draw) < share
+        picked[torch.randint(len(of), (1,), generator=draw)] = True
+        return of[picked]
+
+    sets = [some(torch.arange(rows))]
+    for _ in range(steps):
+        sets.append(some(sets[-1]))
+    active = sets[-1]
+    queries = Queries(
+        active, torch.tensor(starts)[active], [torch.searchsorted(s, active) for s in sets[1:]]
+    )
+
+    def normal(*size):
+        return torch.randn(*size, generator=draw, dtype=dtype).requires_grad_()
+
+    q = normal(len(active), KV * GROUP, D)
+    k0, v0 = normal(rows, KV, D), normal(rows, KV, D)
+    own_k = [normal(len(s), KV, D) for s in sets[1:]]
+    own_v = [normal(len(s), KV, D) for s in sets[1:]]
+    return (q, k0, v0, own_k, own_v), queries
+
+
+def mapped(function, tensors):
+    """q, k0, v0 and the lists of own keys and values, each tensor changed."""
+    return [
+        function(t) if isinstance(t, torch.Tensor) else [function(o) for o in t] for t in tensors
+    ]
+
+
+def outcome(attention, tensors, queries):
+    """Attended values, and gradients of a fixed random function of them."""
+    q, k0, v0, own_k, own_v = tensors
+    out = attention(q, k0, v0, own_k, own_v, queries)
+    leaves = [q, k0, v0, *own_k, *own_v]
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    return out, torch.autograd.grad((out * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+@given(
+    seed=st.integers(0, 1000),
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    share=st.floats(0.05, 1),
+    steps=st.integers(0, 6),
+)
+@settings(max_examples=60)
+def test_values_and_gradients_equal_the_dense_reference(backend, seed, lengths, share, steps):
+    tensors, queries = random_step(seed, lengths, share, steps)
+    expected, wanted = outcome(reference_attention, tensors, queries)
+    with pytest.MonkeyPatch.context() as patch:  # so that documents of this size need many chunks
+        patch.setattr(chunked, "CHUNK", 8)
+        patch.setattr(chunked, "SHORT", 20)
+        patch.setattr(chunked, "KEPT", 16)
+        found, gradients = outcome(BACKENDS[backend], tensors, queries)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+    for gradient, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
+    tensors, queries = random_step(3, [300, 5, 170], 0.6, 3, dtype)
+    q, k0, v0, own_k, own_v = tensors
+    wide = (
+        q.double(),
+        k0.double(),
+        v0.double(),
+        [k.double() for k in own_k],
+        [v.double() for v in own_v],
+    )
+    expected = reference_attention(*wide, queries)
+    found = BACKENDS[backend](*tensors, queries)
+    assert found.dtype == dtype
+    error = (found.double() - expected).norm() / expected.norm()
+    assert error < {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
+
+
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=12), share=st.floats(0.01, 1))
+@settings(max_examples=50)
+def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share):
+    _, queries = random_step(0, lengths, share, 0)
+    found = chunks_of(queries)
+    assert [c.first for c in found] == [0, *[c.stop for c in found[:-1]]]
+    assert found[-1].stop == len(queries.rows)
+    for chunk in found:
+        assert chunk.stop - chunk.first <= chunked.CHUNK
+        inside = slice(chunk.first, chunk.stop)
+        assert chunk.first_key <= queries.starts[inside].min()
+        assert chunk.stop_key == queries.rows[inside].max() + 1
+        # before mask_from every query sees every key
+        free = chunk.first_key + chunk.mask_from
+        assert (queries.rows[inside] >= free - 1).all()
+        assert chunk.mask_from == 0 or (queries.starts[inside] == chunk.first_key).all()
+
+
+def test_no_back_end_but_the_reference_holds_all_scores():
+    """The largest tensor of a long document grows with its length, not with its square."""
+    length = 4096
+    tensors, queries = random_step(0, [length], 1.0, 2, torch.float32)
+    biggest = 0
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal biggest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                biggest = max(biggest, out.numel())
+            return out
+
+    with Sizes():
+        outcome(chunked.chunked_attention, tensors, queries)
+    assert biggest <= KV * GROUP * chunked.CHUNK * (length + 2)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@torch.no_grad()
+def test_flex_attention_gives_the_same_values(steps):
+    """Eager: compiled, and with gradients, it needs a GPU."""
+    tensors, queries = random_step(7, [30, 3, 17], 0.5, steps, torch.float32)
+    tensors = mapped(torch.Tensor.detach, tensors)
+    found = BACKENDS["flex"](*tensors, queries)
+    expected = reference_attention(*tensors, queries)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+@pytest.mark.parametrize("backend", ["flash", "flex"])
+@pytest.mark.parametrize("steps", [0, 5])
+def test_back_ends_of_a_gpu_equal_the_reference(backend, steps):
+    tensors, queries = random_step(7, [300, 5, 170], 0.5, steps, torch.bfloat16)
+    moved = mapped(lambda t: t.detach().cuda().requires_grad_(), tensors)
+    there = Queries(
+        queries.rows.cuda(), queries.starts.cuda(), [index.cuda() for index in queries.own]
+    )
+    wide = mapped(torch.Tensor.double, tensors)
+    expected, wanted = outcome(reference_attention, wide, queries)
+    found, gradients = outcome(BACKENDS[backend], moved, there)
+    for one, other in zip([found, *gradients], [expected, *wanted], strict=True):
+        assert (one.cpu().double() - other).norm() <= 1e-2 * other.norm()
