@@ -35,6 +35,7 @@ rule train_stage:
             target=TARGET,
             device=DEVICE,
             save_interval=config["resources"]["train"]["save_interval"],
+            recompute=config["resources"]["train"]["recompute"],
         ),
     params:
         settings=settings("train"),

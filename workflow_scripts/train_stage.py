@@ -16,8 +16,10 @@ from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
+from eagle3.training.memory import keep_freed_memory
+from eagle3.training.settings import TrainSettings
 from eagle3.training.setup import build_draft
-from eagle3.training.stage import StageTrainer, TrainSettings
+from eagle3.training.stage import StageTrainer
 from workflow_scripts import entry
 
 
@@ -34,11 +36,13 @@ def main() -> None:
     args.add_argument("--device", required=True)
     args.add_argument("--threads", type=int, required=True)
     args.add_argument("--save-interval", type=int, required=True)
+    args.add_argument("--recompute", action="store_true", help="keep less, compute more")
     args.add_argument("--resume", type=Path, required=True, help="folder of saves in a stage")
     args.add_argument("--metrics", type=Path, required=True)
     args.add_argument("--out", type=Path, nargs="+", required=True, help="checkpoint's files")
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
+    keep_freed_memory()
     with joined_ranks(given.device) as ranks:
         torch.set_num_threads(max(given.threads // ranks.world, 1))
         if not ranks.first:
@@ -56,7 +60,9 @@ def main() -> None:
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
         settings = TrainSettings(**values["train"])
-        trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks)
+        trainer = StageTrainer(
+            draft, target, data, settings, schedule, given.stage, ranks, given.recompute
+        )
         trainer.stop.listen()
         run_stage(
             trainer,

@@ -16,6 +16,7 @@ import numpy as np
 from eagle3.draft.config import DraftConfig
 from eagle3.features.layout import Layout
 from eagle3.features.space import Need, free_bytes, plan_shortage
+from eagle3.objective.work import Work
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -59,18 +60,14 @@ def target_flops_per_token(config: Any) -> float:
 
 
 def training_flops(shards: Sequence[TokenShard], draft: DraftConfig, steps: int) -> float:
-    """Of one epoch, forward and backward, active rows only."""
-    h, d, i = draft.hidden_size, draft.head_dim, draft.intermediate_size
-    kv = 2 * (2 * h) * draft.num_key_value_heads * d
-    per_row = 3 * h * draft.num_attention_heads * d + 3 * h * i + h * draft.draft_vocab_size
+    """Of one epoch, as if the whole vocabulary were the draft's."""
     every, active = 0, np.zeros(steps, dtype=np.int64)
     for shard in shards:
         needed = needed_states(shard.loss_mask, shard.doc_offsets)
         every += int(needed.aux_offsets[-1])
         active += rows_at_steps(shard, steps)
-    products = every * (3 * h * h + kv) + int(active.sum()) * per_row + int(active[1:].sum()) * kv
-    teacher = int(active[0]) * h * draft.draft_vocab_size
-    return 2.0 * (3 * products + teacher)
+    counts = active.tolist()
+    return Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
 
 
 def build_plan(

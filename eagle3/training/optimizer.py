@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,8 +11,18 @@ from torch import nn
 BETAS = (0.9, 0.95)
 
 
+@dataclass(frozen=True)
+class RateSettings:
+    """How the learning rate moves."""
+
+    peak: float  # of one global batch, however many ranks and packs it has
+    schedule: str
+    warmup_ratio: float  # share of all steps, rising linearly
+    decay_ratio: float  # of `wsd`: share of all steps at the end, falling linearly
+
+
 def build_optimizer(draft: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; norms take no weight decay."""
+    """AdamW over float32 master weights; norms take no weight decay."""
     named = list(draft.named_parameters())
     return torch.optim.AdamW(
         [
@@ -20,21 +31,29 @@ def build_optimizer(draft: nn.Module, weight_decay: float) -> torch.optim.AdamW:
         ],
         lr=0.0,
         betas=BETAS,
-        foreach=True,
+        fused=True,  # one pass over each weight and its state
     )
 
 
-def learning_rate(step: int, total: int, peak: float, warmup_ratio: float, schedule: str) -> float:
-    """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule down to 0."""
-    warmup = math.ceil(warmup_ratio * total)
+def learning_rate(step: int, total: int, settings: RateSettings) -> float:
+    """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule.
+
+    `cosine` and `linear` fall to 0, `constant` stays, `wsd` (warm-up, stable, decay) stays and
+    falls linearly over the last steps.
+    """
+    peak = settings.peak
+    warmup = math.ceil(settings.warmup_ratio * total)
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(total - warmup, 1)
-    match schedule:
+    match settings.schedule:
         case "cosine":
             return peak * 0.5 * (1 + math.cos(math.pi * done))
         case "linear":
             return peak * (1 - done)
+        case "wsd":
+            falling = max(math.ceil(settings.decay_ratio * total), 1)
+            return peak * min(1.0, (total - step) / (falling + 1))
     return peak
 
 
@@ -55,8 +74,6 @@ def restore_optimizer(
     """The inverse of `optimizer_tensors`."""
     for name, parameter in draft.named_parameters():
         optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(
-                parameter.device if key != "step" else torch.device("cpu")
-            )
+            key: tensors[f"{key}.{name}"].to(parameter.device)
             for key in ("step", "exp_avg", "exp_avg_sq")
         }

@@ -30,8 +30,9 @@ from eagle3.tokens.vocab import build_mapping, count_supervised
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
+from eagle3.training.settings import TrainSettings
 from eagle3.training.setup import build_draft
-from eagle3.training.stage import StageTrainer, TrainSettings
+from eagle3.training.stage import StageTrainer
 
 TARGET_KEYS = {
     "revision": None,
@@ -45,14 +46,18 @@ TRAIN = TrainSettings(
     epochs_per_stage=2,
     ttt_steps=3,
     step_decay=0.8,
+    loss="soft_ce",
+    lk_eta=3.0,
     learning_rate=3e-3,
     lr_schedule="cosine",
     warmup_ratio=0.1,
+    lr_decay_ratio=0.2,
     weight_decay=0.01,
     max_grad_norm=0.5,
     pack_tokens=64,
     packs_per_batch=2,
     precision="float32",
+    attention_backend="auto",
     seed=0,
 )
 

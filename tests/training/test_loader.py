@@ -89,7 +89,7 @@ def test_rows_known_before_any_forward_pass_are_those_of_the_objective(data):
     plan = step_rows(
         pack.input_ids, pack.loss_mask, pack.documents, torch.ones(96, dtype=torch.bool), 1
     )
-    assert data.rows([numbers]) == len(plan[0].tokens) == len(pack.last)
+    assert data.rows([numbers]) == len(plan.tokens) == len(pack.last)
     assert data.documents.rows[3] == data.documents.lengths[3] == 0
 
 

@@ -11,36 +11,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.training.optimizer import (
+    RateSettings,
     build_optimizer,
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
 )
 
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
 
 @given(
     total=st.integers(1, 400),
-    ratio=st.floats(0, 1),
+    warmup_ratio=st.floats(0, 1),
+    decay_ratio=st.floats(0, 1),
     schedule=st.sampled_from(SCHEDULES),
 )
-def test_the_rate_rises_to_its_peak_then_never_again(total, ratio, schedule):
-    rates = [learning_rate(step, total, 2.0, ratio, schedule) for step in range(total)]
-    warmup = math.ceil(ratio * total)
+def test_the_rate_rises_to_its_peak_then_never_again(total, warmup_ratio, decay_ratio, schedule):
+    settings = RateSettings(2.0, schedule, warmup_ratio, decay_ratio)
+    rates = [learning_rate(step, total, settings) for step in range(total)]
+    warmup = math.ceil(warmup_ratio * total)
     assert all(0 < rate <= 2.0 + 1e-12 for rate in rates)
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     # the last step of the warm-up and the first after it both run at the peak
+    falling = math.ceil(decay_ratio * total) if schedule == "wsd" else 0
     for step in {max(warmup - 1, 0), min(warmup, total - 1)}:
-        assert rates[step] == pytest.approx(2.0)
+        if step < warmup or step < total - falling - 1:
+            assert rates[step] == pytest.approx(2.0)
+
+
+def rate(step, schedule):
+    return learning_rate(step, 100, RateSettings(1.0, schedule, 0.1, 0.2))
 
 
 def test_known_points():
-    assert learning_rate(0, 100, 1.0, 0.1, "linear") == pytest.approx(0.1)
-    assert learning_rate(55, 100, 1.0, 0.1, "cosine") == pytest.approx(0.5)
-    assert learning_rate(55, 100, 1.0, 0.1, "linear") == pytest.approx(0.5)
-    assert learning_rate(99, 100, 1.0, 0.1, "constant") == 1.0
+    assert rate(0, "linear") == pytest.approx(0.1)
+    assert rate(55, "cosine") == pytest.approx(0.5)
+    assert rate(55, "linear") == pytest.approx(0.5)
+    assert rate(99, "constant") == 1.0
+    assert [rate(step, "wsd") for step in (10, 79)] == [1.0, 1.0]
+    # 20 steps of decay: the rate after the last one would be 0
+    assert [rate(step, "wsd") * 21 for step in (80, 90, 99)] == pytest.approx([20, 10, 1])
 
 
 def trained(draft, optimizer, steps, seed):

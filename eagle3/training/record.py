@@ -1,0 +1,75 @@
+"""What a step leaves behind: a line of the metrics file, and a sentence for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from eagle3.draft.config import DraftConfig
+from eagle3.objective.losses import step_weights
+from eagle3.objective.totals import StepTotals
+from eagle3.objective.work import Work
+from eagle3.training.step import StepResult
+
+
+def quality(rows: int, totals: StepTotals, decay: float) -> dict[str, Any]:
+    """Loss, accuracy and acceptance of a step. Per-step losses are means over trained rows;
+    accuracy and acceptance are divided by all rows that the mask allows."""
+    sums = {name: value.cpu() for name, value in vars(totals).items()}
+    weights = torch.tensor(step_weights(len(sums["loss"]), decay), dtype=torch.float64)
+    allowed = sums["in_mask"].clamp_min(1)
+    return {
+        "rows": rows,
+        "loss": float((weights * sums["loss"]).sum() / rows),
+        "loss_at": (sums["loss"] / sums["trained"].clamp_min(1)).tolist(),
+        "accuracy_at": (sums["correct"] / allowed).tolist(),
+        "acceptance_at": (sums["accepted"] / allowed).tolist(),
+        "active": sums["active"].int().tolist(),
+        "in_mask": sums["in_mask"].int().tolist(),
+    }
+
+
+def speed(
+    result: StepResult,
+    draft: DraftConfig,
+    tokens: int,
+    aux_rows: int,
+    supervised: int,
+    world: int,
+    matrix_rate: float,
+) -> dict[str, Any]:
+    """Time by phase and throughput. `matrix_rate`: FLOP/s of this rank's device."""
+    totals, seconds = result.totals, sum(result.seconds.values())
+    trained = totals.trained.tolist()
+    work = Work(
+        aux_rows,
+        totals.active.tolist(),
+        int(sum(trained)),
+        int(trained[0]),
+        int(totals.attended.sum()),
+    )
+    rate = work.flops(draft) / seconds
+    return {
+        "tokens": tokens,
+        "seconds": seconds,
+        **{f"{phase}_seconds": spent for phase, spent in result.seconds.items()},
+        "tokens_per_second": tokens / seconds,
+        "supervised_per_second": supervised / seconds,
+        "gflops": rate / 1e9,
+        "matrix_rate_share": rate / (world * matrix_rate),
+    }
+
+
+def line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
+    """A metrics record for people."""
+    left = (last_of_stage - record["step"]) * record["seconds"]
+    accuracy = " ".join(f"{value:.2f}" for value in record["accuracy_at"])
+    waiting = record["fetch_seconds"] / record["seconds"]
+    return (
+        f"step {record['step'] + 1}/{total} epoch {record['epoch'] + 1} "
+        f"loss {record['loss']:.4f} accuracy {accuracy} lr {record['learning_rate']:.2e} "
+        f"norm {record['gradient_norm']:.2f} {record['tokens_per_second']:.0f} tokens/s "
+        f"({record['matrix_rate_share']:.0%} of the matrix rate, {waiting:.0%} waiting for states) "
+        f"stage ends in {left:.0f} s"
+    )

@@ -1,0 +1,110 @@
+"""One optimiser step: packs forward and backward, gradients over ranks, clip, update.
+
+The loss is divided by n_0 of the whole batch before the backward pass, so gradients are summed
+over packs and ranks, never averaged: any number of packs and ranks gives the gradient of one big
+pack. A loss that is weighted by the batch's own acceptance takes a forward pass over all of it
+first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from eagle3.draft.model import Eagle3Draft
+from eagle3.objective.pack import Pack
+from eagle3.objective.totals import StepTotals
+from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
+from eagle3.ranks import Ranks
+from eagle3.training.speed import Stopwatch
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of a step, over all ranks."""
+
+    totals: StepTotals
+    gradient_norm: float  # before clipping
+    seconds: dict[str, float]  # of this rank, by phase
+    stopping: bool  # some rank was asked to stop
+
+
+class StepRunner:
+    """Takes optimiser steps on this rank, together with the others."""
+
+    def __init__(
+        self,
+        draft: Eagle3Draft,
+        target: TargetParts,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        max_grad_norm: float,
+        ranks: Ranks,
+    ) -> None:
+        self.draft, self.target, self.optimizer = draft, target, optimizer
+        self.objective, self.max_grad_norm, self.ranks = objective, max_grad_norm, ranks
+
+    def run(
+        self, packs: Iterator[Pack], count: int, rows: int, rate: float, stop: bool
+    ) -> StepResult:
+        """The next `count` packs of this rank; `rows`: n_0 of the batch; `stop`: leave after it."""
+        watch = Stopwatch(self.ranks.device)
+        acceptance = None
+        packs = itertools.islice(packs, count)
+        if self.objective.needs_acceptance:
+            held = list(packs)
+            watch.end("fetch")
+            acceptance = self._acceptance(held)
+            watch.end("forward")
+            packs = iter(held)
+        totals = StepTotals.zeros(self.objective.steps, self.ranks.device)
+        for pack in packs:
+            watch.end("fetch")
+            loss, counted = ttt_loss(self.draft, pack, self.target, self.objective, acceptance)
+            totals.add(counted)
+            watch.end("forward")
+            if loss.requires_grad:
+                (loss / rows).backward()
+            watch.end("backward")
+        totals, stopping = self._over_ranks(totals, stop)
+        norm = self._update(rate)
+        watch.end("optimizer")
+        return StepResult(totals, norm, watch.seconds(), stopping)
+
+    @torch.no_grad()
+    def _acceptance(self, packs: list[Pack]) -> torch.Tensor:
+        """[K] mean acceptance of the batch at each step, over all packs and ranks."""
+        totals = StepTotals.zeros(self.objective.steps, self.ranks.device)
+        for pack in packs:
+            totals.add(ttt_loss(self.draft, pack, self.target, self.objective)[1])
+        return StepTotals.unstacked(self.ranks.sum(totals.stacked())).mean_acceptance()
+
+    def _over_ranks(self, totals: StepTotals, stop: bool) -> tuple[StepTotals, bool]:
+        """Totals of all ranks, and whether any was asked to stop: one sum for both."""
+        stacked = totals.stacked()
+        summed = self.ranks.sum(torch.cat([stacked.flatten(), stacked.new_tensor([stop])]))
+        return StepTotals.unstacked(summed[:-1].view_as(stacked)), bool(summed[-1])
+
+    def _update(self, rate: float) -> float:
+        """Sum gradients over ranks, clip by the global norm, step; return the norm."""
+        parameters = list(self.draft.parameters())
+        for parameter in parameters:
+            if parameter.grad is None:  # a rank without active rows still takes part
+                parameter.grad = torch.zeros_like(parameter)
+        if self.ranks.world > 1:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            flat = self.ranks.sum(torch.cat([g.flatten() for g in gradients]))
+            parts = flat.split([g.numel() for g in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
