@@ -132,16 +132,22 @@ def crash(node: str, job: str) -> None:
 
 
 def repair(node: str) -> None:
-    """Bring a crashed node back, and wait until it is."""
+    """Bring a crashed node back, and wait until the controller counts on it again."""
     subprocess.run(["slurmd", "-N", node], check=True)
     deadline = time.monotonic() + LIMIT
-    # by node: the summary was seen to say otherwise for minutes while node by node all were idle
-    while not slurm("sinfo", "-h", "--Node", f"--nodes={node}", "-o", "%T").startswith("idle"):
-        assert time.monotonic() < deadline, (CLUSTER / "log" / "slurmctld").read_text()[-4000:]
+    # not until it is idle: planned and completing are fine, and can last for minutes
+    while {"DOWN", "DRAIN", "NOT_RESPONDING"} & (state := node_state(node)):
+        assert time.monotonic() < deadline, (state, (CLUSTER / "log/slurmctld").read_text()[-4000:])
         # refused where the daemon's return has brought the node up already
         command = ["scontrol", "update", f"nodename={node}", "state=resume"]
         subprocess.run(command, check=False, capture_output=True)
         time.sleep(0.2)
+
+
+def node_state(node: str) -> set[str]:
+    """The base state of a node and its flags, as in `IDLE+PLANNED`."""
+    (found,) = re.findall(r"\bState=(\S+)", slurm("scontrol", "show", "node", node))
+    return set(found.split("+"))
 
 
 def without_training(finished: Path, folder: Path) -> Path:
