@@ -16,6 +16,7 @@ from eagle3.draft.chains import exact, rms_norm
 from eagle3.draft.halves import Embedded, HalvedDraft, Matrix
 from eagle3.objective import rows, ttt
 from eagle3.objective.pack import Pack
+from eagle3.objective.places import Held
 from eagle3.objective.rows import ActiveRows, StepRows
 from eagle3.objective.scores import LossKind, Pairs, Scored
 from eagle3.objective.teacher import Lesson, Teacher
@@ -31,13 +32,12 @@ def every_row(pack: Pack, _head: Head) -> Iterator[None]:
     def all_rows(*args: Any) -> ActiveRows:
         plans.append(true_rows(*args))
         slots = torch.arange(len(pack.row_tokens), device=pack.aux.device)
-        return ActiveRows(
-            pack.row_tokens, [StepRows(slots, step.in_mask) for step in plans[-1].steps]
-        )
+        steps = [StepRows(slots, step.in_mask) for step in plans[-1].steps]
+        return ActiveRows(pack.row_tokens, torch.full_like(slots, len(steps) - 1), steps)
 
-    def pairs(active: ActiveRows, teacher: Teacher) -> tuple[Pairs, torch.Tensor]:
+    def pairs(active: ActiveRows, teacher: Teacher, held: Held) -> tuple[Pairs, torch.Tensor]:
         plan = plans[-1]
-        found, _ = true_pairs(plan, teacher)
+        found, _ = true_pairs(plan, teacher, held)
         row = plan.tokens[found.teacher - found.step]
         size = len(active.steps[0].filled())
         return found, found.step * size + torch.searchsorted(pack.row_tokens, row)
@@ -68,7 +68,12 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
             return Embedded(normed, normed[queried])
 
         def first_projections(
-            self, hidden: torch.Tensor, embedded: Embedded, at: torch.Tensor, queried: torch.Tensor
+            self,
+            hidden: torch.Tensor,
+            embedded: Embedded,
+            at: torch.Tensor,
+            queried: torch.Tensor,
+            _index: torch.Tensor,
         ) -> Any:
             x = torch.cat((embedded.kv, self.normed(hidden)), 1)
             q = self._heads(exact(self.whole.rows(0, self.query_width)(x[queried])))

@@ -125,7 +125,7 @@ def build_pack(
         teacher_argmax=tokens(len(last_tokens), KNOWN_ANSWERS),
         teacher_lse=torch.cat([(part @ head.T).logsumexp(-1) for part in last.split(512)]),
     )
-    moved = Pack(**{name: value.to(device) for name, value in vars(pack).items()})
+    moved = Pack(**{name: value.to(device) for name, value in pack.tensors().items()})
     embedding = torch.randn(shape.vocab, hidden, generator=draw).to(device, torch.bfloat16)
     head_type = torch.float32 if device.type == "cpu" else torch.bfloat16
     whole = Head(head.to(device, head_type))

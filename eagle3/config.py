@@ -130,11 +130,19 @@ def _check_across_keys(config: dict[str, Any]) -> None:
             f"config: train.pack_tokens is {pack}, smaller than tokens.max_length {length}: a "
             f"document must fit into one pack; raise pack_tokens or lower max_length"
         )
-    ranks, packs = config["resources"]["train"]["processes"], config["train"]["packs_per_batch"]
-    if ranks > packs:
+    train, packs = config["resources"]["train"], config["train"]["packs_per_batch"]
+    ranks, shared = train["processes"], train["sp_ulysses_size"] * train["sp_ring_size"]
+    if ranks % shared and shared % ranks:  # several nodes may have the rest
+        raise UserError(
+            f"config: resources.train.sp_ulysses_size {train['sp_ulysses_size']} x sp_ring_size "
+            f"{train['sp_ring_size']} ranks share a pack, which {ranks} processes cannot: make "
+            f"processes a multiple of {shared}"
+        )
+    if ranks > packs * shared:
         raise UserError(
             f"config: resources.train.processes is {ranks}, more than train.packs_per_batch "
-            f"{packs}: ranks share a batch by its packs, so some would have nothing to do"
+            f"{packs}{f' times {shared} ranks that share a pack' if shared > 1 else ''}: ranks "
+            "share a batch by its packs, so some would have nothing to do"
         )
     layers = config["hidden_states"]["aux_layers"]
     if layers is not None and layers != sorted(layers):

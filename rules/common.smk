@@ -227,6 +227,11 @@ def gpus(count):
     return count if DEVICE == "cuda" else 0
 
 
+def of_train(*names):
+    """What resources.train says of some things."""
+    return {name: config["resources"]["train"][name] for name in names}
+
+
 LARGEST_JOB = max(CAPTURE["tensor_parallel"], config["resources"]["train"]["processes"])
 limit_local_gpus(workflow, gpus(LARGEST_JOB), os.environ)
 

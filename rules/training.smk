@@ -34,8 +34,13 @@ rule train_stage:
         options=options(
             target=TARGET,
             device=DEVICE,
-            save_interval=config["resources"]["train"]["save_interval"],
-            recompute=config["resources"]["train"]["recompute"],
+            **of_train(
+                "save_interval",
+                "recompute",
+                "data_parallel",
+                "sp_ulysses_size",
+                "sp_ring_size",
+            ),
         ),
     params:
         settings=settings("train"),

@@ -153,6 +153,11 @@ FAULTS = {
     "ascending",
     "train: {pack_tokens: 100}": "train.pack_tokens is 100, smaller than tokens.max_length 2048: a "
     "document must fit into one pack; raise pack_tokens or lower max_length",
+    "resources: {train: {processes: 4, sp_ulysses_size: 3}}": "resources.train.sp_ulysses_size 3 x "
+    "sp_ring_size 1 ranks share a pack, which 4 processes cannot: make processes a multiple of 3",
+    "{train: {packs_per_batch: 2}, resources: {train: {processes: 8, sp_ring_size: 2}}}": ""
+    "resources.train.processes is 8, more than train.packs_per_batch 2 times 2 ranks that share "
+    "a pack: ranks share a batch by its packs, so some would have nothing to do",
     "embedded_target: {num_heads: 3}": "embedded_target.hidden_size 128 must be a multiple of "
     "num_heads 3, and num_heads of num_kv_heads 2",
 }

@@ -17,6 +17,7 @@ ROOMS = (
     "leases",
     "device",
     "ranks",
+    "exchange",
     "artifact",
     "objects",
     "tensorfile",

@@ -40,8 +40,9 @@ def main() -> None:
     if not job:
         args.error("no MODULE after --")
     environment = {k: v for k, v in os.environ.items() if not RANKS.fullmatch(k)}
-    # seconds that torchrun leaves its processes after SIGTERM; a save of a large draft takes some
-    environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")
+    # seconds that torchrun leaves its processes after SIGTERM: a save of a large draft takes some,
+    # but ranks that wait for a dead one never answer, and the job should end within a minute
+    environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "50")
     if given.nodes > 1:
         identity, host = allocation(given.nodes, environment)
         command = cluster_command(job, given.processes, given.nodes, identity, host)

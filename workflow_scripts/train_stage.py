@@ -17,7 +17,7 @@ from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.memory import keep_freed_memory
-from eagle3.training.settings import TrainSettings
+from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from workflow_scripts import entry
@@ -37,13 +37,16 @@ def main() -> None:
     args.add_argument("--threads", type=int, required=True)
     args.add_argument("--save-interval", type=int, required=True)
     args.add_argument("--recompute", action="store_true", help="keep less, compute more")
+    args.add_argument("--data-parallel", choices=["ddp", "fsdp2"], default="ddp")
+    args.add_argument("--sp-ulysses-size", type=int, default=1, help="ranks that share heads")
+    args.add_argument("--sp-ring-size", type=int, default=1, help="ranks that pass on keys")
     args.add_argument("--resume", type=Path, required=True, help="folder of saves in a stage")
     args.add_argument("--metrics", type=Path, required=True)
     args.add_argument("--out", type=Path, nargs="+", required=True, help="checkpoint's files")
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
     keep_freed_memory()
-    with joined_ranks(given.device) as ranks:
+    with joined_ranks(given.device, given.sp_ulysses_size, given.sp_ring_size) as ranks:
         torch.set_num_threads(max(given.threads // ranks.world, 1))
         if not ranks.first:
             logging.disable(logging.INFO)
@@ -60,9 +63,8 @@ def main() -> None:
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
         settings = TrainSettings(**values["train"])
-        trainer = StageTrainer(
-            draft, target, data, settings, schedule, given.stage, ranks, given.recompute
-        )
+        options = TrainOptions(given.recompute, given.data_parallel)
+        trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks, options)
         trainer.stop.listen()
         run_stage(
             trainer,

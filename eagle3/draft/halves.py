@@ -56,8 +56,8 @@ class Turns:
 class Embedded:
     """What the embeddings of tokens add to projections."""
 
-    kv: torch.Tensor  # [T, 2 kv_heads d], of the token after each row
-    qkv: torch.Tensor  # [A_0, (heads + 2 kv_heads) d], of those after the active rows
+    kv: torch.Tensor  # [T + X, 2 kv_heads d], of the token after each row
+    qkv: torch.Tensor  # [A, (heads + 2 kv_heads) d], of those that later steps read too
 
 
 class HalvedDraft:
@@ -91,32 +91,34 @@ class HalvedDraft:
         """aux [T, 3H] -> g [T, H]"""
         return self.fc(aux.to(self.dtype))
 
-    def embedded(self, embedding: torch.Tensor, queried: torch.Tensor) -> Embedded:
-        """The embedding's half, for embeddings [T, H] of the tokens after each row and the active
-        rows int64 [A_0]: no other token is read after step 0 (see `objective.rows`)."""
+    def embedded(self, embedding: torch.Tensor, reading: torch.Tensor) -> Embedded:
+        """The embedding's half, for embeddings [T + X, H] of the tokens after each of T rows, and
+        after X others that only later steps read; `reading` int64 [A]: those that later steps
+        read, which are those after active rows (see `objective.rows`)."""
         norm = self.layer.input_layernorm
         normed = rms_norm(embedding.to(self.dtype), norm.weight, norm.eps)
-        q = self.qkv_embedding.rows(0, self.query_width)(normed[queried])
+        q = self.qkv_embedding.rows(0, self.query_width)(normed[reading])
         kv = self.qkv_embedding.rows(self.query_width, len(self.qkv_embedding.narrow))(normed)
         kv = exact(kv)
-        return Embedded(kv, torch.cat((exact(q), kv[queried]), dim=1))
+        return Embedded(kv, torch.cat((exact(q), kv[reading]), dim=1))
 
     def first_projections(
         self,
         hidden: torch.Tensor,  # [T, H]
         embedded: Embedded,
         positions: torch.Tensor,  # int64 [T]
-        queried: torch.Tensor,  # int64 [A_0]
+        queried: torch.Tensor,  # int64 [A_0], active rows
+        index: torch.Tensor,  # int64 [A_0], which of the tokens of `embedded.qkv` each one reads
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Step 0: rotated queries of the active rows [A_0, heads, d], keys and values of every row
         [T, kv_heads, d]."""
         x = self.normed(hidden)
         whole = len(self.qkv_hidden.narrow)
-        kv = embedded.kv + exact(self.qkv_hidden.rows(self.query_width, whole)(x))
+        kv = embedded.kv[: len(hidden)] + exact(self.qkv_hidden.rows(self.query_width, whole)(x))
         k, v = self._heads(kv).chunk(2, dim=1)
         q = gathered_sum(
             embedded.qkv[:, : self.query_width],
-            torch.arange(len(queried), device=queried.device),
+            index,
             self.qkv_hidden.rows(0, self.query_width)(x[queried]),
         )
         q = self.turns(self._heads(q), positions[queried])

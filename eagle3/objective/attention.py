@@ -32,39 +32,34 @@ class Queries:
     own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, where its own keys stand there
 
 
-Attention = Callable[
-    [
-        torch.Tensor,  # q [A, heads, d], rotated
-        torch.Tensor,  # k0 [T, kv_heads, d], rotated keys of step 0
-        torch.Tensor,  # v0 [T, kv_heads, d]
-        Sequence[torch.Tensor],  # own keys [A_j, kv_heads, d] of steps j = 1..k
-        Sequence[torch.Tensor],  # own values
-        Queries,
-    ],
-    torch.Tensor,  # attended values [A, heads d]
-]
+@dataclass(frozen=True)
+class Keys:
+    """Keys and values, rotated."""
+
+    k0: torch.Tensor  # [T, kv_heads, d], of step 0
+    v0: torch.Tensor
+    own_k: Sequence[torch.Tensor] = ()  # [A_j, kv_heads, d] of steps j = 1..k
+    own_v: Sequence[torch.Tensor] = ()
 
 
-def reference_attention(
-    q: torch.Tensor,
-    k0: torch.Tensor,
-    v0: torch.Tensor,
-    own_k: Sequence[torch.Tensor],
-    own_v: Sequence[torch.Tensor],
-    queries: Queries,
-) -> torch.Tensor:
+# queries [A, heads, d], rotated -> attended values [A, heads d]
+Attention = Callable[[torch.Tensor, Keys, Queries], torch.Tensor]
+
+
+def reference_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
     """One dense score matrix [A, kv, g, T + k]; for tests and for looking things up."""
+    k0, v0 = keys.k0, keys.v0
     kv_heads, d = k0.shape[1:]
     grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
     key = torch.arange(len(k0), device=q.device)
     seen = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
     scores = exact(torch.einsum("akgd,tkd->akgt", grouped, k0))
     scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
-    mine = [k[index] for k, index in zip(own_k, queries.own, strict=True)]
+    mine = [k[index] for k, index in zip(keys.own_k, queries.own, strict=True)]
     own = [exact((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in mine]
     weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)
     shared, *shares = weights.split([len(k0), *[1] * len(own)], dim=-1)  # [A, kv, g, T | 1]
     attended = torch.einsum("akgt,tkd->akgd", shared, v0)
-    for share, v, index in zip(shares, own_v, queries.own, strict=True):
+    for share, v, index in zip(shares, keys.own_v, queries.own, strict=True):
         attended = attended + share * v[index][:, :, None]
     return attended.flatten(1)

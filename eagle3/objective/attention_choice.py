@@ -17,14 +17,18 @@ BACKENDS: dict[str, Attention] = {
 }
 
 
-def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """The back end `name`; `auto`: the fastest one of the device.
+def choose_attention(
+    name: str, device: torch.device, dtype: torch.dtype, shared: bool = False
+) -> Attention:
+    """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
+    ranks that share a pack exchange keys (see `sequence`).
 
-    CUDA's flash kernel takes half precision only; on a CPU products of chunks are faster than its
-    flash kernel, whose backward pass is slow (docs/performance.md).
+    CUDA's flash kernel takes half precision only, and computes whole documents, of which a rank
+    that shares a pack has few rows; on a CPU products of chunks are faster than its flash kernel,
+    whose backward pass is slow (docs/performance.md).
     """
-    if name == "auto":
+    if name in ("auto", "usp"):
         on_cuda = device.type == "cuda"
-        half = dtype in (torch.bfloat16, torch.float16)
-        name = "chunked" if not on_cuda else "flash" if half else "flex"
+        whole = dtype in (torch.bfloat16, torch.float16) and not shared
+        name = "chunked" if not on_cuda else "flash" if whole else "flex"
     return BACKENDS[name]

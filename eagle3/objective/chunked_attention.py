@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from eagle3.objective.attention import Queries
+from eagle3.objective.attention import Keys, Queries
 
-CHUNK = 128  # queries
+CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
+SCORES = 2**21  # of a chunk, all heads: fewer queries where they see more keys
 SHORT = 256  # keys up to which a chunk may go on into the next document
 KEPT = 512  # keys up to which a chunk's weights are kept
 
@@ -37,13 +38,15 @@ class Chunk:
     mask_from: int  # keys from here on are not seen by every query, relative to first_key
 
 
-def chunks_of(queries: Queries) -> list[Chunk]:
+def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
     """Cut the queries into chunks."""
     rows, starts = queries.rows.tolist(), queries.starts.tolist()
     found: list[Chunk] = []
     first = 0
     for at in range(1, len(rows) + 1):
         full = at == len(rows) or at - first == CHUNK
+        if not full and at - first >= FEWEST:
+            full = (at - first + 1) * heads * (rows[at] + 1 - starts[first]) > SCORES
         if not full and starts[at] != starts[at - 1]:
             full = rows[at - 1] + 1 - starts[first] > SHORT
         if full:
@@ -199,15 +202,11 @@ class _Chunked(torch.autograd.Function):
         return None, None, dq.flatten(1, 2).mul_(q.shape[-1] ** -0.5), dk0, dv0, *d_picked
 
 
-def chunked_attention(
-    q: torch.Tensor,
-    k0: torch.Tensor,
-    v0: torch.Tensor,
-    own_k: Sequence[torch.Tensor],
-    own_v: Sequence[torch.Tensor],
-    queries: Queries,
-) -> torch.Tensor:
+def chunked_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
     """See `attention.Attention`."""
-    heads_first = [t.transpose(0, 1).contiguous() for t in (k0, v0)]  # [kv, T, d]
-    out: torch.Tensor = _Chunked.apply(queries, chunks_of(queries), q, *heads_first, *own_k, *own_v)
+    heads_first = [t.transpose(0, 1).contiguous() for t in (keys.k0, keys.v0)]  # [kv, T, d]
+    own = (*keys.own_k, *keys.own_v)
+    out: torch.Tensor = _Chunked.apply(
+        queries, chunks_of(queries, q.shape[1]), q, *heads_first, *own
+    )
     return out

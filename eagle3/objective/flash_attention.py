@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from eagle3.draft.chains import exact
-from eagle3.objective.attention import Queries
+from eagle3.objective.attention import Keys, Queries
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,7 @@ def _expanded(
     return q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
 
 
-def flash_attention(
-    q: torch.Tensor,
-    k0: torch.Tensor,
-    v0: torch.Tensor,
-    own_k: Sequence[torch.Tensor],
-    own_v: Sequence[torch.Tensor],
-    queries: Queries,
-) -> torch.Tensor:
+def flash_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
     """See `attention.Attention`."""
-    return _Flash.apply(queries, q, k0, v0, *own_k, *own_v).flatten(1)
+    own = (*keys.own_k, *keys.own_v)
+    return _Flash.apply(queries, q, keys.k0, keys.v0, *own).flatten(1)

@@ -7,7 +7,7 @@ backward pass of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from eagle3.draft.chains import exact
-from eagle3.objective.attention import Queries
+from eagle3.objective.attention import Keys, Queries
 
 
 @cache
@@ -26,16 +26,10 @@ def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return torch.compile(flex_attention, dynamic=True), torch.compile(create_block_mask)
 
 
-def prefix_flex_attention(
-    q: torch.Tensor,
-    k0: torch.Tensor,
-    v0: torch.Tensor,
-    own_k: Sequence[torch.Tensor],
-    own_v: Sequence[torch.Tensor],
-    queries: Queries,
-) -> torch.Tensor:
+def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
     """See `attention.Attention`."""
     attend, build_mask = _kernels(q.device.type)
+    k0, v0 = keys.k0, keys.v0
 
     def seen(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return (key <= queries.rows[query]) & (key >= queries.starts[query])
@@ -53,7 +47,7 @@ def prefix_flex_attention(
     )  # [A, heads, d], [A, heads]
     group, scale = q.shape[1] // k0.shape[1], q.shape[-1] ** -0.5
     scores, values = [lse], []
-    for k, v, index in zip(own_k, own_v, queries.own, strict=True):
+    for k, v, index in zip(keys.own_k, keys.own_v, queries.own, strict=True):
         each = exact(k[index]).repeat_interleave(group, 1)  # [A, heads, d]
         scores.append((exact(q) * each).sum(-1) * scale)
         values.append(exact(v[index]).repeat_interleave(group, 1))

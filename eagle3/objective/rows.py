@@ -19,6 +19,7 @@ metrics are divided by: a row that the draft vocabulary cut off is a miss there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -29,16 +30,20 @@ ROUND, ROUND_FEW, FEW = 64, 16, 512
 
 @dataclass(frozen=True)
 class StepRows:
-    """Rows of one step, as places in the list of step 0."""
+    """Rows of one step that are computed here, as places in the list of step 0."""
 
-    slots: torch.Tensor  # int64 [A_k], ascending
+    slots: torch.Tensor  # int64, ascending; [A_k] on a rank alone
     in_mask: int  # rows that the mask alone would allow: the denominator of metrics
 
     def filled(self) -> torch.Tensor:
-        """The slots with the last one repeated up to a multiple. What the copies compute is never
-        used."""
-        missing = -len(self.slots) % (ROUND if len(self.slots) > FEW else ROUND_FEW)
-        return torch.cat((self.slots, self.slots[-1:].expand(missing)))
+        return filled(self.slots)
+
+
+def filled(slots: torch.Tensor) -> torch.Tensor:
+    """The slots with the last one repeated up to a multiple. What the copies compute is never
+    used."""
+    missing = -len(slots) % (ROUND if len(slots) > FEW else ROUND_FEW)
+    return torch.cat((slots, slots[-1:].expand(missing)))
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,17 @@ class ActiveRows:
     """
 
     tokens: torch.Tensor  # int64 [A_0], token index of each row of step 0, ascending
+    last: torch.Tensor  # int64 [A_0], the last step at which each is active
     steps: list[StepRows]
+
+    @cached_property
+    def depth(self) -> int:
+        """Steps that have a row, here or on another rank."""
+        return min(int(self.last.max()) + 1 if len(self.last) else 0, len(self.steps))
+
+    def among(self, slots: torch.Tensor, k: int) -> torch.Tensor:
+        """Those of `slots` that are active at step k."""
+        return slots[self.last[slots] >= k]
 
 
 def run_lengths(flags: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
@@ -76,8 +91,9 @@ def step_rows(
     documents: torch.Tensor,  # int64 [N]
     in_draft_vocab: torch.Tensor,  # bool [V]
     steps: int,
+    mine: torch.Tensor | None = None,  # int64, slots that are computed here
 ) -> ActiveRows:
-    """Active rows of steps 0..steps-1 over the tokens of a pack."""
+    """Active rows of steps 0..steps-1 over the tokens of a pack, all of them or those in `mine`."""
     supervised = _padded(run_lengths(loss_mask, documents))
     known = _padded(run_lengths(in_draft_vocab[input_ids], documents))
     index = torch.arange(len(input_ids), device=input_ids.device)
@@ -87,11 +103,13 @@ def step_rows(
     chain = torch.where(inside, supervised[index + 1], 0)  # supervised tokens in a row from t + 1
     tokens = (chain >= 2).nonzero().flatten()
     # the last step at which each row is active: both runs must be long enough
-    last = torch.minimum(chain[tokens] - 2, known[tokens + 2])
-    found = [
-        StepRows((last >= k).nonzero().flatten(), int((chain >= k + 2).sum())) for k in range(steps)
-    ]
-    return ActiveRows(tokens, found)
+    allowed = chain[tokens] - 2
+    last = torch.minimum(allowed, known[tokens + 2])
+    if mine is None:
+        mine = torch.arange(len(tokens), device=tokens.device)
+    here, seen = last[mine], allowed[mine]
+    found = [StepRows(mine[here >= k], int((seen >= k).sum())) for k in range(steps)]
+    return ActiveRows(tokens, last, found)
 
 
 def _padded(runs: torch.Tensor) -> torch.Tensor:

@@ -17,12 +17,14 @@ from torch.utils.checkpoint import checkpoint
 
 from eagle3.draft.halves import Embedded, HalvedDraft
 from eagle3.draft.model import Eagle3Draft
-from eagle3.objective.attention import Attention, Queries
+from eagle3.objective.attention import Attention, Keys
 from eagle3.objective.attention_choice import choose_attention
 from eagle3.objective.losses import step_weights
 from eagle3.objective.pack import Pack
+from eagle3.objective.places import Held, Places
 from eagle3.objective.rows import ActiveRows, StepRows, step_rows
 from eagle3.objective.scores import LossKind, Pairs, scores
+from eagle3.objective.sequence import Alone, sequence_of
 from eagle3.objective.teacher import Teacher
 from eagle3.objective.totals import StepTotals
 from eagle3.target.reader import Head
@@ -59,36 +61,27 @@ class Objective:
         return None if acceptance is None else torch.exp(-self.lk_eta * acceptance)
 
 
+@dataclass(frozen=True)
+class _Engine:
+    """What all steps of a pack have in common."""
+
+    halved: HalvedDraft
+    attention: Attention
+    places: Places
+    held: Held
+    embedded: Embedded
+    sequence: Alone
+
+
 @dataclass
 class _Chain:
     """State of the loop over steps: the rows of the present step and what they carry along."""
 
-    hidden: torch.Tensor  # [A_k, H]
-    slots: torch.Tensor  # int64 [A_k], with copies at the end
+    hidden: torch.Tensor  # [A_k + copies, H]
+    slots: torch.Tensor  # int64 [A_k + copies]
     active: int  # those that are no copies
-    k0: torch.Tensor  # [T, kv_heads, d]
-    v0: torch.Tensor
-    slots_of: list[torch.Tensor] = field(default_factory=list)  # of steps 1..k
-    own_k: list[torch.Tensor] = field(default_factory=list)  # [A_j, kv_heads, d] of steps 1..k
-    own_v: list[torch.Tensor] = field(default_factory=list)
-
-
-class _Layout:
-    """Where the active rows of a pack stand among its rows of aux."""
-
-    def __init__(self, pack: Pack, active: ActiveRows) -> None:
-        size, device = len(pack.input_ids), pack.input_ids.device
-        row_of_token = torch.full((size,), -1, dtype=torch.int64, device=device)
-        row_of_token[pack.row_tokens] = torch.arange(len(pack.row_tokens), device=device)
-        self.rows = row_of_token[active.tokens]  # int64 [A_0]
-        documents = pack.documents[pack.row_tokens]
-        self.starts = torch.searchsorted(documents, documents[self.rows])  # int64 [A_0]
-        self.positions = pack.positions[active.tokens]
-
-    def queries(self, slots: torch.Tensor, slots_of: list[torch.Tensor]) -> Queries:
-        """Queries of a step whose rows are `slots`, after steps of `slots_of`."""
-        own = [torch.searchsorted(each, slots) for each in slots_of]
-        return Queries(self.rows[slots], self.starts[slots], own)
+    keys: Keys  # of step 0, and of steps 1..k
+    earlier: list[torch.Tensor] = field(default_factory=list)  # slots of steps 1..k
 
 
 def ttt_loss(
@@ -101,24 +94,31 @@ def ttt_loss(
     """sum_k w_k sum_t l(t, k) of one pack (to be divided by n_0), and its totals.
 
     `acceptance` [K]: mean acceptance of the whole batch at each step, for a loss that needs it.
+    Of a pack that ranks share, each one's loss, totals and gradients are those of its rows, and
+    add up to those of the pack; all of them must call this and the backward pass.
     """
     steps, device = objective.steps, pack.aux.device
     known = target.draft_ids >= 0
-    active = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps)
+    mine = None if pack.shares is None else pack.shares.mine.slots
+    active = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps, mine)
     totals = StepTotals.zeros(steps, device)
     for k, rows in enumerate(active.steps):
         totals.active[k], totals.in_mask[k] = len(rows.slots), rows.in_mask
-    if len(active.tokens) == 0:
+    if active.depth == 0:
         return torch.zeros((), device=device), totals
-    layout = _Layout(pack, active)
-    seen = (layout.rows - layout.starts + 1).double()
+    places = Places(pack, active)
+    seen = (places.rows - places.starts + 1).double()
     for k, rows in enumerate(active.steps):
         totals.attended[k] = seen[rows.slots].sum()
-    halved, states = _hidden_states(draft, pack, target, objective, active, layout)
+    sequence = sequence_of(objective.attention, active, pack.shares, draft.config)
+    held = Held(pack, active, places)
+    halved, states = _hidden_states(draft, pack, target, objective, active, places, held, sequence)
     teacher = Teacher.of(pack, target.head, target.draft_ids)
-    pairs, order = _pairs(active, teacher)
-    if len(order) == 0:
-        return torch.zeros((), device=device), totals
+    pairs, order = _pairs(active, teacher, held)
+    if len(order) == 0:  # ranks that have a loss wait for the others in the backward pass
+        return torch.cat(states).sum() * 0 if pack.shares else torch.zeros(
+            (), device=device
+        ), totals
     x = halved.head_input(torch.cat(states)[order])
     weights = torch.tensor(step_weights(steps, objective.decay), dtype=torch.float64, device=device)
     mix = objective.mix(acceptance)
@@ -137,31 +137,40 @@ def _hidden_states(
     target: TargetParts,
     objective: Objective,
     active: ActiveRows,
-    layout: _Layout,
+    places: Places,
+    held: Held,
+    sequence: Alone,
 ) -> tuple[HalvedDraft, list[torch.Tensor]]:
     """Hidden states [A_k + copies, H] that each step ends with."""
     longest = int(pack.positions.max()) + objective.steps + 1
     halved = HalvedDraft(draft, objective.dtype, longest)
-    attention = choose_attention(objective.attention, pack.aux.device, objective.dtype)
-    embedding = target.embedding[pack.input_ids[pack.row_tokens + 1]]  # [T, H]
+    shared = pack.shares is not None
+    attention = choose_attention(objective.attention, pack.aux.device, objective.dtype, shared)
+    embedding = target.embedding[pack.input_ids[held.read + 1]]  # [T_p + X, H]
+    embedded = halved.embedded(embedding, held.reading)
     first = active.steps[0].filled()
-    queried = layout.rows[first]
-    embedded = halved.embedded(embedding, queried)
     g = halved.fused(pack.aux)
-    q, k0, v0 = halved.first_projections(g, embedded, pack.positions[pack.row_tokens], queried)
-    chain = _Chain(g[queried], first, len(active.steps[0].slots), k0, v0)
+    q, *own = halved.first_projections(g, embedded, held.positions, held.queried, held.of(first))
+    # by head in memory, once: back ends would make a copy of their own at every step, and keep it
+    k0, v0 = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in sequence.keys(*own))
+    keys = Keys(k0, v0)
+    engine = _Engine(halved, attention, places, held, embedded, sequence)
+    chain = _Chain(g[held.queried], first, len(active.steps[0].slots), keys)
     out = []
-    for k, rows in enumerate(active.steps):
-        if len(rows.slots) == 0:
-            break
+    for k in range(active.depth):
         if k > 0:
-            chain = _kept(chain, rows)
-        args = (halved, attention, layout, embedded, chain, q if k == 0 else None, k)
+            chain = _kept(chain, active.steps[k])
+        args = (engine, chain, q if k == 0 else None, k)
         if objective.recompute:
-            found = checkpoint(_step, *args, use_reentrant=False, preserve_rng_state=False)
+            chain = checkpoint(
+                _step,
+                *args,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                early_stop=not shared,  # else some ranks might exchange and others not
+            )
         else:
-            found = _step(*args)
-        chain = found
+            chain = _step(*args)
         out.append(chain.hidden)
     return halved, out
 
@@ -173,39 +182,38 @@ def _kept(chain: _Chain, rows: StepRows) -> _Chain:
     return replace(chain, hidden=chain.hidden[place], slots=slots, active=len(rows.slots))
 
 
-def _step(
-    halved: HalvedDraft,
-    attention: Attention,
-    layout: _Layout,
-    embedded: Embedded,
-    chain: _Chain,
-    q: torch.Tensor | None,
-    k: int,
-) -> _Chain:
+def _step(engine: _Engine, chain: _Chain, q: torch.Tensor | None, k: int) -> _Chain:
     """One TTT step: each row attends, and its hidden state is replaced by its output.
 
     `q`: queries of step 0, which come with the keys of all rows.
     """
-    slots_of, own_k, own_v = chain.slots_of, chain.own_k, chain.own_v
+    halved, sequence, own = engine.halved, engine.sequence, None
     if q is None:
-        positions = layout.positions[chain.slots] + k
-        q, key, value = halved.projections(chain.hidden, embedded, chain.slots + k, positions)
-        slots_of, own_k, own_v = [*slots_of, chain.slots], [*own_k, key], [*own_v, value]
-    queries = layout.queries(chain.slots[: chain.active], slots_of)
-    attended = attention(q[: chain.active], chain.k0, chain.v0, own_k, own_v, queries)
+        positions = engine.places.positions[chain.slots] + k
+        index = engine.held.of(chain.slots + k)
+        q, *own_pair = halved.projections(chain.hidden, engine.embedded, index, positions)
+        own = (own_pair[0], own_pair[1])
+    q, own = sequence.spread(k, q[: chain.active], own)
+    slots, earlier, keys = sequence.slots(k), chain.earlier, chain.keys
+    if own is not None:
+        earlier = [*earlier, slots]
+        keys = replace(keys, own_k=[*keys.own_k, own[0]], own_v=[*keys.own_v, own[1]])
+    if len(q) == 0:  # of a rank without a row: part of the graph, so that backward passes meet
+        attended = (q + 0 * (keys.k0.sum() + keys.v0.sum())).flatten(1)
+    else:
+        attended = engine.attention(q, keys, engine.places.queries(slots, earlier))
+    attended = sequence.collect(k, attended)
     attended = pad(attended, (0, 0, 0, len(chain.slots) - chain.active))
     hidden = halved.finish(chain.hidden, attended)
-    return replace(chain, hidden=hidden, slots_of=slots_of, own_k=own_k, own_v=own_v)
+    return replace(chain, hidden=hidden, keys=keys, earlier=earlier)
 
 
-def _pairs(active: ActiveRows, teacher: Teacher) -> tuple[Pairs, torch.Tensor]:
+def _pairs(active: ActiveRows, teacher: Teacher, held: Held) -> tuple[Pairs, torch.Tensor]:
     """Rows with a loss of all steps by teacher row, and where each stands among the outputs."""
     steps, slots, places, begin = [], [], [], 0
-    for k, rows in enumerate(active.steps):
-        if len(rows.slots) == 0:
-            break
+    for k, rows in enumerate(active.steps[: active.depth]):
         steps.append(torch.full_like(rows.slots, k))
-        slots.append(rows.slots + k)
+        slots.append(held.of(rows.slots + k))
         places.append(torch.arange(begin, begin + len(rows.slots), device=rows.slots.device))
         begin += len(rows.filled())
     step, slot, place = torch.cat(steps), torch.cat(slots), torch.cat(places)

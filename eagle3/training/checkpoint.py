@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,22 @@ class ResumeFolder:
         for folder in older:
             if folder != final:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def saving(self) -> Iterator[Callable[[Checkpoint], None]]:
+        """`save` in the background: a call returns at once unless the save before is still being
+        written. On the way out the last one is waited for. Raises what saving raised."""
+        with ThreadPoolExecutor(1) as writer:
+            pending: list[Future[None]] = []
+
+            def save(checkpoint: Checkpoint) -> None:
+                if pending:
+                    pending.pop().result()
+                pending.append(writer.submit(self.save, checkpoint))
+
+            yield save
+            if pending:
+                pending.pop().result()
 
     def newest(self) -> Checkpoint | None:
         """The newest whole save of these settings and inputs, or None."""

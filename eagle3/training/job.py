@@ -28,7 +28,10 @@ def run_stage(
     first one writes.
     """
     if not trainer.ranks.first:
-        trainer.run(_start(trainer, resume, previous), resume, save_interval, Path(os.devnull))
+        last = trainer.run(
+            _start(trainer, resume, previous), resume, save_interval, Path(os.devnull)
+        )
+        trainer.checkpoint(last, {})
         trainer.ranks.barrier()
         return
     with resume.locked():

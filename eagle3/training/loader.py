@@ -1,5 +1,7 @@
 """From shards on disk to packs on the device, read ahead of the computation.
 
+Of a pack that ranks share, each keeps its own rows; a document is read whole, as its checksum is.
+
 Reader threads fill one buffer for each part of a pack with the documents' bytes as they are stored.
 The buffer goes to the device as it is, so a quantised state crosses the bus at its stored size, and
 is decoded there. On CUDA buffers are pinned, and copy and decoding run on a stream of their own.
@@ -7,6 +9,7 @@ is decoded there. On CUDA buffers are pinned, and copy and decoding run on a str
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +22,11 @@ import numpy as np
 import torch
 
 from eagle3.errors import UserError
-from eagle3.features.layout import Layout
+from eagle3.features.layout import Layout, Part
 from eagle3.features.reader import FeatureShard, decoded
 from eagle3.features.source import Address
 from eagle3.objective.pack import Pack
+from eagle3.objective.shares import Share, Shares, Sharing
 from eagle3.tokens.schedule import Documents
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
@@ -40,9 +44,13 @@ class ShardPair:
     features: FeatureShard
 
 
+Found = tuple[ShardPair, int]  # a document: its shards, and its number there
+
+
 @dataclass(frozen=True)
 class StagedPack:
-    """A pack whose states are still in stored form. N tokens, T rows of aux, R rows of last."""
+    """A pack, or a share of it, whose states are still in stored form. N tokens, T rows of aux, R
+    rows of last."""
 
     input_ids: torch.Tensor  # int64 [N]
     loss_mask: torch.Tensor  # bool [N]
@@ -51,15 +59,13 @@ class StagedPack:
     row_tokens: torch.Tensor  # int64 [T]
     last_tokens: torch.Tensor  # int64 [R]
     buffers: dict[str, torch.Tensor]  # uint8 [T or R, row_bytes] for each part of the layout
+    shares: Shares | None = None
 
     def to(self, device: torch.device) -> StagedPack:
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if f.name != "buffers"
-        }
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS}
         buffers = {n: t.to(device, non_blocking=True) for n, t in self.buffers.items()}
-        return StagedPack(**moved, buffers=buffers)
+        shares = self.shares.to(device) if self.shares else None
+        return StagedPack(**moved, buffers=buffers, shares=shares)
 
     def decoded(self, layout: Layout) -> Pack:
         states = decoded(layout, self.buffers)
@@ -74,7 +80,11 @@ class StagedPack:
             last_tokens=self.last_tokens,
             teacher_argmax=states["teacher_argmax"].long(),
             teacher_lse=states["teacher_lse"],
+            shares=self.shares,
         )
+
+
+COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shares")]
 
 
 class TrainingData:
@@ -109,36 +119,24 @@ class TrainingData:
         """Checksums of the token shards; those of the states are tied to them."""
         return {f"tokens-{i}": p.tokens.manifest.content_sha256 for i, p in enumerate(self.pairs)}
 
-    def pack(self, numbers: np.ndarray) -> Pack:
-        """The pack of some documents, in ordinary memory."""
-        return self.staged(numbers).decoded(self.layout)
+    def pack(self, numbers: np.ndarray, sharing: Sharing | None = None) -> Pack:
+        """The pack of some documents, or this rank's share of it, in ordinary memory."""
+        return self.staged(numbers, sharing).decoded(self.layout)
 
-    def staged(self, numbers: np.ndarray, pinned: bool = False) -> StagedPack:
-        """The pack of some documents, its states as stored."""
+    def staged(
+        self, numbers: np.ndarray, sharing: Sharing | None = None, pinned: bool = False
+    ) -> StagedPack:
+        """The pack of some documents, or this rank's share of it, its states as stored."""
         found = [self._find(number) for number in numbers.tolist()]
-        buffers, views = self._buffers(found, pinned)
-        columns: dict[str, list[np.ndarray]] = {
-            f.name: [] for f in fields(StagedPack) if f.name != "buffers"
-        }
-        start = 0
-        for slot, ((pair, document), view) in enumerate(zip(found, views, strict=True)):
-            pair.features.read_into(document, view)
-            needed = pair.features.layout.needed
-            kept = int(needed.kept[document])
-            where = slice(int(pair.tokens.doc_offsets[document]), None)
-            first, last = needed.last_offsets[document : document + 2].tolist()
-            ids, mask = pair.tokens.input_ids[where][:kept], pair.tokens.loss_mask[where][:kept]
-            columns["input_ids"].append(ids.astype(np.int64))
-            columns["loss_mask"].append(mask.astype(bool))
-            columns["documents"].append(np.full(kept, slot))
-            columns["positions"].append(np.arange(kept))
-            columns["row_tokens"].append(start + np.arange(max(kept - 2, 0)))
-            columns["last_tokens"].append(start + needed.last_positions[first:last])
-            start += kept
-        tensors = {n: torch.from_numpy(np.concatenate(parts)) for n, parts in columns.items()}
+        tensors = _columns(found)
+        shares = sharing.of(tensors["row_tokens"], tensors["last_tokens"]) if sharing else None
+        if shares is None:
+            buffers = self._whole(found, pinned)
+        else:
+            buffers = self._shared(found, shares.mine, pinned)
         if pinned:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return StagedPack(**tensors, buffers=buffers)
+        return StagedPack(**tensors, buffers=buffers, shares=shares)
 
     def announce(self, numbers: np.ndarray) -> None:
         """Have the states of some documents fetched; returns at once."""
@@ -150,39 +148,95 @@ class TrainingData:
         """n_0 of some packs: rows with a loss at step 0, known before any forward pass."""
         return int(sum(self.documents.rows[pack].sum() for pack in packs))
 
-    def _find(self, number: int) -> tuple[ShardPair, int]:
+    def _find(self, number: int) -> Found:
         """The shards that hold a document, and its number there."""
         shard = int(np.searchsorted(self.first_document, number, side="right")) - 1
         return self.pairs[shard], number - int(self.first_document[shard])
 
-    def _buffers(
-        self, found: list[tuple[ShardPair, int]], pinned: bool
-    ) -> tuple[dict[str, torch.Tensor], list[dict[str, np.ndarray]]]:
-        """One uint8 [n, row_bytes] for each part, and each document's slices of them."""
+    def _whole(self, found: list[Found], pinned: bool) -> dict[str, torch.Tensor]:
+        """The states of documents: one uint8 [n, row_bytes] for each part."""
         buffers: dict[str, torch.Tensor] = {}
         views: list[dict[str, np.ndarray]] = [{} for _ in found]
         for part in self.layout.parts:
-            spans = [pair.features.layout.rows(part, document) for pair, document in found]
-            ends = np.cumsum([0, *(last - first for first, last in spans)])
+            ends = self._ends(part, found)
             width = part.column.row_bytes
-            buffer = torch.empty(int(ends[-1]), width, dtype=torch.uint8, pin_memory=pinned)
+            buffer = torch.empty(ends[-1], width, dtype=torch.uint8, pin_memory=pinned)
             buffers[part.name] = buffer
             for view, start, end in zip(views, ends[:-1], ends[1:], strict=True):
                 view[part.name] = buffer.numpy()[start:end]
-        return buffers, views
+        for (pair, document), view in zip(found, views, strict=True):
+            pair.features.read_into(document, view)
+        return buffers
+
+    def _shared(self, found: list[Found], share: Share, pinned: bool) -> dict[str, torch.Tensor]:
+        """The rows of a share, as `_whole` has them."""
+        parts = self.layout.parts
+        wanted = {
+            part.name: (share.rows if part.of_aux else share.taught).numpy() for part in parts
+        }
+        ends = {part.name: self._ends(part, found) for part in parts}
+        cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
+        buffers = {
+            part.name: torch.empty(
+                len(wanted[part.name]), part.column.row_bytes, dtype=torch.uint8, pin_memory=pinned
+            )
+            for part in parts
+        }
+        for number, (pair, document) in enumerate(found):
+            at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
+            if all(where.start == where.stop for where in at.values()):
+                continue  # nothing of this document falls to this rank
+            whole = {}
+            for part in parts:
+                begin, end = ends[part.name][number : number + 2]
+                whole[part.name] = np.empty((end - begin, part.column.row_bytes), dtype=np.uint8)
+            pair.features.read_into(document, whole)
+            for name, states in whole.items():
+                mine = wanted[name][at[name]] - ends[name][number]
+                buffers[name].numpy()[at[name]] = states[mine]
+        return buffers
+
+    def _ends(self, part: Part, found: list[Found]) -> list[int]:
+        """Where each document's rows of a part begin in the pack, and where the last ones end."""
+        spans = [pair.features.layout.rows(part, document) for pair, document in found]
+        return [0, *np.cumsum([last - first for first, last in spans]).tolist()]
+
+
+def _columns(found: list[Found]) -> dict[str, torch.Tensor]:
+    """What of a pack is no state."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    start = 0
+    for slot, (pair, document) in enumerate(found):
+        needed = pair.features.layout.needed
+        kept = int(needed.kept[document])
+        where = slice(int(pair.tokens.doc_offsets[document]), None)
+        first, last = needed.last_offsets[document : document + 2].tolist()
+        ids, mask = pair.tokens.input_ids[where][:kept], pair.tokens.loss_mask[where][:kept]
+        columns["input_ids"].append(ids.astype(np.int64))
+        columns["loss_mask"].append(mask.astype(bool))
+        columns["documents"].append(np.full(kept, slot))
+        columns["positions"].append(np.arange(kept))
+        columns["row_tokens"].append(start + np.arange(max(kept - 2, 0)))
+        columns["last_tokens"].append(start + needed.last_positions[first:last])
+        start += kept
+    return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
 
 
 def read_ahead(
-    data: TrainingData, packs: Iterable[np.ndarray], device: torch.device
+    data: TrainingData,
+    packs: Iterable[np.ndarray],
+    device: torch.device,
+    sharing: Sharing | None = None,
 ) -> Iterator[Pack]:
-    """Packs in order on `device`; the next ones are read while the caller works on the last."""
+    """Packs, or this rank's shares of them, in order on `device`; the next ones are read while the
+    caller works on the last."""
     planned = list(packs)
     if device.type != "cuda":
-        yield from _in_order(data.pack, data, planned)
+        yield from _in_order(partial(data.pack, sharing=sharing), data, planned)
         return
     side = torch.cuda.Stream(device)
     sent: deque[tuple[Pack, torch.cuda.Event]] = deque()
-    for staged in _in_order(partial(data.staged, pinned=True), data, planned):
+    for staged in _in_order(partial(data.staged, sharing=sharing, pinned=True), data, planned):
         with torch.cuda.stream(side):
             pack = staged.to(device).decoded(data.layout)
             sent.append((pack, side.record_event()))
@@ -196,8 +250,9 @@ def _received(pack: Pack, arrived: torch.cuda.Event) -> Pack:
     """A pack that the current stream may read."""
     current = torch.cuda.current_stream()
     current.wait_event(arrived)
-    for f in fields(pack):
-        getattr(pack, f.name).record_stream(current)  # else its memory is reused too early
+    held = [pack.tensors(), *(vars(share) for share in (pack.shares.all if pack.shares else ()))]
+    for tensor in itertools.chain.from_iterable(each.values() for each in held):
+        tensor.record_stream(current)  # else its memory is reused too early
     return pack
 
 

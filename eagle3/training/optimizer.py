@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from eagle3.training.masters import Replicated
 
 BETAS = (0.9, 0.95)
 
@@ -59,21 +62,22 @@ def learning_rate(step: int, total: int, settings: RateSettings) -> float:
 
 def optimizer_tensors(
     draft: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+) -> Iterator[tuple[str, torch.Tensor]]:
     """The optimiser's state keyed by parameter name: it does not depend on ranks or order."""
-    found = {}
     for name, parameter in draft.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            found[f"{key}.{name}"] = value
-    return found
+            yield f"{key}.{name}", value
 
 
 def restore_optimizer(
-    draft: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+    draft: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
+    masters: Replicated,
 ) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`, of whole tensors."""
     for name, parameter in draft.named_parameters():
         optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device)
+            key: masters.placed(tensors[f"{key}.{name}"], parameter)
             for key in ("step", "exp_avg", "exp_avg_sq")
         }

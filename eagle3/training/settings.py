@@ -48,3 +48,11 @@ class TrainSettings:
         return RateSettings(
             self.learning_rate, self.lr_schedule, self.warmup_ratio, self.lr_decay_ratio
         )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What changes speed and memory only: the result is the same but for the order of sums."""
+
+    recompute: bool = False  # keep less, compute more
+    data_parallel: str = "ddp"  # or fsdp2

@@ -12,7 +12,7 @@ from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective.ttt import TargetParts
 from eagle3.target.files import load_config
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_final_norm, read_head
+from eagle3.target.reader import Head, TargetWeights, read_final_norm, read_head
 from eagle3.tokens.vocab import VocabMapping
 
 
@@ -35,7 +35,13 @@ def build_draft(
     initialise(draft, values["train"]["seed"], head.weight.float(), norm)
     parts = TargetParts(
         embedding.to(device),
-        head.to(device, torch.float32),  # teachers are never rounded
+        head.to(device, _head_type(head, device)),
         torch.from_numpy(mapping.draft_ids).to(device),
     )
     return draft.to(device), parts
+
+
+def _head_type(head: Head, device: torch.device) -> torch.dtype:
+    """Teachers are never rounded: CUDA sums half-precision products in float32 (`exact_products`),
+    so the head stays as it is stored; elsewhere it is float32."""
+    return head.weight.dtype if device.type == "cuda" else torch.float32

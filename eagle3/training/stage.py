@@ -10,22 +10,26 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.pack import Pack
+from eagle3.objective.sequence import check_heads
+from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import TargetParts
 from eagle3.ranks import Ranks
 from eagle3.tokens.packing import PackingSettings, batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
 from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.masters import masters_of
 from eagle3.training.optimizer import (
     build_optimizer,
     learning_rate,
@@ -33,13 +37,14 @@ from eagle3.training.optimizer import (
     restore_optimizer,
 )
 from eagle3.training.record import line, quality, speed
-from eagle3.training.settings import TrainSettings
+from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
 from eagle3.training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
 LOG_SECONDS = 5.0
+DEFAULT_OPTIONS = TrainOptions()
 
 
 @dataclass(frozen=True)
@@ -63,34 +68,47 @@ class StageTrainer:
         schedule: dict[str, Any],
         stage: int,
         ranks: Ranks,
-        recompute: bool = False,
+        options: TrainOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """`recompute`: keep less, compute more. Raises UserError if the shards do not give the
-        packs that the schedule was made for."""
+        """Raises UserError if the shards do not give the packs that the schedule was made for, or
+        if ranks cannot share the draft's heads."""
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.stop = StopRequest()
         self.total_steps = int(schedule["total_steps"])
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
-        self.optimizer = build_optimizer(draft, settings.weight_decay)
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
-        objective = settings.objective(recompute)
+        objective = settings.objective(options.recompute)
+        self.sharing = Sharing(ranks, settings.ttt_steps)
+        if objective.attention == "usp":
+            check_heads(draft.config, ranks.ulysses.size)
+        self.masters = masters_of(options.data_parallel, draft, ranks)
+        self.optimizer = build_optimizer(draft, settings.weight_decay)
         self.runner = StepRunner(
-            draft, target, self.optimizer, objective, settings.max_grad_norm, ranks
+            draft,
+            target,
+            self.masters,
+            self.optimizer,
+            objective,
+            settings.max_grad_norm,
+            ranks,
         )
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Take over weights and optimiser state; return the global step to go on from."""
-        self.draft.load_state_dict(checkpoint.model)
-        restore_optimizer(self.draft, self.optimizer, checkpoint.optimizer)
+        with torch.no_grad():
+            for name, parameter in self.draft.named_parameters():
+                parameter.copy_(self.masters.placed(checkpoint.model[name], parameter))
+        restore_optimizer(self.draft, self.optimizer, checkpoint.optimizer, self.masters)
         return int(checkpoint.state["global_step"])
 
     def checkpoint(self, global_step: int, more: dict[str, Any]) -> Checkpoint:
-        """The present state, on the CPU."""
+        """A copy of the present state on the CPU of the first rank; all ranks must call this, the
+        others get an empty one."""
         return Checkpoint(
-            {name: value.cpu() for name, value in self.draft.state_dict().items()},
-            {n: t.cpu() for n, t in optimizer_tensors(self.draft, self.optimizer).items()},
+            self._copied(self.draft.named_parameters()),
+            self._copied(optimizer_tensors(self.draft, self.optimizer)),
             {
                 "global_step": global_step,
                 "total_steps": self.total_steps,
@@ -100,6 +118,15 @@ class StageTrainer:
             },
         )
 
+    def _copied(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Whole tensors, one after another, so that no more than one is whole on other ranks."""
+        copies = {}
+        for name, tensor in tensors:
+            whole = self.masters.whole(tensor)
+            if self.ranks.first:
+                copies[name] = whole.to("cpu", copy=True)
+        return copies
+
     def run(self, first_step: int, resume: ResumeFolder, save_interval: int, metrics: Path) -> int:
         """Train from `first_step` to the end of the stage; return the next global step.
 
@@ -108,9 +135,9 @@ class StageTrainer:
         """
         todo = [step for step in self.steps if step.number >= first_step]
         mine = [pack for step in todo for pack in self._dealt(step)]
-        packs = iter(read_ahead(self.data, mine, self.ranks.device))
-        logged = time.monotonic()
-        with open(metrics, "a", encoding="utf-8") as out:
+        packs = iter(read_ahead(self.data, mine, self.ranks.device, self.sharing))
+        logged, stopping = time.monotonic(), False
+        with open(metrics, "a", encoding="utf-8") as out, resume.saving() as save:
             for step in todo:
                 record, stopping = self._step(step, packs)
                 out.write(json.dumps(record) + "\n")
@@ -119,11 +146,15 @@ class StageTrainer:
                     logged = time.monotonic()
                     log.info(line(record, self.total_steps, self.steps[-1].number))
                 due = (step.number + 1) % save_interval == 0 and not last
-                if self.ranks.first and (due or stopping):
-                    out.flush()
-                    resume.save(self.checkpoint(step.number + 1, {"inputs": resume.inputs}))
+                if due or stopping:
+                    checkpoint = self.checkpoint(step.number + 1, {"inputs": resume.inputs})
+                    if self.ranks.first:
+                        out.flush()
+                        save(checkpoint)
                 if stopping:
-                    self._stop(step.number + 1)
+                    break
+        if stopping:
+            self._stop(step.number + 1)
         return self.steps[-1].number + 1 if self.steps else first_step
 
     def _stop(self, step: int) -> None:
@@ -134,8 +165,9 @@ class StageTrainer:
         raise UserError(f"stopped by SIGTERM at step {step}; the next call goes on from there")
 
     def _dealt(self, step: Step) -> list[np.ndarray]:
-        """Packs of a step that fall to this rank."""
-        return step.packs[self.ranks.rank :: self.ranks.world]
+        """Packs of a step that fall to this rank, and to those it shares them with."""
+        data = self.ranks.data
+        return step.packs[data.index :: data.size]
 
     def _step(self, step: Step, packs: Iterator[Pack]) -> tuple[dict[str, Any], bool]:
         """One optimiser step over the packs of all ranks; also: was any of them asked to stop?"""

@@ -20,6 +20,7 @@ from eagle3.objective.pack import Pack
 from eagle3.objective.totals import StepTotals
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.ranks import Ranks
+from eagle3.training.masters import Replicated
 from eagle3.training.speed import Stopwatch
 
 
@@ -40,12 +41,13 @@ class StepRunner:
         self,
         draft: Eagle3Draft,
         target: TargetParts,
+        masters: Replicated,
         optimizer: torch.optim.Optimizer,
         objective: Objective,
         max_grad_norm: float,
         ranks: Ranks,
     ) -> None:
-        self.draft, self.target, self.optimizer = draft, target, optimizer
+        self.draft, self.target, self.masters, self.optimizer = draft, target, masters, optimizer
         self.objective, self.max_grad_norm, self.ranks = objective, max_grad_norm, ranks
 
     def run(
@@ -53,6 +55,7 @@ class StepRunner:
     ) -> StepResult:
         """The next `count` packs of this rank; `rows`: n_0 of the batch; `stop`: leave after it."""
         watch = Stopwatch(self.ranks.device)
+        self.masters.gather()
         acceptance = None
         packs = itertools.islice(packs, count)
         if self.objective.needs_acceptance:
@@ -91,17 +94,10 @@ class StepRunner:
 
     def _update(self, rate: float) -> float:
         """Sum gradients over ranks, clip by the global norm, step; return the norm."""
+        self.masters.sum_gradients()
         parameters = list(self.draft.parameters())
-        for parameter in parameters:
-            if parameter.grad is None:  # a rank without active rows still takes part
-                parameter.grad = torch.zeros_like(parameter)
-        if self.ranks.world > 1:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            flat = self.ranks.sum(torch.cat([g.flatten() for g in gradients]))
-            parts = flat.split([g.numel() for g in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view_as(gradient))
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        clipped = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        norm = self.masters.whole(clipped).item()
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate

@@ -35,7 +35,9 @@ def test_projections_equal_those_of_the_whole_input(seed):
     def halved():
         halves = HalvedDraft(draft, torch.float64, 31)
         embedded = halves.embedded(embedding, queried)
-        first = halves.first_projections(hidden, embedded, positions, queried)
+        first = halves.first_projections(
+            hidden, embedded, positions, queried, torch.arange(len(queried))
+        )
         return *first, *halves.projections(later, embedded, index, then)
 
     outcomes = []

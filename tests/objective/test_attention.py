@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle3.objective import chunked_attention as chunked
-from eagle3.objective.attention import Queries, reference_attention
+from eagle3.objective.attention import Keys, Queries, reference_attention
 from eagle3.objective.attention_choice import BACKENDS
 from eagle3.objective.chunked_attention import chunks_of
 
@@ -45,23 +45,27 @@ def random_step(seed, lengths, share, steps, dtype=torch.float64):
     k0, v0 = normal(rows, KV, D), normal(rows, KV, D)
     own_k = [normal(len(s), KV, D) for s in sets[1:]]
     own_v = [normal(len(s), KV, D) for s in sets[1:]]
-    return (q, k0, v0, own_k, own_v), queries
+    return (q, Keys(k0, v0, own_k, own_v)), queries
+
+
+def leaves(tensors):
+    """All tensors of a step."""
+    q, keys = tensors
+    return [q, keys.k0, keys.v0, *keys.own_k, *keys.own_v]
 
 
 def mapped(function, tensors):
-    """q, k0, v0 and the lists of own keys and values, each tensor changed."""
-    return [
-        function(t) if isinstance(t, torch.Tensor) else [function(o) for o in t] for t in tensors
-    ]
+    """The same step with each tensor changed."""
+    q, keys = tensors
+    own = [[function(t) for t in each] for each in (keys.own_k, keys.own_v)]
+    return function(q), Keys(function(keys.k0), function(keys.v0), *own)
 
 
 def outcome(attention, tensors, queries):
     """Attended values, and gradients of a fixed random function of them."""
-    q, k0, v0, own_k, own_v = tensors
-    out = attention(q, k0, v0, own_k, own_v, queries)
-    leaves = [q, k0, v0, *own_k, *own_v]
+    out = attention(*tensors, queries)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
-    return out, torch.autograd.grad((out * weights).sum(), leaves)
+    return out, torch.autograd.grad((out * weights).sum(), leaves(tensors))
 
 
 @pytest.mark.parametrize("backend", ON_CPU)
@@ -79,6 +83,8 @@ def test_values_and_gradients_equal_the_dense_reference(backend, seed, lengths, 
         patch.setattr(chunked, "CHUNK", 8)
         patch.setattr(chunked, "SHORT", 20)
         patch.setattr(chunked, "KEPT", 16)
+        patch.setattr(chunked, "FEWEST", 2)
+        patch.setattr(chunked, "SCORES", 100)
         found, gradients = outcome(BACKENDS[backend], tensors, queries)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
     for gradient, other in zip(gradients, wanted, strict=True):
@@ -89,14 +95,7 @@ def test_values_and_gradients_equal_the_dense_reference(backend, seed, lengths, 
 @pytest.mark.parametrize("backend", ON_CPU)
 def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
     tensors, queries = random_step(3, [300, 5, 170], 0.6, 3, dtype)
-    q, k0, v0, own_k, own_v = tensors
-    wide = (
-        q.double(),
-        k0.double(),
-        v0.double(),
-        [k.double() for k in own_k],
-        [v.double() for v in own_v],
-    )
+    wide = mapped(torch.Tensor.double, tensors)
     expected = reference_attention(*wide, queries)
     found = BACKENDS[backend](*tensors, queries)
     assert found.dtype == dtype
@@ -108,11 +107,13 @@ def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
 @settings(max_examples=50)
 def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share):
     _, queries = random_step(0, lengths, share, 0)
-    found = chunks_of(queries)
+    found = chunks_of(queries, KV * GROUP)
     assert [c.first for c in found] == [0, *[c.stop for c in found[:-1]]]
     assert found[-1].stop == len(queries.rows)
     for chunk in found:
-        assert chunk.stop - chunk.first <= chunked.CHUNK
+        count, keys = chunk.stop - chunk.first, chunk.stop_key - chunk.first_key
+        assert count <= chunked.CHUNK
+        assert count <= chunked.FEWEST or count * keys * KV * GROUP <= chunked.SCORES
         inside = slice(chunk.first, chunk.stop)
         assert chunk.first_key <= queries.starts[inside].min()
         assert chunk.stop_key == queries.rows[inside].max() + 1

@@ -14,6 +14,7 @@ import yaml
 from workflow import ROOT, SMALL, merged, snakemake
 
 pytestmark = pytest.mark.dag
+METRICS = "results/small/metrics/stage-0001.jsonl"
 DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
 
 
@@ -171,11 +172,31 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
                 "sglang_python": "elsewhere",
                 "sglang_arguments": {"mem_fraction_static": 0.5},
             },
-            "train": {"threads": 1, "save_interval": 7},
+            "train": {
+                "threads": 1,
+                "processes": 2,
+                "save_interval": 7,
+                "recompute": True,
+                "data_parallel": "fsdp2",
+                "sp_ring_size": 2,
+            },
             "evaluate": {"threads": 1},
         }
     }
     assert snakemake(finished, "-n", change=change).idle
+
+
+def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -> None:
+    before = [json.loads(line) for line in (copy / METRICS).open()]
+    sharing = {"processes": 2, "sp_ring_size": 2, "data_parallel": "fsdp2"}
+    change = {"train": {"attention_backend": "usp"}, "resources": {"train": sharing}}
+    outcome = snakemake(copy, change=change, target=METRICS)
+    assert outcome.code == 0, outcome.text[-8000:]
+    assert outcome.jobs == {"train_stage": 1}
+    after = [json.loads(line) for line in (copy / METRICS).open()]
+    for one, other in zip(before, after, strict=True):
+        assert one["active"] == other["active"]
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)  # products are bfloat16
 
 
 def test_states_deleted_after_training_are_not_missed(copy: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import threading
 
 import pytest
 import torch
@@ -145,3 +146,34 @@ def test_two_processes_cannot_train_the_same_stage(tmp_path):
         other.join(30)
     with resume(tmp_path).locked():  # a process that ends, however it ends, lets go
         pass
+
+
+def test_a_save_in_the_background_keeps_nobody_waiting_but_the_next_one(tmp_path, monkeypatch):
+    folder = ResumeFolder(tmp_path / "resume", SETTINGS, INPUTS)
+    written, true_save, go_on = [], folder.save, threading.Event()
+
+    def slow(found):
+        assert go_on.wait(60)
+        true_save(found)
+        written.append(found.state["global_step"])
+
+    monkeypatch.setattr(folder, "save", slow)
+    with folder.saving() as save:
+        save(checkpoint(1))
+        assert written == []  # and yet here we are
+        go_on.set()
+        save(checkpoint(2))
+        assert written[:1] == [1]
+    assert written == [1, 2]
+    assert same(folder.newest(), checkpoint(2))
+
+
+def test_a_save_that_fails_in_the_background_is_heard_of(tmp_path, monkeypatch):
+    folder = ResumeFolder(tmp_path / "resume", SETTINGS, INPUTS)
+
+    def full(found):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(folder, "save", full)
+    with pytest.raises(UserError, match="no space left"), folder.saving() as save:
+        save(checkpoint(1))

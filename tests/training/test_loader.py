@@ -22,6 +22,8 @@ from transformers import AutoModelForCausalLM
 
 from eagle3.errors import UserError
 from eagle3.objective.rows import step_rows
+from eagle3.objective.shares import Sharing
+from eagle3.ranks import Group, Ranks
 from eagle3.target.layers import aux_layers
 from eagle3.training.loader import TrainingData, read_ahead
 
@@ -60,7 +62,7 @@ def by_hand(targets, numbers):
 @pytest.mark.parametrize("numbers", [[0], [2, 5, 1], [7, 4, 0, 6]])
 def test_a_pack_from_shards_equals_one_built_by_hand(targets, data, numbers):
     found, expected = data.pack(np.array(numbers)), by_hand(targets, numbers)
-    for name in found.__dataclass_fields__:
+    for name in found.tensors():
         a, b = getattr(found, name), getattr(expected, name)
         assert a.dtype == b.dtype and a.shape == b.shape, name
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
@@ -93,6 +95,20 @@ def test_rows_known_before_any_forward_pass_are_those_of_the_objective(data):
     assert data.documents.rows[3] == data.documents.lengths[3] == 0
 
 
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("numbers", [[0, 1, 5, 6], [4], [3]])
+def test_a_rank_reads_its_share_of_a_pack_and_nothing_else(data, size, numbers):
+    whole = data.pack(np.array(numbers))
+    for index in range(size):
+        ranks = Ranks(index, size, torch.device("cpu"), sequence=Group(index, size))
+        sharing = Sharing(ranks, 3)
+        found, expected = data.pack(np.array(numbers), sharing), whole.shared(sharing)
+        assert found.tensors().keys() == expected.tensors().keys()
+        for name, tensor in found.tensors().items():
+            assert torch.equal(tensor, getattr(expected, name)), name
+        assert len(found.aux) <= len(whole.aux) / size + 2
+
+
 def test_reading_ahead_keeps_the_order(data):
     packs = [np.array([n]) for n in (4, 0, 6, 1, 2, 5, 7, 0, 4, 6, 1)]
     read = list(read_ahead(data, packs, torch.device("cpu")))
@@ -106,7 +122,7 @@ def test_packs_that_cross_to_a_gpu_hold_the_same_numbers(data):
     packs = [np.array(numbers) for numbers in ([4, 0], [6], [1, 2, 5], [7], [0])]
     read = list(read_ahead(data, packs, torch.device("cuda")))
     for pack, numbers in zip(read, packs, strict=True):
-        for name in pack.__dataclass_fields__:
+        for name in pack.tensors():
             assert torch.equal(getattr(pack, name).cpu(), getattr(data.pack(numbers), name)), name
 
 

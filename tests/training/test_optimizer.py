@@ -10,6 +10,8 @@ from cases import tiny_draft
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.ranks import Ranks
+from eagle3.training.masters import Replicated
 from eagle3.training.optimizer import (
     RateSettings,
     build_optimizer,
@@ -69,14 +71,14 @@ def test_state_goes_by_name_and_comes_back_exactly():
     first = tiny_draft().float()
     optimizer = build_optimizer(first, 0.1)
     trained(first, optimizer, 3, 0)
-    state = {name: tensor.clone() for name, tensor in optimizer_tensors(first, optimizer).items()}
+    state = {name: tensor.clone() for name, tensor in optimizer_tensors(first, optimizer)}
     names = [name for name, _ in first.named_parameters()]
     assert set(state) == {f"{k}.{n}" for k in ("step", "exp_avg", "exp_avg_sq") for n in names}
 
     second = tiny_draft(seed=9).float()
     second.load_state_dict(first.state_dict())
     other = build_optimizer(second, 0.1)
-    restore_optimizer(second, other, state)
+    restore_optimizer(second, other, state, Replicated(second, Ranks(0, 1, torch.device("cpu"))))
     trained(first, optimizer, 2, 1)
     trained(second, other, 2, 1)
     for name, value in first.state_dict().items():

@@ -30,7 +30,7 @@ def made(targets, tmp_path_factory):
     return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
 
 
-def start(made, folder, processes=1, save_interval=1000):
+def start(made, folder, processes=1, save_interval=1000, **more):
     """Start a training job; one process needs no torchrun, whose start costs seconds."""
     command = [sys.executable]
     if processes > 1:
@@ -51,8 +51,8 @@ def start(made, folder, processes=1, save_interval=1000):
         "metrics": folder / "metrics.jsonl",
         "out": folder / "out" / "model.safetensors",
     }
-    for name, value in options.items():
-        command += [f"--{name}", str(value)]
+    for name, value in (options | more).items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--tokens", *map(str, made.tokens), "--hidden-states", *map(str, made.states)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with open(folder / "log", "a") as log:
@@ -102,9 +102,10 @@ def assert_same_bits(found, expected):
         assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
-    weights, metrics = alone
-    both, theirs = together
+def assert_near(found, expected):
+    """The same run on other ranks: sums are taken in another order."""
+    weights, metrics = expected
+    both, theirs = found
     assert len(theirs) == len(metrics) > 30
     for one, two in zip(metrics, theirs, strict=True):
         assert (one["step"], one["rows"], one["active"]) == (
@@ -116,6 +117,10 @@ def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
     for name, value in weights.model.items():
         error = (both.model[name] - value).norm() / value.norm()
         assert error <= 1e-5, (name, float(error))
+
+
+def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
+    assert_near(together, alone)
 
 
 def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_path):
@@ -152,3 +157,58 @@ def test_sigterm_ends_both_ranks_at_one_step_with_a_save(made, together, tmp_pat
     assert 0 < stopped < len(again[1])
     assert f"going on from the save at step {stopped}" in log_of(tmp_path)
     assert_same_bits(again, together)
+
+
+def ranks_of(process):
+    """The ranks of a job by number."""
+    return {p.environ()["RANK"]: p for p in psutil.Process(process.pid).children()}
+
+
+def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(made, together, tmp_path):
+    process = start(made, tmp_path, processes=2, save_interval=3)
+    saves = tmp_path / "resume"
+    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
+    ranks_of(process)["1"].kill()
+    killed = time.monotonic()
+    assert process.wait(LIMIT) != 0
+    assert time.monotonic() - killed < 60
+    assert "Signal 9 (SIGKILL)" in log_of(tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
+
+
+def test_all_ranks_killed_in_the_middle_of_a_save_go_on_to_the_same_bits(made, together, tmp_path):
+    process = start(made, tmp_path, processes=2, save_interval=1)
+    saves = tmp_path / "resume"
+    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
+    victims = [psutil.Process(process.pid), *ranks_of(process).values()]
+    wait_for(lambda: list(saves.glob(".step-*.tmp/*")), process, tmp_path)
+    for victim in victims:
+        victim.kill()
+    process.wait(LIMIT)
+    psutil.wait_procs(victims)
+    assert list(saves.glob(".step-*.tmp/*"))  # half a save lies there
+    assert_same_bits(finished(start(made, tmp_path, 2), tmp_path), together)
+    assert "going on from the save at step" in log_of(tmp_path)
+    assert not list(saves.glob(".step-*"))
+
+
+def test_a_stage_begun_by_four_ranks_goes_on_with_two_and_ends_with_one(made, alone, tmp_path):
+    """Weights and moments are saved whole, whoever held parts of them."""
+    for processes, sharing in ((4, 2), (2, 1)):
+        process = start(
+            made, tmp_path, processes, save_interval=2, data_parallel="fsdp2", sp_ring_size=sharing
+        )
+        before = newest(tmp_path)
+        wait_for(lambda before=before: newest(tmp_path) > before, process, tmp_path)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) != 0
+        assert not (tmp_path / "out").exists()
+    assert_near(finished(start(made, tmp_path), tmp_path), alone)
+    went_on = re.findall(r"going on from the save at step (\d+)", log_of(tmp_path))
+    assert len(went_on) == 2 and 0 < int(went_on[0]) < int(went_on[1])
+
+
+def newest(folder):
+    """The step of the newest save, 0 without one."""
+    return max((int(p.name[5:]) for p in (folder / "resume").glob("step-0*")), default=0)

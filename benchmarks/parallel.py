@@ -1,0 +1,185 @@
+"""Ranks that share a pack: memory of each by length of a document, and how they exchange keys.
+
+    python -m benchmarks.parallel --what memory
+    python -m benchmarks.parallel --what exchange
+
+Ranks are processes of one thread. `MB` is how far the memory of the fullest rank rises above its
+weights during forward and backward; `s` is wall time, which means something only as long as there
+is a core for each rank. What ranks send is counted, in bytes of one rank and direction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.synthetic import Shape, build_draft, build_pack
+from benchmarks.tables import parser, show
+from benchmarks.training import settled, status
+from eagle3.objective.shares import Sharing
+from eagle3.objective.ttt import Objective, ttt_loss
+from eagle3.ranks import joined_ranks
+from eagle3.training.memory import keep_freed_memory
+
+CPU = torch.device("cpu")
+# grouped-query attention as in Llama-3.1-8B, four heads of queries for one of keys
+SHAPE = Shape(128, 448, 8, 2, 32, 2048, 512, 1, 4096)
+LAYOUTS = ["1x1", "1x2 gathered", "2x1 usp", "1x2 usp", "1x4 gathered", "4x1 usp", "2x2 usp"]
+
+
+def main() -> None:
+    args = parser(__doc__)
+    args.add_argument("--what", choices=["memory", "exchange"], default="memory")
+    args.add_argument("--lengths", nargs="+", type=int, default=[4096, 16384, 65536])
+    args.add_argument("--supervised", type=float, default=0.2)
+    args.add_argument("--layouts", nargs="+", default=LAYOUTS, help="Ulysses x ring, and how")
+    args.add_argument("--rounds", type=int, default=3)
+    args.add_argument("--one", type=json.loads, help="measure one case; for the processes")
+    given = args.parse_args()
+    if given.one:
+        measure(**given.one)
+        return
+    tables = {"memory": memory_table, "exchange": exchange_table}
+    show(f"parallel: {given.what}", tables[given.what](given), given)
+
+
+def memory_table(given: Namespace) -> list[dict[str, Any]]:
+    """Memory of the fullest rank by length and number of ranks, keys gathered."""
+    rows = []
+    for length in given.lengths:
+        row: dict[str, Any] = {"tokens": length}
+        for recompute in (False, True):
+            for ranks in (1, 2, 4):
+                layout = f"1x{ranks} gathered"
+                found = run(layout, length, given.supervised, recompute)
+                row[f"{ranks} ranks{' recompute' * recompute} MB"] = found["megabytes"]
+        rows.append(row)
+    return rows
+
+
+def exchange_table(given: Namespace) -> list[dict[str, Any]]:
+    """Time and bytes by layout, at the first length; the layouts take turns."""
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(given.rounds):
+        for layout in given.layouts:
+            found = run(layout, given.lengths[0], given.supervised, False)
+            if layout not in best or found["seconds"] < best[layout]["seconds"]:
+                best[layout] = found
+    return [
+        {
+            "Ulysses x ring": layout,
+            "s": found["seconds"],
+            "CPU-s of all ranks": found["cpu_seconds"],
+            "MB": found["megabytes"],
+            "sent MB": found["sent"] / 1e6,
+            "calls": found["calls"],
+        }
+        for layout, found in best.items()
+    ]
+
+
+def run(layout: str, length: int, supervised: float, recompute: bool) -> dict[str, Any]:
+    """One case, in ranks of its own."""
+    size, _, how = layout.partition(" ")
+    ulysses, ring = map(int, size.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "found.json"
+        case = {"ulysses": ulysses, "ring": ring, "backend": "usp" if how == "usp" else "auto"}
+        case |= {"length": length, "supervised": supervised, "recompute": recompute}
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(ulysses * ring), "-m", "benchmarks.parallel"]
+        command += ["--one", json.dumps(case | {"file": str(file)})]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        subprocess.run(  # noqa: S603 - our own command
+            command, env=environment, check=True, capture_output=True, text=True
+        )
+        return json.loads(file.read_text())
+
+
+def measure(
+    ulysses: int,
+    ring: int,
+    backend: str,
+    length: int,
+    supervised: float,
+    recompute: bool,
+    file: str,
+) -> None:
+    """One case, in this rank; the first one writes what was found."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    sent = Counter()
+    with joined_ranks("cpu", ulysses, ring) as ranks:
+        draft = build_draft(replace(SHAPE, length=length), CPU)
+        pack, target, _ = build_pack(replace(SHAPE, length=length), supervised, CPU, torch.float32)
+        pack = pack.shared(Sharing(ranks, SHAPE.steps))
+        objective = Objective(steps=SHAPE.steps, attention=backend, recompute=recompute)
+        before = settled()
+        held = sum(tensor.nbytes for tensor in pack.tensors().values()) / 1e6
+        with sent:
+            ranks.barrier()
+            begin, busy = time.monotonic(), time.process_time()
+            loss, _ = ttt_loss(draft, pack, target, objective)
+            loss.backward()
+            ranks.barrier()
+            seconds, busy = time.monotonic() - begin, time.process_time() - busy
+        megabytes = (status("VmHWM") - before) / 1e3 + held
+        mine = torch.tensor([megabytes, busy, sent.bytes], dtype=torch.float64)
+        every = ranks.gather(mine)
+    if ranks.first:
+        found = {
+            "seconds": seconds,
+            "megabytes": float(every[:, 0].max()),
+            "cpu_seconds": float(every[:, 1].sum()),
+            "sent": float(every[:, 2].max()),
+            "calls": sent.calls,
+        }
+        Path(file).write_text(json.dumps(found))
+
+
+class Counter:
+    """Counts what this rank sends while it is entered."""
+
+    def __init__(self) -> None:
+        self.bytes, self.calls = 0, 0
+        self.true_all_to_all, self.true_batch = dist.all_to_all_single, dist.batch_isend_irecv
+
+    def __enter__(self) -> None:
+        dist.all_to_all_single, dist.batch_isend_irecv = self.all_to_all, self.batch
+
+    def __exit__(self, *fault: object) -> None:
+        dist.all_to_all_single = self.true_all_to_all
+        dist.batch_isend_irecv = self.true_batch
+
+    def all_to_all(
+        self,
+        out: torch.Tensor,
+        rows: torch.Tensor,
+        received: list[int],
+        sent: list[int],
+        group: Any,
+    ) -> Any:
+        others = sum(sent) - sent[dist.get_rank(group)]
+        self.bytes += others * rows[:1].nbytes
+        self.calls += 1
+        return self.true_all_to_all(out, rows, received, sent, group)
+
+    def batch(self, calls: list[dist.P2POp]) -> Any:
+        self.bytes += sum(call.tensor.nbytes for call in calls if call.op is dist.isend)
+        self.calls += 1
+        return self.true_batch(calls)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Where master weights, their gradients and the optimiser's state live.
+
+    Replicated   every rank has all of them; gradients are summed over ranks once per step
+    Sharded      FSDP2: every rank has its part; weights are gathered once per step, and gradients
+                 are summed into parts once, however many packs a rank had
+
+Both sum, never average: the loss is divided by n_0 of the whole batch. Masters, gradients and sums
+are float32 under any `train.precision`; products round the gathered weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from eagle3.ranks import Ranks
+
+BUCKET = 2**25  # elements that are summed in one call
+
+
+class Replicated:
+    """All weights on every rank (`data_parallel: ddp`)."""
+
+    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
+        self.draft, self.ranks = draft, ranks
+
+    def gather(self) -> None:
+        """Have whole weights at hand until the gradients are summed."""
+
+    def sum_gradients(self) -> None:
+        """Every parameter gets its gradient over all ranks; those without a row take part."""
+        fill_gradients(self.draft)
+        if self.ranks.world == 1:
+            return
+        for bucket in _buckets(p.grad for p in self.draft.parameters() if p.grad is not None):
+            flat = self.ranks.sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A weight, or a tensor of its state, in one piece; all ranks must ask together."""
+        return tensor.detach()
+
+    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The inverse: what this rank keeps of it, on the device of the weight `like`."""
+        return whole.to(like.device)
+
+
+class Sharded(Replicated):
+    """A part of each weight on every rank (`data_parallel: fsdp2`)."""
+
+    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
+        super().__init__(draft, ranks)
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
+        self.root = _Root(draft)
+        self.hooks = fully_shard(self.root, mesh=mesh, reshard_after_forward=False)
+        self.hooks.set_gradient_divide_factor(1.0)
+        self.hooks.set_force_sum_reduction_for_comms(
+            True
+        )  # by one is no work, and gloo has no other
+
+    def gather(self) -> None:
+        self.hooks.unshard()
+
+    def sum_gradients(self) -> None:
+        fill_gradients(self.draft)
+        self.root().backward()  # its hooks sum what the packs have left, and free whole weights
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if whole.dim() == 0 or not isinstance(like, DTensor):  # the optimiser's step count
+            return whole.to(like.device)
+        moved = whole.to(like.device)
+        return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+
+
+class _Root(nn.Module):
+    """What FSDP hangs its hooks on. A step has any number of packs, and none on some ranks, so the
+    collectives of a step are not those of any pack's passes but of one pass more, over nothing."""
+
+    def __init__(self, draft: nn.Module) -> None:
+        super().__init__()
+        self.draft = draft
+
+    def forward(self) -> torch.Tensor:
+        weight = next(self.draft.parameters())
+        return 0 * weight.flatten()[0]
+
+
+def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> Replicated:
+    """`ddp` or `fsdp2`; one rank has nothing to share."""
+    if kind == "fsdp2" and ranks.world > 1:
+        return Sharded(draft, ranks)
+    return Replicated(draft, ranks)
+
+
+def fill_gradients(draft: nn.Module) -> None:
+    """Zero gradients where no row left one."""
+    for parameter in draft.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Tensors in order, as many at once as `BUCKET` allows."""
+    bucket: list[torch.Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(each.numel() for each in bucket) + tensor.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

@@ -1,0 +1,111 @@
+"""Ranks that share packs, under torchrun: how far each layout is from one rank.
+
+python -m torch.distributed.run --nproc-per-node 4 tests/objective/sequence_worker.py FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from cases import pack_of, random_documents, target_parts, tiny_draft
+
+from eagle3.objective.shares import Sharing
+from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
+from eagle3.ranks import Ranks, joined_ranks, sequence_groups
+
+LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
+TYPES = {"float64": torch.float64, "float32": torch.float32}
+VARIANTS = [  # type, back end, recompute
+    ("float64", "usp", False),
+    ("float64", "auto", False),
+    ("float64", "usp", True),
+    ("float32", "usp", False),
+    ("float32", "flash", False),
+]
+STEPS = 5
+
+
+def masks(seed, *lengths):
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.rand(n, generator=generator) < 0.8).int().tolist() for n in lengths]
+
+
+PACKS = {
+    "odd lengths": masks(1, 37, 61, 5),
+    "one document": [[0] * 20 + [1] * 83],
+    "fewer rows than ranks": [[0, 0, 1, 1, 1], [0, 1, 0]],
+    "one row": [[0, 0, 0, 1, 1]],
+    "none": [[0, 1, 0, 1]],
+}
+
+
+def built(name, dtype):
+    generator = torch.Generator().manual_seed(len(name))
+    documents = random_documents(generator, PACKS[name])
+    head, target = target_parts(generator)
+    pack = pack_of(documents, head)
+    if dtype == torch.float32:
+        states = {n: getattr(pack, n).float() for n in ("aux", "last", "teacher_lse")}
+        pack = replace(pack, **states)
+        target = TargetParts(
+            target.embedding.float(), target.head.to("cpu", dtype), target.draft_ids
+        )
+    return pack, target, tiny_draft().to(dtype)
+
+
+def outcome(draft, pack, target, objective, group=None):
+    """Loss, totals and gradients; over the ranks of a group their sums."""
+    draft.zero_grad()
+    loss, totals = ttt_loss(draft, pack, target, objective)
+    if loss.requires_grad:
+        loss.backward()
+    found = {
+        n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in draft.named_parameters()
+    }
+    found |= {"loss": loss.detach().double(), "totals": totals.stacked()}
+    for name in sorted(found) if group else []:
+        dist.all_reduce(found[name], group=group)
+    return {name: value.clone() for name, value in found.items()}
+
+
+def difference(one, other):
+    """The largest relative difference of any tensor, by its norm."""
+    return max(
+        float((one[name] - other[name]).norm() / other[name].norm().clamp_min(1e-12))
+        for name in one
+    )
+
+
+def main():
+    found = {}
+    with joined_ranks("cpu") as alone:
+        for ulysses, ring in LAYOUTS:
+            groups = sequence_groups("cpu", alone.world, ulysses, ring)
+            ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
+            for name, (type_name, backend, recompute) in product(PACKS, VARIANTS):
+                dtype = TYPES[type_name]
+                pack, target, draft = built(name, dtype)
+                objective = Objective(
+                    steps=STEPS, dtype=dtype, attention=backend, recompute=recompute
+                )
+                plain = replace(objective, attention="reference", recompute=False)
+                expected = outcome(draft, pack, target, plain)
+                part = pack.shared(Sharing(ranks, STEPS))
+                got = outcome(draft, part, target, objective, ranks.sequence.handle)
+                key = f"{ulysses}x{ring} {type_name} {backend}{' recomputed' * recompute}: {name}"
+                found[key] = difference(got, expected)
+        of_ranks = [None] * alone.world
+        dist.all_gather_object(of_ranks, found)
+        if alone.first:
+            worst = {key: max(each[key] for each in of_ranks) for key in found}
+            Path(sys.argv[1]).write_text(json.dumps(worst))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Twenty steps on synthetic packs under every division of the ranks; run by torchrun.
+
+python -m torch.distributed.run --nproc-per-node N tests/training/steps_worker.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import torch
+from cases import pack_of, random_documents, target_parts, tiny_draft
+from safetensors.torch import save_file
+
+from eagle3.objective.shares import Sharing
+from eagle3.objective.ttt import Objective, TargetParts
+from eagle3.ranks import Ranks, joined_ranks, sequence_groups
+from eagle3.training.masters import masters_of
+from eagle3.training.optimizer import build_optimizer
+from eagle3.training.step import StepRunner
+
+TYPES = {"float64": torch.float64, "float32": torch.float32}
+LOSSES = {"soft_ce": 20, "lk_hybrid": 3}  # steps under each
+STEPS, CLIP = 4, 0.05  # every norm is above it
+LAYOUTS = [("ddp", 1, 1), ("fsdp2", 1, 1), ("ddp", 2, 1), ("fsdp2", 1, 2), ("fsdp2", 2, 2)]
+LENGTHS = [[23, 9], [31], [5, 6, 7]]  # of a batch's packs: three, which no even number divides
+
+
+def cases(world):
+    """Layouts, types and losses that so many ranks can try."""
+    for number, (kind, ulysses, ring) in enumerate(LAYOUTS):
+        if world % (ulysses * ring) == 0:
+            types = TYPES if number in (0, len(LAYOUTS) - 2) else ["float64"]  # they cost seconds
+            for name, loss in product(types, LOSSES):
+                yield kind, ulysses, ring, name, loss
+
+
+@cache
+def batch(number, dtype):
+    """Packs of a step, and what training keeps of the target."""
+    generator = torch.Generator().manual_seed(0)
+    head, target = target_parts(generator)
+    generator.manual_seed(number + 1)
+    packs = []
+    for lengths in LENGTHS:
+        masks = [(torch.rand(n, generator=generator) < 0.8).int().tolist() for n in lengths]
+        pack = pack_of(random_documents(generator, masks), head)
+        states = {name: getattr(pack, name).to(dtype) for name in ("aux", "last", "teacher_lse")}
+        packs.append(replace(pack, **states))
+    parts = TargetParts(target.embedding.to(dtype), target.head.to("cpu", dtype), target.draft_ids)
+    return packs, parts
+
+
+def train(ranks, kind, dtype, loss):
+    """Losses, norms before clipping and last weights of some steps."""
+    draft = tiny_draft().to(dtype)
+    masters = masters_of(kind, draft, ranks)
+    optimizer = build_optimizer(draft, 0.01)
+    attention = "usp" if ranks.ulysses.size > 1 else "auto"
+    objective = Objective(steps=STEPS, dtype=dtype, loss=loss, attention=attention)
+    _, target = batch(0, dtype)
+    runner = StepRunner(draft, target, masters, optimizer, objective, CLIP, ranks)
+    losses, norms = [], []
+    for number in range(LOSSES[loss]):
+        packs, _ = batch(number, dtype)
+        rows = sum(len(pack.last) for pack in packs)
+        mine = [
+            pack.shared(Sharing(ranks, STEPS))
+            for pack in packs[ranks.data.index :: ranks.data.size]
+        ]
+        result = runner.run(iter(mine), len(mine), rows, 1e-3, stop=False)
+        losses.append(float(result.totals.loss.sum() / rows))
+        norms.append(result.gradient_norm)
+    weights = {name: masters.whole(weight) for name, weight in draft.named_parameters()}
+    for name, parameter in draft.named_parameters():  # what is saved comes back, whoever holds it
+        assert torch.equal(masters.whole(masters.placed(weights[name], parameter)), weights[name])
+    return losses, norms, weights
+
+
+def main():
+    found = {}
+    with joined_ranks("cpu") as alone:
+        for kind, ulysses, ring, name, loss in cases(alone.world):
+            ranks = alone
+            if ulysses * ring > 1:
+                groups = sequence_groups("cpu", alone.world, ulysses, ring)
+                ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
+            case = f"{kind}-{ulysses}x{ring}-{name}-{loss}"
+            found[case] = train(ranks, kind, TYPES[name], loss)
+        if alone.first:
+            weights = {f"{c}/{n}": w for c, run in found.items() for n, w in run[2].items()}
+            folder = Path(sys.argv[1])
+            save_file(weights, folder / "weights.safetensors")
+            figures = {case: run[:2] for case, run in found.items()}
+            (folder / "figures.json").write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
