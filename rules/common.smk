@@ -16,7 +16,7 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from eagle3.config import complete, load_schema
-from eagle3.data.sources import HUB
+from eagle3.data.sources import Source, to_text
 from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
 from rules import containers, preflight, provenance
@@ -111,9 +111,10 @@ try:
     IMAGE = containers.image("eagle3", IMAGES["eagle3"], ROOT)
     CAPTURE_IMAGE = containers.image(CAPTURE_NAME, IMAGES[CAPTURE_NAME], ROOT)
     if CONTAINERS:
-        outside = [EXTERNAL.source, EXTERNAL.embedded_source, TARGET]
-        hub = any(path.startswith(HUB) for path in outside)
-        local = [path for path in outside if path and not path.startswith(HUB)]
+        outside = [Source(path) for path in (EXTERNAL.embedded_source, TARGET) if path]
+        outside += EXTERNAL.sources
+        hub = any(source.on_hub for source in outside)
+        local = [source.place for source in outside if not source.on_hub]
         large = ["results", OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]
         shown = containers.environment(
             [ROOT, *local, *large], hub=hub, cuda=DEVICE == "cuda"

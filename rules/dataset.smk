@@ -15,7 +15,7 @@ rule dataset:
         IMAGE
     resources:
         options=options(
-            source=EXTERNAL.source,
+            sources=to_text(EXTERNAL.sources),
             want=config["dataset"]["num_samples"],
             max_bad_fraction=config["dataset"]["max_bad_fraction"],
             out=DATASET,

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from eagle3.artifact import Settings, read_json
 from eagle3.data.rows import check_enough, check_held_out
-from eagle3.data.sources import HUB
+from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
 from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
@@ -40,7 +40,7 @@ EMBEDDED_FILES = (
 class External:
     """Files from outside, and digests of their contents (a hub source is known by its name)."""
 
-    source: str
+    sources: tuple[Source, ...]
     source_digest: str
     embedded_source: str
     embedded_digest: str
@@ -54,15 +54,16 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
-    source, source_digest = _source("dataset.source", config["dataset"]["source"], root, memo)
+    sources, source_digest = _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""
     target, tokenizer_digest, weights_digest = model, model, model
     if model == EMBEDDED:
         tiny = config["embedded_target"]
-        embedded_source, embedded_digest = _source(
-            "embedded_target.source", tiny["source"], root, memo
+        found, embedded_digest = _source(
+            "embedded_target.source", Source(tiny["source"]), root, memo
         )
+        embedded_source = found.place
         shape = {"vocab_size": tiny["vocab_size"], "num_hidden_layers": tiny["num_layers"]}
         shape["max_position_embeddings"] = tiny["max_position_embeddings"]
         shape["hidden_size"] = tiny["hidden_size"]
@@ -73,7 +74,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         target = str(folder)
         tokenizer_digest, weights_digest = _inspect(config, folder, memo)
     return External(
-        source,
+        sources,
         source_digest,
         embedded_source,
         embedded_digest,
@@ -91,13 +92,33 @@ def _existing(key: str, path: str, root: Path) -> Path:
     raise UserError(f"config: {key} is {path!r}, which does not exist (nor {root / path})")
 
 
-def _source(key: str, value: str, root: Path, memo: Path) -> tuple[str, str]:
-    if value.startswith(HUB):
-        return value, value
-    path = _existing(key, value, root)
-    if not path.is_file() or path.suffix not in (".json", ".jsonl", ".ndjson"):
-        raise UserError(f"config: {key} is {value!r}; must be a .json or .jsonl file")
-    return str(path), file_digests([path], memo)[0]
+def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[Source, ...], str]:
+    """The sources of a dataset where they were found, and one digest of them all. A file's name
+    stands for it in the ids of rows, where there are several; otherwise it may be anywhere."""
+    given = sources_of(section)
+    placed = [_source("dataset.source", source, root, memo) for source in given]
+    found = tuple(source for source, _ in placed)
+    if len(given) == 1:
+        return found, placed[0][1]
+    digests = [
+        [digest, source.name, {**asdict(source), "place": ""}]
+        for source, (_, digest) in zip(given, placed, strict=True)
+    ]
+    return found, json.dumps(digests)
+
+
+def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, str]:
+    if source.on_hub:
+        return source, source.place
+    try:
+        path = _existing(key, source.place, root)
+    except UserError:
+        raise UserError(f"config: {key}: {unknown_place(source.place)}") from None
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        raise UserError(
+            f"config: {key} is {source.place!r}; must be a file of {', '.join(SUFFIXES)}"
+        )
+    return located(source, path), file_digests([path], memo)[0]
 
 
 def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from eagle3.artifact import Settings
 from rules.preflight import External
 from rules.provenance import chained
 
+TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
+
 
 def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
     """Settings of every stage, chained from the outside in.
@@ -35,10 +37,10 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
 
-    source_keys = ("subset", "split", "revision", "seed", "eval_fraction")
+    source_keys = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
     loading = ("target.revision", "target.trust_remote_code")
     reading = ("target.embedding_key", "target.lm_head_key")
-    templates = ("tokens.chat_template", "tokens.chat_template_options")
+    templates = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
     packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
     states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
     add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))

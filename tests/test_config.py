@@ -115,7 +115,12 @@ FAULTS = {
     "run: 'a b'": "run is 'a b'; 'a b' does not match ",
     "run: ../up": "run is '../up'; '../up' does not match ",
     "dataset: {source: ''}": "dataset.source is ''; '' should be non-empty",
-    "dataset: {source: 3}": "dataset.source is 3; expected string",
+    "dataset: {source: 3}": "dataset.source is 3; expected string or array",
+    "dataset: {source: []}": "dataset.source is []; must have at least 1 entries",
+    "dataset: {source: [{source: gsm8k, weight: 0}]}": "dataset.source.0.weight is 0.0; must be "
+    "greater than 0",
+    "dataset: {source: [{source: gsm8k, wieght: 1}]}": "unknown key dataset.source.0.wieght; did "
+    "you mean weight?",
     "dataset: {seed: -1}": "dataset.seed is -1; must be at least 0",
     "dataset: {seed: 1.5}": "dataset.seed is 1.5; expected integer",
     "dataset: {seed: true}": "dataset.seed is True; expected integer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from eagle3.data.masks import Masker
+from eagle3.data.masks import Masker, TokenSettings
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.target.files import check_length, load_config, load_tokenizer, resolve_target, stop_ids
 from eagle3.tokens.shards import write_token_shard
@@ -30,14 +30,7 @@ def main() -> None:
     trusted = target["trust_remote_code"]
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
     check_length(values["max_length"], config.max_position_embeddings)
-    masker = Masker(
-        tokenizer,
-        values["chat_template"],
-        values["max_length"],
-        values["train_only_last_turn"],
-        stop_ids(directory, config),
-        values["chat_template_options"],
-    )
+    masker = Masker(tokenizer, TokenSettings.of(values), stop_ids(directory, config))
     size = given.settings.values["dataset"]["shard_size"]
     rows = dataset.read(given.shard * size, (given.shard + 1) * size)
     inputs = {"dataset": dataset.manifest.inputs["rows"]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from eagle3.data.conversations import BadRow, parse_row
-from eagle3.data.sources import Unreadable, read_rows
+from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
 from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
 from eagle3.target.embedded_tokenizer import train_tokenizer
@@ -32,7 +32,7 @@ def main() -> None:
 def make(given: argparse.Namespace, settings: EmbeddedTargetSettings) -> None:
     """Train and save."""
     conversations = []
-    for row in read_rows(given.source, None, "train", None):
+    for row in read_rows(Source(given.source)):
         try:
             if not isinstance(row, Unreadable):
                 conversations.append(parse_row(row)[0].messages)

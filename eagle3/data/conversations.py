@@ -2,8 +2,9 @@
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
 `conversations` of `role`/`content`), with an optional `id` and an optional `tools` column (a list
-of JSON schemas, or the JSON text of one). A key that holds null counts as absent: tables on the
-hub have every column in every row.
+of JSON schemas, or the JSON text of one). Answers may carry `tool_calls` and `reasoning_content`,
+and results of tools come as messages of their own. A key that holds null counts as absent: tables
+on the hub have every column in every row.
 """
 
 from __future__ import annotations
@@ -24,9 +25,18 @@ ROLES = {
     "assistant": "assistant",
     "model": "assistant",
     "system": "system",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
 }
-# parts of an answer beside its text: without them the target would never have said the text
-BESIDE_TEXT = ("tool_calls", "function_call", "reasoning_content")
+# who may speak after whom; an answer without calls is never followed by a tool
+NEXT = {
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "calling": ("tool", "user"),
+    "tool": ("tool", "assistant"),
+}
+Message = dict[str, Any]  # role, content, and what belongs to an answer beside its text
 
 
 class BadRow(Exception):
@@ -35,10 +45,11 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class Conversation:
-    """A valid conversation: optional system message, then user and assistant in turn."""
+    """A valid conversation: optional system message, then user and assistant in turn, with results
+    of tools between an answer that calls them and the next one."""
 
     id: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
     tools: Any = None
 
     def to_json(self) -> str:
@@ -63,7 +74,7 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     turns = _first(row, "conversations", "messages")
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
-    messages, repairs = _alternating([_message(turn) for turn in turns])
+    messages, repairs = _in_turn([_message(turn) for turn in turns])
     identity = _first(row, "id", "conversation_id")
     if identity is None or identity == "":
         identity = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
@@ -80,33 +91,85 @@ def _first(mapping: Mapping[str, Any], *names: str) -> Any:
 def _tools(given: Any) -> list[dict[str, Any]] | None:
     """Tool descriptions as templates take them; None without any."""
     try:
-        found = json.loads(given.strip() or "null") if isinstance(given, str) else given
-        _clean(json.dumps(found, ensure_ascii=False))
+        found = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):
         raise BadRow("tools are not JSON") from None
-    if not found:
+    tools = _json(found, "tools")
+    if not tools:
         return None
-    if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found):
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise BadRow("tools are not a list of objects")
-    return found
+    return tools
 
 
-def _message(turn: Any) -> dict[str, str]:
-    """One turn as role and content."""
+def _message(turn: Any) -> Message:
+    """One turn as a message."""
     if not isinstance(turn, Mapping):
         raise BadRow("turn is not an object")
     name, content = _first(turn, "from", "role"), _first(turn, "value", "content")
     role = ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
         raise BadRow(f"unknown role {str(name)[:40]!r}")
+    if turn.get("function_call"):
+        raise BadRow("turn carries function_call, which templates no longer read: use tool_calls")
+    beside = _beside_text(turn) if role in ("assistant", "tool") else {}
+    if content is None and "tool_calls" in beside:
+        content = ""
     if not isinstance(content, str):
         raise BadRow("content is not text")
-    if not content.strip():
+    if not content.strip() and not beside.keys() & {"tool_calls", "reasoning_content"}:
         raise BadRow("empty content")
-    beside = next((part for part in BESIDE_TEXT if turn.get(part)), None)
-    if beside:
-        raise BadRow(f"turn carries {beside}")
-    return {"role": role, "content": _clean(content)}
+    return {"role": role, "content": _clean(content), **beside}
+
+
+def _beside_text(turn: Mapping[str, Any]) -> Message:
+    """What belongs to an answer, or to the result of a tool, beside its text."""
+    found: Message = {}
+    for name in ("name", "tool_call_id", "reasoning_content"):
+        if turn.get(name):
+            if not isinstance(turn[name], str):
+                raise BadRow(f"{name} is not text")
+            found[name] = _clean(turn[name])
+    calls = turn.get("tool_calls")
+    if isinstance(calls, str):
+        calls = _json(calls, "tool_calls")
+    if calls:
+        if not isinstance(calls, list):
+            raise BadRow("tool_calls are not a list")
+        found["tool_calls"] = [_call(call) for call in calls]
+    return found
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """A call as templates take it: its arguments as an object, not as text."""
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise BadRow("a tool call names no function")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = _json(arguments, "arguments of a tool call")
+    if not isinstance(arguments if arguments is not None else {}, Mapping):
+        raise BadRow("arguments of a tool call are not an object")
+    made = {
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments or {}},
+    }
+    if isinstance(call.get("id"), str):
+        made["id"] = call["id"]
+    try:
+        _clean(json.dumps(made, ensure_ascii=False))
+    except (ValueError, TypeError, RecursionError):
+        raise BadRow("tool_calls are not JSON") from None
+    return made
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        found = json.loads(text.strip() or "null")
+        _clean(json.dumps(found, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        raise BadRow(f"{what} are not JSON") from None
+    return found
 
 
 def _clean(text: str) -> str:
@@ -118,7 +181,7 @@ def _clean(text: str) -> str:
     return text
 
 
-def _alternating(messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+def _in_turn(messages: list[Message]) -> tuple[list[Message], list[str]]:
     """Trim what no server could have seen, then insist on the order of a real chat."""
     system = messages[:1] if messages[0]["role"] == "system" else []
     turns, repairs = messages[len(system) :], []
@@ -128,9 +191,16 @@ def _alternating(messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], 
     if turns and turns[-1]["role"] == "user":
         turns = turns[:-1]
         repairs.append("unanswered last user turn left out")
+    while turns and turns[-1]["role"] == "tool":
+        turns = turns[:-1]
+        repairs.append("unanswered last result of a tool left out")
     if not turns:
         raise BadRow("no user turn with an answer")
-    for position, turn in enumerate(turns):
-        if turn["role"] != ("user", "assistant")[position % 2]:
+    allowed: tuple[str, ...] = ("user",)
+    for turn in turns:
+        if turn["role"] not in allowed:
             raise BadRow("turns do not alternate between user and assistant")
+        allowed = NEXT["calling" if turn.get("tool_calls") else turn["role"]]
+    if turns[-1]["role"] == "user":
+        raise BadRow("no user turn with an answer")
     return system + turns, repairs

@@ -7,25 +7,45 @@ exactly there and never contains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.templates import Renderer, Span
+from eagle3.data.templates import Rendered, Renderer, Span
 from eagle3.errors import UserError
 
 
 @dataclass(frozen=True)
+class TokenSettings:
+    """The configuration's `tokens` section."""
+
+    max_length: int = 2048
+    chat_template: str = "auto"
+    chat_template_options: Mapping[str, Any] = field(default_factory=dict)
+    system_prompt: str | None = None
+    train_only_last_turn: bool = False
+    rewritten_turns: str = "separate"
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> TokenSettings:
+        return cls(**{each.name: section[each.name] for each in fields(cls)})
+
+
+@dataclass(frozen=True)
 class TokenizedDocument:
-    """One conversation as tokens."""
+    """A conversation, or the text of one of its turns, as tokens."""
 
     row_id: str
     input_ids: np.ndarray  # int32 [L]
     loss_mask: np.ndarray  # uint8 [L]
     truncated: bool
+
+
+BATCH = 64  # conversations that are tokenised in one call
 
 
 class Masker:
@@ -34,11 +54,8 @@ class Masker:
     def __init__(
         self,
         tokenizer: Any,
-        chat_template: str,
-        max_length: int,
-        only_last_turn: bool,
+        values: TokenSettings,
         stop_ids: Iterable[int] = (),
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         """`stop_ids`: generation_config.eos_token_id of the target; the end of a turn must be one.
 
@@ -48,42 +65,82 @@ class Masker:
             raise UserError(
                 "target.model: the tokenizer gives no character offsets (not a fast one)"
             )
-        self.tokenizer = tokenizer
-        self.renderer = Renderer(tokenizer, chat_template, options)
-        self.max_length = max_length
-        self.only_last_turn = only_last_turn
+        self.tokenizer, self.values = tokenizer, values
         self.stop_ids = frozenset(stop_ids)
-
-    def __call__(self, conversation: Conversation) -> TokenizedDocument:
-        """Token ids and mask of one conversation, cut to `max_length`.
-
-        Raises BadRow if no token is supervised or a turn goes on after a stop token; UserError
-        if a turn ends with a token at which the target would not stop.
-        """
-        text, spans = self.renderer.render(conversation)
-        if self.only_last_turn:
-            spans = spans[-1:]
-        # "longer than the model's maximum" is answered by our own cut below
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        stops = [tokenizer.decode([stop]) for stop in sorted(self.stop_ids)]
+        self.renderer = Renderer(
+            tokenizer,
+            values.chat_template,
+            values.chat_template_options,
+            stops,
+            values.system_prompt,
         )
-        ids = np.array(encoded["input_ids"], dtype=np.int32)
-        offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        mask = supervised(offsets, spans)
-        self._check_stop(ids, offsets, spans)
-        truncated = len(ids) > self.max_length
-        ids, mask = ids[: self.max_length], mask[: self.max_length]
-        if not mask.any():
-            raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
-        return TokenizedDocument(conversation.id, ids, mask, truncated)
 
-    def _check_stop(self, ids: np.ndarray, offsets: np.ndarray, spans: Sequence[Span]) -> None:
+    def __call__(
+        self, conversations: Iterable[Conversation]
+    ) -> Iterator[tuple[Conversation, list[TokenizedDocument] | BadRow]]:
+        """Token ids and masks of conversations in order, cut to `max_length`: one document each,
+        more where a template shows earlier turns otherwise later on. A BadRow in their place if no
+        token is supervised, or a turn goes on after a stop token.
+
+        Raises UserError if a turn ends with a token at which the target would not stop.
+        """
+        for batch in _batches(conversations):
+            rendered = [self._rendered(conversation) for conversation in batch]
+            texts = [text for found in rendered if not isinstance(found, BadRow) for text in found]
+            encoded = iter(
+                self.tokenizer.backend_tokenizer.encode_batch(
+                    [text.text for text in texts], add_special_tokens=False
+                )
+            )
+            for conversation, found in zip(batch, rendered, strict=True):
+                if isinstance(found, BadRow):
+                    yield conversation, found
+                    continue
+                tokens = [next(encoded) for _ in found]
+                try:
+                    yield conversation, self._documents(conversation.id, found, tokens)
+                except BadRow as fault:
+                    yield conversation, fault
+
+    def _rendered(self, conversation: Conversation) -> list[Rendered] | BadRow:
+        try:
+            found = self.renderer.render(conversation)
+        except BadRow as fault:
+            return fault
+        if self.values.train_only_last_turn:
+            return [Rendered(found[-1].text, found[-1].spans[-1:])]
+        return found if self.values.rewritten_turns == "separate" else found[-1:]
+
+    def _documents(
+        self, row_id: str, rendered: Sequence[Rendered], encoded: Sequence[Any]
+    ) -> list[TokenizedDocument]:
+        """Documents of a conversation; raises BadRow if none of them has a supervised token."""
+        found, truncated = [], False
+        for text, tokens in zip(rendered, encoded, strict=True):
+            ids = np.array(tokens.ids, dtype=np.int32)
+            offsets = np.array(tokens.offsets, dtype=np.int64).reshape(-1, 2)
+            mask = supervised(offsets, text.spans)
+            self._check_stop(ids, offsets, text)
+            cut = len(ids) > self.values.max_length
+            ids, mask = ids[: self.values.max_length], mask[: self.values.max_length]
+            truncated |= cut
+            if mask.any():
+                name = row_id if text.turn is None else f"{row_id}#{text.turn}"
+                found.append(TokenizedDocument(name, ids, mask, cut))
+        if not found:
+            raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
+        return found
+
+    def _check_stop(self, ids: np.ndarray, offsets: np.ndarray, rendered: Rendered) -> None:
         """The last token of each turn, and no token before it, stops the target's generation."""
         if not self.stop_ids:
             return
-        for span in spans:
+        for span in rendered.spans:
             turn = ids[_run(offsets, span)].tolist()
             if self.stop_ids.isdisjoint(turn[-1:]):
+                if span[1] == len(rendered.text) and self.renderer.next_turn_ends:
+                    continue  # of the last answer it is not shown
                 raise UserError(
                     f"target.model: a turn ends with token {turn[-1:]} "
                     f"({self.tokenizer.decode(turn[-1:])!r}) but generation_config."
@@ -115,3 +172,9 @@ def _run(offsets: np.ndarray, span: Span) -> slice:
     while first < last and empty[last - 1] and ends[last - 1] == end:
         last -= 1
     return slice(int(first), int(last))
+
+
+def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    left = iter(conversations)
+    while batch := list(islice(left, BATCH)):
+        yield batch

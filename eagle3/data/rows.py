@@ -1,7 +1,8 @@
 """The dataset artefact: every valid row of a source in a fixed order, with an index beside it.
 
-The order and the split are functions of (seed, row id) alone. So asking for more samples never
-moves a row, and a row that is held out once is held out for ever.
+The order and the split are functions of (seed, row id) alone, of several sources also of their
+weights. So asking for more samples never moves a row, and a row that is held out once is held out
+for ever.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -26,11 +27,21 @@ from eagle3.tensorfile import load_tensors, save_tensors
 LISTED = 100  # rejected rows named one by one in the sidecar
 
 
+@dataclass(frozen=True)
+class Stream:
+    """The rows of one source."""
+
+    rows: Iterable[Any]
+    name: str = ""  # what ids begin with, where there are several sources
+    weight: float = 1.0  # a source of twice the weight has twice the rows in every stretch
+
+
 @dataclass
 class Census:
     """What became of every row that was read."""
 
     read: int = 0
+    read_of: Counter[int] = field(default_factory=Counter)  # by number of the source
     rejected: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     first_rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -44,22 +55,23 @@ class Census:
 
 
 def write_dataset(
-    rows: Iterable[Any], values: dict[str, Any], out: Path, settings: Settings, want: int
+    streams: Sequence[Stream], values: dict[str, Any], out: Path, settings: Settings, want: int
 ) -> dict[str, Any]:
     """Write `rows.jsonl`, `rows.index.safetensors` and `rows.report.json` into `out`.
 
-    `values`: seed, eval_fraction, max_bad_fraction. `want`: training rows this run needs.
+    `values`: seed, eval_fraction, deduplicate, max_bad_fraction. `want`: training rows this run
+    needs.
     Returns the report. Memory holds ids and offsets, never the text.
     Raises UserError when too many rows are bad or too few are valid.
     """
     census = Census()
     with TemporaryFile(dir=_made(out)) as spool:
-        keys, offsets, held_out = _spool(rows, spool, census, values)
+        keys, offsets, held_out, stream_of = _spool(streams, spool, census, values)
         valid = len(keys)
         _check_quality(census, valid, values["max_bad_fraction"])
         train = valid - int(held_out.sum())
         check_enough(train, want)
-        order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
+        order = _order(np.array(keys, dtype="S32"), stream_of, [s.weight for s in streams])
         checksum, index = _in_order(spool, offsets, order, out / "rows.jsonl")
     manifest = Manifest.of("dataset", settings, {"rows": checksum}, {"valid": valid})
     index["held_out"] = held_out[order]
@@ -68,6 +80,10 @@ def write_dataset(
         "rows_read": census.read,
         "valid": valid,
         "splits": {"train": train, "eval": valid - train},
+        "sources": {
+            stream.name: {"read": census.read_of[number], "valid": int((stream_of == number).sum())}
+            for number, stream in enumerate(streams)
+        },
         "rejected": dict(census.rejected.most_common()),
         "repaired": dict(census.repaired.most_common()),
         "first_rejected": census.first_rejected,
@@ -100,19 +116,27 @@ def _made(folder: Path) -> Path:
 
 
 def _spool(
-    rows: Iterable[Any], spool: BinaryIO, census: Census, values: dict[str, Any]
-) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-    """Write valid rows as they come; return order keys, byte offsets [N+1] and held-out flags."""
+    streams: Sequence[Stream], spool: BinaryIO, census: Census, values: dict[str, Any]
+) -> tuple[list[bytes], np.ndarray, np.ndarray, np.ndarray]:
+    """Write valid rows as they come; return order keys, byte offsets [N+1], held-out flags and the
+    number of each row's source."""
     keys: list[bytes] = []
-    offsets, held_out = [0], []
+    offsets, held_out, stream_of = [0], [], []
     content_of: dict[str, bytes] = {}
-    for row in rows:
+    said: set[bytes] = set()
+    numbered = ((number, row) for number, stream in enumerate(streams) for row in stream.rows)
+    for number, row in numbered:
         census.read += 1
+        census.read_of[number] += 1
         try:
             if isinstance(row, Unreadable):
                 raise BadRow(row.cause)
             conversation, repairs = parse_row(row)
+            if len(streams) > 1:
+                conversation = replace(conversation, id=f"{streams[number].name}/{conversation.id}")
             conversation = _unique(conversation, content_of)
+            if values["deduplicate"]:
+                _new(conversation, said)
         except BadRow as fault:
             census.reject(str(fault), row)
             continue
@@ -123,7 +147,35 @@ def _spool(
         keys.append(hashed)
         # the last 8 bytes decide the split, the whole decides the order
         held_out.append(int.from_bytes(hashed[24:], "big") < values["eval_fraction"] * 2**64)
-    return keys, np.array(offsets, dtype=np.int64), np.array(held_out, dtype=bool)
+        stream_of.append(number)
+    return (
+        keys,
+        np.array(offsets, dtype=np.int64),
+        np.array(held_out, dtype=bool),
+        np.array(stream_of, dtype=np.int64),
+    )
+
+
+def _order(keys: np.ndarray, stream_of: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """int64 [N]: rows by key; of several sources so that every stretch from the start on has as
+    much of each as the weights say, until one has no more."""
+    place = np.empty(len(keys))
+    for number, weight in enumerate(weights):
+        rows = np.flatnonzero(stream_of == number)
+        rows = rows[np.argsort(keys[rows], kind="stable")]
+        place[rows] = (np.arange(len(rows)) + 0.5) / weight
+    if len(weights) == 1:
+        return np.argsort(keys, kind="stable")
+    return np.lexsort((keys, place))
+
+
+def _new(conversation: Conversation, said: set[bytes]) -> None:
+    """Refuse what an earlier row has said, whatever its id."""
+    content = replace(conversation, id="").to_json().encode()
+    digest = hashlib.sha256(content).digest()[:12]
+    if digest in said:
+        raise BadRow("same content as an earlier row")
+    said.add(digest)
 
 
 def _row_hash(seed: int, identity: str) -> bytes:

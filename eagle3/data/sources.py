@@ -1,43 +1,145 @@
-"""Where rows come from: a local file, or a Hugging Face dataset."""
+"""Where rows come from: local files, Hugging Face datasets, and datasets known by name."""
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eagle3.data.catalogue import CATALOGUE
+from eagle3.data.conversations import BadRow
+from eagle3.data.converters import CONVERTERS
 from eagle3.errors import UserError
 
 HUB = "hub:"
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
+ALL = "all"  # every subset
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A line that is not JSON; it takes part in the counts of bad rows."""
+    """A row that is none, or not in the shape its dataset has; it is counted with the bad ones."""
 
     cause: str
 
 
-def read_rows(source: str, subset: str | None, split: str, revision: str | None) -> Iterator[Any]:
-    """Every row of `source` in its own order; unreadable lines come as `Unreadable`.
+@dataclass(frozen=True)
+class Source:
+    """One dataset of a configuration."""
+
+    place: str  # a file, hub:<owner>/<name>, or a name of the catalogue
+    subset: str | None = None
+    split: str | None = None  # null: `train`, or the catalogue's
+    revision: str | None = None
+    weight: float = 1.0  # share of the rows among those of other sources
+
+    @property
+    def name(self) -> str:
+        """What its rows' ids begin with, where there are several sources."""
+        return self.place if self.place in CATALOGUE else Path(self.place.removeprefix(HUB)).stem
+
+    @property
+    def on_hub(self) -> bool:
+        return self.place in CATALOGUE or self.place.startswith(HUB)
+
+
+def sources_of(section: Mapping[str, Any]) -> list[Source]:
+    """The sources of the configuration's `dataset` section: one with the section's own subset,
+    split and revision, or several with their own.
+
+    Raises UserError for two of one name.
+    """
+    common = {name: section[name] for name in ("subset", "split", "revision")}
+    given = section["source"]
+    if isinstance(given, str):
+        return [Source(given, **common)]
+    named = [{"source": each} if isinstance(each, str) else dict(each) for each in given]
+    found = [Source(each.pop("source"), **{**common, **each}) for each in named]
+    names = [source.name for source in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(
+            f"config: dataset.source has two sources called {twice!r}, so their rows could not be "
+            "told apart: rename a file, or give them as one"
+        )
+    return found
+
+
+def to_text(sources: Sequence[Source]) -> str:
+    return json.dumps([asdict(source) for source in sources])
+
+
+def from_text(text: str) -> list[Source]:
+    """The inverse of `to_text`."""
+    return [Source(**each) for each in json.loads(text)]
+
+
+def read_rows(source: Source) -> Iterator[Any]:
+    """Every row of `source` in its own order; those that are none come as `Unreadable`.
 
     Raises UserError if the source is missing or of an unknown kind.
     """
-    if source.startswith(HUB):
-        return _hub_rows(source.removeprefix(HUB), subset, split, revision)
-    path = Path(source)
+    if source.place in CATALOGUE:
+        return _catalogued(source)
+    split = source.split or "train"
+    if source.place.startswith(HUB):
+        name = source.place.removeprefix(HUB)
+        return _hub_rows(name, source.subset, split, source.revision)
+    path = Path(source.place)
     if not path.is_file():
-        raise UserError(
-            f"dataset.source: {source} does not exist; give a file or hub:<owner>/<name>"
-        )
+        raise UserError(f"dataset.source: {unknown_place(source.place)}")
     match path.suffix:
         case ".jsonl" | ".ndjson":
             return _jsonl_rows(path)
         case ".json":
             return _json_rows(path)
-    raise UserError(f"dataset.source: {source} is neither .json nor .jsonl")
+        case ".parquet":
+            return _parquet_rows(path)
+    raise UserError(f"dataset.source: {source.place} is none of {', '.join(SUFFIXES)}")
+
+
+def unknown_place(place: str) -> str:
+    """What is wrong with a place that is neither a file nor a name."""
+    close = difflib.get_close_matches(place, CATALOGUE, n=1, cutoff=0.7)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return (
+        f"{place} does not exist; give a file, hub:<owner>/<name>, or a name of docs/datasets.md"
+        f"{hint}"
+    )
+
+
+def _catalogued(source: Source) -> Iterator[Any]:
+    entry = CATALOGUE[source.place]
+    subsets: Sequence[str | None] = (
+        [source.subset] if source.subset else entry.subsets[:1] or [None]
+    )
+    if source.subset == ALL or (source.subset is None and entry.all_subsets):
+        subsets = entry.subsets
+    for subset in subsets:
+        if entry.subsets and subset not in entry.subsets:
+            raise UserError(
+                f"dataset.subset: {source.place} has no {subset!r}; it has "
+                f"{', '.join(entry.subsets)}, and {ALL}"
+            )
+        split = source.split or entry.split
+        rows = _hub_rows(entry.repository, subset, split, source.revision)
+        yield from converted(rows, entry.converter)
+
+
+def converted(rows: Iterator[Any], converter: str) -> Iterator[Any]:
+    """Rows in the shape that `parse_row` understands."""
+    convert = CONVERTERS[converter]
+    for row in rows:
+        if not isinstance(row, Mapping):
+            yield row
+            continue
+        try:
+            yield convert(row)
+        except BadRow as fault:
+            yield Unreadable(str(fault))
 
 
 def _jsonl_rows(path: Path) -> Iterator[Any]:
@@ -64,6 +166,19 @@ def _json_rows(path: Path) -> Iterator[Any]:
     yield from rows
 
 
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as fault:
+        why = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise UserError(f"dataset.source: {path} is no Parquet file ({why})") from None
+
+
 def _hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> Iterator[Any]:
     import datasets
 
@@ -76,3 +191,8 @@ def _hub_rows(name: str, subset: str | None, split: str, revision: str | None) -
             f"{revision}): {why}"
         ) from None
     yield from loaded
+
+
+def located(source: Source, path: Path) -> Source:
+    """The same source at the place where its file was found."""
+    return replace(source, place=str(path))

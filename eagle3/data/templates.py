@@ -1,191 +1,262 @@
 """Chat templates: how a conversation is rendered, and where its assistant turns lie in the text.
 
 The text is always the one that the tokenizer's own template renders, since that is what a server
-renders. What differs is how the supervised spans are found in it:
+renders. Supervised are the spans that the target itself emits: from the end of the prompt up to
+and including the mark that ends the turn, without what a template adds after. They are found
+without knowing the template, by rendering what a server renders before each answer:
 
-* `generation`: the template marks them itself with `{% generation %}`;
-* a declared family (`chatml`, `llama3`): a walk over the rendered text, message by message. The
-  walk knows the content it must meet next, so text inside a message that looks like a header
-  cannot mislead it.
+    messages[:i], with generation prompt    ...<user>Hi<end><assistant>
+    messages[:i + 1]                        ...<user>Hi<end><assistant>Hello!<end>\n
+                                                                       [---------]
 
-A span is [start, end) in characters: everything that the target itself emits, from the end of the
-generation prompt up to and including the end-of-turn marker, without what a template adds after.
+or taken from the template's own `{% generation %}` marks. Nothing inside a message can mislead
+this. A template that shows an answer otherwise once the chat goes on (it takes thoughts out of
+history) gives every such turn a text of its own, which is what the server had seen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eagle3.data.conversations import BadRow, Conversation
+from eagle3.data.conversations import BadRow, Conversation, Message
+from eagle3.data.template_names import EMPTY_THOUGHTS, NAMED, OPENED, REST_OF_THOUGHTS, Named
 from eagle3.errors import UserError
 
 Span = tuple[int, int]
+GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
-class ChatTemplate:
-    """A family of templates, declared by its marks."""
+class Rendered:
+    """A text, and the characters of it that the target has written: one span for each turn."""
 
-    name: str
-    header: str  # with {role}
-    end_of_turn: str
-    prompt_tail: tuple[str, ...] = ()  # what a template may put between header and answer
+    text: str
+    spans: list[Span]
+    turn: int | None = None  # of a text that is one turn's own
 
 
-CHATML = ChatTemplate(
-    name="chatml",
-    header="<|im_start|>{role}\n",
-    end_of_turn="<|im_end|>",
-    # Qwen3 without thinking: the empty block is part of the generation prompt
-    prompt_tail=("<think>\n\n</think>\n\n",),
-)
-LLAMA3 = ChatTemplate(
-    name="llama3",
-    header="<|start_header_id|>{role}<|end_header_id|>\n\n",
-    end_of_turn="<|eot_id|>",
-)
-FAMILIES = {template.name: template for template in (CHATML, LLAMA3)}
-MARKS = {name: family.header.partition("{")[0] for name, family in FAMILIES.items()}
-GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+@dataclass(frozen=True)
+class _Turn:
+    """An answer as the server had it: text = prompt + thought left empty + answer + more."""
+
+    text: str
+    prompt: str
+    start: int
+    answer: str  # with the mark that ends it
+
+    def where(self, text: str) -> Span | None:
+        """The answer's place in a later text, if it is shown there: its prompt first, though maybe
+        without a thought that the prompt opened or that was left empty."""
+        prompts = [self.prompt, *(self.prompt.removesuffix(opened) for opened in OPENED)]
+        for prompt in dict.fromkeys(prompts):
+            for thought in ("", *EMPTY_THOUGHTS):
+                if text.startswith(prompt) and text.startswith(thought + self.answer, len(prompt)):
+                    start = len(prompt) + len(thought)
+                    return start, start + len(self.answer)
+        return None
 
 
 class Renderer:
     """Renders conversations with a tokenizer's template and finds the supervised spans."""
 
     def __init__(
-        self, tokenizer: Any, choice: str, options: Mapping[str, Any] | None = None
+        self,
+        tokenizer: Any,
+        choice: str,
+        options: Mapping[str, Any] | None = None,
+        stops: Iterable[str] = (),
+        system_prompt: str | None = None,
     ) -> None:
-        """`choice`: auto, generation, or the name of a family. `options`: what a server passes to
-        the template beside the messages, such as `enable_thinking`.
+        """`choice`: auto, generation, or a name (`template_names`) whose marks must be met.
+        `options`: what a server passes to the template beside the messages, such as
+        `enable_thinking`. `stops`: texts of the tokens at which the target stops. `system_prompt`:
+        for conversations without one; none is ever added otherwise.
 
-        Raises UserError if the tokenizer has no chat template or its family is not recognised.
+        Raises UserError if the tokenizer has no chat template, or not the named one.
         """
-        self.tokenizer = tokenizer
-        self.options = dict(options or {})
+        self.tokenizer, self.options = tokenizer, dict(options or {})
+        self.system = (
+            [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+        )
         source = tokenizer.chat_template
         if isinstance(source, dict):
             source = source.get("default")
         if not source:
             raise UserError("target.model: the tokenizer has no chat template; use a chat model")
         marked = bool(GENERATION_MARK.search(source))
-        if choice == "auto":
-            choice = "generation" if marked else _recognise(source)
         if choice == "generation" and not marked:
             raise UserError(
                 "tokens.chat_template is 'generation' but the tokenizer's template has no "
                 "{% generation %} block"
             )
-        if choice in MARKS and MARKS[choice] not in source:
-            raise UserError(
-                f"tokens.chat_template is {choice!r} but the tokenizer's template never writes "
-                f"{MARKS[choice]}; use auto"
-            )
-        self.choice = choice
+        self.marked = marked and choice in ("auto", "generation")
+        if not self.marked:
+            self.named = self._met(choice, source)
+            ends = (*stops, *(self.named.ends if self.named else ()))
+            self.stops = tuple(dict.fromkeys(ends)) or (tokenizer.eos_token,)
 
-    def prompt(self, messages: list[dict[str, str]], tools: Any = None) -> str:
+    def _met(self, choice: str, source: str) -> Named | None:
+        """The named marks, if the template's prompt ends with them; those of a known template where
+        no name is given."""
+        asked = [*self.system, {"role": "user", "content": "Hi"}]
+        try:
+            before, prompt = self._apply(asked), self._apply(asked, prompt=True)
+        except BadRow as fault:
+            raise UserError(f"target.model: {fault}") from None
+        if prompt == before:
+            raise UserError(
+                "target.model: the tokenizer's template adds no generation prompt, so nothing says "
+                "where an answer begins; use a template with add_generation_prompt, or with "
+                "{% generation %} blocks"
+            )
+        if choice == "auto":
+            fitting = [each for each in NAMED.values() if _fits(each, prompt, source)]
+            # a mark of the next turn is in every template of the kind, another one tells more
+            return min(fitting, key=lambda each: each.next_turn_ends, default=None)
+        named = NAMED[choice]
+        if not _fits(named, prompt, source):
+            raise UserError(
+                f"tokens.chat_template is {choice!r}, which ends prompts with {named.headers[0]!r} "
+                f"and answers with {named.ends[0]!r}, "
+                f"but the tokenizer's template ends prompts with {prompt[-60:]!r}; use auto"
+            )
+        return named
+
+    @property
+    def next_turn_ends(self) -> bool:
+        """Whether the mark of the next turn is what ends an answer."""
+        return not self.marked and self.named is not None and self.named.next_turn_ends
+
+    def prompt(self, messages: Sequence[Message], tools: Any = None) -> str:
         """The text a server would send to the model before it answers.
 
         Raises BadRow if the template refuses the messages.
         """
-        import jinja2
+        return self._apply(self._with_system(messages), tools, prompt=True)
 
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=True, **self.options
-            )
-        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
-            raise BadRow(f"the chat template refuses the conversation: {fault}") from None
-
-    def render(self, conversation: Conversation) -> tuple[str, list[Span]]:
-        """The whole conversation as text, and one span for each assistant turn.
+    def render(self, conversation: Conversation) -> list[Rendered]:
+        """The conversation as one text, or as several where later turns change earlier ones.
 
         Raises BadRow if the rendered text does not show the turns as they are.
         """
-        import jinja2
+        messages = self._with_system(conversation.messages)
+        if self.marked:
+            return [self._of_marks(messages, conversation.tools)]
+        turns = [
+            self._turn(messages, index, conversation.tools)
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant"
+        ]
+        whole = turns[-1].text
+        apart, spans = [], []
+        for number, turn in enumerate(turns):
+            span = turn.where(whole)
+            if span is None:
+                end = turn.start + len(turn.answer)
+                apart.append(Rendered(turn.text, [(turn.start, end)], number))
+            else:
+                spans.append(self._closed(whole, span))
+        return [*apart, Rendered(whole, spans)]
 
-        try:
-            if self.choice == "generation":
-                return self._marked(conversation)
-            text = self.tokenizer.apply_chat_template(
-                conversation.messages, tools=conversation.tools, tokenize=False, **self.options
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        return [*(self.system if messages[0]["role"] != "system" else ()), *messages]
+
+    def _apply(self, messages: Sequence[Message], tools: Any = None, prompt: bool = False) -> str:
+        def rendered() -> str:
+            return self.tokenizer.apply_chat_template(
+                list(messages),
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self.options,
             )
-        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
-            # Type- and ValueError: the template's own code met a tool description it cannot read
-            raise BadRow(f"the chat template refuses the conversation: {fault}") from None
-        return text, _walk(text, conversation.messages, FAMILIES[self.choice])
 
-    def _marked(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        return _or_bad_row(rendered)
+
+    def _turn(self, messages: list[Message], index: int, tools: Any) -> _Turn:
+        """An answer as the server has had it."""
+        message = messages[index]
+        prompt = self._apply(messages[:index], tools, prompt=True)
+        text = self._apply(messages[: index + 1], tools)
+        if not text.startswith(prompt):
+            raise BadRow("the template shows an answer otherwise than its prompt begins it")
+        start = len(prompt)
+        opened = prompt.endswith(("<think>\n", "<think>"))
+        empty = REST_OF_THOUGHTS if opened else EMPTY_THOUGHTS
+        own = message["content"].startswith("<think>" if opened else EMPTY_THOUGHTS)
+        if not own and not message.get("reasoning_content"):
+            start += next((len(thought) for thought in empty if text.startswith(thought, start)), 0)
+        shown = text[start:]
+        ends = [shown.rfind(stop) + len(stop) for stop in self.stops if stop in shown]
+        answer = shown[: max(ends)] if ends else shown
+        said = answer
+        for stop in self.stops:
+            if answer.endswith(stop):
+                said = answer.removesuffix(stop)
+                break
+        if any(stop in said for stop in self.stops if not self._inside(stop)):
+            raise BadRow("assistant text contains the end-of-turn marker")
+        _check_shown(said, message)
+        return _Turn(text, prompt, start, answer)
+
+    def _inside(self, stop: str) -> bool:
+        """Whether a mark may stand inside an answer: harmony ends each of its channels with one."""
+        return stop == "<|end|>" and "<|return|>" in self.stops
+
+    def _closed(self, text: str, span: Span) -> Span:
+        """The span with the mark of the next turn, where that is what ends an answer."""
+        start, end = span
+        if not text[start:end].endswith(self.stops):
+            end += next((len(stop) for stop in self.stops if text.startswith(stop, end)), 0)
+        return start, end
+
+    def _of_marks(self, messages: list[Message], tools: Any) -> Rendered:
+        """By the template's own marks."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        rendered: Any = render_jinja_template(
-            [conversation.messages],
-            tools=conversation.tools,
-            chat_template=self.tokenizer.get_chat_template(None, conversation.tools),
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-            **self.options,
-        )
-        texts, spans = rendered
-        return texts[0], [(start, end) for start, end in spans[0] if end > start]
+        def rendered() -> Any:
+            return render_jinja_template(
+                [messages],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(None, tools),
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+                **self.options,
+            )
+
+        texts, spans = _or_bad_row(rendered)
+        return Rendered(texts[0], [(start, end) for start, end in spans[0] if end > start])
 
 
-def _recognise(source: str) -> str:
-    """Family of a template, by the header it writes."""
-    for name, mark in MARKS.items():
-        if mark in source:
-            return name
-    raise UserError(
-        "tokens.chat_template is 'auto' but the tokenizer's template is of no known family "
-        f"({', '.join(FAMILIES)}) and has no {{% generation %}} block; add the block around what "
-        "the assistant writes"
-    )
+def _fits(named: Named, prompt: str, source: str) -> bool:
+    """Whether a template ends its prompts as a named one, and knows a mark that ends answers."""
+    endings = tuple(header + opened for header in named.headers for opened in ("", *OPENED))
+    return prompt.endswith(endings) and any(end in source for end in named.ends)
 
 
-def _walk(text: str, messages: list[dict[str, str]], family: ChatTemplate) -> list[Span]:
-    """Spans of the assistant turns, found in order of the messages."""
-    spans, cursor = [], 0
-    for message in messages:
-        header = family.header.format(role=message["role"])
-        if message["role"] == "system":
-            cursor = _after_system(text, cursor, header, message["content"], family)
-            continue
-        start, cursor = _next_turn(text, cursor, header, message["content"], family)
-        if message["role"] == "assistant":
-            if family.end_of_turn in message["content"]:
-                raise BadRow("assistant text contains the end-of-turn marker")
-            spans.append((start, cursor))
-    return spans
+def _or_bad_row(rendered: Callable[[], Any]) -> Any:
+    """What a template renders; a BadRow if it refuses the conversation."""
+    import jinja2
+
+    try:
+        return rendered()
+    except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
+        # Type- and ValueError: the template's own code met a tool description it cannot read
+        raise BadRow(f"the chat template refuses the conversation: {fault}") from None
 
 
-def _after_system(text: str, cursor: int, header: str, content: str, family: ChatTemplate) -> int:
-    """End of the system turn, into which templates weave dates and tool descriptions."""
-    content = content.strip()
-    found = text.find(header, cursor)
-    shown = text.find(content, found)
-    # a prompt that holds a marker does not end there; a template may also leave the prompt out
-    closed = text.find(family.end_of_turn, found if shown < 0 else shown + len(content))
-    if found < 0 or closed < 0:
-        raise BadRow("rendered text does not show the system turn")
-    return closed + len(family.end_of_turn)
-
-
-def _next_turn(text: str, cursor: int, header: str, content: str, family: ChatTemplate) -> Span:
-    """The next turn under `header` from `cursor` on: its content, end-of-turn marker included."""
-    # templates trim differently: Llama all around, Qwen3 leading newlines
+def _check_shown(said: str, answer: Message) -> None:
+    """Raise BadRow if an answer is not shown as it is. Templates trim: Llama all around, Qwen3
+    leading newlines."""
+    content = answer["content"]
     forms = (content, content.strip(), content.lstrip("\n"), content.strip("\n"))
-    found = text.find(header, cursor)
-    while found >= 0:
-        start = found + len(header)
-        for tail in (*family.prompt_tail, ""):
-            if tail and not text.startswith(tail, start):
-                continue
-            for form in forms:
-                # with the marker: a trimmed form may be the beginning of an untrimmed one
-                if text.startswith(form + family.end_of_turn, start + len(tail)):
-                    return start + len(tail), start + len(tail + form + family.end_of_turn)
-        # a header that the template added on its own, such as a system turn with the date
-        found = text.find(header, start)
-    raise BadRow("rendered text does not show a turn as it is (the template rewrites history)")
+    plain = not answer.get("tool_calls") and not answer.get("reasoning_content")
+    if plain and said not in forms:
+        raise BadRow("rendered text does not show a turn as it is (the template rewrites it)")
+    beside = [call["function"]["name"] for call in answer.get("tool_calls", ())]
+    beside.append(answer.get("reasoning_content", "").strip())
+    if not (content.strip() in said and all(part in said for part in beside)):
+        raise BadRow("rendered text does not show a turn as it is (the template leaves parts out)")

@@ -54,7 +54,10 @@ class Evaluator:
         self.config = load_config(target, trusted)
         self.tokenizer = load_tokenizer(target, trusted)
         self.renderer = Renderer(
-            self.tokenizer, templates["chat_template"], templates["chat_template_options"]
+            self.tokenizer,
+            templates["chat_template"],
+            templates["chat_template_options"],
+            system_prompt=templates["system_prompt"],
         )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_sglang(draft, draft_digest)

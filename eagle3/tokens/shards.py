@@ -6,7 +6,8 @@
     row_ids      uint8 [...]    the ids of the documents' rows, as a JSON list in UTF-8
 
 Shard s holds the rows [s * shard_size, (s + 1) * shard_size) of its split. Rows that cannot be
-used make a shard smaller and never move another row; a shard may be empty.
+used make a shard smaller and never move another row; a shard may be empty. A row may be several
+documents, if its template shows earlier turns otherwise once the chat goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from eagle3.errors import UserError
 from eagle3.tensorfile import load_tensors, save_tensors
 
 KIND = "tokens"
+# a conversation, and its documents or why there are none
+Masked = tuple[Conversation, list[TokenizedDocument] | BadRow]
 FEW = 8  # dropped rows that say nothing about a shard
 
 
@@ -51,7 +54,7 @@ class TokenShard:
 def write_token_shard(
     path: Path,
     conversations: Iterable[Conversation],
-    masker: Callable[[Conversation], TokenizedDocument],
+    masker: Callable[[Iterable[Conversation]], Iterable[Masked]],
     settings: Settings,
     inputs: dict[str, str],
     max_bad_fraction: float = 1.0,
@@ -63,13 +66,14 @@ def write_token_shard(
     kept: list[TokenizedDocument] = []
     dropped: Counter[str] = Counter()
     listed: list[dict[str, str]] = []
-    for conversation in conversations:
-        try:
-            kept.append(masker(conversation))
-        except BadRow as fault:
-            dropped[str(fault)] += 1
-            listed.append({"id": conversation.id, "cause": str(fault)})
-    rows = len(kept) + dropped.total()
+    rows = 0
+    for conversation, found in masker(conversations):
+        rows += 1
+        if isinstance(found, BadRow):
+            dropped[str(found)] += 1
+            listed.append({"id": conversation.id, "cause": str(found)})
+        else:
+            kept += found
     if dropped.total() > max(max_bad_fraction * rows, FEW):
         causes = "; ".join(f"{n} x {cause}" for cause, n in dropped.most_common(5))
         raise UserError(

@@ -120,7 +120,9 @@ def token_shard(path: Path, documents, settings=TOKENS):
         )
         for row, (ids, mask) in zip(rows, documents, strict=True)
     }
-    write_token_shard(path, rows, lambda row: made[row.id], settings, {})
+    write_token_shard(
+        path, rows, lambda rows: ((row, [made[row.id]]) for row in rows), settings, {}
+    )
     return read_token_shard(path)
 
 

@@ -92,7 +92,7 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": "Hi"}, "no list of turns"),
         ({"messages": {"from": ["human"], "value": ["Hi"]}}, "no list of turns"),
         ({"messages": ["Hi"]}, "turn is not an object"),
-        ({"messages": turns("tool")}, "unknown role 'tool'"),
+        ({"messages": turns("critic")}, "unknown role 'critic'"),
         ({"messages": [{"content": "Hi"}]}, "unknown role 'None'"),
         ({"messages": [{"role": 7, "content": "Hi"}]}, "unknown role '7'"),
         ({"messages": [{"role": "user", "content": ["Hi"]}]}, "content is not text"),
@@ -112,12 +112,74 @@ def test_a_bad_row_is_refused_with_its_cause(row: Any, cause: str) -> None:
         parse_row(row)
 
 
-@pytest.mark.parametrize("part", ["tool_calls", "function_call", "reasoning_content"])
-def test_an_answer_is_never_half_read(part: str) -> None:
-    with pytest.raises(BadRow, match=f"turn carries {part}"):
-        parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], part: ["something"]}]})
-    empty, _ = parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], part: None}]})
-    assert empty.messages == TALK
+CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "12:00", "tool_call_id": "c1", "name": "clock"}
+
+
+def test_calls_results_and_thoughts_survive() -> None:
+    thought = {**TALK[1], "reasoning_content": "Say hello."}
+    messages = [TALK[0], {**CALLING, "content": None}, RESULT, RESULT, thought]
+    found, repairs = parse_row({"id": "a", "messages": messages})
+    assert found.messages == [TALK[0], CALLING, RESULT, RESULT, thought]
+    assert repairs == []
+    assert Conversation.from_json(found.to_json()) == found
+    named = [{**m, "role": "observation"} if m is RESULT else m for m in found.messages]
+    assert parse_row({"id": "a", "messages": named})[0] == found
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [CALL],
+        json.dumps([CALL]),
+        [{"name": "clock", "arguments": {"zone": "UTC"}}],
+        [{"function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}],
+    ],
+)
+def test_every_form_of_a_call_is_one_form(calls: Any) -> None:
+    row = {"id": 1, "messages": [TALK[0], {**TALK[1], "tool_calls": calls}]}
+    assert parse_row(row)[0].messages[1]["tool_calls"] == [CALL]
+
+
+@pytest.mark.parametrize(
+    ("beside", "cause"),
+    [
+        ({"function_call": {"name": "clock"}}, "turn carries function_call"),
+        ({"tool_calls": "{"}, "tool_calls are not JSON"),
+        ({"tool_calls": {"name": "clock"}}, "tool_calls are not a list"),
+        ({"tool_calls": ["clock"]}, "a tool call names no function"),
+        ({"tool_calls": [{"function": {"arguments": {}}}]}, "a tool call names no function"),
+        ({"tool_calls": [{"name": "clock", "arguments": "{"}]}, "arguments of a tool call are not"),
+        ({"tool_calls": [{"name": "clock", "arguments": [1]}]}, "are not an object"),
+        ({"reasoning_content": ["think"]}, "reasoning_content is not text"),
+    ],
+)
+def test_an_answer_is_never_half_read(beside: dict[str, Any], cause: str) -> None:
+    with pytest.raises(BadRow, match=cause):
+        parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], **beside}]})
+    empty = dict.fromkeys(beside)
+    assert parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], **empty}]})[0].messages == TALK
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [TALK[0], RESULT, TALK[1]],
+        [TALK[0], TALK[1], RESULT, TALK[1]],
+        [TALK[0], CALLING, TALK[1]],
+        [TALK[0], CALLING, RESULT, TALK[0], TALK[1]],
+    ],
+)
+def test_results_follow_calls_and_answers_follow_results(messages: list[Any]) -> None:
+    with pytest.raises(BadRow, match="turns do not alternate"):
+        parse_row({"id": 1, "messages": messages})
+
+
+def test_a_call_may_be_the_last_thing_an_answer_says() -> None:
+    found, repairs = parse_row({"id": 1, "messages": [TALK[0], CALLING, RESULT]})
+    assert found.messages == [TALK[0], CALLING]
+    assert repairs == ["unanswered last result of a tool left out"]
 
 
 def test_tools_may_be_a_list_or_its_json_text() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 
 from eagle3.artifact import Settings, file_sha256, read_json
 from eagle3.data.conversations import Conversation, parse_row
-from eagle3.data.rows import Dataset, check_enough, write_dataset
+from eagle3.data.rows import Dataset, Stream, check_enough, write_dataset
 from eagle3.data.sources import Unreadable
 from eagle3.errors import UserError
 
-VALUES = {"seed": 7, "eval_fraction": 0.2, "max_bad_fraction": 0.5}
+VALUES = {"seed": 7, "eval_fraction": 0.2, "max_bad_fraction": 0.5, "deduplicate": False}
 SETTINGS = Settings("dataset", {"dataset": VALUES}, {})
 
 
@@ -27,7 +28,7 @@ def row(number: int | str, answer: str = "Hello") -> dict[str, Any]:
 
 
 def write(out: Path, rows: list[Any], want: int = 1, **changed: Any) -> dict[str, Any]:
-    return write_dataset(iter(rows), {**VALUES, **changed}, out, SETTINGS, want)
+    return write_dataset([Stream(iter(rows))], {**VALUES, **changed}, out, SETTINGS, want)
 
 
 def ids(out: Path, split: str) -> list[str]:
@@ -221,3 +222,52 @@ def test_a_damaged_row_is_refused_and_the_others_can_be_read(tmp_path: Path) -> 
     assert len(Dataset(tmp_path, "train").read(0, 3)) == 3
     with pytest.raises(UserError, match=f"line {bad + 1} does not match its checksum: delete it"):
         Dataset(tmp_path, "train").read(0, 9)
+
+
+def talks(name: str, count: int) -> list[dict[str, Any]]:
+    """Rows with different words, which say where they are from."""
+    return [
+        {"id": n, "messages": [{"role": "user", "content": f"{name} {n}"}, ANSWER]}
+        for n in range(count)
+    ]
+
+
+ANSWER = {"role": "assistant", "content": "Yes"}
+
+
+def test_several_sources_are_mixed_by_weight_in_every_stretch(tmp_path: Path) -> None:
+    sizes, weights = {"a": 300, "b": 100, "c": 30}, {"a": 2.0, "b": 1.0, "c": 0.5}
+
+    def build(folder: str) -> Dataset:
+        streams = [Stream(talks(n, sizes[n]), n, weights[n]) for n in sizes]
+        values = {**VALUES, "eval_fraction": 1e-9}
+        report = write_dataset(streams, values, tmp_path / folder, SETTINGS, 400)
+        assert report["sources"] == {n: {"read": c, "valid": c} for n, c in sizes.items()}
+        return Dataset(tmp_path / folder, "train")
+
+    ids = [row.id for row in build("one")]
+    assert ids == [row.id for row in build("again")]
+    assert sorted(ids) == sorted(f"{n}/{i}" for n, c in sizes.items() for i in range(c))
+    for stretch in (35, 70, 105, 200):  # until c, the smallest, has no more
+        counts = Counter(identity[0] for identity in ids[:stretch])
+        for name, weight in weights.items():
+            assert abs(counts[name] - stretch * weight / 3.5) <= 1, (stretch, name)
+
+
+def test_rows_that_say_the_same_under_another_id_are_left_out_on_request(tmp_path: Path) -> None:
+    rows = [{**row, "id": f"{row['id']}-{n}"} for n in range(2) for row in talks("a", 6)]
+    values = {**VALUES, "eval_fraction": 1e-9}
+    both = write_dataset([Stream(rows)], values, tmp_path / "both", SETTINGS, 1)
+    assert both["valid"] == 12
+    values["deduplicate"] = True
+    once = write_dataset([Stream(rows)], values, tmp_path / "once", SETTINGS, 1)
+    assert once["valid"] == 6
+    assert once["rejected"] == {"same content as an earlier row": 6}
+
+
+def test_a_message_of_ten_megabytes_is_a_row_like_any_other(tmp_path: Path) -> None:
+    large = {"id": "l", "messages": [{"role": "user", "content": "x\0y" * 3_500_000}, ANSWER]}
+    values = {**VALUES, "eval_fraction": 1e-9}
+    write_dataset([Stream([large, *talks("a", 2)])], values, tmp_path, SETTINGS, 1)
+    found = {row.id: row for row in Dataset(tmp_path, "train")}
+    assert found["l"].messages == large["messages"]

@@ -10,12 +10,12 @@ import datasets
 import pytest
 
 from eagle3.data.conversations import parse_row
-from eagle3.data.sources import Unreadable, read_rows
+from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
 
 
 def read(source: Any) -> list[Any]:
-    return list(read_rows(str(source), None, "train", None))
+    return list(read_rows(Source(str(source))))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson"])
@@ -43,7 +43,7 @@ def test_absurdly_deep_json_is_one_bad_line(tmp_path: Path) -> None:
 def test_lines_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("1\n2\n3\n")
-    assert next(read_rows(str(path), None, "train", None)) == 1
+    assert next(read_rows(Source(str(path)))) == 1
 
 
 def test_a_json_file_holds_a_list_of_rows(tmp_path: Path) -> None:
@@ -58,8 +58,9 @@ def test_a_json_file_holds_a_list_of_rows(tmp_path: Path) -> None:
         ("rows.json", '{"a": 1}', "rows.json does not hold a list of rows"),
         ("rows.json", '[{"a": 1}', "rows.json is not JSON"),
         ("rows.json", "", "rows.json is not JSON"),
-        ("rows.csv", "a,b", "rows.csv is neither .json nor .jsonl"),
-        ("rows", "a,b", "rows is neither .json nor .jsonl"),
+        ("rows.csv", "a,b", "rows.csv is none of .json, .jsonl"),
+        ("rows", "a,b", "rows is none of .json, .jsonl"),
+        ("rows.parquet", "a,b", "rows.parquet is no Parquet file"),
     ],
 )
 def test_a_file_that_is_no_list_of_rows_is_refused(
@@ -72,7 +73,7 @@ def test_a_file_that_is_no_list_of_rows_is_refused(
 
 def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
     for source in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(UserError, match="does not exist; give a file or hub:<owner>/<name>"):
+        with pytest.raises(UserError, match="does not exist; give a file, hub:<owner>/"):
             read(source)
 
 
@@ -97,7 +98,7 @@ def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(
         return datasets.Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = list(read_rows("hub:owner/name", "part", "test", "v1"))
+    found = list(read_rows(Source("hub:owner/name", "part", "test", "v1")))
     assert asked == [(("owner/name", "part"), {"split": "test", "revision": "v1"})]
     assert [parse_row(row)[0].id for row in found] == ["a", "b"]
 
@@ -119,4 +120,4 @@ def test_a_hub_dataset_that_cannot_be_loaded_is_one_sentence(
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     sentence = r"cannot load hub:owner/name \(subset None, split train, revision v1\): "
     with pytest.raises(UserError, match=sentence + why):
-        list(read_rows("hub:owner/name", None, "train", "v1"))
+        list(read_rows(Source("hub:owner/name", revision="v1")))

@@ -18,14 +18,18 @@ from toy_tokenizers import (
 )
 
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.templates import Renderer
+from eagle3.data.templates import Rendered, Renderer
 from eagle3.errors import UserError
 
 
 def rendered(template: str, conversation: Conversation) -> tuple[str, list[str]]:
     """The text, and the supervised pieces of it."""
-    text, spans = Renderer(toy_tokenizer(template), "auto").render(conversation)
-    return text, [text[start:end] for start, end in spans]
+    (found,) = Renderer(toy_tokenizer(template), "auto").render(conversation)
+    return found.text, pieces_of(found)
+
+
+def pieces_of(found: Rendered) -> list[str]:
+    return [found.text[start:end] for start, end in found.spans]
 
 
 def test_chatml_shows_every_turn_and_invents_no_system_turn() -> None:
@@ -67,10 +71,16 @@ def test_qwen3_supervises_the_thought_that_the_last_answer_holds() -> None:
     assert pieces == [f"{answer}<|im_end|>"]
 
 
-def test_a_thought_that_the_template_takes_out_of_history_refuses_the_row() -> None:
+def test_a_thought_that_is_taken_out_of_history_gives_the_turn_a_text_of_its_own() -> None:
     answer = "<think>\nWho is it?\n</think>\n\nHello!"
-    with pytest.raises(BadRow, match="the template rewrites history"):
-        rendered(QWEN3, conversation_of("Hi", answer, "Bye", "Bye"))
+    given = conversation_of("Hi", answer, "Bye", "Bye")
+    own, whole = Renderer(toy_tokenizer(QWEN3), "auto").render(given)
+    assert (
+        own.text == f"<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+    )
+    assert (own.turn, pieces_of(own)) == (0, [f"{answer}<|im_end|>"])
+    assert "<|im_start|>assistant\nHello!<|im_end|>" in whole.text
+    assert (whole.turn, pieces_of(whole)) == (None, ["Bye<|im_end|>"])
 
 
 def test_tools_stand_in_the_system_turn_which_a_template_may_add_on_its_own() -> None:
@@ -134,7 +144,8 @@ def test_users_and_system_prompts_that_write_like_the_template_mislead_nobody(
     end = "<|eot_id|>" if template is LLAMA3 else "<|im_end|>"
     for system in (None, user, f"{user}\nHi"):
         given = conversation_of(user, "Hello!", user, "Bye", system=system)
-        text, spans = Renderer(toy_tokenizer(template), "auto").render(given)
+        (found,) = Renderer(toy_tokenizer(template), "auto").render(given)
+        text, spans = found.text, found.spans
         assert [text[a:b] for a, b in spans] == [f"Hello!{end}", f"Bye{end}"]
         first = text.rindex("Hello!" + end)
         assert text.count("Hello!" + end) == 1 or spans[0][0] <= first
@@ -169,15 +180,23 @@ def test_a_template_that_changes_the_turns_refuses_the_row(template: str) -> Non
         rendered(template, conversation_of("Hi", "Hello!"))
 
 
-def test_a_template_may_leave_out_the_system_prompt_but_not_its_turn() -> None:
+def test_a_template_may_leave_out_the_system_prompt_as_a_server_would() -> None:
     given = conversation_of("Hi", "Hello!", system="Be kind.")
-    silent = CHATML.replace("m.content +", "(m.content if m.role != 'system' else '') +")
-    text, pieces = rendered(silent, given)
-    assert text.startswith("<|im_start|>system\n<|im_end|>\n<|im_start|>user")
-    assert pieces == ["Hello!<|im_end|>"]
     deaf = "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}"
-    with pytest.raises(BadRow, match="rendered text does not show the system turn"):
-        rendered(deaf + CHATML, given)
+    text, pieces = rendered(deaf + CHATML, given)
+    assert text.startswith("<|im_start|>user\nHi")
+    assert pieces == ["Hello!<|im_end|>"]
+
+
+def test_a_system_prompt_is_added_only_where_the_settings_say_so() -> None:
+    renderer = Renderer(toy_tokenizer(CHATML), "auto", system_prompt="Be kind.")
+    (bare,) = renderer.render(conversation_of("Hi", "Hello!"))
+    assert bare.text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi")
+    (own,) = renderer.render(conversation_of("Hi", "Hello!", system="Be short."))
+    assert own.text.startswith("<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user")
+    assert renderer.prompt([{"role": "user", "content": "Hi"}]).startswith(
+        "<|im_start|>system\nBe k"
+    )
 
 
 def test_a_template_that_raises_refuses_the_row_with_its_words() -> None:
@@ -189,24 +208,32 @@ def test_a_template_that_raises_refuses_the_row_with_its_words() -> None:
 
 @pytest.mark.parametrize(
     ("template", "choice"),
-    [(CHATML, "chatml"), (QWEN3, "chatml"), (LLAMA3, "llama3"), (GENERATION, "generation")],
+    [(CHATML, "chatml"), (QWEN3, "qwen3-instruct"), (LLAMA3, "llama3"), (GENERATION, "generation")],
 )
-def test_the_family_is_recognised_from_the_template(template: str, choice: str) -> None:
-    assert Renderer(toy_tokenizer(template), "auto").choice == choice
-    assert Renderer(toy_tokenizer({"default": template, "tool_use": "x"}), "auto").choice == choice
-    given = conversation_of("Hi", "Hello!")
-    renderer = Renderer(toy_tokenizer(template), choice)
-    assert renderer.render(given) == Renderer(toy_tokenizer(template), "auto").render(given)
+def test_a_name_finds_what_auto_finds(template: str, choice: str) -> None:
+    given = conversation_of("Hi", "Hello!", "Bye", "Bye")
+    expected = Renderer(toy_tokenizer(template), "auto").render(given)
+    assert Renderer(toy_tokenizer(template), choice).render(given) == expected
+    several = toy_tokenizer({"default": template, "tool_use": "x"})
+    assert Renderer(several, "auto").render(given) == expected
 
 
 @pytest.mark.parametrize(
     ("template", "choice", "sentence"),
     [
         (None, "auto", "target.model: the tokenizer has no chat template; use a chat model"),
-        ("{{ messages }}", "auto", "is of no known family .chatml, llama3. and has no {%"),
+        ("{{ messages }}", "auto", "template adds no generation prompt, so nothing says where"),
         (CHATML, "generation", "is 'generation' but the tokenizer's template has no {%"),
-        (CHATML, "llama3", "is 'llama3' but .* never writes <|start_header_id|>; use auto"),
-        (LLAMA3, "chatml", "is 'chatml' but .* never writes <|im_start|>; use auto"),
+        (
+            CHATML,
+            "llama3",
+            "is 'llama3', which ends prompts .* ends prompts with '.*assistant.n'; use auto",
+        ),
+        (
+            LLAMA3,
+            "chatml",
+            "is 'chatml', which ends prompts .*assistant<|end_header_id|>.n.n'; use auto",
+        ),
     ],
 )
 def test_a_choice_that_does_not_fit_the_template_is_one_sentence(
@@ -220,8 +247,8 @@ def test_a_choice_that_does_not_fit_the_template_is_one_sentence(
 def test_the_prompt_is_what_stands_before_the_answer(template: str) -> None:
     renderer = Renderer(toy_tokenizer(template), "auto")
     given = conversation_of("Hi", "Hello!", system="Be kind.")
-    text, spans = renderer.render(given)
-    before = text[: spans[0][0]]
+    (found,) = renderer.render(given)
+    before = found.text[: found.spans[0][0]]
     assert before.removesuffix(EMPTY_THOUGHT) == renderer.prompt(given.messages[:-1])
 
 
@@ -230,6 +257,6 @@ def test_options_reach_the_template_in_text_and_prompt() -> None:
     tokenizer.chat_template = "{{ '[' + (mood or 'none') + ']' }}" + tokenizer.chat_template
     given = conversation_of("Hi", "Hello")
     plain, moody = Renderer(tokenizer, "chatml", {"mood": ""}), {"mood": "calm"}
-    assert plain.render(given)[0].startswith("[none]")
-    assert Renderer(tokenizer, "chatml", moody).render(given)[0].startswith("[calm]")
+    assert plain.render(given)[0].text.startswith("[none]")
+    assert Renderer(tokenizer, "chatml", moody).render(given)[0].text.startswith("[calm]")
     assert Renderer(tokenizer, "chatml", moody).prompt(given.messages[:1]).startswith("[calm]")

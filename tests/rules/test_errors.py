@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong type": ({"train": {"epochs": "many"}}, "train.epochs is 'many'; expected integer"),
     "missing dataset": (
         {"dataset": {"source": "nowhere.jsonl"}},
-        "dataset.source is 'nowhere.jsonl', which does not exist",
+        "dataset.source: nowhere.jsonl does not exist; give a file, hub:<owner>/<name>, or a name",
     ),
     "missing model": (
         {"target": {"model": "models/none"}},

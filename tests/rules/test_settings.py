@@ -10,11 +10,12 @@ import pytest
 from workflow import ROOT
 
 from eagle3.config import complete, load_schema
+from eagle3.data.sources import Source
 from rules.preflight import External
 from rules.settings import all_settings
 
 SCHEMA = load_schema(ROOT / "config.schema.yaml")
-EXTERNAL = External("source", "s0", "source", "s0", None, "t0", "w0")
+EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")
 
 # What no output depends on. Everything else must reach a stage.
 IRRELEVANT = {
@@ -35,6 +36,7 @@ FIRST = {
     "embedded_target": {"embedded_target"},
     "tokens.chat_template": {"tokens", "evaluate"},
     "tokens.chat_template_options": {"tokens", "evaluate"},
+    "tokens.system_prompt": {"tokens", "evaluate"},
     "tokens": {"tokens"},
     "target.revision": {"tokens", "vocab", "hidden_states", "train", "evaluate", "plan"},
     "target.trust_remote_code": {"tokens", "vocab", "hidden_states", "train", "evaluate", "plan"},
@@ -157,7 +159,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
 def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
     config: dict[str, Any], field: str, stages: set[str]
 ) -> None:
-    outside = External("source", "s0", "", "", "a model", "t0", "w0")
+    outside = External((Source("source"),), "s0", "", "", "a model", "t0", "w0")
     other = External(**{**vars(outside), field: "other"})
     before, after = all_settings(config, outside), all_settings(config, other)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}

@@ -47,7 +47,7 @@ def talk(number, words=5):
 
 
 def evaluator(places, **changes):
-    templates = {"chat_template": "auto", "chat_template_options": {}}
+    templates = {"chat_template": "auto", "chat_template_options": {}, "system_prompt": None}
     return Evaluator(*places, VALUES | changes, TARGET_KEYS, templates, "cpu")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
 from eagle3.tensorfile import read_manifest, save_tensors
-from eagle3.tokens.shards import KIND, offsets_of, read_token_shard, write_token_shard
+from eagle3.tokens.shards import KIND, Masked, offsets_of, read_token_shard, write_token_shard
 
 SETTINGS = Settings("tokens", {"tokens": {"max_length": 9}}, {"dataset": "d"})
 
 
-def by_letters(conversation: Conversation) -> TokenizedDocument:
+def document(conversation: Conversation) -> TokenizedDocument:
     """One token a letter of the answer; capital letters are supervised."""
     text = conversation.messages[-1]["content"]
     if not any(map(str.isupper, text)):
@@ -25,6 +26,14 @@ def by_letters(conversation: Conversation) -> TokenizedDocument:
     ids = np.array([ord(c) for c in text[:9]], dtype=np.int32)
     mask = np.array([c.isupper() for c in text[:9]], dtype=np.uint8)
     return TokenizedDocument(conversation.id, ids, mask, len(text) > 9)
+
+
+def by_letters(rows: Iterable[Conversation]) -> Iterator[Masked]:
+    for row in rows:
+        try:
+            yield row, [document(row)]
+        except BadRow as fault:
+            yield row, fault
 
 
 def write(path: Path, *answers: str) -> Manifest:

@@ -1,0 +1,98 @@
+"""From a dataset's own columns to a row of turns; one small converter for each shape.
+
+A converter takes a row and returns one that `conversations.parse_row` understands, or raises
+BadRow. Nothing is dropped: what a converter does not know stays a fault that is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from eagle3.data.conversations import BadRow
+
+Converter = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def as_it_is(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rows that hold turns already, under names that are understood anyway."""
+    return row
+
+
+def turns_named(row: Mapping[str, Any], identity: str) -> Mapping[str, Any]:
+    """The same with ids in a column of another name."""
+    return {**row, "id": row.get(identity)}
+
+
+def pair(
+    row: Mapping[str, Any], question: str, answer: str, more: str | None = None
+) -> Mapping[str, Any]:
+    """A question and its answer; `more` is what the question is about, where it has one."""
+    asked = _text(row, question)
+    if more is not None and row.get(more):
+        asked = f"{asked}\n\n{_text(row, more)}"
+    return asked_and_answered(row, asked, _text(row, answer))
+
+
+def reply_beside(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A prompt as the only turn, and the target's own reply in a column beside it."""
+    turns = row.get("conversation")
+    if not isinstance(turns, list) or not turns:
+        raise BadRow("no list of turns under 'conversation'")
+    reply = {"role": "assistant", "content": _text(row, "generated_message")}
+    return {"id": row.get("id"), "messages": [turns[0], reply]}
+
+
+def options_and_rationale(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A problem with options to choose from, answered by a derivation."""
+    asked = f"{_text(row, 'Problem')}\n{_text(row, 'options')}"
+    return asked_and_answered(row, asked, _text(row, "Rationale"))
+
+
+def multiple_choice(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A question with four choices in an order that follows from the question, so that it is the
+    same in every run; the answer is the right one, after what supports it."""
+    question, right = _text(row, "question"), _text(row, "correct_answer")
+    choices = [right, *(_text(row, f"distractor{number}") for number in (1, 2, 3))]
+    seed = hashlib.sha256(question.encode("utf-8", "replace")).digest()
+    random.Random(seed).shuffle(choices)  # noqa: S311 - an order, no secret
+    listed = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
+    support = row.get("support")
+    answer = f"{'ABCD'[choices.index(right)]}. {right}"
+    if isinstance(support, str) and support.strip():
+        answer = f"{support.strip()}\n\n{answer}"
+    return asked_and_answered(row, "\n".join([question, *listed]), answer)
+
+
+def asked_and_answered(row: Mapping[str, Any], asked: str, answer: str) -> Mapping[str, Any]:
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return {"id": row.get("id"), "messages": messages}
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise BadRow(f"no text in column {column!r}")
+    return value
+
+
+CONVERTERS: dict[str, Converter] = {
+    "turns": as_it_is,
+    "turns, id in uuid": partial(turns_named, identity="uuid"),
+    "turns, id in prompt_id": partial(turns_named, identity="prompt_id"),
+    "conversation and generated_message": reply_beside,
+    "question, answer": partial(pair, question="question", answer="answer"),
+    "problem, solution": partial(pair, question="problem", answer="solution"),
+    "instruction, output": partial(pair, question="instruction", answer="output"),
+    "instruction, input, output": partial(
+        pair, question="instruction", answer="output", more="input"
+    ),
+    "instruction, response": partial(pair, question="instruction", answer="response"),
+    "input, output": partial(pair, question="input", answer="output"),
+    "message_1, message_2": partial(pair, question="message_1", answer="message_2"),
+    "Problem, options, Rationale": options_and_rationale,
+    "question, choices, support": multiple_choice,
+}
