@@ -144,6 +144,12 @@ def _check_across_keys(config: dict[str, Any]) -> None:
             f"{packs}{f' times {shared} ranks that share a pack' if shared > 1 else ''}: ranks "
             "share a batch by its packs, so some would have nothing to do"
         )
+    asked, servers = config["dataset"]["regenerate"], config["resources"]["regenerate"]["servers"]
+    if asked["backend"] == "server" and not servers:
+        raise UserError(
+            "config: dataset.regenerate.backend is 'server' but resources.regenerate.servers is "
+            "empty: name at least one, such as http://localhost:30000/v1"
+        )
     layers = config["hidden_states"]["aux_layers"]
     if layers is not None and layers != sorted(layers):
         raise UserError(f"config: hidden_states.aux_layers is {layers}; must be ascending")

@@ -129,6 +129,12 @@ TARGET_FILES = (
 )
 
 
+# Answers of the target for a shard, and the report that vouches for them.
+ANSWERED = config["dataset"]["regenerate"]["backend"] != "none"
+ANSWERS = [
+    f"{OUT}/answers/{{split}}/shard-{{shard}}.{suffix}"
+    for suffix in ("jsonl", "report.json")
+]
 # Hidden states of a shard, without suffix. In rolling mode each stage has a copy of its own.
 CAPTURED = "{split}/stage-{stage}/shard-{shard}" if ROLLING else "{split}/shard-{shard}"
 

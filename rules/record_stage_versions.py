@@ -16,6 +16,7 @@ FILE = ROOT / "rules" / "stage_versions.yaml"
 SCRIPTS = {
     "embedded_target": "train_embedded_target.py",
     "dataset": "prepare_dataset.py",
+    "regenerate": "regenerate_answers.py",
     "tokens": "tokenize_shard.py",
     "hidden_states": "capture_hidden_states.py",
 }

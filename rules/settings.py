@@ -44,7 +44,11 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
     states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
     add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
-    add("tokens", ("tokens", "dataset.shard_size", *loading), ("dataset", "tokenizer"))
+    asking = ("dataset.regenerate", "dataset.shard_size", *templates, "target.dtype", *loading)
+    add("regenerate", asking, ("dataset", "tokenizer", "weights"))
+    answered = config["dataset"]["regenerate"]["backend"] != "none"
+    rows = "regenerate" if answered else "dataset"
+    add("tokens", ("tokens", "dataset.shard_size", *loading), (rows, "tokenizer"))
     add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
     windows = ("dataset.shards", "hidden_states.window_shards")
     schedule = (*(f"train.{key}" for key in packing), *windows)

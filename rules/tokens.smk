@@ -5,6 +5,7 @@ rule tokens:
         TARGET_FILES,
         index=rules.dataset.output.index,
         rows=rules.dataset.output.rows,
+        answers=ANSWERS if ANSWERED else [],
     output:
         f"{OUT}/tokens/{{split}}/shard-{{shard}}.safetensors",
     log:
@@ -29,7 +30,9 @@ rule tokens:
         code=version_of_shard("tokens"),
     shell:
         "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
-        " {resources.options} --split {wildcards.split} --shard {wildcards.shard} --out {output:q} > {log:q} 2>&1"
+        " {resources.options} --split {wildcards.split} --shard {wildcards.shard}"
+        + (" --answers {input.answers:q}" if ANSWERED else "")
+        + " --out {output:q} > {log:q} 2>&1"
 
 
 offered_to_cache("tokens")

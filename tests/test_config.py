@@ -163,6 +163,8 @@ FAULTS = {
     "{train: {packs_per_batch: 2}, resources: {train: {processes: 8, sp_ring_size: 2}}}": ""
     "resources.train.processes is 8, more than train.packs_per_batch 2 times 2 ranks that share "
     "a pack: ranks share a batch by its packs, so some would have nothing to do",
+    "dataset: {regenerate: {backend: server}}": "dataset.regenerate.backend is 'server' but "
+    "resources.regenerate.servers is empty: name at least one, such as http://localhost:30000/v1",
     "embedded_target: {num_heads: 3}": "embedded_target.hidden_size 128 must be a multiple of "
     "num_heads 3, and num_heads of num_kv_heads 2",
 }

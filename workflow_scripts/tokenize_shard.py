@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.regeneration import read_answers
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.target.files import check_length, load_config, load_tokenizer, resolve_target, stop_ids
 from eagle3.tokens.shards import write_token_shard
@@ -20,10 +21,12 @@ def main() -> None:
     args.add_argument("--shard", type=int, required=True)
     args.add_argument("--want", type=int, required=True, help="training rows this run needs")
     args.add_argument("--max-bad-fraction", type=float, required=True)
+    args.add_argument("--answers", type=Path, nargs=2, help="rows answered anew, their report")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, target = given.settings.values["tokens"], given.settings.values["target"]
-    dataset = Dataset(given.dataset, given.split, given.settings.upstream["dataset"])
+    above = given.settings.upstream
+    dataset = Dataset(given.dataset, given.split, above.get("dataset"))
     if given.split == "train":
         check_enough(len(dataset), given.want)
     directory = resolve_target(given.target, target["revision"], weights=False)
@@ -32,8 +35,13 @@ def main() -> None:
     check_length(values["max_length"], config.max_position_embeddings)
     masker = Masker(tokenizer, TokenSettings.of(values), stop_ids(directory, config))
     size = given.settings.values["dataset"]["shard_size"]
-    rows = dataset.read(given.shard * size, (given.shard + 1) * size)
-    inputs = {"dataset": dataset.manifest.inputs["rows"]}
+    if given.answers:
+        answers, report = given.answers
+        rows, checksum = read_answers(answers, report, above["regenerate"])
+        inputs = {"answers": checksum}
+    else:
+        rows = dataset.read(given.shard * size, (given.shard + 1) * size)
+        inputs = {"dataset": dataset.manifest.inputs["rows"]}
     manifest = write_token_shard(
         given.out, rows, masker, given.settings, inputs, given.max_bad_fraction
     )

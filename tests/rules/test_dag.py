@@ -186,6 +186,25 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
     assert snakemake(finished, "-n", change=change).idle
 
 
+def test_answers_made_anew_by_the_target_take_the_place_of_those_given(copy: Path) -> None:
+    shard = "results/small/tokens/train/shard-00001.safetensors"
+    change = {"dataset": {"regenerate": {"backend": "hf", "max_tokens": 8}}}
+    outcome = snakemake(copy, change=change, target=shard)
+    assert outcome.code == 0, outcome.text[-8000:]
+    assert outcome.jobs == {"regenerate": 1, "tokens": 1}
+    answers = copy / "results/small/answers/train"
+    rows = [json.loads(line) for line in (answers / "shard-00001.jsonl").open()]
+    report = json.loads((answers / "shard-00001.report.json").read_text())
+    assert report["rows"] == len(rows)
+    assert len(rows) + len(report["first_dropped"]) == 64
+    assert not list((copy / "results/small/resume").rglob("*.jsonl"))
+    assert snakemake(copy, change=change, target=shard).idle
+    planned = snakemake(copy, "-n", change=change)
+    assert planned.jobs["regenerate"] == planned.jobs["tokens"] == 1  # the other shard
+    assert "dataset" not in planned.jobs
+    assert snakemake(copy, "-n").jobs["tokens"] == 1  # back to the answers given
+
+
 def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -> None:
     before = [json.loads(line) for line in (copy / METRICS).open()]
     sharing = {"processes": 2, "sp_ring_size": 2, "data_parallel": "fsdp2"}

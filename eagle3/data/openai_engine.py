@@ -1,0 +1,109 @@
+"""Answers of servers that speak OpenAI's protocol (SGLang, vLLM, ...), through OpenAI's client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from eagle3.data.regeneration import Answer, Request, Sampling
+from eagle3.errors import UserError
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 6  # in all, of a request that meets an overloaded or restarting server
+SECONDS = 600.0  # for one answer
+
+
+class OpenAIEngine:
+    """Asks servers for answers, so many at once and no more."""
+
+    def __init__(
+        self, servers: Sequence[str], model: str | None, concurrency: int, sampling: Sampling
+    ) -> None:
+        """`servers`: base URLs such as http://host:30000/v1. `model`: null for the only one that
+        the first server has. `concurrency`: requests at once, to each server.
+
+        Raises UserError if a server does not answer.
+        """
+        import openai
+
+        self.openai, self.sampling = openai, sampling
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        self.clients = [
+            openai.OpenAI(base_url=url, api_key=key, max_retries=ATTEMPTS - 1, timeout=SECONDS)
+            for url in servers
+        ]
+        self.model = model or self._only_model()
+        self.workers = concurrency * len(servers)
+
+    def _only_model(self) -> str:
+        client = self.clients[0]
+        try:
+            names = [model.id for model in client.models.list()]
+        except self.openai.OpenAIError as fault:
+            raise UserError(f"resources.regenerate.servers: {client.base_url}: {fault}") from None
+        if len(names) != 1:
+            raise UserError(
+                f"dataset.regenerate.model is null, and {client.base_url} has {len(names)} models "
+                f"({', '.join(names[:5])}): name one"
+            )
+        return names[0]
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            asked = {pool.submit(self._ask, request): n for n, request in enumerate(requests)}
+            try:
+                for done in as_completed(asked):
+                    yield asked[done], done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _ask(self, request: Request) -> Answer:
+        """One answer. Raises UserError if a server stays away."""
+        # all turns of a row go to one server, which still has what was before
+        client = self.clients[zlib.crc32(request.id.encode()) % len(self.clients)]
+        messages: Any = request.messages
+        more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
+        if self.sampling.top_k is not None:
+            more["extra_body"] = {"top_k": self.sampling.top_k}
+        try:
+            found = client.chat.completions.create(
+                model=self.model,
+                messages=messages,
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                max_tokens=self.sampling.max_tokens,
+                seed=request.seed,
+                **more,
+            )
+        except (
+            self.openai.BadRequestError,
+            self.openai.UnprocessableEntityError,
+        ) as fault:
+            log.warning("%s: %s", request.id, fault)
+            return Answer(cause="the server refuses the conversation")
+        except self.openai.OpenAIError as fault:
+            raise UserError(
+                f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
+                f"({type(fault).__name__}: {fault}); what was answered is kept"
+            ) from None
+        return _whole(found)
+
+
+def _whole(found: Any) -> Answer:
+    """The answer, if the target ended it itself."""
+    if not found.choices:
+        return Answer(cause="no answer came back")
+    choice = found.choices[0]
+    if choice.finish_reason == "length":
+        return Answer(cause="answer cut off at max_tokens")
+    if choice.finish_reason != "stop":
+        return Answer(cause=f"answer ended by {choice.finish_reason!r}")
+    content = choice.message.content or ""
+    if not content.strip():
+        return Answer(cause="answer without text")
+    extra = choice.message.model_extra or {}
+    return Answer(content, extra.get("reasoning_content") or extra.get("reasoning"))

@@ -1,0 +1,230 @@
+"""Answers made anew: turn by turn, whole or not at all, asked for once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from openai_server import FakeServer, running
+from toy_tokenizers import conversation_of
+
+from eagle3.artifact import Settings
+from eagle3.data.conversations import Conversation
+from eagle3.data.openai_engine import OpenAIEngine
+from eagle3.data.regeneration import (
+    Answer,
+    Engine,
+    Outcome,
+    Record,
+    Request,
+    Sampling,
+    read_answers,
+    regenerate,
+    write_answers,
+)
+from eagle3.errors import UserError
+
+SAMPLING = Sampling(temperature=0.5, top_p=0.9, top_k=7, max_tokens=9, seed=3)
+SETTINGS = Settings("regenerate", {}, {})
+CUT = "answer cut off at max_tokens"
+
+
+def talk(name: str, *questions: str) -> Conversation:
+    turns = [text for question in questions for text in (question, "old")]
+    return Conversation(name, conversation_of(*turns, system="Be kind.").messages)
+
+
+class Echo:
+    """Answers in its own order; keeps what it was asked."""
+
+    def __init__(self, fails_after: int = 10**9) -> None:
+        self.asked: list[Request] = []
+        self.left = fails_after
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        for number, request in reversed(list(enumerate(requests))):
+            if self.left == 0:
+                raise UserError("killed")
+            self.left -= 1
+            self.asked.append(request)
+            question = request.messages[-1]["content"]
+            cause = CUT if "cut" in question else None
+            yield number, Answer("" if cause else f"{question}!", cause=cause)
+
+
+def run(folder: Path, rows: list[Conversation], engine: Engine, identity: str = "a") -> Outcome:
+    with Record.opened(folder / "record", identity) as record:
+        return regenerate(rows, engine, SAMPLING.seed, record)
+
+
+def said(row: Conversation) -> list[str]:
+    return [m["content"] for m in row.messages]
+
+
+def test_every_answer_follows_the_new_ones_before_it(tmp_path: Path) -> None:
+    engine = Echo()
+    rows = [talk("a", "one", "two", "three"), talk("b", "four")]
+    found = run(tmp_path, rows, engine)
+    assert [row.id for row in found.rows] == ["a", "b"]
+    assert said(found.rows[0]) == ["Be kind.", "one", "one!", "two", "two!", "three", "three!"]
+    assert said(found.rows[1]) == ["Be kind.", "four", "four!"]
+    last = engine.asked[-1]
+    assert [m["content"] for m in last.messages] == said(found.rows[0])[:-1]
+    assert not found.counts and not found.dropped
+    assert "old" not in str(found.rows)
+
+
+def test_what_follows_a_cut_answer_is_left_out_and_a_row_without_a_whole_one_is_dropped(
+    tmp_path: Path,
+) -> None:
+    rows = [talk("a", "one", "cut", "three"), talk("b", "cut"), talk("c", "four")]
+    found = run(tmp_path, rows, Echo())
+    assert [said(row)[1:] for row in found.rows] == [["one", "one!"], ["four", "four!"]]
+    assert found.counts == {f"{CUT}: shortened": 1, f"{CUT}: dropped": 1}
+    assert found.dropped == [{"id": "b", "cause": CUT}]
+
+
+def test_calls_of_tools_are_not_made_up(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "clock", "arguments": {}}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    first = talk("a", "one").messages
+    row = Conversation("a", [*first, {"role": "user", "content": "time?"}, calling])
+    found = run(tmp_path, [row], Echo())
+    assert said(found.rows[0])[1:] == ["one", "one!"]
+    assert found.counts == {"calls of tools cannot be made anew: shortened": 1}
+
+
+def test_every_answer_has_a_seed_that_follows_from_row_and_turn(tmp_path: Path) -> None:
+    engines = [Echo(), Echo()]
+    for number, engine in enumerate(engines):
+        run(tmp_path / str(number), [talk("a", "x", "y"), talk("b", "x", "y")], engine)
+    first, again = ({(r.id, len(r.messages)): r.seed for r in e.asked} for e in engines)
+    assert first == again
+    assert len(set(first.values())) == 4
+
+
+@pytest.mark.parametrize("killed_after", range(6))
+def test_after_a_kill_nothing_is_asked_twice_and_nothing_left_out(
+    tmp_path: Path, killed_after: int
+) -> None:
+    rows = [talk("a", "one", "two"), talk("b", "three", "four"), talk("c", "cut"), talk("d", "x")]
+    expected = run(tmp_path / "whole", rows, Echo())
+    before, after = Echo(killed_after), Echo()
+    with pytest.raises(UserError, match="killed"):
+        run(tmp_path, rows, before)
+    with open(tmp_path / "record", "a") as record:
+        record.write('{"id": "a", "tur')  # as a kill leaves a line
+    assert run(tmp_path, rows, after) == expected
+    asked = [(r.id, len(r.messages)) for r in [*before.asked, *after.asked]]
+    # what came last was asked for, and may not have been recorded when the job died
+    assert len(asked) - len(set(asked)) <= 1
+    assert len(before.asked) == killed_after
+
+
+def test_a_record_of_other_settings_or_rows_is_not_used(tmp_path: Path) -> None:
+    rows = [talk("a", "one")]
+    run(tmp_path, rows, Echo())
+    again, other = Echo(), Echo()
+    run(tmp_path, rows, again)
+    run(tmp_path, rows, other, identity="b")
+    assert (len(again.asked), len(other.asked)) == (0, 1)
+
+
+def test_two_jobs_never_answer_one_shard(tmp_path: Path) -> None:
+    with (
+        Record.opened(tmp_path / "record", "a"),
+        pytest.raises(UserError, match="another process answers this shard"),
+        Record.opened(tmp_path / "record", "a"),
+    ):
+        pass
+
+
+def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: Path) -> None:
+    found = run(tmp_path, [talk("a", "é\u2028"), talk("b", "cut")], Echo())
+    out, report = tmp_path / "rows.jsonl", tmp_path / "rows.report.json"
+    told = write_answers(out, report, found, SETTINGS, {"dataset": "x"})
+    assert told["rows"] == 1
+    assert told["first_dropped"] == [{"id": "b", "cause": CUT}]
+    assert read_answers(out, report, SETTINGS.digest)[0] == found.rows
+    with pytest.raises(UserError, match="other settings"):
+        read_answers(out, report, "other")
+    out.write_text(out.read_text().replace("!", "?"))
+    with pytest.raises(UserError, match=r"rows\.jsonl: is not what rows\.report\.json was"):
+        read_answers(out, report)
+    out.unlink()
+    with pytest.raises(UserError, match=r"rows\.jsonl: No such file"):
+        read_answers(out, report)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    with running() as found:
+        yield found
+
+
+def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Path) -> None:
+    engine = OpenAIEngine([server.url], None, 4, SAMPLING)
+    tools = [{"type": "function", "function": {"name": "clock"}}]
+    row = Conversation("a", talk("a", "thinks").messages, tools)
+    found = run(tmp_path, [row], engine)
+    (asked,) = server.requests
+    assert asked["model"] == "target"
+    assert asked["messages"] == row.messages[:-1]
+    assert {k: asked[k] for k in ("temperature", "top_p", "top_k", "max_tokens", "tools")} == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 7,
+        "max_tokens": 9,
+        "tools": tools,
+    }
+    assert 0 <= asked["seed"] < 2**31
+    answer = found.rows[0].messages[-1]
+    assert answer["content"] == "thinks answered"
+    assert answer["reasoning_content"] == "Hm."
+
+
+def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: Path) -> None:
+    words = ["busy", "broken", "hangs up", "slow", "refuses", "cut", "empty", "fine"]
+    rows = [talk(f"{word}-{n}", f"{word} {n}", "and then?") for n in range(4) for word in words]
+    found = run(tmp_path, rows, OpenAIEngine([server.url], "target", 5, SAMPLING))
+    good = [r.id for r in rows if not r.id.startswith(("refuses", "cut", "empty"))]
+    assert [row.id for row in found.rows] == good
+    for row in found.rows:
+        assert said(row)[2].endswith(" answered") and said(row)[4] == "and then? answered"
+    assert found.counts == {
+        "the server refuses the conversation: dropped": 4,
+        f"{CUT}: dropped": 4,
+        "answer without text: dropped": 4,
+    }
+    assert server.most_at_once <= 5
+
+
+def test_a_server_that_stays_away_stops_the_job_and_keeps_what_was_answered(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    rows = [talk(str(n), f"fine {n}") for n in range(8)] + [talk("x", "never")]
+    engine = OpenAIEngine([server.url], "target", 1, SAMPLING)
+    with pytest.raises(UserError, match=r"resources\.regenerate\.servers: http.* failed 6 times"):
+        run(tmp_path, rows, engine)
+    lines = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()[1:]]
+    assert {line["id"] for line in lines} == {str(n) for n in range(8)}
+    with pytest.raises(UserError, match=r"resources\.regenerate\.servers"):
+        OpenAIEngine(["http://127.0.0.1:9/v1"], None, 1, SAMPLING)
+
+
+def test_several_models_must_be_told_apart(server: FakeServer) -> None:
+    server.models = ["target", "draft"]
+    with pytest.raises(UserError, match=r"model is null, and .* has 2 models \(target, draft\)"):
+        OpenAIEngine([server.url], None, 1, SAMPLING)
+
+
+def test_a_row_stays_with_one_of_several_servers(tmp_path: Path) -> None:
+    with running() as one, running() as other:
+        engine = OpenAIEngine([one.url, other.url], "target", 3, SAMPLING)
+        found = run(tmp_path, [talk(str(n), "a", "b") for n in range(20)], engine)
+        assert len(found.rows) == 20
+        for fake in (one, other):
+            assert 0 < len(fake.requests) < 40
+            assert len(fake.requests) % 2 == 0
