@@ -106,4 +106,9 @@ def _whole(found: Any) -> Answer:
     if not content.strip():
         return Answer(cause="answer without text")
     extra = choice.message.model_extra or {}
-    return Answer(content, extra.get("reasoning_content") or extra.get("reasoning"))
+    thought = extra.get("reasoning_content") or extra.get("reasoning")
+    try:
+        f"{content}{thought}".encode()
+    except UnicodeEncodeError:  # a lone surrogate could not be written
+        return Answer(cause="answer is not valid Unicode")
+    return Answer(content, thought)

@@ -16,7 +16,8 @@ class FakeServer:
     """Answers `<last question> answered`; words in the question ask for faults:
 
     busy, broken: status 429 or 500 at the first try; hangs up: no reply at the first try; never:
-    status 503 always; refuses: status 400; cut: ended by max_tokens; empty: no text; slow.
+    status 503 always; refuses: status 400; cut: ended by max_tokens; empty: no text; half: half a
+    character; slow.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class FakeServer:
         if "refuses" in question:
             return 400, {"error": {"message": "too long"}}
         content = "" if "empty" in question else f"{question} answered"
+        content += "\ud800" * ("half" in question)
         message = {"role": "assistant", "content": content}
         if "thinks" in question:
             message["reasoning_content"] = "Hm."
