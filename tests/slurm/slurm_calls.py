@@ -20,6 +20,7 @@ from workflow import ROOT, SMALL, Outcome, merged
 
 LIMIT = 900  # seconds, for a busy machine
 CLUSTER = Path("/var/lib/eagle3-test-slurm")  # where cluster.sh keeps it
+RESUME = Path("results/small/resume/stage-0001")
 WEIGHTS = "results/small/checkpoints/stage-0001/model.safetensors"
 # one stage of two ranks, long enough to be caught in the middle
 TRAINING: dict[str, Any] = {
@@ -86,8 +87,15 @@ class Call:
 
     def training(self) -> str:
         """Slurm's number of the training job, once it has made some steps."""
-        running = self.folder / "results/small/resume/stage-0001/metrics.jsonl"
-        self.until(lambda: running.exists() and running.stat().st_size)
+        metrics = self.folder / RESUME / "metrics.jsonl"
+        return self._training_once(lambda: metrics.exists() and metrics.stat().st_size)
+
+    def saved_training(self) -> str:
+        """The same, once a save of it is whole; metrics are there while it is being written."""
+        return self._training_once(lambda: list((self.folder / RESUME).glob("step-*")))
+
+    def _training_once(self, there: Callable[[], Any]) -> str:
+        self.until(there)
         (job,) = self.jobs("train_stage")
         return job
 

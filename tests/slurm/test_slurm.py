@@ -89,7 +89,7 @@ def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder, sta
 
 def test_a_job_of_a_dead_node_runs_again_on_another(local, folder, start):
     call = start(folder, change={"resources": {"train": {"save_interval": 10}}})
-    job = call.training()
+    job = call.saved_training()
     node = field(job, "NodeList")
     crash(node, job)
     try:
