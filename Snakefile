@@ -17,7 +17,9 @@ include: "rules/target.smk"
 include: "rules/tokens.smk"
 include: "rules/hidden_states.smk"
 include: "rules/training.smk"
-include: "rules/delivery.smk"
+include: "rules/export.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
 
 
 # seconds each: with a remote executor they run where snakemake does

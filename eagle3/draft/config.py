@@ -17,7 +17,9 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 class DraftConfig:
     """One Llama decoder layer over the target's hidden states.
 
-    `rope` is in transformers' own form: rope_type, rope_theta and what the type needs.
+    `rope` is in transformers' own form: rope_type, rope_theta and what the type needs. `qk_norm`:
+    an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm over
+    each of the three aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
     """
 
     hidden_size: int
@@ -33,6 +35,9 @@ class DraftConfig:
     aux_layers: tuple[int, int, int]
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    qk_norm: bool = False
+    fc_norm: bool = False
+    norm_output: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "aux_layers": list(self.aux_layers)}

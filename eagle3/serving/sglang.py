@@ -75,6 +75,9 @@ def engine_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
         "eos_token_id": config.eos_token_id,
         "torch_dtype": dtype,
         "use_cache": True,
+        "qk_norm": config.qk_norm,
+        "fc_norm": config.fc_norm,
+        "norm_output": config.norm_output,
         # SGLang: 0-based layer outputs; read only when nested like this
         "eagle_config": {
             AUX_IDS: list(config.aux_layers),

@@ -1,0 +1,38 @@
+# How good the draft is, measured.
+rule evaluate:
+    input:
+        TARGET_FILES,
+        draft=rules.export_sglang.output,
+        rows=rules.dataset.output.rows,
+        index=rules.dataset.output.index,
+    output:
+        report(
+            f"{OUT}/evaluation/acceptance.json",
+            caption="../docs/captions/acceptance.rst",
+            category="Evaluation",
+            labels={"what": "acceptance length"},
+        ),
+    log:
+        f"{LOGS}/evaluate.log",
+    benchmark:
+        f"{TIMES}/evaluate.tsv"
+    conda:
+        ENVIRONMENT
+    container:
+        IMAGE
+    threads: config["resources"]["evaluate"]["threads"]
+    resources:
+        gpu=gpus(1),
+        options=options(
+            dataset=DATASET,
+            draft=f"{OUT}/draft/sglang",
+            target=TARGET,
+            device=DEVICE,
+        ),
+    params:
+        settings=settings("evaluate"),
+        code=code("evaluate_draft.py"),
+    shell:
+        "python -m workflow_scripts.launch --gpus {resources.gpu} --processes 1 --"
+        " workflow_scripts.evaluate_draft --settings {params.settings:q} --threads {threads}"
+        " {resources.options} --out {output:q} 2>&1 | tee {log:q}"
