@@ -35,7 +35,9 @@ def make(given: argparse.Namespace, settings: EmbeddedTargetSettings) -> None:
     for row in read_rows(Source(given.source)):
         try:
             if not isinstance(row, Unreadable):
-                conversations.append(parse_row(row)[0].messages)
+                found = parse_row(row)[0]
+                if found.text is None:  # who writes it has another tokenizer
+                    conversations.append(found.messages)
         except BadRow:
             continue  # counted and listed by the dataset stage
     texts = (turn["content"] for messages in conversations for turn in messages)

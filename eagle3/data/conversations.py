@@ -2,7 +2,8 @@
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
 `conversations` of `role`/`content`), with an optional `id` and an optional `tools` column (a list
-of JSON schemas, or the JSON text of one). Answers may carry `tool_calls` and `reasoning_content`,
+of JSON schemas, or the JSON text of one). A row without turns may have a `text` instead, rendered
+by the target's template already. Answers may carry `tool_calls` and `reasoning_content`,
 and results of tools come as messages of their own. A key that holds null counts as absent: tables
 on the hub have every column in every row.
 """
@@ -46,13 +47,16 @@ class BadRow(Exception):
 @dataclass(frozen=True)
 class Conversation:
     """A valid conversation: optional system message, then user and assistant in turn, with results
-    of tools between an answer that calls them and the next one."""
+    of tools between an answer that calls them and the next one. Or a text instead of them."""
 
     id: str
     messages: list[Message]
     tools: Any = None
+    text: str | None = None  # as a template has rendered it; there are no messages then
 
     def to_json(self) -> str:
+        if self.text is not None:
+            return json.dumps({"id": self.id, "text": self.text}, ensure_ascii=False)
         row: dict[str, Any] = {"id": self.id, "conversations": self.messages}
         if self.tools:
             row["tools"] = self.tools
@@ -61,7 +65,7 @@ class Conversation:
     @classmethod
     def from_json(cls, line: str | bytes) -> Conversation:
         row = json.loads(line)
-        return cls(row["id"], row["conversations"], row.get("tools"))
+        return cls(row["id"], row.get("conversations", []), row.get("tools"), row.get("text"))
 
 
 def parse_row(row: Any) -> tuple[Conversation, list[str]]:
@@ -71,16 +75,23 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
-    turns = _first(row, "conversations", "messages")
+    turns, text = _first(row, "conversations", "messages"), row.get("text")
+    if turns is None and isinstance(text, str) and text.strip():
+        return Conversation(_identity(row, text), [], None, _clean(text)), []
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
     messages, repairs = _in_turn([_message(turn) for turn in turns])
+    return Conversation(_identity(row, messages), messages, _tools(row.get("tools"))), repairs
+
+
+def _identity(row: Mapping[str, Any], content: Any) -> str:
+    """The row's id, or one that follows from its content."""
     identity = _first(row, "id", "conversation_id")
     if identity is None or identity == "":
-        identity = hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+        identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     if not isinstance(identity, str | int):
         raise BadRow("id is neither text nor a number")
-    return Conversation(_clean(str(identity)), messages, _tools(row.get("tools"))), repairs
+    return _clean(str(identity))
 
 
 def _first(mapping: Mapping[str, Any], *names: str) -> Any:

@@ -82,6 +82,8 @@ class _Chat:
 
     def to_the_next_answer(self) -> bool:
         """Take over what others said; whether an answer is wanted."""
+        if self.given.text is not None:
+            self.cause = "a rendered text has no turns to answer anew"
         while self.place < len(self.given.messages):
             message = self.given.messages[self.place]
             if message["role"] == "assistant":

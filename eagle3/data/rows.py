@@ -188,9 +188,7 @@ def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Convers
     known = content_of.setdefault(conversation.id, content)
     if known is content:
         return conversation
-    renamed = Conversation(
-        f"{conversation.id}~{content.hex()}", conversation.messages, conversation.tools
-    )
+    renamed = replace(conversation, id=f"{conversation.id}~{content.hex()}")
     if known == content or renamed.id in content_of:
         raise BadRow("same id and content as an earlier row")
     content_of[renamed.id] = content

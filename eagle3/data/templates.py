@@ -19,9 +19,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from eagle3.data.conversations import BadRow, Conversation, Message
+from eagle3.data.preformatted import Marks, answers_of
+from eagle3.data.shown import check_shown
 from eagle3.data.template_names import EMPTY_THOUGHTS, NAMED, OPENED, REST_OF_THOUGHTS, Named
 from eagle3.errors import UserError
 
@@ -93,14 +96,17 @@ class Renderer:
                 "{% generation %} block"
             )
         self.marked = marked and choice in ("auto", "generation")
-        if not self.marked:
-            self.named = self._met(choice, source)
-            ends = (*stops, *(self.named.ends if self.named else ()))
-            self.stops = tuple(dict.fromkeys(ends)) or (tokenizer.eos_token,)
+        self.source, self.given_stops = source, tuple(stops)
+        self.named = None if self.marked else self._met(choice)
+        self.stops = self._stops(self.named)
 
-    def _met(self, choice: str, source: str) -> Named | None:
-        """The named marks, if the template's prompt ends with them; those of a known template where
-        no name is given."""
+    def _stops(self, named: Named | None) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        ends = (*self.given_stops, *(named.ends if named else ()))
+        return tuple(dict.fromkeys(ends)) or (self.tokenizer.eos_token,)
+
+    def _prompt_and_before(self) -> tuple[str, str]:
+        """A prompt, and the same messages where nothing is asked."""
         asked = [*self.system, {"role": "user", "content": "Hi"}]
         try:
             before, prompt = self._apply(asked), self._apply(asked, prompt=True)
@@ -112,6 +118,12 @@ class Renderer:
                 "where an answer begins; use a template with add_generation_prompt, or with "
                 "{% generation %} blocks"
             )
+        return prompt, before
+
+    def _met(self, choice: str) -> Named | None:
+        """The named marks, if the template's prompt ends with them; those of a known template where
+        no name is given."""
+        (prompt, _), source = self._prompt_and_before(), self.source
         if choice == "auto":
             fitting = [each for each in NAMED.values() if _fits(each, prompt, source)]
             # a mark of the next turn is in every template of the kind, another one tells more
@@ -130,6 +142,23 @@ class Renderer:
         """Whether the mark of the next turn is what ends an answer."""
         return not self.marked and self.named is not None and self.named.next_turn_ends
 
+    def last_prompt(self, conversation: Conversation) -> str:
+        """What stands before the last answer. Raises BadRow as `prompt` and `render` do."""
+        if conversation.text is not None:
+            return conversation.text[: answers_of(conversation.text, self._marks)[-1][0]]
+        return self.prompt(conversation.messages[:-1], conversation.tools)
+
+    @cached_property
+    def _marks(self) -> Marks:
+        """What stands around the answers of a text that is rendered already."""
+        prompt, before = self._prompt_and_before()
+        named = self.named or self._met("auto")
+        ends = self._stops(named)
+        # a template may end what is no prompt with a mark of its own
+        shared = len(before) if prompt.startswith(before) else prompt.rindex("Hi") + len("Hi")
+        inside = [end for end in ends if self._inside(end)]
+        return Marks(prompt[shared:], ends, inside, named is not None and named.next_turn_ends)
+
     def prompt(self, messages: Sequence[Message], tools: Any = None) -> str:
         """The text a server would send to the model before it answers.
 
@@ -142,6 +171,8 @@ class Renderer:
 
         Raises BadRow if the rendered text does not show the turns as they are.
         """
+        if conversation.text is not None:
+            return [Rendered(conversation.text, answers_of(conversation.text, self._marks))]
         messages = self._with_system(conversation.messages)
         if self.marked:
             return [self._of_marks(messages, conversation.tools)]
@@ -199,8 +230,19 @@ class Renderer:
                 break
         if any(stop in said for stop in self.stops if not self._inside(stop)):
             raise BadRow("assistant text contains the end-of-turn marker")
-        _check_shown(said, message)
+        check_shown(said, message, lambda: self._opener)
         return _Turn(text, prompt, start, answer)
+
+    @cached_property
+    def _opener(self) -> str:
+        """What the target writes before the text of a plain answer, such as harmony's channel."""
+        asked = [*self.system, {"role": "user", "content": "Hi"}]
+        try:
+            prompt = self._apply(asked, prompt=True)
+            answered = self._apply([*asked, {"role": "assistant", "content": "Hello"}])
+        except BadRow:
+            return ""
+        return answered.removeprefix(prompt).partition("Hello")[0] if prompt in answered else ""
 
     def _inside(self, stop: str) -> bool:
         """Whether a mark may stand inside an answer: harmony ends each of its channels with one."""
@@ -246,17 +288,3 @@ def _or_bad_row(rendered: Callable[[], Any]) -> Any:
     except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
         # Type- and ValueError: the template's own code met a tool description it cannot read
         raise BadRow(f"the chat template refuses the conversation: {fault}") from None
-
-
-def _check_shown(said: str, answer: Message) -> None:
-    """Raise BadRow if an answer is not shown as it is. Templates trim: Llama all around, Qwen3
-    leading newlines."""
-    content = answer["content"]
-    forms = (content, content.strip(), content.lstrip("\n"), content.strip("\n"))
-    plain = not answer.get("tool_calls") and not answer.get("reasoning_content")
-    if plain and said not in forms:
-        raise BadRow("rendered text does not show a turn as it is (the template rewrites it)")
-    beside = [call["function"]["name"] for call in answer.get("tool_calls", ())]
-    beside.append(answer.get("reasoning_content", "").strip())
-    if not (content.strip() in said and all(part in said for part in beside)):
-        raise BadRow("rendered text does not show a turn as it is (the template leaves parts out)")

@@ -85,7 +85,7 @@ class Evaluator:
             if len(found) == wanted:
                 break
             try:
-                text = self.renderer.prompt(conversation.messages[:-1], conversation.tools)
+                text = self.renderer.last_prompt(conversation)
             except BadRow as fault:
                 skipped[str(fault)] += 1
                 continue

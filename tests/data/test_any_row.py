@@ -39,6 +39,10 @@ TURN = st.fixed_dictionaries(
 ROW = JSON | st.fixed_dictionaries(
     {"messages": st.lists(TURN | JSON, max_size=5) | JSON}, optional={"id": JSON, "tools": JSON}
 )
+ROW |= st.fixed_dictionaries(
+    {"text": st.sampled_from(["", " ", "\x00", "\ud800", "Hi"]) | JSON},
+    optional={"id": JSON, "messages": st.none()},
+)
 
 
 @given(rows=st.lists(ROW, max_size=20))

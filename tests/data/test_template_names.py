@@ -144,6 +144,15 @@ def test_channels_of_harmony_are_supervised_up_to_the_mark_that_returns() -> Non
     ]
 
 
+def test_a_plain_answer_of_harmony_is_supervised_with_its_channel() -> None:
+    given = conversation_of("Hi", "Hello!", "Bye", "Bye!")
+    final = "<|channel|>final<|message|>{}"
+    assert pieces(HARMONY, given, "gpt-oss", stops=["<|return|>", "<|call|>"]) == [
+        [final.format("Hello!") + "<|return|>"],  # history ends it with another mark
+        [final.format("Bye!") + "<|return|>"],
+    ]
+
+
 CALLS = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
     "{% for call in m.tool_calls or [] %}"
