@@ -27,15 +27,15 @@ def main() -> None:
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
     schedule, _ = read_json(given.schedule, SCHEDULE, upstream["schedule"])
-    shards = [read_token_shard(path, upstream["tokens"]) for path in given.tokens]
     target = values["target"]
     directory = resolve_target(given.target, target["revision"], weights=False)
     config = load_config(directory, target["trust_remote_code"])
     layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
     size = values["vocab"]["draft_vocab_size"]
     draft = derive_config(config, values["draft"], size, layers)
-    by_name = {path.name: shard for path, shard in zip(given.tokens, shards, strict=True)}
-    plan = build_plan(by_name, config, draft, values, schedule, given.states, given.disk_budget_gb)
+    # one after another, so that memory stays as it is with any number of them
+    shards = ((path.name, read_token_shard(path, upstream["tokens"])) for path in given.tokens)
+    plan = build_plan(shards, config, draft, values, schedule, given.states, given.disk_budget_gb)
     if given.states_in_storage:
         plan["shortage"] = None
     print(plan_table(plan))

@@ -11,7 +11,7 @@ from eagle3.artifact import Manifest, write_json
 from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
 from eagle3.tensorfile import save_tensors
 from eagle3.tokens import vocab
-from eagle3.tokens.shards import read_token_shard
+from eagle3.tokens.shards import read_each
 from workflow_scripts import entry
 
 
@@ -28,7 +28,8 @@ def main() -> None:
     config = load_config(directory, target["trust_remote_code"])
     tokenizer = load_tokenizer(directory, target["trust_remote_code"])
     digest = given.settings.upstream["tokens"]
-    shards = [read_token_shard(path, digest) for path in given.tokens]
+    checksums: list[str] = []
+    shards = read_each(given.tokens, digest, checksums)
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
@@ -43,7 +44,7 @@ def main() -> None:
         "coverage": vocab.coverage(counts, mapping),
         "coverage_curve": {"sizes": sizes, "shares": shares},
     }
-    inputs = {f"tokens-{i}": shard.manifest.content_sha256 for i, shard in enumerate(shards)}
+    inputs = {f"tokens-{i}": checksum for i, checksum in enumerate(checksums)}
     manifest = Manifest.of(vocab.KIND, given.settings, inputs)
     save_tensors(given.out, {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
     write_json(given.report, report, manifest)

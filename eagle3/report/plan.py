@@ -7,7 +7,7 @@ user states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,16 @@ def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
 
 def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
     """int64 [steps]: rows that the mask allows at each TTT step."""
-    found = np.zeros(steps, dtype=np.int64)
-    for start, stop in zip(shard.doc_offsets[:-1], shard.doc_offsets[1:], strict=True):
-        mask = shard.loss_mask[start:stop]
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]]).astype(np.int8)))
-        for begin, end in edges.reshape(-1, 2):
-            # rows t >= 0 with x_{t+1}..x_{t+2+k} inside the run [begin, end)
-            found += np.maximum(end - max(begin, 1) - 1 - np.arange(steps), 0)
-    return found
+    mask, starts = shard.loss_mask == 1, shard.doc_offsets[:-1]
+    document = np.repeat(np.arange(len(shard)), shard.lengths)
+    same = document[:-1] == document[1:]
+    first, last = mask.copy(), mask.copy()  # tokens of supervised runs
+    first[1:] &= ~(mask[:-1] & same)
+    last[:-1] &= ~(mask[1:] & same)
+    begin, end = np.flatnonzero(first), np.flatnonzero(last) + 1
+    # rows t >= 0 with x_{t+1}..x_{t+2+k} inside the run [begin, end)
+    longest = end - np.maximum(begin, starts[document[begin]] + 1) - 1
+    return np.array([np.maximum(longest - k, 0).sum() for k in range(steps)], dtype=np.int64)
 
 
 def target_flops_per_token(config: Any) -> float:
@@ -59,19 +61,8 @@ def target_flops_per_token(config: Any) -> float:
     return 2.0 * layers * (attention + mlp)
 
 
-def training_flops(shards: Sequence[TokenShard], draft: DraftConfig, steps: int) -> float:
-    """Of one epoch, as if the whole vocabulary were the draft's."""
-    every, active = 0, np.zeros(steps, dtype=np.int64)
-    for shard in shards:
-        needed = needed_states(shard.loss_mask, shard.doc_offsets)
-        every += int(needed.aux_offsets[-1])
-        active += rows_at_steps(shard, steps)
-    counts = active.tolist()
-    return Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
-
-
 def build_plan(
-    shards: Mapping[str, TokenShard],
+    shards: Iterable[tuple[str, TokenShard]],
     target: Any,
     draft: DraftConfig,
     values: dict[str, Any],
@@ -79,25 +70,30 @@ def build_plan(
     states_folder: Path,
     budget_gb: float | None,
 ) -> dict[str, Any]:
-    """Figures of the whole run. `shards` by file name; `values`: the settings of the plan stage;
-    `budget_gb`: most that hidden states may take in their folder."""
+    """Figures of the whole run. `shards` with the names of their files, looked at one by one;
+    `values`: the settings of the plan stage; `budget_gb`: most that hidden states may take in their
+    folder."""
     states, train = values["hidden_states"], values["train"]
-    sizes = {n: state_bytes(t, target.hidden_size, states["codec"]) for n, t in shards.items()}
-    stages = Stages(
-        len(shards), states["window_shards"], train["epochs"], train["epochs_per_stage"]
-    )
+    sizes: dict[str, int] = {}
+    tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
+    for name, shard in shards:
+        sizes[name] = state_bytes(shard, target.hidden_size, states["codec"])
+        tokens += len(shard.input_ids)
+        every += int(needed_states(shard.loss_mask, shard.doc_offsets).aux_offsets[-1])
+        active += rows_at_steps(shard, train["ttt_steps"])
+    stages = Stages(len(sizes), states["window_shards"], train["epochs"], train["epochs_per_stage"])
     need = Need(sizes, stages, rolling=not states["keep"])
-    tokens = sum(len(shard.input_ids) for shard in shards.values())
     parameters = draft_parameters(draft)
     total, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages.count)
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
-    per_epoch = training_flops(list(shards.values()), draft, train["ttt_steps"])
+    counts = active.tolist()  # as if the whole vocabulary were the draft's
+    per_epoch = Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
     training = train["epochs"] * per_epoch
     rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
     return {
-        "shards": len(shards),
+        "shards": len(sizes),
         "tokens": tokens,
         "rows": schedule["rows"],
         "stages": stages.count,
@@ -106,7 +102,7 @@ def build_plan(
         "captures": passes,
         "bytes_per_token": total / max(tokens, 1),
         "bytes_of_shards": sizes,
-        "bytes_per_shard_mean": total / max(len(shards), 1),
+        "bytes_per_shard_mean": total / max(len(sizes), 1),
         "bytes_per_shard_max": max(sizes.values(), default=0),
         "bytes_states": total,
         "bytes_states_peak": need.peak,

@@ -28,19 +28,19 @@ class NeededStates:
 
 def needed_states(loss_mask: np.ndarray, doc_offsets: np.ndarray) -> NeededStates:
     """Layout for documents given by `loss_mask` [T] and `doc_offsets` [D + 1]."""
-    kept, counts, positions = [], [], [np.empty(0, dtype=np.int64)]
-    for start, stop in zip(doc_offsets[:-1].tolist(), doc_offsets[1:].tolist(), strict=True):
-        mask = loss_mask[start:stop].astype(bool)
-        supervised = np.flatnonzero(mask)
-        kept.append(int(supervised[-1]) + 1 if len(supervised) else 0)
-        rows = np.flatnonzero(mask[:-1] & mask[1:])
-        rows = rows[rows >= 1]
-        counts.append(len(rows))
-        positions.append(rows)
-    kept_array = np.array(kept, dtype=np.int64)
+    documents, mask = len(doc_offsets) - 1, loss_mask.astype(bool)
+    starts = doc_offsets[:-1].astype(np.int64)
+    document = np.repeat(np.arange(documents), np.diff(doc_offsets))  # int64 [T]
+    supervised = np.flatnonzero(mask)
+    kept = np.zeros(documents, dtype=np.int64)
+    # ascending, so the last one of each document stays
+    kept[document[supervised]] = supervised - starts[document[supervised]] + 1
+    rows = np.flatnonzero(mask[:-1] & mask[1:] & (document[:-1] == document[1:]))
+    positions = rows - starts[document[rows]]
+    rows, positions = rows[positions >= 1], positions[positions >= 1]
     return NeededStates(
-        kept=kept_array,
-        aux_offsets=offsets_of(np.maximum(kept_array - 2, 0)),
-        last_offsets=offsets_of(counts),
-        last_positions=np.concatenate(positions),
+        kept=kept,
+        aux_offsets=offsets_of(np.maximum(kept - 2, 0)),
+        last_offsets=offsets_of(np.bincount(document[rows], minlength=documents)),
+        last_positions=positions,
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +113,19 @@ def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenSha
         json.loads(tensors["row_ids"].tobytes()),
         manifest,
     )
+
+
+def read_each(
+    paths: Iterable[Path], settings_digest: str | None, checksums: list[str]
+) -> Iterator[TokenShard]:
+    """Shards one after another, so that memory stays as it is with any number of them.
+
+    Their content checksums are added to `checksums`. Raises UserError as `read_token_shard` does.
+    """
+    for path in paths:
+        shard = read_token_shard(path, settings_digest)
+        checksums.append(shard.manifest.content_sha256)
+        yield shard
 
 
 def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet
         "hardware": {"tflops": 0.5, "devices": 2},
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
-    shards = {f"shard-{number:05d}.safetensors": shard for number in range(copies)}
+    shards = ((f"shard-{number:05d}.safetensors", shard) for number in range(copies))
     return build_plan(shards, target, draft, values, schedule, folder, budget_gb), draft
 
 
