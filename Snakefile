@@ -29,7 +29,7 @@ localrules:
     vocab,
     schedule,
     plan,
-    export_sglang,
+    export,
     report,
 
 
@@ -38,6 +38,6 @@ rule train:
     default_target: True
     input:
         rules.plan.output,
-        rules.export_sglang.output,
+        expand(rules.export.output, form=FORMS),
         rules.evaluate.output,
         rules.report.output,

@@ -2,7 +2,7 @@
 rule evaluate:
     input:
         TARGET_FILES,
-        draft=rules.export_sglang.output,
+        draft=expand(rules.export.output, form=FORMS[0]),
         rows=rules.dataset.output.rows,
         index=rules.dataset.output.index,
     output:
@@ -25,7 +25,7 @@ rule evaluate:
         gpu=gpus(1),
         options=options(
             dataset=DATASET,
-            draft=f"{OUT}/draft/sglang",
+            draft=f"{OUT}/draft/{FORMS[0]}",
             target=TARGET,
             device=DEVICE,
         ),

@@ -16,6 +16,7 @@ from eagle3.artifact import Settings, read_json
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
+from eagle3.serving.engines import check_formats
 from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
@@ -54,6 +55,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
+    check_formats(config["export"]["formats"], config["draft"])
     sources, source_digest = _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""

@@ -11,6 +11,16 @@ from rules.preflight import External
 from rules.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
+LOADING_KEYS = ("target.revision", "target.trust_remote_code")
+# which forms there are changes none of them
+WITH_EMBEDDING = ("export.dtype", "export.embedding", "target.embedding_key", *LOADING_KEYS)
+NAMING_TARGET = ("export.verifier", "target.model", "evaluation.num_draft_tokens")
+EXPORT_KEYS = {
+    "sglang": ("export.dtype",),
+    "vllm": WITH_EMBEDDING,
+    "speculators": (*WITH_EMBEDDING, *NAMING_TARGET),
+    "hf": WITH_EMBEDDING,
+}
 
 
 def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
@@ -38,7 +48,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("weights", digest=external.weights_digest)
 
     source_keys = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
-    loading = ("target.revision", "target.trust_remote_code")
+    loading = LOADING_KEYS
     reading = ("target.embedding_key", "target.lm_head_key")
     templates = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
     packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
@@ -61,7 +71,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         (*train, *loading, *reading, "dataset.shards"),
         ("tokens", "hidden_states", "vocab", "schedule"),
     )
-    add("export", ("export",), ("train", "vocab"))
+    for form, keys in EXPORT_KEYS.items():
+        add(f"export_{form}", keys, ("train", "vocab"))
+    found["export"] = found[f"export_{config['export']['formats'][0]}"]  # what is evaluated
     add(
         "evaluate",
         ("evaluation", *templates, *loading, *reading),

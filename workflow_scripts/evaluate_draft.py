@@ -10,7 +10,7 @@ import torch
 from eagle3.artifact import Manifest, write_json
 from eagle3.data.rows import Dataset
 from eagle3.serving.evaluation import KIND, Evaluator, evaluate
-from eagle3.serving.sglang import KIND as DRAFT
+from eagle3.serving.forms import form_of
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import read_manifest
 from workflow_scripts import entry
@@ -38,7 +38,7 @@ def main() -> None:
     )
     held_out = Dataset(given.dataset, "eval", given.settings.upstream["dataset"])
     figures = evaluate(evaluator, held_out)
-    draft = read_manifest(given.draft / "model.safetensors", DRAFT)
+    draft = read_manifest(given.draft / "model.safetensors", form_of(given.draft).kind)
     inputs = {"draft": draft.content_sha256, "dataset": held_out.manifest.inputs["rows"]}
     write_json(given.out, figures, Manifest.of(KIND, given.settings, inputs))
     logging.info(

@@ -17,7 +17,7 @@ from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance, compare
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
-from eagle3.serving.sglang import load_sglang
+from eagle3.serving.forms import load_draft
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import TargetWeights, read_head
@@ -60,7 +60,7 @@ class Evaluator:
             system_prompt=templates["system_prompt"],
         )
         self.stop = set(stop_ids(target, self.config))
-        loaded, mapping = load_sglang(draft, draft_digest)
+        loaded, mapping = load_draft(draft, draft_digest)
         self.engine = HFTarget.load(
             target, loaded.config.aux_layers, values["dtype"], device, trusted
         )

@@ -69,12 +69,12 @@ def stage_settings(stage, upstream=None, **values):
 TOKENS = stage_settings("tokens")
 
 
-def state_settings(codec="fp32", backend="hf"):
+def state_settings(codec="fp32", backend="hf", layers=None):
     """Settings of the capture stage, in float32."""
     return stage_settings(
         "hidden_states",
         {"tokens": TOKENS.digest},
-        hidden_states={"aux_layers": None, "backend": backend, "codec": codec},
+        hidden_states={"aux_layers": layers, "backend": backend, "codec": codec},
         target=TARGET_KEYS | {"dtype": "float32"},
     )
 
@@ -140,10 +140,10 @@ def chats(count, seed=0, shortest=6, longest=30, ids_below=VOCAB):
     return documents
 
 
-def open_target(directory: Path, dtype="float32"):
+def open_target(directory: Path, dtype="float32", layers=None):
     """Engine and head of a target, as the capture job opens them."""
     config = load_config(directory)
-    engine = HFTarget.load(directory, aux_layers(None, config.num_hidden_layers), dtype)
+    engine = HFTarget.load(directory, aux_layers(layers, config.num_hidden_layers), dtype)
     keys = TARGET_KEYS["lm_head_key"], TARGET_KEYS["embedding_key"]
     head = read_head(TargetWeights(directory), config, *keys).to(engine.device, engine.dtype)
     return engine, head
@@ -171,16 +171,25 @@ def schedule_of(shards, train, window=None):
 
 
 def training_set(
-    folder: Path, target: Path, train=TRAIN, documents=24, draft_vocab=64, seed=0, texts=None
+    folder: Path,
+    target: Path,
+    train=TRAIN,
+    documents=24,
+    draft_vocab=64,
+    seed=0,
+    texts=None,
+    layers=None,
+    switches=None,
 ):
     """Capture two shards of random chats, or of `texts` (ids and masks), and schedule them."""
     tokens, states, shards = [], [], []
+    wanted = state_settings(layers=layers)
     for number in range(2):
         tokens.append(folder / f"tokens/shard-{number:05d}.safetensors")
         states.append(folder / f"states/shard-{number:05d}.safetensors")
         chosen = texts[number::2] if texts else chats(documents // 2, seed=seed + number)
         shard = token_shard(tokens[-1], chosen)
-        captured(states[-1], target, tokens[-1])
+        captured(states[-1], target, tokens[-1], wanted)
         shards.append(shard)
     counts = count_supervised([(s.input_ids, s.loss_mask) for s in shards], VOCAB)
     mapping = build_mapping(counts, draft_vocab, [1])
@@ -194,7 +203,7 @@ def training_set(
     write_json(folder / "schedule.json", schedule, Manifest.of(SCHEDULE, scheduled))
     upstream = {
         "tokens": TOKENS.digest,
-        "hidden_states": STATES.digest,
+        "hidden_states": wanted.digest,
         "vocab": vocab.digest,
         "schedule": scheduled.digest,
     }
@@ -202,8 +211,8 @@ def training_set(
         "train",
         {
             "train": asdict(train),
-            "draft": {},
-            "hidden_states": {"aux_layers": None},
+            "draft": switches or {},
+            "hidden_states": {"aux_layers": layers},
             "target": TARGET_KEYS,
         },
         upstream,

@@ -15,7 +15,7 @@ from workflow import ROOT, SMALL, merged, snakemake
 
 pytestmark = pytest.mark.dag
 METRICS = "results/small/metrics/stage-0001.jsonl"
-DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
+DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
 
 
 def hashes(folder: Path, pattern: str) -> dict[str, str]:

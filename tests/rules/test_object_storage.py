@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.dag, pytest.mark.long]
 BUCKET, FOLDER = "dag", "project"
 PLACED = {"resources": {"storage_prefix": f"s3://{BUCKET}/{FOLDER}"}}
 OUT = f"{FOLDER}/results/small"
-DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
+DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
 WEIGHTS = "results/small/draft/sglang/model.safetensors"
 
 

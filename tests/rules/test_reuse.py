@@ -16,7 +16,7 @@ import pytest
 from workflow import ROOT, command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
-DELIVERY = {"export_sglang": 1, "evaluate": 1, "report": 1}
+DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
 TRAINING = {"train_stage": 2, **DELIVERY}
 UPSTREAM = ("target/*", "dataset/*")
 TOKENS = (*UPSTREAM, "tokens/train/*")

@@ -28,7 +28,10 @@ BY_OTHER_MEANS = {
     "embedded_target.source": "its content's digest",
     "target.model": "digests of its tokenizer and weights",
 }
+# "export" is the one of the first format
+WITH_EMBEDDING = {"export_vllm", "export_speculators", "export_hf"}
 EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "evaluate", "plan"}
+EVERY |= WITH_EMBEDDING
 # The first stages that a key reaches; whatever lies below them follows through the chain.
 FIRST = {
     "dataset.num_samples": {"vocab", "schedule", "train", "plan"},
@@ -42,7 +45,7 @@ FIRST = {
     "tokens": {"tokens"},
     "target.revision": EVERY,
     "target.trust_remote_code": EVERY,
-    "target.embedding_key": {"hidden_states", "train", "evaluate"},
+    "target.embedding_key": {"hidden_states", "train", "evaluate", *WITH_EMBEDDING},
     "target.lm_head_key": {"hidden_states", "train", "evaluate"},
     "target.final_norm_key": {"train"},
     "target.dtype": {"regenerate", "hidden_states"},
@@ -60,7 +63,11 @@ FIRST = {
     "train.seed": {"schedule", "train"},
     "train.ttt_steps": {"train", "plan"},
     "train": {"train"},
-    "export": {"export"},
+    "export.formats": set(),
+    "export.embedding": WITH_EMBEDDING,
+    "export.verifier": {"export_speculators"},
+    "export.dtype": {"export", "export_sglang", *WITH_EMBEDDING},
+    "evaluation.num_draft_tokens": {"evaluate", "export_speculators"},
     "evaluation": {"evaluate"},
     "hardware": {"plan"},
 }
@@ -131,6 +138,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         "dataset.num_samples": 1024,
         "dataset.shard_size": 64,
         "hidden_states.window_shards": 2,
+        "export.formats": ["sglang", "hf"],
     }
     section[name] = values.get(key) or another(part, section[name])
     before, after = all_settings(config, EXTERNAL), all_settings(changed, EXTERNAL)
@@ -139,7 +147,9 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         assert touched == set()
         return
     if key in BY_OTHER_MEANS or key == "run":
-        assert touched == {"report"}  # which shows the whole configuration
+        # the report shows the whole configuration
+        named = {"export_speculators"} if key == "target.model" else set()
+        assert touched == {"report"} | named
         return
     first = {stage for stage in touched if before[stage].values != after[stage].values}
     expected = listed(FIRST, key)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from exports import write
 from models import save_model, save_tokenizer
-from shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
+from shards import TARGET_KEYS, TRAIN, train_draft, training_set
 
 from eagle3.data.conversations import Conversation
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
 from eagle3.serving.evaluation import Evaluator, evaluate
-from eagle3.serving.sglang import export_sglang
 
 VALUES = {"num_prompts": 4, "max_new_tokens": 12, "num_draft_tokens": 3, "dtype": "float32"}
 
@@ -26,15 +26,7 @@ def places(tmp_path_factory):
     save_tokenizer(target)
     made = training_set(folder, target, replace(TRAIN, epochs=1, epochs_per_stage=1))
     draft, _ = train_draft(made, folder)
-    export_sglang(
-        folder / "draft",
-        draft.config,
-        draft.state_dict(),
-        made.mapping,
-        "bfloat16",
-        stage_settings("export"),
-        {},
-    )
+    write("sglang", folder / "draft", draft.state_dict(), made.mapping, draft.config)
     return target, folder / "draft"
 
 

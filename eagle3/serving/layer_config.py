@@ -1,0 +1,65 @@
+"""The draft's layer in transformers' own keys, which every engine's config.json is built of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eagle3.draft.config import DraftConfig
+
+AUX_IDS = "eagle_aux_hidden_state_layer_ids"
+# written as they are named in DraftConfig
+SAME = (
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+)
+
+
+def layer_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
+    """Everything a Llama layer is made of, with nothing left to an engine's defaults.
+
+    Rotary parameters stand in transformers' old spelling (rope_theta, rope_scaling) and in that of
+    version 5 (rope_parameters); an engine that finds neither takes a theta of 10000.
+    """
+    scaling = {k: v for k, v in config.rope.items() if k != "rope_theta"}
+    return {
+        # with q/k norms the layer is a Qwen3 layer
+        "model_type": "qwen3" if config.qk_norm else "llama",
+        **{name: getattr(config, name) for name in SAME},
+        "num_hidden_layers": 1,
+        "hidden_act": "silu",
+        "rope_theta": config.rope["rope_theta"],
+        "rope_scaling": None if scaling.get("rope_type") == "default" else scaling,
+        "rope_parameters": dict(config.rope),
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,  # true would make the embedding the head
+        "torch_dtype": dtype,
+        "use_cache": True,
+    }
+
+
+def draft_config(
+    layer: Mapping[str, Any], whole: Mapping[str, Any], aux_layers: list[int]
+) -> DraftConfig:
+    """The shape of a draft from a config.json: `layer` holds the keys above, `whole` the draft's.
+
+    Raises KeyError with the name of a missing key.
+    """
+    return DraftConfig(
+        **{name: layer[name] for name in SAME},
+        rope=layer["rope_parameters"],
+        draft_vocab_size=whole["draft_vocab_size"],
+        aux_layers=tuple(aux_layers),  # type: ignore[arg-type]
+        qk_norm=layer["model_type"] == "qwen3",
+        fc_norm=whole["fc_norm"],
+        norm_output=whole["norm_output"],
+    )

@@ -1,0 +1,166 @@
+"""Small drafts in every form, damaged ones, and a reader that shares no code with ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from functools import partial
+
+import torch
+from safetensors.torch import load_file, save_file
+from shards import stage_settings
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
+from transformers import AutoConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from eagle3.artifact import MANIFEST_KEY, canonical
+from eagle3.draft.config import DraftConfig
+from eagle3.draft.model import Eagle3Draft, initialise
+from eagle3.serving.exported import Description, Verifier, write_draft
+from eagle3.serving.forms import FORMS, form_of
+from eagle3.tensorfile import content_sha256, read_manifest
+from eagle3.tokens.vocab import build_mapping
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+CONFIG = DraftConfig(
+    hidden_size=16,
+    intermediate_size=24,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,  # 4 * 8 is not 16
+    vocab_size=40,
+    draft_vocab_size=12,
+    rms_norm_eps=1e-5,
+    max_position_embeddings=512,
+    rope=LLAMA3,
+    aux_layers=(1, 3, 4),
+    bos_token_id=2,
+    eos_token_id=[1, 5],
+)
+EAGLE31 = replace(CONFIG, fc_norm=True, norm_output=True)
+QK_NORM = replace(CONFIG, qk_norm=True)
+VERIFIER = Verifier("meta-llama/Llama-3.1-8B-Instruct", ("LlamaForCausalLM",), 5)
+
+
+def in_the_draft_class(config):
+    """Whether the draft's class knows the switches of this shape."""
+    return hasattr(Eagle3Draft, "fused") or not (
+        config.qk_norm or config.fc_norm or config.norm_output
+    )
+
+
+def draft_and_mapping(config=CONFIG):
+    """A random draft with norms away from one, and a vocabulary."""
+    draft = Eagle3Draft(config)
+    initialise(draft, 3)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in draft.parameters():
+            if weight.dim() == 1:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=draw))
+    counts = torch.randint(1, 100, (config.vocab_size,), generator=draw).numpy()
+    return draft, build_mapping(counts, config.draft_vocab_size, [1])
+
+
+def write(form, folder, weights, mapping, config=CONFIG, dtype="bfloat16", embedding=None):
+    verifier = VERIFIER if form == "speculators" else None
+    described = Description(config, dtype, verifier)
+    settings = stage_settings(f"export_{form}")
+    write_draft(FORMS[form], folder, described, weights, mapping, settings, {}, embedding)
+
+
+def export(form, folder, config=CONFIG, dtype="bfloat16", embedding=None):
+    """Write the random draft; it and its vocabulary."""
+    draft, mapping = draft_and_mapping(config)
+    write(form, folder, draft.state_dict(), mapping, config, dtype, embedding)
+    return draft, mapping
+
+
+def rewritten(folder, change):
+    """Change tensors of a finished export in place, keeping its manifest and its checksum right."""
+    path = folder / "model.safetensors"
+    manifest = read_manifest(path, form_of(folder).kind)
+    tensors = dict(load_file(path))
+    change(tensors)
+    stamped = {**asdict(manifest), "content_sha256": content_sha256(tensors)}
+    save_file(tensors, path, metadata={MANIFEST_KEY: canonical(stamped)})
+
+
+def reconfigured(folder, change):
+    """Change a finished config.json in place."""
+    path = folder / "config.json"
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def cast(draft, dtype):
+    """The draft as a reader of an export in `dtype` has it: float32, of rounded weights."""
+    rounded = Eagle3Draft(draft.config)
+    weights = draft.state_dict().items()
+    rounded.load_state_dict({name: w.to(getattr(torch, dtype)).float() for name, w in weights})
+    return rounded
+
+
+def inputs(config, rows=9):
+    """Random states [n, 3H] and embeddings [n, H]."""
+    draw = torch.Generator().manual_seed(5)
+    size = config.hidden_size
+    return torch.randn(rows, 3 * size, generator=draw), torch.randn(rows, size, generator=draw)
+
+
+def rms(x, weight, eps):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def logits_by_hand(folder, aux, embeddings):
+    """What somebody computes who has only the folder, transformers and the paper: float32 logits
+    [n, V_draft] and states handed on [n, H] of consecutive rows."""
+    whole = json.loads((folder / "config.json").read_text())
+    if "transformer_layer_config" in whole:  # of the speculators library
+        c = AutoConfig.for_model(**whole["transformer_layer_config"])
+        layer = "layers.0."
+    else:
+        c, layer = AutoConfig.from_pretrained(folder), "midlayer."
+    tensors = load_file(folder / "model.safetensors")
+    w = {name.replace(layer, ""): t.float() for name, t in tensors.items() if t.is_floating_point()}
+    norm = partial(rms, eps=c.rms_norm_eps)
+    heads = lambda x: x.unflatten(-1, (-1, c.head_dim)).transpose(0, 1)[None]  # noqa: E731
+    if whole["fc_norm"]:
+        chunks = enumerate(aux.chunk(3, dim=-1))
+        aux = torch.cat([norm(chunk, w[f"fc_norm.{i}.weight"]) for i, chunk in chunks], dim=-1)
+    hidden = linear(aux, w["fc.weight"])
+    x = torch.cat(
+        (norm(embeddings, w["input_layernorm.weight"]), norm(hidden, w["hidden_norm.weight"])), -1
+    )
+    q, k, v = (heads(linear(x, w[f"self_attn.{name}_proj.weight"])) for name in "qkv")
+    if c.model_type == "qwen3":
+        q, k = norm(q, w["self_attn.q_norm.weight"]), norm(k, w["self_attn.k_norm.weight"])
+    q, k = apply_rotary_pos_emb(q, k, *LlamaRotaryEmbedding(c)(x, torch.arange(len(x))[None]))
+    attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
+    hidden = hidden + linear(attended.transpose(0, 1).flatten(1), w["self_attn.o_proj.weight"])
+    x = norm(hidden, w["post_attention_layernorm.weight"])
+    gated = silu(linear(x, w["mlp.gate_proj.weight"])) * linear(x, w["mlp.up_proj.weight"])
+    hidden = hidden + linear(gated, w["mlp.down_proj.weight"])
+    normed = norm(hidden, w["norm.weight"])
+    return linear(normed, w["lm_head.weight"]), normed if whole["norm_output"] else hidden
+
+
+def logits_of(draft, aux, embeddings):
+    """The same by the draft's class."""
+    places = torch.arange(len(aux))
+    fuse = getattr(draft, "fused", draft.fc)
+    hidden = fuse(aux)
+    x = draft.layer_input(embeddings, hidden)
+    q, (k, v) = draft.queries(x, places), draft.keys_values(x, places)
+    q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
+    attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
+    out = draft.finish(hidden, attended.transpose(0, 1))
+    return draft.logits(out), out

@@ -1,0 +1,157 @@
+"""An exported draft in a real SGLang engine on the CPU, speculating, against our own decoding.
+
+The engine's scheduler, workers, model class, loader, positions and counts are its own; the kernels
+under them are those of the shim, so kernels, CUDA graphs and trees are not tested here. Float32:
+in half precision the two libraries' sums part ways at near-ties.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from exports import in_the_draft_class, write
+from models import VOCAB
+from shards import TRAIN, open_target, train_draft, training_set
+
+from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
+from eagle3.serving.forms import load_draft
+from eagle3.target.hf import HFTarget
+from eagle3.target.reader import Head
+
+NEW = 32
+PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]
+SERVE = Path(__file__).parent / "serve.py"
+ENGINE = {
+    "device": "cpu",
+    "dtype": "float32",
+    # without AMX the first is what SGLang falls back to, and only the other two speculate
+    "attention_backend": "torch_native",
+    "prefill_attention_backend": "intel_amx",
+    "decode_attention_backend": "intel_amx",
+    "skip_tokenizer_init": True,
+    "disable_cuda_graph": True,
+    "max_total_tokens": 2048,
+    "max_running_requests": 4,
+    "mem_fraction_static": 0.3,
+    "random_seed": 0,
+    "log_level": "warning",
+}
+CUSTOM = [0, 3, 6]
+EAGLE31 = {"fc_norm": True, "norm_output": True}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A target, the export of a draft that has learned some of its text, and what it says."""
+
+    target: Path
+    export: Path
+    engine: HFTarget
+    head: Head
+    embedding: torch.Tensor
+    answers: list[list[int]]
+
+    def ours(self, prompt, steps):
+        """Chain decoding with the draft as it is read back from the export."""
+        draft, mapping = load_draft(self.export)
+        chain = DraftChain(draft, self.embedding, torch.from_numpy(mapping.target_ids))
+        return decode_speculative(self.engine, self.head, chain, prompt, NEW, set(), steps)
+
+
+def served(folder, target, layers=None, switches=None):
+    """Train a draft on the target's own answers to half of the prompts; export it in float32."""
+    engine, head = open_target(target, layers=layers)
+    texts, answers = [], []
+    for prompt in PROMPTS:
+        answer = decode_plain(engine, head, prompt, NEW, set()).tokens
+        texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
+        answers.append(answer)
+    train = replace(
+        TRAIN, epochs=60, epochs_per_stage=60, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=6
+    )
+    made = training_set(
+        folder, target, train, texts=texts[::2], layers=layers, switches=switches
+    )
+    draft, parts = train_draft(made, folder)
+    export = folder / "export"
+    write("sglang", export, draft.state_dict(), made.mapping, draft.config, "float32")
+    return Served(target, export, engine, head, parts.embedding, answers)
+
+
+@pytest.fixture(scope="module")
+def default(targets, tmp_path_factory):
+    return served(tmp_path_factory.mktemp("default"), targets["llama"])
+
+
+@pytest.fixture(scope="module")
+def custom(targets, tmp_path_factory):
+    return served(tmp_path_factory.mktemp("custom"), targets["qwen3"], CUSTOM)
+
+
+def answered(engine_python, folder, model, ranks=1, **arguments):
+    """What SGLang answers and reports, prompt by prompt."""
+    engine = ENGINE | {"model_path": str(model), "tp_size": ranks} | arguments
+    request, answers = folder / "request.json", folder / "answers.json"
+    request.write_text(json.dumps({"engine": engine, "prompts": PROMPTS, "new": NEW}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # would need a compiler
+        patch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "|".join("01"[:ranks]))
+        done = subprocess.run(
+            [engine_python, SERVE, request, answers], capture_output=True, text=True, check=False
+        )
+    assert answers.is_file(), (done.stdout + done.stderr)[-4000:]
+    return json.loads(answers.read_text())
+
+
+def speculating(draft, steps):
+    return {
+        "speculative_algorithm": "EAGLE3",
+        "speculative_draft_model_path": str(draft),
+        "speculative_num_steps": steps,
+        "speculative_eagle_topk": 1,
+        "speculative_num_draft_tokens": steps + 1,
+    }
+
+
+def agree(found, made, steps):
+    """Tokens, verify passes and the histogram of accepted drafts, exactly, of every prompt."""
+    lengths = []
+    for prompt, answer, one in zip(PROMPTS, made.answers, found, strict=True):
+        ours = made.ours(prompt, steps)
+        histogram = np.bincount(np.array(ours.committed) - 1).tolist()
+        assert one["tokens"] == ours.tokens == answer
+        assert one["spec_verify_ct"] == len(ours.committed)
+        assert one["spec_correct_drafts_histogram"] == histogram
+        assert one["spec_num_correct_drafts"] == sum(ours.committed) - len(ours.committed)
+        lengths += ours.committed
+    # a draft that is never right, or always, would prove little
+    assert 1.3 < np.mean(lengths) < steps + 0.9 and max(lengths) == steps + 1
+    print(f"acceptance length {np.mean(lengths):.4f} over {len(lengths)} passes")
+
+
+def test_without_speculation_the_engine_says_the_targets_own_text(
+    default, engine_python, tmp_path
+):
+    found = answered(engine_python, tmp_path, default.target)
+    assert [one["tokens"] for one in found] == default.answers
+
+
+@pytest.mark.parametrize(("ranks", "steps"), [(1, 3), (2, 5)])
+def test_speculation_counts_what_our_decoding_counts(
+    default, engine_python, tmp_path, ranks, steps
+):
+    arguments = speculating(default.export, steps)
+    agree(answered(engine_python, tmp_path, default.target, ranks, **arguments), default, steps)
+
+
+@pytest.mark.parametrize(("ranks", "steps"), [(1, 5), (2, 3)])
+def test_so_it_does_with_layers_of_ones_own(custom, engine_python, tmp_path, ranks, steps):
+    arguments = speculating(custom.export, steps)
+    agree(answered(engine_python, tmp_path, custom.target, ranks, **arguments), custom, steps)
