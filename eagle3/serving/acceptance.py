@@ -66,3 +66,26 @@ def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> lis
     ratios = sums[drawn].sum(1)[drawn_passes > 0] / drawn_passes[drawn_passes > 0]
     low, high = np.quantile(ratios, [0.025, 0.975])
     return [float(low), float(high)]
+
+
+def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, object]:
+    """Figures over rows that each stand for a verify pass, int64 [D, K] by document and depth:
+    rows whose first k + 1 drafts are accepted, and rows that count at depth k."""
+
+    def shares(weights: np.ndarray) -> np.ndarray:
+        """[.., D] -> [.., K]; a depth that no row reaches accepts nothing"""
+        return (weights @ accepted) / np.maximum(weights @ counted, 1)
+
+    documents = len(accepted)
+    share = shares(np.ones(documents))
+    drawn = np.random.default_rng(0).multinomial(
+        documents, np.full(documents, 1 / documents), RESAMPLES
+    )
+    low, high = np.quantile(1 + shares(drawn).sum(-1), [0.025, 0.975])
+    return {
+        "acceptance_length": float(1 + share.sum()),
+        "acceptance_length_ci95": [float(low), float(high)],
+        "per_position_acceptance": share.tolist(),
+        "rows": int(counted[:, 0].sum()),
+        "rows_at": counted.sum(0).tolist(),
+    }
