@@ -17,6 +17,7 @@ include: "rules/target.smk"
 include: "rules/tokens.smk"
 include: "rules/hidden_states.smk"
 include: "rules/training.smk"
+include: "rules/selection.smk"
 include: "rules/export.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
@@ -29,6 +30,7 @@ localrules:
     vocab,
     schedule,
     plan,
+    select_best,
     export_sglang,
     report,
 
@@ -38,6 +40,7 @@ rule train:
     default_target: True
     input:
         rules.plan.output,
+        rules.select_best.output.choice,
         rules.export_sglang.output,
         rules.evaluate.output,
         rules.report.output,

@@ -1,8 +1,8 @@
 # The draft in the form that engines load.
 rule export_sglang:
     input:
-        model=stored(f"{checkpoint(STAGES.count)}/model.safetensors"),
-        state=stored(f"{checkpoint(STAGES.count)}/state.json"),
+        model=exported("model.safetensors"),
+        state=exported("state.json"),
         vocab=rules.vocab.output.mapping,
     output:
         config=f"{OUT}/draft/sglang/config.json",

@@ -11,6 +11,8 @@ from rules.preflight import External
 from rules.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
+SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
+DECODING = (*SCORING[:2], "evaluation.num_prompts", "evaluation.max_new_tokens")
 
 
 def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
@@ -56,15 +58,19 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
     train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    if config["train"]["early_stop_patience"] is not None:
+        train += SCORING  # a stage then depends on the scores of those before
     add(
         "train",
         (*train, *loading, *reading, "dataset.shards"),
         ("tokens", "hidden_states", "vocab", "schedule"),
     )
-    add("export", ("export",), ("train", "vocab"))
+    add("score", (*SCORING, *loading, *reading), ("tokens", "hidden_states", "vocab", "train"))
+    chosen = ("score",) if config["export"]["checkpoint"] == "best" else ()
+    add("export", ("export",), ("train", "vocab", *chosen))
     add(
         "evaluate",
-        ("evaluation", *templates, *loading, *reading),
+        (*DECODING, *templates, *loading, *reading),
         ("export", "dataset", "weights"),
     )
     length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
@@ -82,7 +88,10 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
     # samples are counted in whole shards: 760 and 768 of them are the same four
     dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
+    evaluation = dict(config["evaluation"])
+    held_out = evaluation.pop("held_out_samples")
+    evaluation["held_out_shards"] = math.ceil(held_out / dataset["shard_size"])
     states = dict(config["hidden_states"])
     # a window of all shards, and one larger than that, are the same
     states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])
-    return {**config, "dataset": dataset, "hidden_states": states}
+    return {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}

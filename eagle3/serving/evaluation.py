@@ -15,8 +15,9 @@ import torch
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance, compare
+from eagle3.serving.acceptance import acceptance
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
+from eagle3.serving.comparison import compare
 from eagle3.serving.sglang import load_sglang
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget

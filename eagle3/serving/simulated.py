@@ -29,7 +29,6 @@ from eagle3.objective.pack import Pack
 from eagle3.objective.ttt import Objective, TargetParts, right_choices
 from eagle3.serving.acceptance import acceptance, rows_acceptance
 
-KIND = "held-out-acceptance"
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,8 @@ class Run:
             width = min(depth, left)
             right, said = self.right[row, :width], self.said[row : row + width]
             accepted = _leading(right)
-            if left >= depth:
-                known = bool(said[:-1].all())
-            else:
-                known = self.stopped and bool(said.all())
-            if known:
+            ends = self.stopped and bool(said.all())
+            if ends if left < depth else said[:-1].all():
                 new = accepted + 1
                 if self.stopped and self.said[-1]:
                     new = min(new, left)  # nothing behind the stop token is counted

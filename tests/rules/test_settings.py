@@ -28,11 +28,11 @@ BY_OTHER_MEANS = {
     "embedded_target.source": "its content's digest",
     "target.model": "digests of its tokenizer and weights",
 }
-EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "evaluate", "plan"}
+EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "score", "evaluate", "plan"}
 # The first stages that a key reaches; whatever lies below them follows through the chain.
 FIRST = {
     "dataset.num_samples": {"vocab", "schedule", "train", "plan"},
-    "dataset.shard_size": {"regenerate", "tokens", "vocab", "schedule", "train", "plan"},
+    "dataset.shard_size": {"regenerate", "tokens", "vocab", "schedule", "train", "score", "plan"},
     "dataset.regenerate": {"regenerate"},
     "dataset": {"dataset"},
     "embedded_target": {"embedded_target"},
@@ -42,8 +42,8 @@ FIRST = {
     "tokens": {"tokens"},
     "target.revision": EVERY,
     "target.trust_remote_code": EVERY,
-    "target.embedding_key": {"hidden_states", "train", "evaluate"},
-    "target.lm_head_key": {"hidden_states", "train", "evaluate"},
+    "target.embedding_key": {"hidden_states", "train", "score", "evaluate"},
+    "target.lm_head_key": {"hidden_states", "train", "score", "evaluate"},
     "target.final_norm_key": {"train"},
     "target.dtype": {"regenerate", "hidden_states"},
     "vocab": {"vocab", "plan"},
@@ -61,6 +61,9 @@ FIRST = {
     "train.ttt_steps": {"train", "plan"},
     "train": {"train"},
     "export": {"export"},
+    "evaluation.num_draft_tokens": {"score", "evaluate"},
+    "evaluation.dtype": {"score", "evaluate"},
+    "evaluation.held_out_samples": {"score"},
     "evaluation": {"evaluate"},
     "hardware": {"plan"},
 }
@@ -130,6 +133,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
     values = {
         "dataset.num_samples": 1024,
         "dataset.shard_size": 64,
+        "evaluation.held_out_samples": 512,
         "hidden_states.window_shards": 2,
     }
     section[name] = values.get(key) or another(part, section[name])

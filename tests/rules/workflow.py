@@ -38,7 +38,12 @@ SMALL: dict[str, Any] = {
         "packs_per_batch": 2,
         "learning_rate": 1.0e-3,
     },
-    "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "num_draft_tokens": 3},
+    "evaluation": {
+        "held_out_samples": 64,
+        "num_prompts": 2,
+        "max_new_tokens": 12,
+        "num_draft_tokens": 3,
+    },
     "resources": {"train": {"threads": 1, "processes": 1, "save_interval": 2}},
 }
 

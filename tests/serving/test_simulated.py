@@ -1,4 +1,4 @@
-"""Acceptance on held-out states: a slow twin, and the same counts as decoding on the target's text."""
+"""Acceptance on held-out states: a slow twin, and on the target's text the counts of decoding."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ RUNS = st.integers(1, 12).flatmap(
 
 @given(RUNS)
 def test_counts_are_bounded_and_a_row_counts_whatever_the_draft(drawn):
-    right, said, stopped = drawn
+    _, said, stopped = drawn
     accepted, counted = run_of(*drawn).counts()
     assert (accepted <= counted).all() and counted[0] == len(said)
     assert (np.diff(counted) <= 0).all() and (np.diff(accepted) <= 0).all()
