@@ -30,7 +30,6 @@ from eagle3.objective.ttt import Objective, TargetParts, right_choices
 from eagle3.serving.acceptance import acceptance, rows_acceptance
 
 
-
 @dataclass(frozen=True)
 class Run:
     """Consecutive rows of one supervised run, A of them; K is the length of a chain."""
