@@ -12,7 +12,12 @@ from rules.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
 SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
-DECODING = (*SCORING[:2], "evaluation.num_prompts", "evaluation.max_new_tokens")
+DECODING = (
+    *SCORING[:2],
+    "evaluation.num_prompts",
+    "evaluation.max_new_tokens",
+    "evaluation.temperature",
+)
 
 
 def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
@@ -31,6 +36,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         found[stage] = Settings(stage, values, {})
 
     add_external("source", digest=external.source_digest)
+    add_external("prompts", digest=external.prompts_digest)
     if external.target is None:
         tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
         add_external("embedded_target", embedded_target=tiny, source=external.embedded_digest)
@@ -71,7 +77,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add(
         "evaluate",
         (*DECODING, *templates, *loading, *reading),
-        ("export", "dataset", "weights"),
+        ("export", "dataset", "weights", "prompts"),
     )
     length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
     plan = ("hidden_states", "draft", "vocab", "hardware", *length)

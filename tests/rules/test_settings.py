@@ -26,6 +26,7 @@ IRRELEVANT = {
 BY_OTHER_MEANS = {
     "dataset.source": "its content's digest",
     "embedded_target.source": "its content's digest",
+    "evaluation.prompts": "names and digests of their contents",
     "target.model": "digests of its tokenizer and weights",
 }
 EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "score", "evaluate", "plan"}
@@ -160,6 +161,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         ("source_digest", {"dataset", "tokens", "hidden_states", "train", "evaluate"}),
         ("tokenizer_digest", {"tokens", "hidden_states", "train", "evaluate"}),
         ("weights_digest", {"hidden_states", "train", "evaluate"}),
+        ("prompts_digest", {"evaluate"}),
     ],
 )
 def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
@@ -170,6 +172,8 @@ def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
     before, after = all_settings(config, outside), all_settings(config, other)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}
     assert stages <= touched
+    if field == "prompts_digest":
+        assert touched == {"prompts", "evaluate", "report"}
     if field == "weights_digest":
         assert not {"dataset", "tokens", "vocab", "schedule"} & touched
 
