@@ -17,6 +17,7 @@ include: "rules/target.smk"
 include: "rules/tokens.smk"
 include: "rules/hidden_states.smk"
 include: "rules/training.smk"
+include: "rules/selection.smk"
 include: "rules/export.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
@@ -29,6 +30,7 @@ localrules:
     vocab,
     schedule,
     plan,
+    select_best,
     export,
     report,
 
@@ -39,5 +41,6 @@ rule train:
     input:
         rules.plan.output,
         expand(rules.export.output, form=FORMS),
+        rules.select_best.output.choice,
         rules.evaluate.output,
         rules.report.output,

@@ -158,6 +158,12 @@ def _check_across_keys(config: dict[str, Any]) -> None:
             "config: hidden_states.keep is false but hidden_states.window_shards is null: say how "
             "many shards a window has; the plan names the most that fit on the disk"
         )
+    if config["train"]["early_stop_patience"] and not config["hidden_states"]["keep"]:
+        raise UserError(
+            f"config: train.early_stop_patience is {config['train']['early_stop_patience']} but "
+            "hidden_states.keep is false: in rolling mode the windows of stages that are not "
+            "trained would be captured all the same; use keep: true, or null"
+        )
     tiny = config["embedded_target"]
     if tiny["hidden_size"] % tiny["num_heads"] or tiny["num_heads"] % tiny["num_kv_heads"]:
         raise UserError(

@@ -125,6 +125,13 @@ def upload(path: Path, address: str) -> None:
             raise UserError(f"{address}: cannot be written ({_one_line(fault)})") from None
 
 
+def download(address: str, path: Path) -> None:
+    """Write an object to a file. Raises UserError if it cannot be read."""
+    bucket, key = split_address(address)
+    with _told(address):
+        client().download_file(bucket, key, str(path))
+
+
 def is_object(address: Path | str) -> bool:
     """Whether an address names an object and no local file."""
     return isinstance(address, str) and address.startswith(SCHEME)

@@ -112,7 +112,7 @@ try:
     CAPTURE_IMAGE = containers.image(CAPTURE_NAME, IMAGES[CAPTURE_NAME], ROOT)
     if CONTAINERS:
         outside = [Source(path) for path in (EXTERNAL.embedded_source, TARGET) if path]
-        outside += EXTERNAL.sources
+        outside += [*EXTERNAL.sources, *(Source(path) for _, path in EXTERNAL.prompts)]
         hub = any(source.on_hub for source in outside)
         local = [source.place for source in outside if not source.on_hub]
         large = ["results", OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]

@@ -28,6 +28,8 @@ rule evaluate:
             draft=f"{OUT}/draft/{FORMS[0]}",
             target=TARGET,
             device=DEVICE,
+            batch=config["resources"]["evaluate"]["batch"],
+            prompts=json.dumps(EXTERNAL.prompts) if EXTERNAL.prompts else None,
         ),
     params:
         settings=settings("evaluate"),

@@ -5,8 +5,8 @@ FORMS = config["export"]["formats"]
 rule export:
     input:
         TARGET_FILES,
-        model=stored(f"{checkpoint(STAGES.count)}/model.safetensors"),
-        state=stored(f"{checkpoint(STAGES.count)}/state.json"),
+        model=exported("model.safetensors"),
+        state=exported("state.json"),
         vocab=rules.vocab.output.mapping,
     output:
         config=f"{OUT}/draft/{{form}}/config.json",

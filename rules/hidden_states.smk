@@ -19,6 +19,8 @@ rule hidden_states:
         f"{LOGS}/hidden_states/{CAPTURED}.log",
     benchmark:
         f"{TIMES}/hidden_states/{CAPTURED}.tsv"
+    wildcard_constraints:
+        split="train",
     cache: workflow.enable_cache and not ROLLING
     priority: capture_priority if STAGES.windows > 1 else -1
     conda:
@@ -30,6 +32,10 @@ rule hidden_states:
         gpu=gpus(CAPTURE["tensor_parallel"]),
         # SGLang starts its ranks itself
         processes=CAPTURE["tensor_parallel"] if BACKEND == "hf" else 1,
+        # rolling mode: whose window the shard is of; held-out shards are of none
+        window=lambda wildcards: (
+            f" --stage {wildcards.stage}" if "stage" in wildcards.keys() else ""
+        ),
         options=options(
             target=TARGET,
             device=DEVICE,
@@ -48,9 +54,31 @@ rule hidden_states:
     shell:
         "python -m workflow_scripts.launch --gpus {resources.gpu} --processes {resources.processes} --"
         " workflow_scripts.capture_hidden_states --settings {params.settings:q}"
-        " --tokens {input.tokens:q} --threads {threads} {resources.options}"
-        + (" --stage {wildcards.stage}" if ROLLING else "")
-        + " --out {output.states:q} --report {output.check:q} > {log:q} 2>&1"
+        " --tokens {input.tokens:q} --threads {threads} {resources.options}{resources.window}"
+        " --split {wildcards.split} --out {output.states:q} --report {output.check:q} > {log:q} 2>&1"
+
+
+# The same for conversations that training never sees. They stay, in rolling mode too: every
+# stage's checkpoint is scored on them.
+use rule hidden_states as held_out_states with:
+    input:
+        TARGET_FILES,
+        tokens=rules.tokens.output,
+    output:
+        states=stored(
+            f"{OUT}/hidden_states/{{split}}/shard-{{shard}}.safetensors",
+            retrieve=False,
+        ),
+        check=f"{OUT}/hidden_states/{{split}}/shard-{{shard}}.check.json",
+    log:
+        f"{LOGS}/hidden_states/{{split}}/shard-{{shard}}.log",
+    benchmark:
+        f"{TIMES}/hidden_states/{{split}}/shard-{{shard}}.tsv"
+    wildcard_constraints:
+        split="eval",
+    cache: workflow.enable_cache
+    priority: -1
 
 
 offered_to_cache("hidden_states")
+offered_to_cache("held_out_states")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class External:
     target: str | None  # None: a rule trains it
     tokenizer_digest: str
     weights_digest: str
+    prompts: tuple[tuple[str, str], ...] = ()  # names and files of evaluation.prompts
+    prompts_digest: str = ""
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -83,7 +85,28 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         target,
         tokenizer_digest,
         weights_digest,
+        *_prompts(config["evaluation"]["prompts"], root, memo),
     )
+
+
+def _prompts(
+    given: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Names and places of sets of prompts, and one digest of names and contents."""
+    found, digests = [], []
+    for number, entry in enumerate(given or ()):
+        key, name = f"evaluation.prompts[{number}]", entry["name"]
+        path = _existing(f"{key}.source", entry["source"], root)
+        if not path.is_file() or path.suffix not in SUFFIXES:
+            raise UserError(
+                f"config: {key}.source is {entry['source']!r}; must be a file of "
+                f"{', '.join(SUFFIXES)}"
+            )
+        if name in dict(found):
+            raise UserError(f"config: {key}.name is {name!r}, which an earlier set has; rename one")
+        found.append((name, str(path)))
+        digests.append([name, *file_digests([path], memo)])
+    return tuple(found), json.dumps(digests) if digests else ""
 
 
 def _existing(key: str, path: str, root: Path) -> Path:

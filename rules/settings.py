@@ -21,6 +21,13 @@ EXPORT_KEYS = {
     "speculators": (*WITH_EMBEDDING, *NAMING_TARGET),
     "hf": WITH_EMBEDDING,
 }
+SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
+DECODING = (
+    *SCORING[:2],
+    "evaluation.num_prompts",
+    "evaluation.max_new_tokens",
+    "evaluation.temperature",
+)
 
 
 def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Settings]:
@@ -39,6 +46,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         found[stage] = Settings(stage, values, {})
 
     add_external("source", digest=external.source_digest)
+    add_external("prompts", digest=external.prompts_digest)
     if external.target is None:
         tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
         add_external("embedded_target", embedded_target=tiny, source=external.embedded_digest)
@@ -66,18 +74,22 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
     train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    if config["train"]["early_stop_patience"] is not None:
+        train += SCORING  # a stage then depends on the scores of those before
     add(
         "train",
         (*train, *loading, *reading, "dataset.shards"),
         ("tokens", "hidden_states", "vocab", "schedule"),
     )
+    add("score", (*SCORING, *loading, *reading), ("tokens", "hidden_states", "vocab", "train"))
+    chosen = ("score",) if config["export"]["checkpoint"] == "best" else ()
     for form, keys in EXPORT_KEYS.items():
-        add(f"export_{form}", keys, ("train", "vocab"))
+        add(f"export_{form}", ("export.checkpoint", *keys), ("train", "vocab", *chosen))
     found["export"] = found[f"export_{config['export']['formats'][0]}"]  # what is evaluated
     add(
         "evaluate",
-        ("evaluation", *templates, *loading, *reading),
-        ("export", "dataset", "weights"),
+        (*DECODING, *templates, *loading, *reading),
+        ("export", "dataset", "weights", "prompts"),
     )
     length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
     plan = ("hidden_states", "draft", "vocab", "hardware", *length)
@@ -94,7 +106,10 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
     # samples are counted in whole shards: 760 and 768 of them are the same four
     dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
+    evaluation = dict(config["evaluation"])
+    held_out = evaluation.pop("held_out_samples")
+    evaluation["held_out_shards"] = math.ceil(held_out / dataset["shard_size"])
     states = dict(config["hidden_states"])
     # a window of all shards, and one larger than that, are the same
     states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])
-    return {**config, "dataset": dataset, "hidden_states": states}
+    return {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}

@@ -1,4 +1,12 @@
 # One job and one checkpoint per stage; saves inside a stage lie in resume/, unknown to Snakemake.
+def scores_before(wildcards):
+    """With early stop: what held-out states say of the stages before."""
+    if config["train"]["early_stop_patience"] is None:
+        return []
+    earlier = range(1, int(wildcards.stage))
+    return [f"{OUT}/evaluation/stage-{stage:04d}.json" for stage in earlier]
+
+
 rule train_stage:
     input:
         TARGET_FILES,
@@ -7,6 +15,7 @@ rule train_stage:
         vocab=rules.vocab.output.mapping,
         schedule=rules.schedule.output,
         previous=previous_checkpoint,
+        scores=scores_before,
     output:
         model=stored(f"{OUT}/checkpoints/stage-{{stage}}/model.safetensors"),
         optimizer=stored(
@@ -31,6 +40,7 @@ rule train_stage:
         processes=config["resources"]["train"]["processes"],
         nodes=1,  # a cluster's profile may say more; processes and GPUs are those of each
         resume=lambda wildcards: f"{OUT}/resume/stage-{wildcards.stage}",
+        scores=lambda wildcards: listed_each([scores_before(wildcards)]),
         options=options(
             target=TARGET,
             device=DEVICE,
@@ -53,6 +63,7 @@ rule train_stage:
         " --code {params.code} --stage {wildcards.stage}"
         " --tokens {resources.tokens:q} --hidden-states {resources.states:q}"
         " --vocab {input.vocab:q} --schedule {input.schedule:q} --previous {input.previous:q}"
+        " --scores {resources.scores}"
         " --threads {threads} {resources.options} --resume {resources.resume:q}"
         " --metrics {output.metrics:q} --out {output.model:q} {output.optimizer:q} {output.state:q} 2>&1"
         " | (trap '' TERM; exec tee {log:q})"

@@ -36,5 +36,5 @@ def listed(paths: Sequence[str]) -> str:
 
 
 def listed_each(groups: Iterable[Sequence[str]]) -> str:
-    """Several such words."""
-    return shlex.join(listed(paths) for paths in groups)
+    """Several such words; none for an empty group."""
+    return shlex.join(listed(paths) for paths in groups if paths)

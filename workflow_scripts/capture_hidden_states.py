@@ -40,6 +40,7 @@ def main() -> None:
     args.add_argument("--sglang-arguments", type=json.loads, required=True)
     args.add_argument("--plan", type=Path, required=True, help="plan.json, if there is one")
     args.add_argument("--stages", type=json.loads, required=True, help="windows of this run")
+    args.add_argument("--split", choices=("train", "eval"), required=True)
     args.add_argument("--stage", type=int, help="rolling mode: whose window the shard is of")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--states-in-storage", action="store_true", help="out is uploaded")
@@ -64,7 +65,9 @@ def main() -> None:
             if given.stage is not None and local == given.out:
                 drop_other_windows(local.parent.parent, given.stage)
             stages = Stages(**given.stages)
-            planned = {} if given.states_in_storage else planned_bytes(given, stages.shards)
+            # the plan is of the shards of training; held-out ones lie beside them
+            told = given.split == "train" and not given.states_in_storage
+            planned = planned_bytes(given, stages.shards) if told else {}
             need = Need(planned, stages, rolling=given.stage is not None)
             own = job.expected_bytes()
             check_space(need, local, own, given.stage, given.disk_budget_gb)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from eagle3.artifact import read_json
+from eagle3.artifact import REMAKE, Settings, read_json
+from eagle3.errors import UserError
 from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import content_sha256
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.early_stop import SCORE, carry_on, is_exhausted
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.memory import keep_freed_memory
@@ -32,6 +36,7 @@ def main() -> None:
     args.add_argument("--vocab", type=Path, required=True)
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--previous", type=Path, nargs="*", help="files of the checkpoint before")
+    args.add_argument("--scores", action=entry.Files, nargs="*", help="of the stages before")
     args.add_argument("--target", required=True)
     args.add_argument("--device", required=True)
     args.add_argument("--threads", type=int, required=True)
@@ -45,6 +50,12 @@ def main() -> None:
     args.add_argument("--out", type=Path, nargs="+", required=True, help="checkpoint's files")
     given = args.parse_args()
     values, upstream = given.settings.values, given.settings.upstream
+    if given.scores and is_exhausted(*judged(given.scores, given.settings)):
+        if int(os.environ.get("RANK", "0")) == 0:
+            logging.info("no training: held-out acceptance has not risen for long enough")
+            above, out = given.previous[0].parent, given.out[0].parent
+            carry_on(above, given.stage, given.settings, given.code, given.metrics, out)
+        return
     keep_freed_memory()
     with joined_ranks(given.device, given.sp_ulysses_size, given.sp_ring_size) as ranks:
         torch.set_num_threads(max(given.threads // ranks.world, 1))
@@ -74,6 +85,20 @@ def main() -> None:
             given.metrics,
             given.out[0].parent,
         )
+
+
+def judged(scores: Sequence[Path], settings: Settings) -> tuple[list[float], int]:
+    """Acceptance lengths of the stages before, and the patience that is left for the next one.
+
+    Raises UserError if a score is of another training.
+    """
+    lengths = []
+    for path in scores:
+        figures, manifest = read_json(path, SCORE)
+        if manifest.settings["upstream"]["train"] != settings.digest:
+            raise UserError(f"{path}: scores a checkpoint of other settings: {REMAKE}")
+        lengths.append(figures["acceptance_length"])
+    return lengths, settings.values["train"]["early_stop_patience"]
 
 
 entry.run(main)

@@ -142,11 +142,9 @@ class Renderer:
         """Whether the mark of the next turn is what ends an answer."""
         return not self.marked and self.named is not None and self.named.next_turn_ends
 
-    def last_prompt(self, conversation: Conversation) -> str:
-        """What stands before the last answer. Raises BadRow as `prompt` and `render` do."""
-        if conversation.text is not None:
-            return conversation.text[: answers_of(conversation.text, self._marks)[-1][0]]
-        return self.prompt(conversation.messages[:-1], conversation.tools)
+    def prompt_in(self, text: str) -> str:
+        """A text that is rendered already, up to its last answer. Raises BadRow without one."""
+        return text[: answers_of(text, self._marks)[-1][0]]
 
     @cached_property
     def _marks(self) -> Marks:

@@ -29,6 +29,8 @@ from eagle3.objective.teacher import Teacher
 from eagle3.objective.totals import StepTotals
 from eagle3.target.reader import Head
 
+CHOSEN_AT_ONCE = 1024  # rows whose logits are held at once
+
 
 @dataclass(frozen=True)
 class TargetParts:
@@ -129,6 +131,32 @@ def ttt_loss(
     totals.accepted.index_add_(0, pairs.step, found.accepted.double())
     totals.trained.copy_(torch.bincount(pairs.step, minlength=steps))
     return loss, totals
+
+
+@torch.no_grad()
+def right_choices(
+    draft: Eagle3Draft, pack: Pack, target: TargetParts, objective: Objective
+) -> tuple[ActiveRows, torch.Tensor]:
+    """The active rows of a pack, and bool [A_0, K]: does the draft choose the target's token there?
+
+    Where a row is not active the answer is no. The pack is not shared.
+    """
+    steps, device = objective.steps, pack.aux.device
+    known = target.draft_ids >= 0
+    active = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps)
+    right = torch.zeros(len(active.tokens), steps, dtype=torch.bool, device=device)
+    if active.depth == 0:
+        return active, right
+    places = Places(pack, active)
+    held, alone = Held(pack, active, places), Alone(active)
+    halved, states = _hidden_states(draft, pack, target, objective, active, places, held, alone)
+    answers = target.draft_ids[pack.teacher_argmax]  # int64 [R], -1 outside
+    for k, rows in enumerate(active.steps[: active.depth]):
+        x = halved.head_input(states[k][: len(rows.slots)])
+        chosen = [halved.head(part).argmax(-1) for part in x.split(CHOSEN_AT_ONCE)]
+        # -1 is never chosen: what the draft cannot say is a miss
+        right[rows.slots, k] = torch.cat(chosen) == answers[rows.slots + k]
+    return active, right
 
 
 def _hidden_states(

@@ -11,33 +11,10 @@ stop token counts as the target's own, so drafts behind it are never counted as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from eagle3.serving.chain import Decoded
-
-TIE = 1e-4  # a top-2 logit gap below this may fall either way between two orders of summation
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Speculative against plain greedy output of one prompt."""
-
-    identical: bool
-    tie_at: int | None  # where they part at a near-tie of the target, else None
-
-
-def compare(speculative: Decoded, plain: Decoded) -> Comparison:
-    """Token for token; a difference is excused only at a near-tie of the target's logits."""
-    if speculative.tokens == plain.tokens:
-        return Comparison(True, None)
-    pairs = zip(speculative.tokens, plain.tokens, strict=False)
-    first = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
-    if first is not None and plain.gaps[first] < TIE:
-        return Comparison(False, first)
-    return Comparison(False, None)
 
 
 def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dict[str, object]:
@@ -66,3 +43,26 @@ def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> lis
     ratios = sums[drawn].sum(1)[drawn_passes > 0] / drawn_passes[drawn_passes > 0]
     low, high = np.quantile(ratios, [0.025, 0.975])
     return [float(low), float(high)]
+
+
+def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, object]:
+    """Figures over rows that each stand for a verify pass, int64 [D, K] by document and depth:
+    rows whose first k + 1 drafts are accepted, and rows that count at depth k."""
+
+    def shares(weights: np.ndarray) -> np.ndarray:
+        """[.., D] -> [.., K]; a depth that no row reaches accepts nothing"""
+        return (weights @ accepted) / np.maximum(weights @ counted, 1)
+
+    documents = len(accepted)
+    share = shares(np.ones(documents))
+    drawn = np.random.default_rng(0).multinomial(
+        documents, np.full(documents, 1 / documents), RESAMPLES
+    )
+    low, high = np.quantile(1 + shares(drawn).sum(-1), [0.025, 0.975])
+    return {
+        "acceptance_length": float(1 + share.sum()),
+        "acceptance_length_ci95": [float(low), float(high)],
+        "per_position_acceptance": share.tolist(),
+        "rows": int(counted[:, 0].sum()),
+        "rows_at": counted.sum(0).tolist(),
+    }

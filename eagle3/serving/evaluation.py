@@ -1,36 +1,44 @@
-"""Evaluation by real decoding: held-out prompts, with the exported draft and without."""
+"""Evaluation by real decoding: sets of prompts, with the exported draft and without."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eagle3.data.conversations import BadRow, Conversation
+from eagle3.data.conversations import BadRow, Message
+from eagle3.data.prompts import Question
+from eagle3.data.sources import Unreadable
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance, compare
-from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
+from eagle3.serving.acceptance import acceptance
+from eagle3.serving.batched import GREEDY, Limits, Pair, decode_batch
+from eagle3.serving.chain import Decoded
+from eagle3.serving.comparison import compare
 from eagle3.serving.forms import load_draft
+from eagle3.serving.sampling import Sampling
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import TargetWeights, read_head
 
 log = logging.getLogger(__name__)
 KIND = "evaluation"
+Asked = Iterable[Question | Unreadable]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out conversation up to its last answer."""
+    """One turn of a question: what the target reads before it answers."""
 
+    set: str
     id: str
+    turn: int  # from 1
     tokens: list[int]
 
 
@@ -45,12 +53,13 @@ class Evaluator:
         loading: dict[str, Any],
         templates: dict[str, Any],
         device: str,
+        batch: int,
         draft_digest: str | None = None,
     ) -> None:
         """`values`: the `evaluation` section; `loading` and `templates`: keys of the
-        sections `target` and `tokens`."""
+        sections `target` and `tokens`; `batch`: prompts that are answered together."""
         trusted = loading["trust_remote_code"]
-        self.values = values
+        self.values, self.batch = values, batch
         self.config = load_config(target, trusted)
         self.tokenizer = load_tokenizer(target, trusted)
         self.renderer = Renderer(
@@ -61,93 +70,130 @@ class Evaluator:
         )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_draft(draft, draft_digest)
-        self.engine = HFTarget.load(
-            target, loaded.config.aux_layers, values["dtype"], device, trusted
-        )
-        where = self.engine.device, self.engine.dtype
+        engine = HFTarget.load(target, loaded.config.aux_layers, values["dtype"], device, trusted)
+        where = engine.device, engine.dtype
         weights = TargetWeights(target)
         keys = loading["lm_head_key"], loading["embedding_key"]
-        self.head = read_head(weights, self.config, *keys).to(*where)
-        self.embedding = weights.read(loading["embedding_key"], "embedding_key").to(*where)
-        self.draft = loaded.to(*where)
-        self.target_ids = torch.from_numpy(mapping.target_ids).to(self.engine.device)
+        self.pair = Pair(
+            engine,
+            read_head(weights, self.config, *keys).to(*where),
+            loaded.to(*where),
+            weights.read(loading["embedding_key"], "embedding_key").to(*where),
+            torch.from_numpy(mapping.target_ids).to(engine.device),
+        )
 
-    def prompts(self, conversations: Iterable[Conversation]) -> tuple[list[Prompt], dict[str, int]]:
-        """The first prompts that leave room for an answer, and how many were passed over.
+    def ask(self, name: str, asked: Asked) -> tuple[list[Prompt], list[Decoded], dict[str, int]]:
+        """The prompts of a set, the target's own greedy answers, and how many rows were passed
+        over, by cause. A later turn follows on the answer to the one before.
 
-        Raises UserError if there is none.
+        Raises UserError if there is no prompt that leaves room for an answer.
         """
-        wanted, chain = self.values["num_prompts"], self.values["num_draft_tokens"]
-        room = self.config.max_position_embeddings - self.values["max_new_tokens"] - chain - 1
-        found: list[Prompt] = []
         skipped: Counter[str] = Counter()
-        for conversation in conversations:
-            if len(found) == wanted:
-                break
-            try:
-                text = self.renderer.last_prompt(conversation)
-            except BadRow as fault:
-                skipped[str(fault)] += 1
-                continue
-            tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(tokens) > room:
-                skipped[f"longer than {room} tokens"] += 1
-            else:
-                found.append(Prompt(conversation.id, tokens))
-        if not found:
+        open_turns = self._first_turns(asked, skipped)
+        if not open_turns:
             raise UserError(
-                f"evaluation: no held-out conversation can be a prompt ({dict(skipped)}); raise "
+                f"evaluation: no row of {name} can be a prompt ({dict(skipped)}); raise "
                 "dataset.eval_fraction or lower evaluation.max_new_tokens"
             )
-        if len(found) < wanted:
-            log.warning("only %d of the %d prompts asked for", len(found), wanted)
-        return found, dict(skipped)
+        if len(open_turns) < self.values["num_prompts"]:
+            log.warning(
+                "%s: only %d of the %d prompts asked for",
+                name,
+                len(open_turns),
+                self.values["num_prompts"],
+            )
+        prompts: list[Prompt] = []
+        answers: list[Decoded] = []
+        turn = 1
+        while open_turns:
+            here = [Prompt(name, question.id, turn, ids) for question, _, ids in open_turns]
+            said = self.decode(here, 0)
+            prompts, answers = prompts + here, answers + said
+            following = []
+            for (question, messages, _), answer in zip(open_turns, said, strict=True):
+                if len(question.later) >= turn:
+                    text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+                    more = [
+                        *messages,
+                        {"role": "assistant", "content": text},
+                        {"role": "user", "content": question.later[turn - 1]},
+                    ]
+                    ids = self._encoded(more, question.tools, skipped)
+                    if ids is not None:
+                        following.append((question, more, ids))
+            open_turns, turn = following, turn + 1
+        return prompts, answers, dict(skipped)
 
-    def answer(self, prompt: Prompt) -> dict[str, Any]:
-        """Decode one prompt both ways; what happened, for the record."""
-        limit = self.values["max_new_tokens"]
-        plain = decode_plain(self.engine, self.head, prompt.tokens, limit, self.stop)
-        speculative = decode_speculative(
-            self.engine,
-            self.head,
-            DraftChain(self.draft, self.embedding, self.target_ids),
-            prompt.tokens,
-            limit,
-            self.stop,
-            self.values["num_draft_tokens"],
-        )
-        same = compare(speculative, plain)
-        return {
-            "id": prompt.id,
-            "prompt_tokens": len(prompt.tokens),
-            "new_tokens": len(speculative.tokens),
-            "committed": speculative.committed,
-            "passes_plain": plain.target_passes,
-            "passes_speculative": speculative.target_passes,
-            "identical": same.identical,
-            "tie_at": same.tie_at,
-            "text": self.tokenizer.decode(speculative.tokens),
-        }
+    def decode(
+        self, prompts: Sequence[Prompt], num_draft_tokens: int, sampling: Sampling = GREEDY
+    ) -> list[Decoded]:
+        """Answers to prompts, those of like length together."""
+        limits = Limits(self.values["max_new_tokens"], self.stop, num_draft_tokens)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        answers: dict[int, Decoded] = {}
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
+            ids = [prompts[i].tokens for i in chosen]
+            found = decode_batch(self.pair, ids, limits, sampling, chosen)
+            answers |= dict(zip(chosen, found, strict=True))
+            log.info("%d of %d prompts answered", len(answers), len(prompts))
+        return [answers[i] for i in range(len(prompts))]
+
+    def _first_turns(
+        self, asked: Asked, skipped: Counter[str]
+    ) -> list[tuple[Question, list[Message], list[int]]]:
+        """The first questions that leave room for an answer, with their messages and tokens."""
+        found = []
+        for question in asked:
+            if len(found) == self.values["num_prompts"]:
+                break
+            if isinstance(question, Unreadable):
+                skipped[question.cause] += 1
+                continue
+            ids = self._encoded(question.messages, question.tools, skipped, question.text)
+            if ids is not None:
+                found.append((question, question.messages, ids))
+        return found
+
+    def _encoded(
+        self, messages: list[Message], tools: Any, skipped: Counter[str], text: str | None = None
+    ) -> list[int] | None:
+        """Tokens of a prompt; None, and counted, if it cannot be one."""
+        chain, answer = self.values["num_draft_tokens"], self.values["max_new_tokens"]
+        room = self.config.max_position_embeddings - answer - chain - 1
+        try:
+            if text is None:
+                text = self.renderer.prompt(messages, tools)
+            else:
+                text = self.renderer.prompt_in(text)
+        except BadRow as fault:
+            skipped[str(fault)] += 1
+            return None
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(tokens) > room:
+            skipped[f"longer than {room} tokens"] += 1
+            return None
+        return tokens
 
 
-def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dict[str, Any]:
-    """Figures over all prompts, and one record for each.
+def evaluate(evaluator: Evaluator, sets: Mapping[str, Asked]) -> dict[str, Any]:
+    """Figures over all prompts and for each set by its name, and one record for each prompt.
 
     Raises UserError if speculation changed an answer in float32 away from a near-tie: then the
     decoder or the export is wrong and no figure means anything.
     """
-    values = evaluator.values
-    prompts, skipped = evaluator.prompts(conversations)
-    started, records = time.monotonic(), []
-    for number, prompt in enumerate(prompts, start=1):
-        records.append(evaluator.answer(prompt))
-        log.info(
-            "prompt %d/%d: %d tokens in %d target passes",
-            number,
-            len(prompts),
-            records[-1]["new_tokens"],
-            records[-1]["passes_speculative"],
-        )
+    values, started = evaluator.values, time.monotonic()
+    prompts: list[Prompt] = []
+    plain: list[Decoded] = []
+    skipped = {}
+    for name, asked in sets.items():
+        found, answers, skipped[name] = evaluator.ask(name, asked)
+        prompts, plain = prompts + found, plain + answers
+    count = values["num_draft_tokens"]
+    greedy = evaluator.decode(prompts, count)
+    records = [
+        _record(evaluator.tokenizer, *each) for each in zip(prompts, plain, greedy, strict=True)
+    ]
     wrong = [r["id"] for r in records if not r["identical"] and r["tie_at"] is None]
     if wrong and values["dtype"] == "float32":
         raise UserError(
@@ -155,19 +201,76 @@ def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dic
             f"{len(wrong)} prompts ({', '.join(wrong[:5])}) away from any near-tie; the decoder or "
             "the export is wrong"
         )
+    causes = sum((Counter(each) for each in skipped.values()), Counter())
+    figures = _greedy_figures(records, count) | {"prompts_skipped": dict(causes)}
+    figures["sets"] = {
+        name: _greedy_figures([r for r in records if r["set"] == name], count)
+        | {"prompts_skipped": skipped[name]}
+        for name in sets
+    }
+    if values["temperature"] > 0:
+        figures["sampled"] = _sampled_figures(evaluator, prompts, list(sets))
+    seconds = round(time.monotonic() - started, 1)
+    return figures | {"seconds": seconds, "per_prompt": records}
+
+
+def _record(tokenizer: Any, prompt: Prompt, plain: Decoded, greedy: Decoded) -> dict[str, Any]:
+    """What happened to one prompt."""
+    same = compare(greedy, plain)
+    return {
+        "set": prompt.set,
+        "id": prompt.id,
+        "turn": prompt.turn,
+        "prompt_tokens": len(prompt.tokens),
+        "new_tokens": len(greedy.tokens),
+        "committed": greedy.committed,
+        "passes_plain": plain.target_passes,
+        "passes_speculative": greedy.target_passes,
+        "identical": same.identical,
+        "tie_at": same.tie_at,
+        "text": tokenizer.decode(greedy.tokens),
+    }
+
+
+def _greedy_figures(records: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:
     plain = sum(r["passes_plain"] for r in records)
     speculative = sum(r["passes_speculative"] for r in records)
+    committed = _by_question([(r["set"], r["id"], r["committed"]) for r in records])
     return {
-        **acceptance([r["committed"] for r in records], values["num_draft_tokens"]),
-        "num_draft_tokens": values["num_draft_tokens"],
-        "greedy_identical": not wrong,
+        **acceptance(committed, count),
+        "num_draft_tokens": count,
+        "greedy_identical": all(r["identical"] or r["tie_at"] is not None for r in records),
         "greedy_ties": sum(r["tie_at"] is not None for r in records),
         "prompts": len(records),
-        "prompts_skipped": skipped,
         "new_tokens": sum(r["new_tokens"] for r in records),
         "target_passes_plain": plain,
         "target_passes_speculative": speculative,
         "target_passes_saved": 1 - speculative / plain,
-        "seconds": round(time.monotonic() - started, 1),
-        "per_prompt": records,
     }
+
+
+def _sampled_figures(
+    evaluator: Evaluator, prompts: Sequence[Prompt], sets: Sequence[str]
+) -> dict[str, Any]:
+    """Acceptance when sampling, for both kinds of proposals."""
+    count, temperature = evaluator.values["num_draft_tokens"], evaluator.values["temperature"]
+    found: dict[str, Any] = {"temperature": temperature}
+    for proposals in ("argmax", "sampled"):
+        answers = evaluator.decode(prompts, count, Sampling(temperature, proposals))
+        counts = [(p.set, p.id, a.committed) for p, a in zip(prompts, answers, strict=True)]
+        found[f"{proposals}_proposals"] = {
+            **acceptance(_by_question(counts), count),
+            "sets": {
+                name: acceptance(_by_question([c for c in counts if c[0] == name]), count)
+                for name in sets
+            },
+        }
+    return found
+
+
+def _by_question(counts: Sequence[tuple[str, str, list[int]]]) -> list[list[int]]:
+    """Turns of one question belong together: intervals resample questions."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for name, identity, committed in counts:
+        found.setdefault((name, identity), []).extend(committed)
+    return list(found.values())

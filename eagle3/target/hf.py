@@ -111,22 +111,29 @@ class HFTarget:
 
         return keep
 
-    def _run(self, input_ids: torch.Tensor, cache: Any = None) -> tuple[list[torch.Tensor], Any]:
+    def _run(
+        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
+    ) -> tuple[list[torch.Tensor], Any]:
         """The three captured states and the last one, each [B, L, H]."""
         output = self.body(
-            input_ids=input_ids.to(self.device), past_key_values=cache, use_cache=cache is not None
+            input_ids=input_ids.to(self.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **places,
         )
         return [self._captured.pop(layer) for layer in self._layers], output.last_hidden_state
 
     @torch.inference_mode()
     def states(
-        self, input_ids: torch.Tensor, cache: Any = None
+        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [B, L, 3H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
 
-        With `cache` (a transformers cache) the ids continue what it holds and are added to it.
+        With `cache` (a transformers cache) the ids continue what it holds and are added to it. Of
+        sequences of unlike length `places` says where they are: `attention_mask` [B, S + L], 0 on
+        columns that are none, and `position_ids` [B, L].
         """
-        captured, last = self._run(input_ids, cache)
+        captured, last = self._run(input_ids, cache, **places)
         return torch.cat(captured, dim=-1), last
 
     @torch.inference_mode()

@@ -31,6 +31,7 @@ class TrainSettings:
     precision: str
     attention_backend: str
     seed: int
+    early_stop_patience: int | None = None  # stages without a better held-out acceptance
 
     def objective(self, recompute: bool) -> Objective:
         """What a forward pass computes; `recompute` changes how much of it is kept."""

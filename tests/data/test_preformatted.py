@@ -73,8 +73,8 @@ def test_a_rendered_text_has_the_spans_of_its_turns(
 def test_the_prompt_of_a_text_is_that_of_its_turns(name: str) -> None:
     turns = conversation_of("Hi", "Hello!", "Bye", "Bye!")
     rendered = RENDERERS[name].render(turns)[-1]
-    prompt = RENDERERS[name].last_prompt(text_row(rendered.text)).removesuffix(EMPTY_THOUGHT)
-    assert prompt == RENDERERS[name].last_prompt(turns)
+    prompt = RENDERERS[name].prompt_in(rendered.text).removesuffix(EMPTY_THOUGHT)
+    assert prompt == RENDERERS[name].prompt(turns.messages[:-1])
 
 
 def test_an_answer_of_several_parts_is_one_span() -> None:

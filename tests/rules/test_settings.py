@@ -26,16 +26,17 @@ IRRELEVANT = {
 BY_OTHER_MEANS = {
     "dataset.source": "its content's digest",
     "embedded_target.source": "its content's digest",
+    "evaluation.prompts": "names and digests of their contents",
     "target.model": "digests of its tokenizer and weights",
 }
 # "export" is the one of the first format
 WITH_EMBEDDING = {"export_vllm", "export_speculators", "export_hf"}
-EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "evaluate", "plan"}
+EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "score", "evaluate", "plan"}
 EVERY |= WITH_EMBEDDING
 # The first stages that a key reaches; whatever lies below them follows through the chain.
 FIRST = {
     "dataset.num_samples": {"vocab", "schedule", "train", "plan"},
-    "dataset.shard_size": {"regenerate", "tokens", "vocab", "schedule", "train", "plan"},
+    "dataset.shard_size": {"regenerate", "tokens", "vocab", "schedule", "train", "score", "plan"},
     "dataset.regenerate": {"regenerate"},
     "dataset": {"dataset"},
     "embedded_target": {"embedded_target"},
@@ -45,8 +46,8 @@ FIRST = {
     "tokens": {"tokens"},
     "target.revision": EVERY,
     "target.trust_remote_code": EVERY,
-    "target.embedding_key": {"hidden_states", "train", "evaluate", *WITH_EMBEDDING},
-    "target.lm_head_key": {"hidden_states", "train", "evaluate"},
+    "target.embedding_key": {"hidden_states", "train", "score", "evaluate", *WITH_EMBEDDING},
+    "target.lm_head_key": {"hidden_states", "train", "score", "evaluate"},
     "target.final_norm_key": {"train"},
     "target.dtype": {"regenerate", "hidden_states"},
     "vocab": {"vocab", "plan"},
@@ -67,7 +68,10 @@ FIRST = {
     "export.embedding": WITH_EMBEDDING,
     "export.verifier": {"export_speculators"},
     "export.dtype": {"export", "export_sglang", *WITH_EMBEDDING},
-    "evaluation.num_draft_tokens": {"evaluate", "export_speculators"},
+    "export.checkpoint": {"export", "export_sglang", *WITH_EMBEDDING},
+    "evaluation.num_draft_tokens": {"score", "evaluate", "export_speculators"},
+    "evaluation.dtype": {"score", "evaluate"},
+    "evaluation.held_out_samples": {"score"},
     "evaluation": {"evaluate"},
     "hardware": {"plan"},
 }
@@ -137,6 +141,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
     values = {
         "dataset.num_samples": 1024,
         "dataset.shard_size": 64,
+        "evaluation.held_out_samples": 512,
         "hidden_states.window_shards": 2,
         "export.formats": ["sglang", "hf"],
     }
@@ -166,6 +171,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         ("source_digest", {"dataset", "tokens", "hidden_states", "train", "evaluate"}),
         ("tokenizer_digest", {"tokens", "hidden_states", "train", "evaluate"}),
         ("weights_digest", {"hidden_states", "train", "evaluate"}),
+        ("prompts_digest", {"evaluate"}),
     ],
 )
 def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
@@ -176,6 +182,8 @@ def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
     before, after = all_settings(config, outside), all_settings(config, other)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}
     assert stages <= touched
+    if field == "prompts_digest":
+        assert touched == {"prompts", "evaluate", "report"}
     if field == "weights_digest":
         assert not {"dataset", "tokens", "vocab", "schedule"} & touched
 

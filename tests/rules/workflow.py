@@ -39,7 +39,12 @@ SMALL: dict[str, Any] = {
         "learning_rate": 1.0e-3,
     },
     "export": {"formats": ["sglang"]},
-    "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "num_draft_tokens": 3},
+    "evaluation": {
+        "held_out_samples": 64,
+        "num_prompts": 2,
+        "max_new_tokens": 12,
+        "num_draft_tokens": 3,
+    },
     "resources": {"train": {"threads": 1, "processes": 1, "save_interval": 2}},
 }
 

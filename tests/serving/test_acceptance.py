@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.serving.acceptance import TIE, acceptance, bootstrap_interval, compare
+from eagle3.serving.acceptance import acceptance, bootstrap_interval
 from eagle3.serving.chain import Decoded
+from eagle3.serving.comparison import TIE, compare
 
 DRAFTS = 5
 COMMITTED = st.lists(

@@ -11,11 +11,18 @@ from models import save_model, save_tokenizer
 from shards import TARGET_KEYS, TRAIN, train_draft, training_set
 
 from eagle3.data.conversations import Conversation
+from eagle3.data.prompts import Question, questions
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
 from eagle3.serving.evaluation import Evaluator, evaluate
 
-VALUES = {"num_prompts": 4, "max_new_tokens": 12, "num_draft_tokens": 3, "dtype": "float32"}
+VALUES = {
+    "num_prompts": 4,
+    "max_new_tokens": 12,
+    "num_draft_tokens": 3,
+    "dtype": "float32",
+    "temperature": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +47,17 @@ def talk(number, words=5):
 
 def evaluator(places, **changes):
     templates = {"chat_template": "auto", "chat_template_options": {}, "system_prompt": None}
-    return Evaluator(*places, VALUES | changes, TARGET_KEYS, templates, "cpu")
+    return Evaluator(*places, VALUES | changes, TARGET_KEYS, templates, "cpu", batch=3)
+
+
+def held_out(*numbers, words=5):
+    return {"held_out": [Question.of(talk(number, words)) for number in numbers]}
 
 
 def test_figures_add_up_over_the_records(places):
-    found = evaluate(evaluator(places), [talk(i) for i in range(6)])
+    found = evaluate(evaluator(places), held_out(*range(6)))
     records = found["per_prompt"]
+    assert found["sets"]["held_out"].items() <= found.items()
     assert found["prompts"] == len(records) == 4
     assert [r["id"] for r in records] == [f"row-{i}" for i in range(4)]
     assert found["greedy_identical"] and all(r["identical"] for r in records)
@@ -60,40 +72,88 @@ def test_figures_add_up_over_the_records(places):
 
 
 def test_a_prompt_is_the_conversation_up_to_its_last_answer(places):
-    (prompt,), _ = evaluator(places, num_prompts=1).prompts([talk(0, 3)])
+    (prompt,), _, _ = evaluator(places, num_prompts=1).ask("x", [Question.of(talk(0, 3))])
     assert evaluator(places).tokenizer.decode(prompt.tokens).split() == [
         "<|im_start|>user", "w0", "w1", "w2", "<|im_end|>", "<|im_start|>assistant"
     ]  # fmt: skip
 
 
 def test_prompts_without_room_for_an_answer_are_counted_and_passed_over(places):
-    found, skipped = evaluator(places).prompts([talk(0, 60), talk(1), talk(2, 60), talk(3)])
+    long = [Question.of(talk(i, words)) for i, words in enumerate([60, 5, 60, 5])]
+    found, answers, skipped = evaluator(places).ask("chats", long)
+    assert len(answers) == 2
     assert [p.id for p in found] == ["row-1", "row-3"]
     ((cause, count),) = skipped.items()
     assert (cause.startswith("longer than "), count) == (True, 2)
-    with pytest.raises(UserError, match=r"no held-out conversation.*longer than.*max_new_tokens"):
-        evaluator(places).prompts([talk(0, 60)])
+    with pytest.raises(UserError, match=r"no row of chats.*longer than.*max_new_tokens"):
+        evaluator(places).ask("chats", long[:1])
 
 
 def test_a_decoder_that_changes_the_text_stops_the_evaluation(places, monkeypatch):
     """In float32, away from a tie, the figures would mean nothing."""
-    whole = evaluation.decode_speculative
+    whole = evaluation.decode_batch
 
-    def wrong(*given):
-        found = whole(*given)
-        found.tokens[0] = (found.tokens[0] + 1) % 90
+    def wrong(pair, prompts, limits, *more):
+        found = whole(pair, prompts, limits, *more)
+        for answer in found if limits.num_draft_tokens else []:
+            answer.tokens[0] = (answer.tokens[0] + 1) % 90
         return found
 
-    monkeypatch.setattr(evaluation, "decode_speculative", wrong)
+    monkeypatch.setattr(evaluation, "decode_batch", wrong)
     with pytest.raises(
         UserError, match="differs from the target's own greedy output for 2 prompts"
     ):
-        evaluate(evaluator(places), [talk(0), talk(1)])
+        evaluate(evaluator(places), held_out(0, 1))
 
 
 def test_low_precision_keeps_rotary_frequencies_exact(places):
     """Only the weights are narrowed: rounded frequencies would turn far positions wrongly."""
     narrow, wide = evaluator(places, dtype="bfloat16"), evaluator(places)
-    assert narrow.draft.fc.weight.dtype == torch.bfloat16
-    assert torch.equal(narrow.draft.inv_freq, wide.draft.inv_freq)
-    evaluate(narrow, [talk(0)])
+    assert narrow.pair.draft.fc.weight.dtype == torch.bfloat16
+    assert torch.equal(narrow.pair.draft.inv_freq, wide.pair.draft.inv_freq)
+    evaluate(narrow, held_out(0))
+
+
+def test_each_set_has_its_figures_and_all_of_them_together(places):
+    sets = {"chats": held_out(1, 2, 3)["held_out"], "others": held_out(4, 5)["held_out"]}
+    found = evaluate(evaluator(places), sets)
+    assert list(found["sets"]) == ["chats", "others"]
+    for name, size in (("chats", 3), ("others", 2)):
+        part = found["sets"][name]
+        assert part["prompts"] == size == sum(r["set"] == name for r in found["per_prompt"])
+    for key in ("prompts", "new_tokens", "verify_passes", "target_passes_plain"):
+        assert found[key] == sum(part[key] for part in found["sets"].values())
+    alone = evaluate(evaluator(places), {"others": sets["others"]})
+    for key, value in found["sets"]["others"].items():
+        assert alone[key] == value, key
+
+
+def test_a_later_turn_is_asked_after_the_targets_answer(places):
+    asked = questions([{"question_id": 81, "turns": ["w1 w2", "w3"]}, {"turns": ["w4"]}])
+    made = evaluator(places, max_new_tokens=6)
+    prompts, answers, skipped = made.ask("mt", asked)
+    assert [(p.id, p.turn) for p in prompts] == [("81", 1), ("2", 1), ("81", 2)]
+    assert skipped == {}
+    said = made.tokenizer.decode(answers[0].tokens, skip_special_tokens=True)
+    text = made.tokenizer.decode(prompts[2].tokens)
+    assert text.split() == [
+        *(["<|im_start|>user", "w1", "w2", "<|im_end|>", "<|im_start|>assistant"]),
+        *said.split(),
+        *(["<|im_end|>", "<|im_start|>user", "w3", "<|im_end|>", "<|im_start|>assistant"]),
+    ]
+    found = evaluate(made, {"mt": questions([{"id": 1, "turns": ["w1 w2", "w3"]}])})
+    assert found["prompts"] == 2
+    # two turns of one question: nothing to resample
+    low, high = found["acceptance_length_ci95"]
+    assert low == high == pytest.approx(found["acceptance_length"])
+
+
+def test_with_a_temperature_both_kinds_of_proposals_are_measured_beside_greedy(places):
+    sets, cold = held_out(1, 2, 3), evaluate(evaluator(places), held_out(1, 2, 3))
+    found = evaluate(evaluator(places, temperature=1.0), sets)
+    sampled = found.pop("sampled")
+    assert sampled["temperature"] == 1.0
+    for kind in ("argmax_proposals", "sampled_proposals"):
+        assert sampled[kind]["sets"]["held_out"].items() <= sampled[kind].items()
+        assert 1 <= sampled[kind]["acceptance_length"] <= 4
+    assert "sampled" not in cold and cold | {"seconds": 0} == found | {"seconds": 0}

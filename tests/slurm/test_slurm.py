@@ -34,7 +34,7 @@ def test_a_run_on_slurm_makes_the_bits_of_a_local_one(local, tmp_path, start):
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-8000:]
     at_home = re.findall(r"^localrule (\w+):$", outcome.text, flags=re.MULTILINE)
-    home = {"dataset", "vocab", "schedule", "plan", "export", "report", "train"}
+    home = {"dataset", "vocab", "schedule", "plan", "select_best", "export", "report", "train"}
     assert set(at_home) == home
     for name in (WEIGHTS, "results/small/draft/sglang/model.safetensors"):
         assert digest(tmp_path / name) == digest(local / name), name

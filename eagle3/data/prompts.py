@@ -1,0 +1,83 @@
+"""Sets of prompts to measure on, in the shapes that benchmarks come in.
+
+conversations / messages   a chat up to its last answer, as in `conversations`
+turns, or a list prompt    MT-bench: each turn is asked after the answer to the one before
+prompt                     HumanEval
+question                   GSM8K
+instruction, input         Alpaca
+article                    CNN/DailyMail: to be summarised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3.data.conversations import BadRow, Conversation, Message, parse_row
+from eagle3.data.sources import Unreadable
+
+IDS = ("id", "question_id", "task_id", "conversation_id")
+SUMMARISE = "Summarize the following article.\n\n"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a target is asked: messages before the answer, and turns that follow on answers."""
+
+    id: str
+    messages: list[Message]
+    later: tuple[str, ...] = ()
+    tools: Any = None
+    text: str | None = None  # rendered already, with its last answer
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Question:
+        """A conversation up to its last answer."""
+        before, text = conversation.messages[:-1], conversation.text
+        return cls(conversation.id, before, (), conversation.tools, text)
+
+
+def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:
+    """What rows ask, in order; those of no known shape come as `Unreadable`."""
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, Unreadable):
+            yield row
+            continue
+        try:
+            yield _question(row, number)
+        except BadRow as fault:
+            yield Unreadable(str(fault))
+
+
+def _question(row: Any, number: int) -> Question:
+    if not isinstance(row, Mapping):
+        raise BadRow("row is not an object")
+    if row.get("conversations") is not None or row.get("messages") is not None:
+        return Question.of(parse_row(row)[0])
+    identity = next((row[name] for name in IDS if row.get(name) is not None), number)
+    first, *later = _turns(row)
+    return Question(str(identity), [{"role": "user", "content": first}], tuple(later))
+
+
+def _turns(row: Mapping[str, Any]) -> list[str]:
+    """What the user says, turn by turn."""
+    for name in ("turns", "prompt"):
+        turns = row.get(name)
+        if isinstance(turns, list) and turns and all(_is_text(turn) for turn in turns):
+            return turns
+    for name in ("prompt", "question"):
+        if _is_text(row.get(name)):
+            return [row[name]]
+    if _is_text(row.get("instruction")):
+        more = row.get("input")
+        return [f"{row['instruction']}\n\n{more}" if _is_text(more) else row["instruction"]]
+    if _is_text(row.get("article")):
+        return [SUMMARISE + row["article"]]
+    raise BadRow(
+        "no conversations, messages, turns, prompt, question, instruction or article in the row"
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,83 @@
+"""Speculative sampling: which drafts a verify pass keeps, so that the text stays the target's own.
+
+With p the target's distribution at a place and q the one that the draft was drawn from, draft d is
+kept with probability min(1, p(d) / q(d)); at the first one that is not, the token comes from the
+residual max(p - q, 0), renormalised; behind a chain that is kept whole it comes from p itself.
+(Leviathan et al., arXiv:2211.17192.) Two kinds of proposals:
+
+    sampled   d is drawn from the draft's softmax, q
+    argmax    d is the draft's best token, so q is one there and zero elsewhere: d is kept with
+              probability p(d), else p without d is drawn from. SGLang's default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen; temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    proposals: str = "argmax"  # or sampled
+    seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """int64 [N]: a token of each row of p [N, V], not necessarily normalised, by a number in
+    [0, 1) each. A token of no weight is never drawn."""
+    mass = p.double().cumsum(-1)
+    wanted = (uniform.to(mass)[:, None] * mass[:, -1:]).contiguous()
+    return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+
+
+def verify(
+    p: torch.Tensor,
+    drafts: torch.Tensor,
+    q: torch.Tensor | None,
+    target_ids: torch.Tensor,
+    uniform: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many drafts of each sequence are kept, and the token behind them, int64 [B] each.
+
+    p [B, n + 1, V]: the target's distributions; drafts int64 [B, n]; q [B, n, V_draft]: what they
+    were drawn from, None where they are the best ones; target_ids int64 [V_draft]; uniform
+    [B, n + 1] in [0, 1): n for the drafts, the last for the token.
+    """
+    count = drafts.shape[1]
+    at_draft = p[:, :count].gather(-1, drafts[..., None])[..., 0]  # [B, n]
+    drawn_with = torch.ones_like(at_draft)
+    if q is not None:
+        drawn_with = q.gather(-1, torch.searchsorted(target_ids, drafts)[..., None])[..., 0]
+    # u < p / q without a division: q(d) > 0, since d was drawn
+    kept = uniform[:, :count].to(p) * drawn_with < at_draft
+    accepted = kept.long().cumprod(-1).sum(-1)  # [B]
+    rows = torch.arange(len(p), device=p.device)
+    rest = p[rows, accepted].clone()  # [B, V]
+    broken = (accepted < count).nonzero()[:, 0]
+    if len(broken):
+        place = accepted[broken]
+        residual = rest[broken]
+        if q is None:
+            residual.scatter_(1, drafts[broken, place][:, None], 0.0)
+        else:
+            residual[:, target_ids] -= q[broken, place]
+            residual.clamp_(min=0.0)
+        # p and q equal but for rounding: whatever is drawn from p is right
+        empty = residual.sum(-1, keepdim=True) <= 0
+        rest[broken] = torch.where(empty, rest[broken], residual)
+    return accepted, draw(rest, uniform[:, count])
+
+
+def verify_greedy(choices: torch.Tensor, drafts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for the target's greedy choices int64 [B, n + 1]."""
+    same = drafts == choices[:, : drafts.shape[1]]
+    accepted = same.long().cumprod(-1).sum(-1)
+    return accepted, choices.gather(1, accepted[:, None])[:, 0]

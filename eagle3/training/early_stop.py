@@ -1,0 +1,31 @@
+"""Early stop: a stage that would train on is left out once held-out acceptance has not risen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from eagle3.artifact import Settings, write_text
+from eagle3.training.checkpoint import read_checkpoint, write_checkpoint
+
+SCORE = "held-out-acceptance"  # kind of the file that says how good a stage's checkpoint is
+
+
+def is_exhausted(lengths: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` of the stages before, given by their acceptance lengths, brought
+    nothing better than an earlier one. Once true it stays true, since a stage that is left out
+    has the acceptance of the one before it."""
+    return len(lengths) > 0 and len(lengths) - 1 - lengths.index(max(lengths)) >= patience
+
+
+def carry_on(
+    previous: Path, stage: int, settings: Settings, code: str, metrics: Path, out: Path
+) -> None:
+    """The checkpoint in `previous` becomes that of `stage`, untrained and marked as such; metrics
+    stay empty."""
+    found = read_checkpoint(previous, settings.digest)
+    inputs = {"code": code}
+    state = found.state | {"stage": stage, "stopped_early": True, "inputs": inputs}
+    write_checkpoint(out, replace(found, state=state), settings, inputs)
+    write_text(metrics, "")

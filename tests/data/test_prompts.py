@@ -1,0 +1,46 @@
+"""Prompts in the shapes of benchmarks."""
+
+from __future__ import annotations
+
+import pytest
+
+from eagle3.data.prompts import SUMMARISE, questions
+from eagle3.data.sources import Unreadable
+
+ROWS = {
+    "mt-bench": ({"question_id": 81, "turns": ["a", "b"]}, ("81", "a", ("b",))),
+    "mt-bench, as a list": ({"prompt": ["a", "b"], "prompt_id": 3}, ("1", "a", ("b",))),
+    "humaneval": (
+        {"task_id": "HumanEval/0", "prompt": "def f():"},
+        ("HumanEval/0", "def f():", ()),
+    ),
+    "gsm8k": ({"question": "1 + 1?", "answer": "2"}, ("1", "1 + 1?", ())),
+    "alpaca": ({"instruction": "Sort.", "input": "", "output": "x"}, ("1", "Sort.", ())),
+    "alpaca with input": ({"instruction": "Sort.", "input": "b a"}, ("1", "Sort.\n\nb a", ())),
+    "cnn/dm": ({"id": "x", "article": "News.", "highlights": "n"}, ("x", SUMMARISE + "News.", ())),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_a_benchmark_is_a_question(name):
+    row, (identity, text, later) = ROWS[name]
+    (found,) = questions([row])
+    assert (found.id, found.later) == (identity, later)
+    assert found.messages == [{"role": "user", "content": text}]
+
+
+def test_a_chat_is_asked_up_to_its_last_answer():
+    turns = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]
+    row = {"id": "x", "conversations": [{"from": who, "value": said} for who, said in turns]}
+    (found,) = questions([row])
+    assert [m["content"] for m in found.messages] == ["a", "b", "c"] and found.later == ()
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": "a"}, {"turns": []}, {"turns": ["a", 3]}, {"prompt": " "}, [], "a"]
+)
+def test_a_row_of_no_known_shape_is_counted_with_its_cause(row):
+    found = list(questions([row, Unreadable("line is not JSON"), {"question": "q"}]))
+    assert isinstance(found[0], Unreadable) and found[0].cause
+    assert found[1] == Unreadable("line is not JSON")
+    assert found[2].id == "3"
