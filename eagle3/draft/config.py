@@ -95,6 +95,7 @@ def derive_config(
         aux_layers=aux_layers,
         bos_token_id=target.bos_token_id,
         eos_token_id=target.eos_token_id,
+        **{name: bool(overrides.get(name)) for name in ("qk_norm", "fc_norm", "norm_output")},
     )
 
 
