@@ -19,6 +19,7 @@ from eagle3.errors import UserError
 from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
+from eagle3.training.conflicts import check_optimizer
 from rules.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
@@ -47,6 +48,8 @@ class External:
     target: str | None  # None: a rule trains it
     tokenizer_digest: str
     weights_digest: str
+    warm_start: str | None = None  # folder of a draft to start from
+    warm_start_digest: str = ""
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -55,6 +58,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     Raises UserError naming the key.
     """
     sources, source_digest = _sources(config["dataset"], root, memo)
+    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""
     target, tokenizer_digest, weights_digest = model, model, model
@@ -81,7 +85,22 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         target,
         tokenizer_digest,
         weights_digest,
+        *_warm_start(config["train"]["warm_start"], root, memo),
     )
+
+
+def _warm_start(given: str | None, root: Path, memo: Path) -> tuple[str | None, str]:
+    """The draft to start from, and the digest of what is read of it."""
+    if given is None:
+        return None, ""
+    folder = _existing("train.warm_start", given, root)
+    described, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
+    if not described.is_file() or not weights:
+        raise UserError(
+            f"config: train.warm_start is {given!r}, which is not the folder of a draft "
+            "(config.json and *.safetensors)"
+        )
+    return str(folder), folder_digest([described, *weights], memo)
 
 
 def _existing(key: str, path: str, root: Path) -> Path:

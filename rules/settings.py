@@ -55,11 +55,14 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add("schedule", schedule, ("tokens",))
     capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
-    train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    add_external("warm_start", digest=external.warm_start_digest)
+    # a draft to start from is known by its content
+    own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
+    train = (*own, "draft", "hidden_states.aux_layers", "target.final_norm_key")
     add(
         "train",
         (*train, *loading, *reading, "dataset.shards"),
-        ("tokens", "hidden_states", "vocab", "schedule"),
+        ("tokens", "hidden_states", "vocab", "schedule", "warm_start"),
     )
     add("export", ("export",), ("train", "vocab"))
     add(

@@ -77,10 +77,13 @@ class HalvedDraft:
         self.fc = Matrix.of(draft.fc.weight, dtype)
         self.fc_gains = self.head_gains = None
         if self.config.fc_norm:
-            self.fc_gains = torch.stack([norm.weight for norm in draft.fc_norm])  # [3, H]
+            self.fc_gains = torch.stack([*draft.fc_norm.parameters()])  # [3, H]
         if self.config.qk_norm:
             kv_heads = self.turned_heads - self.heads
-            gains = (attn.q_norm.weight.expand(self.heads, -1), attn.k_norm.weight.expand(kv_heads, -1))
+            gains = (
+                attn.q_norm.weight.expand(self.heads, -1),
+                attn.k_norm.weight.expand(kv_heads, -1),
+            )
             self.head_gains = torch.cat(gains)  # [heads + kv_heads, d]
         self.o_proj = Matrix.of(attn.o_proj.weight, dtype)
         self.gate, self.up, self.down = (

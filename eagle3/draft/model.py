@@ -92,7 +92,7 @@ class Eagle3Draft(nn.Module):
         self.fc = nn.Linear(3 * config.hidden_size, config.hidden_size, bias=False)
         if config.fc_norm:
             norms = (RMSNorm(config.hidden_size, config.rms_norm_eps) for _ in range(3))
-            self.fc_norm = nn.ModuleList(norms)
+            self.fc_norm = nn.ModuleList(norms)  # one for each chunk of aux
         self.midlayer = MidLayer(config)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)

@@ -27,6 +27,7 @@ BY_OTHER_MEANS = {
     "dataset.source": "its content's digest",
     "embedded_target.source": "its content's digest",
     "target.model": "digests of its tokenizer and weights",
+    "train.warm_start": "its content's digest",
 }
 EVERY = {"regenerate", "tokens", "vocab", "hidden_states", "train", "evaluate", "plan"}
 # The first stages that a key reaches; whatever lies below them follows through the chain.
@@ -156,6 +157,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         ("source_digest", {"dataset", "tokens", "hidden_states", "train", "evaluate"}),
         ("tokenizer_digest", {"tokens", "hidden_states", "train", "evaluate"}),
         ("weights_digest", {"hidden_states", "train", "evaluate"}),
+        ("warm_start_digest", {"train", "evaluate"}),
     ],
 )
 def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
@@ -166,6 +168,8 @@ def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
     before, after = all_settings(config, outside), all_settings(config, other)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}
     assert stages <= touched
+    if field == "warm_start_digest":
+        assert not {"tokens", "hidden_states", "vocab", "schedule"} & touched
     if field == "weights_digest":
         assert not {"dataset", "tokens", "vocab", "schedule"} & touched
 
