@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from cases import HIDDEN, pack_of, random_documents, target_parts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.objective.shares import Shares, deal
 from eagle3.training.noise import noisy, row_keys, uniform, with_noise
 
 MASKS = [[0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1]]
@@ -92,3 +96,15 @@ def test_noise_stays_within_its_share_of_each_layers_size():
     assert share.abs().max() <= 0.25 * 1.001
     assert (share.abs().amax((0, 2)) > 0.24).all()  # of each layer alike
     assert noisy(aux.bfloat16(), keys, 0.25).dtype == torch.bfloat16
+
+
+def test_ranks_that_share_a_pack_draw_for_their_rows_what_one_rank_draws():
+    pack, planned = packed([0, 1, 2]), [(4, np.arange(3))]
+    (whole,) = with_noise([pack], planned, 0.1, 7)
+    active = torch.searchsorted(pack.row_tokens, pack.last_tokens - 1)
+    shares = deal(active, len(pack.row_tokens), ranks=2, steps=3)
+    for index, share in enumerate(shares):
+        ranks = SimpleNamespace(sequence=SimpleNamespace(index=index))
+        part = replace(pack, aux=pack.aux[share.rows], shares=Shares(shares, ranks))
+        (own,) = with_noise([part], planned, 0.1, 7)
+        assert torch.equal(own.aux, whole.aux[share.rows])
