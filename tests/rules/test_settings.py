@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from workflow import ROOT
 
 from eagle3.config import complete, load_schema
 from eagle3.data.sources import Source
-from rules.preflight import External
+from eagle3.errors import UserError
+from rules.preflight import External, locate
 from rules.settings import all_settings
 
 SCHEMA = load_schema(ROOT / "config.schema.yaml")
@@ -172,6 +174,27 @@ def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
         assert not {"tokens", "hidden_states", "vocab", "schedule"} & touched
     if field == "weights_digest":
         assert not {"dataset", "tokens", "vocab", "schedule"} & touched
+
+
+def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    def digest(folder: Path) -> str:
+        chosen = deepcopy(config)
+        chosen["dataset"]["source"] = "data/demo_chat.jsonl"
+        chosen["train"]["warm_start"] = str(folder)
+        found = locate(chosen, ROOT, tmp_path / "memo.json")
+        assert found.warm_start == str(folder)
+        return all_settings(chosen, found)["train"].digest
+
+    for name in ("one", "same", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text("x" if name == "other" else "weights")
+    assert digest(tmp_path / "one") == digest(tmp_path / "same") != digest(tmp_path / "other")
+    (tmp_path / "one" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"train\.warm_start is .* not the folder of a draft"):
+        digest(tmp_path / "one")
 
 
 def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:
