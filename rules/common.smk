@@ -111,7 +111,8 @@ try:
     IMAGE = containers.image("eagle3", IMAGES["eagle3"], ROOT)
     CAPTURE_IMAGE = containers.image(CAPTURE_NAME, IMAGES[CAPTURE_NAME], ROOT)
     if CONTAINERS:
-        outside = [Source(path) for path in (EXTERNAL.embedded_source, TARGET) if path]
+        read_there = (EXTERNAL.embedded_source, EXTERNAL.warm_start, TARGET)
+        outside = [Source(path) for path in read_there if path]
         outside += [*EXTERNAL.sources, *(Source(path) for _, path in EXTERNAL.prompts)]
         hub = any(source.on_hub for source in outside)
         local = [source.place for source in outside if not source.on_hub]

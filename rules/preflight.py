@@ -20,6 +20,7 @@ from eagle3.serving.engines import check_formats
 from eagle3.target.files import TOKENIZER_FILES, check_length
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
+from eagle3.training.conflicts import check_optimizer
 from rules.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
@@ -50,6 +51,8 @@ class External:
     weights_digest: str
     prompts: tuple[tuple[str, str], ...] = ()  # names and files of evaluation.prompts
     prompts_digest: str = ""
+    warm_start: str | None = None  # folder of a draft to start from
+    warm_start_digest: str = ""
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -59,6 +62,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     """
     check_formats(config["export"]["formats"], config["draft"])
     sources, source_digest = _sources(config["dataset"], root, memo)
+    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""
     target, tokenizer_digest, weights_digest = model, model, model
@@ -86,6 +90,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         tokenizer_digest,
         weights_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
+        *_warm_start(config["train"]["warm_start"], root, memo),
     )
 
 
@@ -93,7 +98,8 @@ def _prompts(
     given: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
 ) -> tuple[tuple[tuple[str, str], ...], str]:
     """Names and places of sets of prompts, and one digest of names and contents."""
-    found, digests = [], []
+    found: list[tuple[str, str]] = []
+    digests: list[list[str]] = []
     for number, entry in enumerate(given or ()):
         key, name = f"evaluation.prompts[{number}]", entry["name"]
         path = _existing(f"{key}.source", entry["source"], root)
@@ -107,6 +113,20 @@ def _prompts(
         found.append((name, str(path)))
         digests.append([name, *file_digests([path], memo)])
     return tuple(found), json.dumps(digests) if digests else ""
+
+
+def _warm_start(given: str | None, root: Path, memo: Path) -> tuple[str | None, str]:
+    """The draft to start from, and the digest of what is read of it."""
+    if given is None:
+        return None, ""
+    folder = _existing("train.warm_start", given, root)
+    described, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
+    if not described.is_file() or not weights:
+        raise UserError(
+            f"config: train.warm_start is {given!r}, which is not the folder of a draft "
+            "(config.json and *.safetensors)"
+        )
+    return str(folder), folder_digest([described, *weights], memo)
 
 
 def _existing(key: str, path: str, root: Path) -> Path:

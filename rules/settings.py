@@ -21,6 +21,8 @@ EXPORT_KEYS = {
     "speculators": (*WITH_EMBEDDING, *NAMING_TARGET),
     "hf": WITH_EMBEDDING,
 }
+SOURCE_KEYS = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
+PACKING_KEYS = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
 SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
 DECODING = (
     *SCORING[:2],
@@ -55,13 +57,11 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
 
-    source_keys = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
     loading = LOADING_KEYS
     reading = ("target.embedding_key", "target.lm_head_key")
     templates = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
-    packing = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
     states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
-    add("dataset", tuple(f"dataset.{key}" for key in source_keys), ("source",))
+    add("dataset", tuple(f"dataset.{key}" for key in SOURCE_KEYS), ("source",))
     asking = ("dataset.regenerate", "dataset.shard_size", *templates, "target.dtype", *loading)
     add("regenerate", asking, ("dataset", "tokenizer", "weights"))
     answered = config["dataset"]["regenerate"]["backend"] != "none"
@@ -69,17 +69,20 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add("tokens", ("tokens", "dataset.shard_size", *loading), (rows, "tokenizer"))
     add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
     windows = ("dataset.shards", "hidden_states.window_shards")
-    schedule = (*(f"train.{key}" for key in packing), *windows)
+    schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
     capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
-    train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    add_external("warm_start", digest=external.warm_start_digest)
+    # a draft to start from is known by its content
+    own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
+    train = (*own, "draft", "hidden_states.aux_layers", "target.final_norm_key")
     if config["train"]["early_stop_patience"] is not None:
         train += SCORING  # a stage then depends on the scores of those before
     add(
         "train",
         (*train, *loading, *reading, "dataset.shards"),
-        ("tokens", "hidden_states", "vocab", "schedule"),
+        ("tokens", "hidden_states", "vocab", "schedule", "warm_start"),
     )
     add("score", (*SCORING, *loading, *reading), ("tokens", "hidden_states", "vocab", "train"))
     chosen = ("score",) if config["export"]["checkpoint"] == "best" else ()

@@ -44,6 +44,7 @@ rule train_stage:
         options=options(
             target=TARGET,
             device=DEVICE,
+            warm_start=EXTERNAL.warm_start,
             **of_train(
                 "save_interval",
                 "recompute",

@@ -38,6 +38,7 @@ def main() -> None:
     args.add_argument("--previous", type=Path, nargs="*", help="files of the checkpoint before")
     args.add_argument("--scores", action=entry.Files, nargs="*", help="of the stages before")
     args.add_argument("--target", required=True)
+    args.add_argument("--warm-start", type=Path, help="folder of a draft to start from")
     args.add_argument("--device", required=True)
     args.add_argument("--threads", type=int, required=True)
     args.add_argument("--save-interval", type=int, required=True)
@@ -67,7 +68,8 @@ def main() -> None:
         mapping, vocab = read_mapping(given.vocab, upstream["vocab"])
         schedule, _ = read_json(given.schedule, SCHEDULE, upstream["schedule"])
         directory = resolve_target(given.target, values["target"]["revision"])
-        draft, target = build_draft(directory, values, mapping, ranks.device)
+        existing = None if given.previous else given.warm_start
+        draft, target = build_draft(directory, values, mapping, ranks.device, existing)
         inputs = data.inputs() | {
             "vocab": vocab.content_sha256,
             "code": given.code,  # a save of other code is no save of this stage

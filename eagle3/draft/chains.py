@@ -21,7 +21,7 @@ def exact(x: torch.Tensor) -> torch.Tensor:
 
 @fused
 def _norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normed x [N, H], and the scale of each row [N, 1]."""
+    """Normed x [N, ..., H], and the scale of each row [N, ..., 1]."""
     wide = exact(x)
     square = torch.linalg.vecdot(wide, wide)
     scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()[..., None]
@@ -32,7 +32,7 @@ def _norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> tuple[torch.Tensor
 def _norm_backward(
     dy: torch.Tensor, x: torch.Tensor, gain: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of x [N, H] and of the gain [H]."""
+    """Gradients of x [N, ..., H] and of the gain [..., H]."""
     dy, unit = exact(dy), exact(x) * scale
     dgain = (dy * unit).sum(0)
     dunit = dy * gain
@@ -61,7 +61,8 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square norm of x [N, H] with a gain [H], in the type of x."""
+    """Root-mean-square norm of x [N, H] with a gain [H], in the type of x. Several vectors a row,
+    [N, n, H], take a gain each, [n, H]."""
     return _RMSNorm.apply(x, gain, eps)
 
 

@@ -18,8 +18,8 @@ class DraftConfig:
     """One Llama decoder layer over the target's hidden states.
 
     `rope` is in transformers' own form: rope_type, rope_theta and what the type needs. `qk_norm`:
-    an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm over
-    each of the three aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
+    an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm
+    over each of the three aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
     """
 
     hidden_size: int
@@ -95,6 +95,7 @@ def derive_config(
         aux_layers=aux_layers,
         bos_token_id=target.bos_token_id,
         eos_token_id=target.eos_token_id,
+        **{name: bool(overrides.get(name)) for name in ("qk_norm", "fc_norm", "norm_output")},
     )
 
 

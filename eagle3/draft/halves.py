@@ -75,6 +75,16 @@ class HalvedDraft:
         self.qkv_embedding = Matrix.of(by_embedding.contiguous(), dtype)
         self.qkv_hidden = Matrix.of(by_hidden.contiguous(), dtype)
         self.fc = Matrix.of(draft.fc.weight, dtype)
+        self.fc_gains = self.head_gains = None
+        if self.config.fc_norm:
+            self.fc_gains = torch.stack([*draft.fc_norm.parameters()])  # [3, H]
+        if self.config.qk_norm:
+            kv_heads = self.turned_heads - self.heads
+            gains = (
+                attn.q_norm.weight.expand(self.heads, -1),
+                attn.k_norm.weight.expand(kv_heads, -1),
+            )
+            self.head_gains = torch.cat(gains)  # [heads + kv_heads, d]
         self.o_proj = Matrix.of(attn.o_proj.weight, dtype)
         self.gate, self.up, self.down = (
             Matrix.of(w.weight, dtype)
@@ -89,7 +99,11 @@ class HalvedDraft:
 
     def fused(self, aux: torch.Tensor) -> torch.Tensor:
         """aux [T, 3H] -> g [T, H]"""
-        return self.fc(aux.to(self.dtype))
+        aux = aux.to(self.dtype)
+        if self.fc_gains is not None:
+            chunks = aux.unflatten(-1, (3, -1))
+            aux = rms_norm(chunks, self.fc_gains, self.config.rms_norm_eps).flatten(1)
+        return self.fc(aux)
 
     def embedded(self, embedding: torch.Tensor, reading: torch.Tensor) -> Embedded:
         """The embedding's half, for embeddings [T + X, H] of the tokens after each of T rows, and
@@ -121,8 +135,9 @@ class HalvedDraft:
             index,
             self.qkv_hidden.rows(0, self.query_width)(x[queried]),
         )
-        q = self.turns(self._heads(q), positions[queried])
-        return q.to(self.dtype), self.turns(k, positions).to(self.dtype), v.to(self.dtype)
+        q = self.turns(self._head_normed(self._heads(q), 0), positions[queried])
+        k = self.turns(self._head_normed(k, self.heads), positions)
+        return q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
 
     def projections(
         self,
@@ -133,7 +148,8 @@ class HalvedDraft:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Later steps: rotated queries [A_k, heads, d], keys and values [A_k, kv_heads, d]."""
         qkv = self._heads(gathered_sum(embedded.qkv, index, self.qkv_hidden(self.normed(hidden))))
-        turned = self.turns(qkv[:, : self.turned_heads], positions).to(self.dtype)
+        qk = self._head_normed(qkv[:, : self.turned_heads], 0)
+        turned = self.turns(qk, positions).to(self.dtype)
         q, k = turned.split((self.heads, self.turned_heads - self.heads), dim=1)
         return q, k, qkv[:, self.turned_heads :].to(self.dtype)
 
@@ -141,17 +157,29 @@ class HalvedDraft:
         """[N, n d] -> [N, n, d]"""
         return x.unflatten(-1, (-1, self.config.head_dim))
 
+    def _head_normed(self, x: torch.Tensor, first: int) -> torch.Tensor:
+        """x [N, n, d]: heads `first` and on of queries, then keys. The norm is no linear map, so it
+        comes after the halves are added up."""
+        if self.head_gains is None:
+            return x
+        gains = self.head_gains[first : first + x.shape[1]]
+        return rms_norm(x, gains, self.config.rms_norm_eps)
+
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the projections read of the hidden state."""
         return rms_norm(hidden, self.layer.hidden_norm.weight, self.layer.hidden_norm.eps)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Residual [N, H] and attention output [N, heads d] -> hidden out [N, H]"""
+        """Residual [N, H] and attention output [N, heads d] -> what is handed on [N, H]"""
         post = self.layer.post_attention_layernorm
         h = hidden + self.o_proj(attended)
         x = rms_norm(h, post.weight, post.eps)
-        return h + self.down(swiglu(self.gate(x), self.up(x)))
+        out = h + self.down(swiglu(self.gate(x), self.up(x)))
+        return self._normed_output(out) if self.config.norm_output else out
 
     def head_input(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the head reads."""
-        return rms_norm(hidden, self.norm.weight, self.norm.eps)
+        """What the head reads of what was handed on."""
+        return hidden if self.config.norm_output else self._normed_output(hidden)
+
+    def _normed_output(self, out: torch.Tensor) -> torch.Tensor:
+        return rms_norm(out, self.norm.weight, self.norm.eps)

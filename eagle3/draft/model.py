@@ -1,9 +1,16 @@
 """The EAGLE-3 draft: one Llama decoder layer that reads the target's states.
 
+    g   = fc(aux)                                                 hidden of the first step
     x   = cat(input_layernorm(embedding), hidden_norm(hidden))    [N, 2H]
     h   = hidden + o_proj(attention(q(x), k(x), v(x)))            residual: hidden, un-normed
     out = h + mlp(post_attention_layernorm(h))                    handed to the next step
     logits = lm_head(norm(out))                                   on the draft vocabulary
+
+Three switches of the configuration, with the meaning they have in SGLang and vLLM:
+
+    fc_norm       g = fc(cat of fc_norm.i(chunk i of aux)): layers of unlike scale weigh alike
+    norm_output   norm(out) is handed on, and read by lm_head as it is
+    qk_norm       q_norm and k_norm over every head, before the rotation
 
 Attention itself is the caller's: training-time test and chain decoding attend to different keys.
 Tensor names are those of SGLang and vLLM (`midlayer.*`, `fc`, `norm`, `lm_head`). The embedding
@@ -46,6 +53,9 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
         self.v_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * d, config.hidden_size, bias=False)
+        if config.qk_norm:
+            self.q_norm = RMSNorm(d, config.rms_norm_eps)
+            self.k_norm = RMSNorm(d, config.rms_norm_eps)
 
 
 class MLP(nn.Module):
@@ -80,6 +90,9 @@ class Eagle3Draft(nn.Module):
         super().__init__()
         self.config = config
         self.fc = nn.Linear(3 * config.hidden_size, config.hidden_size, bias=False)
+        if config.fc_norm:
+            norms = (RMSNorm(config.hidden_size, config.rms_norm_eps) for _ in range(3))
+            self.fc_norm = nn.ModuleList(norms)  # one for each chunk of aux
         self.midlayer = MidLayer(config)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
@@ -94,6 +107,13 @@ class Eagle3Draft(nn.Module):
         self.inv_freq = self.inv_freq.to(self.fc.weight.device)
         return self
 
+    def fused(self, aux: torch.Tensor) -> torch.Tensor:
+        """States of three layers side by side [N, 3H] -> hidden of the first step [N, H]"""
+        if self.config.fc_norm:
+            chunks = zip(self.fc_norm, aux.chunk(3, dim=-1), strict=True)
+            aux = torch.cat([norm(chunk) for norm, chunk in chunks], dim=-1)
+        return self.fc(aux)
+
     def layer_input(self, embedding: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first."""
         layer = self.midlayer
@@ -102,7 +122,10 @@ class Eagle3Draft(nn.Module):
 
     def queries(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """[N, 2H] -> rotated [N, heads, head_dim]"""
-        q = self.midlayer.self_attn.q_proj(x).unflatten(-1, (-1, self.config.head_dim))
+        attn = self.midlayer.self_attn
+        q = attn.q_proj(x).unflatten(-1, (-1, self.config.head_dim))
+        if self.config.qk_norm:
+            q = attn.q_norm(q)
         return rotate(q, positions, self.inv_freq, self.rope_scaling)
 
     def keys_values(
@@ -112,17 +135,20 @@ class Eagle3Draft(nn.Module):
         attn, d = self.midlayer.self_attn, self.config.head_dim
         k = attn.k_proj(x).unflatten(-1, (-1, d))
         v = attn.v_proj(x).unflatten(-1, (-1, d))
+        if self.config.qk_norm:
+            k = attn.k_norm(k)
         return rotate(k, positions, self.inv_freq, self.rope_scaling), v
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Residual [N, H] and attention output [N, heads, head_dim] -> hidden out [N, H]"""
+        """Residual [N, H] and attention output [N, heads, head_dim] -> what is handed on [N, H]"""
         layer = self.midlayer
         h = hidden + layer.self_attn.o_proj(attended.flatten(-2))
-        return h + layer.mlp(layer.post_attention_layernorm(h))
+        out = h + layer.mlp(layer.post_attention_layernorm(h))
+        return self.norm(out) if self.config.norm_output else out
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[N, H] -> [N, V_draft]"""
-        return self.lm_head(self.norm(hidden))
+        """What was handed on [N, H] -> [N, V_draft]"""
+        return self.lm_head(hidden if self.config.norm_output else self.norm(hidden))
 
 
 def initialise(

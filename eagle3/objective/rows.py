@@ -13,7 +13,8 @@ x_{t+1+k}. It is *active* iff the chain up to there could have happened in servi
 * x_{t+2}, ..., x_{t+1+k} are in the draft vocabulary (x_{t+1} may be any token).
 
 Sets are nested: a row that leaves never comes back. The mask alone gives the larger set that
-metrics are divided by: a row that the draft vocabulary cut off is a miss there.
+metrics are divided by: a row that the draft vocabulary cut off is a miss there. On request rows
+are trained by the mask alone; metrics stay those of what serving can reach.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class ActiveRows:
 
     tokens: torch.Tensor  # int64 [A_0], token index of each row of step 0, ascending
     last: torch.Tensor  # int64 [A_0], the last step at which each is active
+    reach: torch.Tensor  # int64 [A_0], and at which serving can reach it: `last`, or less
     steps: list[StepRows]
 
     @cached_property
@@ -92,8 +94,10 @@ def step_rows(
     in_draft_vocab: torch.Tensor,  # bool [V]
     steps: int,
     mine: torch.Tensor | None = None,  # int64, slots that are computed here
+    by_mask: bool = False,
 ) -> ActiveRows:
-    """Active rows of steps 0..steps-1 over the tokens of a pack, all of them or those in `mine`."""
+    """Active rows of steps 0..steps-1 over the tokens of a pack, all of them or those in `mine`.
+    `by_mask`: the first of the two conditions is enough."""
     supervised = _padded(run_lengths(loss_mask, documents))
     known = _padded(run_lengths(in_draft_vocab[input_ids], documents))
     index = torch.arange(len(input_ids), device=input_ids.device)
@@ -104,12 +108,13 @@ def step_rows(
     tokens = (chain >= 2).nonzero().flatten()
     # the last step at which each row is active: both runs must be long enough
     allowed = chain[tokens] - 2
-    last = torch.minimum(allowed, known[tokens + 2])
+    reach = torch.minimum(allowed, known[tokens + 2])
+    last = allowed if by_mask else reach
     if mine is None:
         mine = torch.arange(len(tokens), device=tokens.device)
     here, seen = last[mine], allowed[mine]
     found = [StepRows(mine[here >= k], int((seen >= k).sum())) for k in range(steps)]
-    return ActiveRows(tokens, last, found)
+    return ActiveRows(tokens, last, reach, found)
 
 
 def _padded(runs: torch.Tensor) -> torch.Tensor:

@@ -63,10 +63,9 @@ class _Scores(torch.autograd.Function):
         teacher: Teacher,
         kind: LossKind,
     ) -> tuple[torch.Tensor, ...]:
-        needed = ctx.needs_input_grad[0]
         wide = exact(narrow[:0]).dtype
-        dx = torch.empty_like(x) if needed else None
-        dweight = torch.zeros_like(weight) if needed else None
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         parts: list[tuple[torch.Tensor, ...]] = []
         for first, stop in _chunks(pairs, len(narrow), kind.weights):
             at = slice(first, stop)
@@ -78,10 +77,11 @@ class _Scores(torch.autograd.Function):
             found = row_losses(kind.name, logits, lesson, kind.mix.to(wide)[step])
             correct = answer == found.top
             parts.append((found.loss, correct, found.accepted))
-            if dx is not None and dweight is not None:
-                share = kind.weights.to(wide)[step, None]
-                dlogits = found.gradient.to(x.dtype)
+            share = kind.weights.to(wide)[step, None]
+            dlogits = found.gradient.to(x.dtype)
+            if dx is not None:
                 dx[at] = times_transposed(dlogits, narrow.t()) * share.to(x.dtype)
+            if dweight is not None:  # a frozen head takes none
                 dweight += weight_gradient(dlogits, (x[at] * share).to(x.dtype), weight.dtype)
         loss, correct, accepted = (torch.cat(each) for each in zip(*parts, strict=True))
         ctx.save_for_backward(dx, dweight)
@@ -93,7 +93,9 @@ class _Scores(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         dx, dweight = ctx.saved_tensors
         scale = grads[0]
-        return dx.mul_(scale.to(dx.dtype)), dweight.mul_(scale), None, None, None, None
+        dx = None if dx is None else dx.mul_(scale.to(dx.dtype))
+        dweight = None if dweight is None else dweight.mul_(scale)
+        return dx, dweight, None, None, None, None
 
 
 def scores(

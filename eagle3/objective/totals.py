@@ -12,9 +12,10 @@ class StepTotals:
     """Sums per TTT step, all float64 [K]; they add up over packs and ranks."""
 
     loss: torch.Tensor  # sum of l(t, k) over trained rows
-    correct: torch.Tensor  # draft argmax equals the target's
-    accepted: torch.Tensor  # sum of min(p, q): acceptance when sampling
+    correct: torch.Tensor  # draft argmax equals the target's, of those that serving can reach
+    accepted: torch.Tensor  # sum of min(p, q) over the same: acceptance when sampling
     trained: torch.Tensor  # rows with a loss
+    reached: torch.Tensor  # those of them that serving can reach: all, or fewer by choice
     active: torch.Tensor  # |A_k|
     in_mask: torch.Tensor  # rows the mask allows: the denominator of metrics
     attended: torch.Tensor  # keys of step 0 that active rows see
@@ -24,7 +25,7 @@ class StepTotals:
         return cls(*(torch.zeros(steps, dtype=torch.float64, device=device) for _ in fields(cls)))
 
     def stacked(self) -> torch.Tensor:
-        """[7, K], to be reduced over ranks in one call."""
+        """[8, K], to be reduced over ranks in one call."""
         return torch.stack([getattr(self, f.name) for f in fields(self)])
 
     @classmethod
@@ -36,5 +37,5 @@ class StepTotals:
             getattr(self, f.name).add_(getattr(other, f.name))
 
     def mean_acceptance(self) -> torch.Tensor:
-        """[K], of trained rows"""
-        return self.accepted / self.trained.clamp_min(1)
+        """[K], of rows with a loss that serving can reach"""
+        return self.accepted / self.reached.clamp_min(1)

@@ -51,6 +51,7 @@ class Objective:
     lk_eta: float = 3.0  # of lk_hybrid
     dtype: torch.dtype = torch.float32  # of products and of what is kept between them
     attention: str = "auto"
+    active_rows: str = "reachable"  # or `supervised`: tokens outside the draft vocabulary too
     recompute: bool = False  # keep the input of each step only; forward again in the backward pass
 
     @property
@@ -102,7 +103,8 @@ def ttt_loss(
     steps, device = objective.steps, pack.aux.device
     known = target.draft_ids >= 0
     mine = None if pack.shares is None else pack.shares.mine.slots
-    active = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps, mine)
+    by_mask = objective.active_rows == "supervised"
+    active = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps, mine, by_mask)
     totals = StepTotals.zeros(steps, device)
     for k, rows in enumerate(active.steps):
         totals.active[k], totals.in_mask[k] = len(rows.slots), rows.in_mask
@@ -116,7 +118,7 @@ def ttt_loss(
     held = Held(pack, active, places)
     halved, states = _hidden_states(draft, pack, target, objective, active, places, held, sequence)
     teacher = Teacher.of(pack, target.head, target.draft_ids)
-    pairs, order = _pairs(active, teacher, held)
+    pairs, order, reached = _pairs(active, teacher, held)
     if len(order) == 0:  # ranks that have a loss wait for the others in the backward pass
         return torch.cat(states).sum() * 0 if pack.shares else torch.zeros(
             (), device=device
@@ -126,9 +128,14 @@ def ttt_loss(
     mix = objective.mix(acceptance)
     kind = LossKind(objective.loss, weights, torch.ones_like(weights) if mix is None else mix)
     loss, found = scores(x, halved.head, pairs, teacher, kind)
-    for name, values in (("loss", found.loss), ("correct", found.correct)):
+    counted = {
+        "loss": found.loss,
+        "correct": found.correct * reached,
+        "accepted": found.accepted * reached,
+        "reached": reached,
+    }
+    for name, values in counted.items():
         getattr(totals, name).index_add_(0, pairs.step, values.double())
-    totals.accepted.index_add_(0, pairs.step, found.accepted.double())
     totals.trained.copy_(torch.bincount(pairs.step, minlength=steps))
     return loss, totals
 
@@ -236,15 +243,20 @@ def _step(engine: _Engine, chain: _Chain, q: torch.Tensor | None, k: int) -> _Ch
     return replace(chain, hidden=hidden, keys=keys, earlier=earlier)
 
 
-def _pairs(active: ActiveRows, teacher: Teacher, held: Held) -> tuple[Pairs, torch.Tensor]:
-    """Rows with a loss of all steps by teacher row, and where each stands among the outputs."""
-    steps, slots, places, begin = [], [], [], 0
+def _pairs(
+    active: ActiveRows, teacher: Teacher, held: Held
+) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    """Rows with a loss of all steps by teacher row, where each stands among the outputs, and
+    whether serving can reach it."""
+    steps, slots, places, reached, begin = [], [], [], [], 0
     for k, rows in enumerate(active.steps[: active.depth]):
         steps.append(torch.full_like(rows.slots, k))
         slots.append(held.of(rows.slots + k))
         places.append(torch.arange(begin, begin + len(rows.slots), device=rows.slots.device))
+        reached.append(active.reach[rows.slots] >= k)
         begin += len(rows.filled())
     step, slot, place = torch.cat(steps), torch.cat(slots), torch.cat(places)
+    reach = torch.cat(reached)
     order = slot.argsort(stable=True)
     order = order[teacher.argmax[slot[order]] >= 0]
-    return Pairs(slot[order], step[order]), place[order]
+    return Pairs(slot[order], step[order]), place[order], reach[order]

@@ -22,7 +22,7 @@ class Work:
         """Of matrix products, forward and backward, 2 per multiply-add.
 
         Rows that have left are not computed, the embedding's half of q, k and v is computed once,
-        fc's input takes no gradient, and the teacher takes none at all.
+        fc's input takes no gradient unless it is normed, and the teacher takes none at all.
         """
         h, d = draft.hidden_size, draft.head_dim
         q, kv = draft.num_attention_heads * d, 2 * draft.num_key_value_heads * d
@@ -34,4 +34,5 @@ class Work:
         fused, taught = self.rows * 3 * h * h, self.lessons * h * draft.draft_vocab_size
         # forward: scores and values; backward: two for each of them
         attention = 6 * self.attended * q
-        return 2.0 * (3 * trained + 2 * fused + taught + attention)
+        passes = 3 if draft.fc_norm else 2
+        return 2.0 * (3 * trained + passes * fused + taught + attention)

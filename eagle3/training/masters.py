@@ -104,9 +104,9 @@ def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> Replicated:
 
 
 def fill_gradients(draft: nn.Module) -> None:
-    """Zero gradients where no row left one."""
+    """Zero gradients where no row left one; frozen weights have none."""
     for parameter in draft.parameters():
-        if parameter.grad is None:
+        if parameter.grad is None and parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
 
 

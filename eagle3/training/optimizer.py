@@ -1,9 +1,15 @@
-"""AdamW over float32 master weights, and the learning rate as a function of the step."""
+"""Optimisers over float32 master weights, and the learning rate as a function of the step.
+
+adamw   AdamW for everything that is trained
+muon    Muon for the matrices inside (fc, q, k, v, o, gate, up, down), whose update is made
+        orthogonal and given the size of AdamW's, so one learning rate fits both; AdamW for the
+        head, whose rows are tokens, and for norms
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +18,10 @@ from torch import nn
 from eagle3.training.masters import Replicated
 
 BETAS = (0.9, 0.95)
+STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
 
 
 @dataclass(frozen=True)
@@ -24,18 +34,30 @@ class RateSettings:
     decay_ratio: float  # of `wsd`: share of all steps at the end, falling linearly
 
 
-def build_optimizer(draft: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over float32 master weights; norms take no weight decay."""
-    named = list(draft.named_parameters())
-    return torch.optim.AdamW(
+def build_optimizers(
+    draft: nn.Module, kind: str, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """What `kind` says for all weights that are trained; norms take no weight decay."""
+    named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
+    matrices = [(name, p) for name, p in named if p.dim() > 1]
+    by_adam = [kind == "adamw" or name.startswith("lm_head") for name, _ in matrices]
+    others = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if adam]
+    inside = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if not adam]
+    adamw = torch.optim.AdamW(
         [
-            {"params": [p for _, p in named if p.dim() > 1], "weight_decay": weight_decay},
+            {"params": others, "weight_decay": weight_decay},
             {"params": [p for _, p in named if p.dim() <= 1], "weight_decay": 0.0},
         ],
         lr=0.0,
         betas=BETAS,
         fused=True,  # one pass over each weight and its state
     )
+    if not inside:
+        return [adamw]
+    muon = torch.optim.Muon(
+        inside, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw, muon]
 
 
 def learning_rate(step: int, total: int, settings: RateSettings) -> float:
@@ -61,23 +83,26 @@ def learning_rate(step: int, total: int, settings: RateSettings) -> float:
 
 
 def optimizer_tensors(
-    draft: nn.Module, optimizer: torch.optim.Optimizer
+    draft: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The optimiser's state keyed by parameter name: it does not depend on ranks or order."""
+    """The optimisers' state keyed by parameter name: it does not depend on ranks or order."""
     for name, parameter in draft.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            yield f"{key}.{name}", value
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                yield f"{key}.{name}", value
 
 
 def restore_optimizer(
     draft: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     tensors: dict[str, torch.Tensor],
     masters: Replicated,
 ) -> None:
     """The inverse of `optimizer_tensors`, of whole tensors."""
-    for name, parameter in draft.named_parameters():
-        optimizer.state[parameter] = {
-            key: masters.placed(tensors[f"{key}.{name}"], parameter)
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+    names = {parameter: name for name, parameter in draft.named_parameters()}
+    for optimizer in optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[parameter] = {
+                key: masters.placed(tensors[f"{key}.{names[parameter]}"], parameter)
+                for key in STATE[type(optimizer)]
+            }

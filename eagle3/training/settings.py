@@ -31,6 +31,11 @@ class TrainSettings:
     precision: str
     attention_backend: str
     seed: int
+    optimizer: str
+    active_rows: str
+    head_init: str
+    norm_init: str
+    feature_noise: float
     early_stop_patience: int | None = None  # stages without a better held-out acceptance
 
     def objective(self, recompute: bool) -> Objective:
@@ -42,6 +47,7 @@ class TrainSettings:
             lk_eta=self.lk_eta,
             dtype=getattr(torch, self.precision),
             attention=self.attention_backend,
+            active_rows=self.active_rows,
             recompute=recompute,
         )
 

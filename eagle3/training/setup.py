@@ -9,6 +9,7 @@ import torch
 
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft, initialise
+from eagle3.draft.pretrained import warm_start
 from eagle3.objective.ttt import TargetParts
 from eagle3.target.files import load_config
 from eagle3.target.layers import aux_layers
@@ -17,13 +18,18 @@ from eagle3.tokens.vocab import VocabMapping
 
 
 def build_draft(
-    target: Path, values: dict[str, Any], mapping: VocabMapping, device: torch.device
+    target: Path,
+    values: dict[str, Any],
+    mapping: VocabMapping,
+    device: torch.device,
+    existing: Path | None = None,
 ) -> tuple[Eagle3Draft, TargetParts]:
     """The draft with its first weights and what training keeps of the target, on `device`.
 
-    `values`: the settings of the train stage. Only three tensors of the target are read.
+    `values`: the settings of the train stage. `existing`: folder of a draft to start from. Only
+    three tensors of the target are read. Raises UserError if they do not fit.
     """
-    section = values["target"]
+    section, train = values["target"], values["train"]
     config = load_config(target, section["trust_remote_code"])
     weights = TargetWeights(target)
     chosen = torch.from_numpy(mapping.target_ids)
@@ -32,7 +38,14 @@ def build_draft(
     layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
     draft = Eagle3Draft(derive_config(config, values["draft"], len(mapping.d2t), layers))
     norm = read_final_norm(weights, config, section["final_norm_key"])
-    initialise(draft, values["train"]["seed"], head.weight.float(), norm)
+    rows = None if train["head_init"] == "random" else head.weight.float()
+    initialise(draft, train["seed"], rows, None if train["norm_init"] == "ones" else norm)
+    starts = {"lm_head.weight": train["head_init"], "norm.weight": train["norm_init"]}
+    frozen = [name for name, start in starts.items() if start == "frozen"]
+    if existing is not None:
+        warm_start(draft, existing, chosen, frozen)
+    for name in frozen:
+        draft.get_parameter(name).requires_grad_(False)
     parts = TargetParts(
         embedding.to(device),
         head.to(device, _head_type(head, device)),

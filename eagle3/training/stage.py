@@ -28,10 +28,12 @@ from eagle3.ranks import Ranks
 from eagle3.tokens.packing import PackingSettings, batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
+from eagle3.training.conflicts import check_optimizer
 from eagle3.training.loader import TrainingData, read_ahead
 from eagle3.training.masters import masters_of
+from eagle3.training.noise import with_noise
 from eagle3.training.optimizer import (
-    build_optimizer,
+    build_optimizers,
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
@@ -70,8 +72,9 @@ class StageTrainer:
         ranks: Ranks,
         options: TrainOptions = DEFAULT_OPTIONS,
     ) -> None:
-        """Raises UserError if the shards do not give the packs that the schedule was made for, or
-        if ranks cannot share the draft's heads."""
+        """Raises UserError if the shards do not give the packs that the schedule was made for, if
+        ranks cannot share the draft's heads, or if settings and options exclude each other."""
+        check_optimizer(settings.optimizer, options.data_parallel)
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.stop = StopRequest()
@@ -83,12 +86,12 @@ class StageTrainer:
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(options.data_parallel, draft, ranks)
-        self.optimizer = build_optimizer(draft, settings.weight_decay)
+        self.optimizers = build_optimizers(draft, settings.optimizer, settings.weight_decay)
         self.runner = StepRunner(
             draft,
             target,
             self.masters,
-            self.optimizer,
+            self.optimizers,
             objective,
             settings.max_grad_norm,
             ranks,
@@ -100,7 +103,7 @@ class StageTrainer:
         with torch.no_grad():
             for name, parameter in self.draft.named_parameters():
                 parameter.copy_(self.masters.placed(checkpoint.model[name], parameter))
-        restore_optimizer(self.draft, self.optimizer, checkpoint.optimizer, self.masters)
+        restore_optimizer(self.draft, self.optimizers, checkpoint.optimizer, self.masters)
         return int(checkpoint.state["global_step"])
 
     def checkpoint(self, global_step: int, more: dict[str, Any]) -> Checkpoint:
@@ -108,7 +111,7 @@ class StageTrainer:
         others get an empty one."""
         return Checkpoint(
             self._copied(self.draft.named_parameters()),
-            self._copied(optimizer_tensors(self.draft, self.optimizer)),
+            self._copied(optimizer_tensors(self.draft, self.optimizers)),
             {
                 "global_step": global_step,
                 "total_steps": self.total_steps,
@@ -134,8 +137,11 @@ class StageTrainer:
         when any rank was asked to stop, after a save.
         """
         todo = [step for step in self.steps if step.number >= first_step]
-        mine = [pack for step in todo for pack in self._dealt(step)]
-        packs = iter(read_ahead(self.data, mine, self.ranks.device, self.sharing))
+        mine = [(step.number, pack) for step in todo for pack in self._dealt(step)]
+        wanted = [pack for _, pack in mine]
+        packs = read_ahead(self.data, wanted, self.ranks.device, self.sharing)
+        if self.settings.feature_noise > 0:
+            packs = with_noise(packs, mine, self.settings.feature_noise, self.settings.seed)
         logged, stopping = time.monotonic(), False
         with open(metrics, "a", encoding="utf-8") as out, resume.saving() as save:
             for step in todo:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +42,12 @@ class StepRunner:
         draft: Eagle3Draft,
         target: TargetParts,
         masters: Replicated,
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[torch.optim.Optimizer],
         objective: Objective,
         max_grad_norm: float,
         ranks: Ranks,
     ) -> None:
-        self.draft, self.target, self.masters, self.optimizer = draft, target, masters, optimizer
+        self.draft, self.target, self.masters, self.optimizers = draft, target, masters, optimizers
         self.objective, self.max_grad_norm, self.ranks = objective, max_grad_norm, ranks
 
     def run(
@@ -99,8 +99,9 @@ class StepRunner:
         clipped = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         norm = self.masters.whole(clipped).item()
         if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+        self.draft.zero_grad(set_to_none=True)
         return norm

@@ -59,6 +59,11 @@ TRAIN = TrainSettings(
     precision="float32",
     attention_backend="auto",
     seed=0,
+    optimizer="adamw",
+    active_rows="reachable",
+    head_init="target",
+    norm_init="target",
+    feature_noise=0.0,
 )
 
 

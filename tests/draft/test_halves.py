@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import HIDDEN, tiny_draft
+from cases import HIDDEN, SWITCHES, tiny_draft
 
 from eagle3.draft.halves import HalvedDraft
 
@@ -13,11 +13,12 @@ def normal(draw, *size):
     return torch.randn(*size, generator=draw, dtype=torch.float64).requires_grad_()
 
 
+@pytest.mark.parametrize("switches", ["plain", "qk_norm"])
 @pytest.mark.parametrize("seed", range(3))
-def test_projections_equal_those_of_the_whole_input(seed):
+def test_projections_equal_those_of_the_whole_input(seed, switches):
     """Steps 0 and 2, rows that read each other's tokens."""
     draw = torch.Generator().manual_seed(seed)
-    draft = tiny_draft(seed=seed)
+    draft = tiny_draft(seed=seed, **SWITCHES[switches])
     embedding = torch.randn(9, HIDDEN, generator=draw, dtype=torch.float64)
     hidden, later = normal(draw, 9, HIDDEN), normal(draw, 3, HIDDEN)
     queried = torch.tensor([2, 3, 4, 5, 8])
@@ -55,13 +56,14 @@ def test_projections_equal_those_of_the_whole_input(seed):
         torch.testing.assert_close(one, expected, rtol=1e-10, atol=1e-11)
 
 
-def test_the_rest_of_the_layer_is_the_drafts():
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_the_rest_of_the_layer_is_the_drafts(switches):
     draw = torch.Generator().manual_seed(0)
-    draft = tiny_draft()
+    draft = tiny_draft(**SWITCHES[switches])
     halves = HalvedDraft(draft, torch.float64, 4)
     hidden, attended = normal(draw, 5, HIDDEN), normal(draw, 5, 4, 6)
     expected = draft.finish(hidden, attended)
     torch.testing.assert_close(halves.finish(hidden, attended.flatten(1)), expected)
     torch.testing.assert_close(halves.head(halves.head_input(hidden)), draft.logits(hidden))
     aux = torch.randn(5, 3 * HIDDEN, generator=draw, dtype=torch.float64)
-    torch.testing.assert_close(halves.fused(aux), draft.fc(aux))
+    torch.testing.assert_close(halves.fused(aux), draft.fused(aux))

@@ -13,7 +13,17 @@ from eagle3.target.reader import Head
 VOCAB, DRAFT_VOCAB, HIDDEN = 23, 15, 8
 
 
-def tiny_draft(draft_vocab=DRAFT_VOCAB, vocab=VOCAB, seed=0):
+# what the draft's configuration can switch on
+SWITCHES = {
+    "plain": {},
+    "qk_norm": {"qk_norm": True},
+    "fc_norm": {"fc_norm": True},
+    "norm_output": {"norm_output": True},
+    "all": {"qk_norm": True, "fc_norm": True, "norm_output": True},
+}
+
+
+def tiny_draft(draft_vocab=DRAFT_VOCAB, vocab=VOCAB, seed=0, **switches):
     config = DraftConfig(
         hidden_size=HIDDEN,
         intermediate_size=12,
@@ -26,6 +36,7 @@ def tiny_draft(draft_vocab=DRAFT_VOCAB, vocab=VOCAB, seed=0):
         max_position_embeddings=64,
         rope={"rope_type": "default", "rope_theta": 10000.0},
         aux_layers=(1, 3, 4),
+        **switches,
     )
     draft = Eagle3Draft(config)
     initialise(draft, seed)

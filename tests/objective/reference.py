@@ -36,7 +36,19 @@ class SlowDraft:
         d = self.c.head_dim
         y = self.w[f"midlayer.self_attn.{name}.weight"] @ x
         rows = [y[h * d : (h + 1) * d] for h in range(heads)]
+        if self.c.qk_norm and name != "v_proj":
+            gain = self.w[f"midlayer.self_attn.{name[0]}_norm.weight"]
+            rows = [rms_norm(r, gain, self.c.rms_norm_eps) for r in rows]
         return rows if position is None else [rotated(r, position, self.inv_freq) for r in rows]
+
+    def fused(self, aux):
+        if self.c.fc_norm:
+            size = self.c.hidden_size
+            parts = [aux[i * size : (i + 1) * size] for i in range(3)]
+            gains = [self.w[f"fc_norm.{i}.weight"] for i in range(3)]
+            eps = self.c.rms_norm_eps
+            aux = torch.cat([rms_norm(p, g, eps) for p, g in zip(parts, gains, strict=True)])
+        return self.w["fc.weight"] @ aux
 
     def layer_input(self, embedding, hidden):
         eps = self.c.rms_norm_eps
@@ -66,9 +78,8 @@ class SlowDraft:
         up = self.w["midlayer.mlp.up_proj.weight"] @ y
         return h + self.w["midlayer.mlp.down_proj.weight"] @ (gate * torch.sigmoid(gate) * up)
 
-    def logits(self, hidden):
-        normed = rms_norm(hidden, self.w["norm.weight"], self.c.rms_norm_eps)
-        return self.w["lm_head.weight"] @ normed
+    def normed(self, out):
+        return rms_norm(out, self.w["norm.weight"], self.c.rms_norm_eps)
 
 
 def active_at(t, k, mask, ids, in_vocab):
@@ -78,36 +89,42 @@ def active_at(t, k, mask, ids, in_vocab):
     return all(in_vocab[ids[p]] for p in range(t + 2, t + 2 + k))
 
 
-def slow_loss(slow, doc, embedding, head, draft_ids, full_argmax, steps, decay):
-    """sum_k w_k sum_t l(t, k) of one document, and the trained rows of each step.
+def slow_loss(
+    slow, doc, embedding, head, draft_ids, full_argmax, steps, decay, active_rows="reachable"
+):
+    """sum_k w_k sum_t l(t, k) of one document, and by step the rows that are trained, and those
+    of them that serving can reach and on which the draft chooses as the target does.
 
     doc: ids, mask, aux [L, 3H], last [L, H]; head [V_draft, H]; full_argmax [L] target ids.
     """
     ids, mask = doc["ids"], doc["mask"]
     in_vocab = [bool(d >= 0) for d in draft_ids]
+    enough = in_vocab if active_rows == "reachable" else [True] * len(in_vocab)
     length = len(ids)
     weights = [decay**k for k in range(steps)]
     weights = [w / sum(weights) for w in weights]
-    fused = [slow.w["fc.weight"] @ doc["aux"][t] for t in range(length - 1)]
+    fused = [slow.fused(doc["aux"][t]) for t in range(length - 1)]
     step0 = [
         slow.key_value(slow.layer_input(embedding[ids[t + 1]], fused[t]), t)
         for t in range(length - 1)
     ]
-    total, trained = 0.0, [0] * steps
+    total, trained, correct = 0.0, [0] * steps, [0] * steps
     for t in range(length - 1):
         hidden, own = fused[t], []
         for k in range(steps):
-            if not active_at(t, k, mask, ids, in_vocab):
+            if not active_at(t, k, mask, ids, enough):
                 break
             x = slow.layer_input(embedding[ids[t + 1 + k]], hidden)
             if k > 0:
                 own.append(slow.key_value(x, t + k))
-            hidden = slow.finish(hidden, slow.attend(x, t + k, step0[: t + 1] + own))
+            out = slow.finish(hidden, slow.attend(x, t + k, step0[: t + 1] + own))
+            hidden = slow.normed(out) if slow.c.norm_output else out
             answer = int(draft_ids[full_argmax[t + 1 + k]])
             if answer < 0:
                 continue
             p = torch.softmax(head @ doc["last"][t + 1 + k], 0)
-            q = torch.log_softmax(slow.logits(hidden), 0)
+            q = torch.log_softmax(slow.w["lm_head.weight"] @ slow.normed(out), 0)
             total = total - weights[k] * (p * q).sum()
             trained[k] += 1
-    return total, trained
+            correct[k] += int(q.argmax()) == answer and active_at(t, k, mask, ids, in_vocab)
+    return total, trained, correct

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from cases import pack_of, random_documents, target_parts, tiny_draft
+from cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
 from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
@@ -21,12 +21,12 @@ from eagle3.ranks import Ranks, joined_ranks, sequence_groups
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
 TYPES = {"float64": torch.float64, "float32": torch.float32}
-VARIANTS = [  # type, back end, recompute
-    ("float64", "usp", False),
-    ("float64", "auto", False),
-    ("float64", "usp", True),
-    ("float32", "usp", False),
-    ("float32", "flash", False),
+VARIANTS = [  # type, back end, recompute, switches of the draft, rows
+    ("float64", "usp", False, "plain", "reachable"),
+    ("float64", "auto", False, "all", "reachable"),
+    ("float64", "usp", True, "all", "supervised"),
+    ("float32", "usp", False, "plain", "reachable"),
+    ("float32", "flash", False, "plain", "reachable"),
 ]
 STEPS = 5
 
@@ -45,7 +45,7 @@ PACKS = {
 }
 
 
-def built(name, dtype):
+def built(name, dtype, switches):
     generator = torch.Generator().manual_seed(len(name))
     documents = random_documents(generator, PACKS[name])
     head, target = target_parts(generator)
@@ -56,7 +56,7 @@ def built(name, dtype):
         target = TargetParts(
             target.embedding.float(), target.head.to("cpu", dtype), target.draft_ids
         )
-    return pack, target, tiny_draft().to(dtype)
+    return pack, target, tiny_draft(**SWITCHES[switches]).to(dtype)
 
 
 def outcome(draft, pack, target, objective, group=None):
@@ -88,11 +88,16 @@ def main():
         for ulysses, ring in LAYOUTS:
             groups = sequence_groups("cpu", alone.world, ulysses, ring)
             ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
-            for name, (type_name, backend, recompute) in product(PACKS, VARIANTS):
+            for name, variant in product(PACKS, VARIANTS):
+                type_name, backend, recompute, switches, active_rows = variant
                 dtype = TYPES[type_name]
-                pack, target, draft = built(name, dtype)
+                pack, target, draft = built(name, dtype, switches)
                 objective = Objective(
-                    steps=STEPS, dtype=dtype, attention=backend, recompute=recompute
+                    steps=STEPS,
+                    dtype=dtype,
+                    attention=backend,
+                    recompute=recompute,
+                    active_rows=active_rows,
                 )
                 plain = replace(objective, attention="reference", recompute=False)
                 expected = outcome(draft, pack, target, plain)

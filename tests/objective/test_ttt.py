@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import DRAFT_VOCAB, HIDDEN, VOCAB, pack_of, random_documents, target_parts, tiny_draft
+from cases import (
+    DRAFT_VOCAB,
+    HIDDEN,
+    SWITCHES,
+    VOCAB,
+    pack_of,
+    random_documents,
+    target_parts,
+    tiny_draft,
+)
 from reference import SlowDraft, slow_loss
 
 from eagle3.objective import rows
@@ -26,25 +35,41 @@ def exact_objective(steps, **more):
 
 
 def gradients(draft):
-    return {name: p.grad.clone() for name, p in draft.named_parameters()}
+    return {name: p.grad.clone() for name, p in draft.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("steps", [1, 3, 7])
 def test_loss_and_every_gradient_equal_the_row_by_row_reference(name, steps):
+    compare_with_reference(tiny_draft(), name, steps)
+
+
+@pytest.mark.parametrize("switches", [s for s in SWITCHES if s != "plain"])
+@pytest.mark.parametrize("active_rows", ["reachable", "supervised"])
+def test_variants_of_the_draft_and_of_its_rows_equal_the_reference_too(switches, active_rows):
+    draft = tiny_draft(**SWITCHES[switches])
+    compare_with_reference(draft, "several documents", 4, active_rows)
+    compare_with_reference(draft, "two answers, prompt between", 3, active_rows, frozen=True)
+
+
+def compare_with_reference(draft, name, steps, active_rows="reachable", frozen=False):
+    """Loss, totals and gradients of a case; `frozen`: of the head and the norm none are wanted."""
     generator = torch.Generator().manual_seed(len(name) + steps)
     documents = random_documents(generator, MASKS[name])
     head, target = target_parts(generator)
-    draft = tiny_draft()
-    loss, totals = ttt_loss(draft, pack_of(documents, head), target, exact_objective(steps))
+    draft.zero_grad()
+    draft.lm_head.requires_grad_(not frozen)
+    draft.norm.requires_grad_(not frozen)
+    objective = exact_objective(steps, active_rows=active_rows)
+    loss, totals = ttt_loss(draft, pack_of(documents, head), target, objective)
     loss.backward()
     fast = gradients(draft)
 
     draft.zero_grad()
     slow = SlowDraft(dict(draft.named_parameters()), draft.config, draft.inv_freq)
-    expected, trained = 0.0, [0] * steps
+    expected, trained, correct = 0.0, [0] * steps, [0] * steps
     for doc in documents:
-        part, counts = slow_loss(
+        part, counts, hits = slow_loss(
             slow,
             doc,
             target.embedding,
@@ -53,12 +78,15 @@ def test_loss_and_every_gradient_equal_the_row_by_row_reference(name, steps):
             head.logits(doc["last"]).argmax(-1),
             steps,
             0.8,
+            active_rows,
         )
         expected = expected + part
         trained = [a + b for a, b in zip(trained, counts, strict=True)]
+        correct = [a + b for a, b in zip(correct, hits, strict=True)]
     expected.backward()
 
     assert totals.trained.tolist() == trained
+    assert totals.correct.tolist() == correct
     assert sum(trained) > 0
     torch.testing.assert_close(loss, expected.detach() + 0 * loss, rtol=1e-9, atol=1e-9)
     for parameter, gradient in gradients(draft).items():
@@ -74,7 +102,7 @@ def textbook_loss(draft, doc, embedding, head, steps, decay):
     target_p = torch.cat([target_p[1:], target_p.new_zeros(1, target_p.shape[1])])
     mask = torch.zeros(length)
     mask[: length - 2] = 1.0  # mask'[t] = m[t + 1] * m[t + 2] for a mask of ones
-    hidden = draft.fc(doc["aux"])
+    hidden = draft.fused(doc["aux"])
     dense = torch.full((length, length), float("-inf")).triu(1).double()
     keys, values, total = [], [], 0.0
     repeat = config.num_attention_heads // config.num_key_value_heads
@@ -103,12 +131,13 @@ def textbook_loss(draft, doc, embedding, head, steps, decay):
     return total / sum(decay**step for step in range(steps))
 
 
+@pytest.mark.parametrize("switches", ["plain", "qk_norm", "fc_norm"])
 @pytest.mark.parametrize("length", [3, 9, 20])
-def test_with_full_mask_and_vocabulary_it_is_the_textbook_eagle_loop(length):
+def test_with_full_mask_and_vocabulary_it_is_the_textbook_eagle_loop(length, switches):
     generator = torch.Generator().manual_seed(length)
     (doc,) = random_documents(generator, [[1] * length])
     head, target = target_parts(generator, draft_vocab=VOCAB)
-    draft = tiny_draft(draft_vocab=VOCAB)
+    draft = tiny_draft(draft_vocab=VOCAB, **SWITCHES[switches])
     loss, _ = ttt_loss(draft, pack_of([doc], head), target, exact_objective(7))
     loss.backward()
     fast = gradients(draft)
@@ -144,9 +173,11 @@ def assert_same(one, other, rtol=1e-10):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_pack_equals_its_documents_one_by_one(loss):
+@pytest.mark.parametrize("active_rows", ["reachable", "supervised"])
+def test_a_pack_equals_its_documents_one_by_one(loss, active_rows):
     documents, head, target = small_case(5)
-    draft, objective = tiny_draft(), exact_objective(7, loss=loss)
+    draft = tiny_draft(**SWITCHES["all"])
+    objective = exact_objective(7, loss=loss, active_rows=active_rows)
     acceptance = torch.linspace(0.9, 0.2, 7, dtype=torch.float64)
     together = outcome(draft, [pack_of(documents, head)], target, objective, acceptance)
     alone = [pack_of([doc], head) for doc in documents]
@@ -156,7 +187,7 @@ def test_a_pack_equals_its_documents_one_by_one(loss):
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "flex"])
 def test_every_attention_back_end_gives_the_same_gradients(backend):
     documents, head, target = small_case(8)
-    draft, packs = tiny_draft(), [pack_of(documents, head)]
+    draft, packs = tiny_draft(**SWITCHES["all"]), [pack_of(documents, head)]
     plain = outcome(draft, packs, target, exact_objective(7, attention="reference"))
     assert_same(outcome(draft, packs, target, exact_objective(7, attention=backend)), plain)
 
@@ -170,9 +201,10 @@ def test_filling_rows_up_changes_nothing(monkeypatch, multiple):
     assert_same(outcome(draft, packs, target, exact_objective(7)), usual)
 
 
-def test_recomputing_steps_changes_no_bit():
+@pytest.mark.parametrize("switches", ["plain", "all"])
+def test_recomputing_steps_changes_no_bit(switches):
     documents, head, target = small_case(10)
-    draft, packs = tiny_draft(), [pack_of(documents, head)]
+    draft, packs = tiny_draft(**SWITCHES[switches]), [pack_of(documents, head)]
     usual = outcome(draft, packs, target, exact_objective(7))
     again = outcome(draft, packs, target, exact_objective(7, recompute=True))
     assert torch.equal(usual[0], again[0]) and torch.equal(usual[1], again[1])
@@ -210,10 +242,11 @@ def test_what_is_kept_grows_with_rows_and_not_with_steps_times_vocabulary():
     assert less < 0.6 * whole
 
 
-def test_bfloat16_differs_by_its_rounding_only():
-    documents, head, target = small_case(12)
+@pytest.mark.parametrize("switches", ["plain", "all"])
+def test_bfloat16_differs_by_its_rounding_only(switches):
+    documents, head, target = small_case(16)
     pack = pack_of(documents, head)
-    draft = tiny_draft().float()
+    draft = tiny_draft(**SWITCHES[switches]).float()
     exactly = outcome(draft, [pack], target, Objective())
     narrow = outcome(draft, [pack], target, Objective(dtype=torch.bfloat16))
     assert abs(narrow[0] / exactly[0] - 1) < 2e-2

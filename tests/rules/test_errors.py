@@ -38,6 +38,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"hidden_states": {"codec": "nf4"}, "embedded_target": {"hidden_size": 48}},
         "hidden_states.codec is nf4, which needs a hidden size that 32 divides; the target's is 48",
     ),
+    "no draft to start from": (
+        {"train": {"warm_start": "drafts/none"}},
+        "train.warm_start is 'drafts/none', which does not exist",
+    ),
+    "muon on parts of matrices": (
+        {"train": {"optimizer": "muon"}, "resources": {"train": {"data_parallel": "fsdp2"}}},
+        "train.optimizer is muon, which needs whole matrices and gradients on every rank",
+    ),
     "aux layers": (
         {"hidden_states": {"aux_layers": [1, 3, 12]}},
         "hidden_states.aux_layers is [1, 3, 12]; must be three ascending layers between 0 and 7",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from workflow import ROOT
 
 from eagle3.config import complete, load_schema
 from eagle3.data.sources import Source
-from rules.preflight import External
+from eagle3.errors import UserError
+from rules.preflight import External, locate
 from rules.settings import all_settings
 
 SCHEMA = load_schema(ROOT / "config.schema.yaml")
@@ -28,6 +30,7 @@ BY_OTHER_MEANS = {
     "embedded_target.source": "its content's digest",
     "evaluation.prompts": "names and digests of their contents",
     "target.model": "digests of its tokenizer and weights",
+    "train.warm_start": "its content's digest",
 }
 # "export" is the one of the first format
 WITH_EMBEDDING = {"export_vllm", "export_speculators", "export_hf"}
@@ -172,6 +175,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         ("tokenizer_digest", {"tokens", "hidden_states", "train", "evaluate"}),
         ("weights_digest", {"hidden_states", "train", "evaluate"}),
         ("prompts_digest", {"evaluate"}),
+        ("warm_start_digest", {"train", "evaluate"}),
     ],
 )
 def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
@@ -184,8 +188,33 @@ def test_the_content_of_a_file_from_outside_reaches_what_is_made_of_it(
     assert stages <= touched
     if field == "prompts_digest":
         assert touched == {"prompts", "evaluate", "report"}
+    if field == "warm_start_digest":
+        assert not {"tokens", "hidden_states", "vocab", "schedule"} & touched
     if field == "weights_digest":
         assert not {"dataset", "tokens", "vocab", "schedule"} & touched
+
+
+def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    def digest(folder: Path) -> str:
+        chosen = deepcopy(config)
+        chosen["dataset"]["source"] = "data/demo_chat.jsonl"
+        chosen["vocab"]["draft_vocab_size"] = 64
+        chosen["tokens"]["max_length"] = 512
+        chosen["train"]["warm_start"] = str(folder)
+        found = locate(chosen, ROOT, tmp_path / "memo.json")
+        assert found.warm_start == str(folder)
+        return all_settings(chosen, found)["train"].digest
+
+    for name in ("one", "same", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text("x" if name == "other" else "weights")
+    assert digest(tmp_path / "one") == digest(tmp_path / "same") != digest(tmp_path / "other")
+    (tmp_path / "one" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"train\.warm_start is .* not the folder of a draft"):
+        digest(tmp_path / "one")
 
 
 def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:

@@ -43,10 +43,15 @@ class Pair:
         return decode_speculative(self.engine, self.head, chain, prompt, new, set(stop), count)
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen3"])
+EVERY = {"qk_norm": True, "fc_norm": True, "norm_output": True}
+PAIRS = {"llama": ("llama", {}), "qwen3": ("qwen3", {}), "every switch": ("llama", EVERY)}
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(request, targets, tmp_path_factory):
+    kind, switches = PAIRS[request.param]
     folder = tmp_path_factory.mktemp("pair")
-    engine, head = open_target(targets[request.param])
+    engine, head = open_target(targets[kind])
     texts, answers = [], []
     for prompt in PROMPTS:
         answer = decode_plain(engine, head, prompt, NEW, set()).tokens
@@ -55,7 +60,8 @@ def pair(request, targets, tmp_path_factory):
     train = replace(
         TRAIN, epochs=40, epochs_per_stage=40, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=4
     )
-    made = training_set(folder, targets[request.param], train, texts=texts)
+    made = training_set(folder, targets[kind], train, texts=texts)
+    made.settings.values["draft"] |= switches
     draft, parts = train_draft(made, folder)
     target_ids = torch.from_numpy(made.mapping.target_ids)
     return Pair(engine, head, draft.eval(), parts, target_ids, answers)
@@ -124,7 +130,7 @@ def slow_proposals(pair, aux, tokens, count):
     aux [n, 3H] true states of every token but the last.
     """
     draft, chain = pair.draft, []
-    hidden = draft.fc(aux)  # what each row takes in
+    hidden = draft.fused(aux)  # what each row takes in
     reads = list(tokens[1:])
     for _ in range(count):
         n = len(hidden)

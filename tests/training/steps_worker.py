@@ -13,30 +13,31 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from cases import pack_of, random_documents, target_parts, tiny_draft
+from cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 from safetensors.torch import save_file
 
 from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.ranks import Ranks, joined_ranks, sequence_groups
 from eagle3.training.masters import masters_of
-from eagle3.training.optimizer import build_optimizer
+from eagle3.training.optimizer import build_optimizers
 from eagle3.training.step import StepRunner
 
 TYPES = {"float64": torch.float64, "float32": torch.float32}
-LOSSES = {"soft_ce": 20, "lk_hybrid": 3}  # steps under each
+RECIPES = {"soft_ce": 20, "lk_hybrid": 3, "variants": 3, "muon": 3}  # steps under each
 STEPS, CLIP = 4, 0.05  # every norm is above it
 LAYOUTS = [("ddp", 1, 1), ("fsdp2", 1, 1), ("ddp", 2, 1), ("fsdp2", 1, 2), ("fsdp2", 2, 2)]
 LENGTHS = [[23, 9], [31], [5, 6, 7]]  # of a batch's packs: three, which no even number divides
 
 
 def cases(world):
-    """Layouts, types and losses that so many ranks can try."""
+    """Layouts, types and recipes that so many ranks can try."""
     for number, (kind, ulysses, ring) in enumerate(LAYOUTS):
         if world % (ulysses * ring) == 0:
             types = TYPES if number in (0, len(LAYOUTS) - 2) else ["float64"]  # they cost seconds
-            for name, loss in product(types, LOSSES):
-                yield kind, ulysses, ring, name, loss
+            for name, recipe in product(types, RECIPES):
+                if recipe != "muon" or kind == "ddp":
+                    yield kind, ulysses, ring, name, recipe
 
 
 @cache
@@ -55,17 +56,25 @@ def batch(number, dtype):
     return packs, parts
 
 
-def train(ranks, kind, dtype, loss):
-    """Losses, norms before clipping and last weights of some steps."""
-    draft = tiny_draft().to(dtype)
+def train(ranks, kind, dtype, recipe):
+    """Losses, norms before clipping and last weights of some steps. `variants`: all switches of the
+    draft, more rows, and a head that is not trained."""
+    variants = recipe == "variants"
+    draft = tiny_draft(**SWITCHES["all" if variants else "plain"]).to(dtype)
+    draft.lm_head.requires_grad_(not variants)
     masters = masters_of(kind, draft, ranks)
-    optimizer = build_optimizer(draft, 0.01)
-    attention = "usp" if ranks.ulysses.size > 1 else "auto"
-    objective = Objective(steps=STEPS, dtype=dtype, loss=loss, attention=attention)
+    optimizers = build_optimizers(draft, "muon" if recipe == "muon" else "adamw", 0.01)
+    objective = Objective(
+        steps=STEPS,
+        dtype=dtype,
+        loss="lk_hybrid" if recipe == "lk_hybrid" else "soft_ce",
+        attention="usp" if ranks.ulysses.size > 1 else "auto",
+        active_rows="supervised" if variants else "reachable",
+    )
     _, target = batch(0, dtype)
-    runner = StepRunner(draft, target, masters, optimizer, objective, CLIP, ranks)
+    runner = StepRunner(draft, target, masters, optimizers, objective, CLIP, ranks)
     losses, norms = [], []
-    for number in range(LOSSES[loss]):
+    for number in range(RECIPES[recipe]):
         packs, _ = batch(number, dtype)
         rows = sum(len(pack.last) for pack in packs)
         mine = [
@@ -84,13 +93,13 @@ def train(ranks, kind, dtype, loss):
 def main():
     found = {}
     with joined_ranks("cpu") as alone:
-        for kind, ulysses, ring, name, loss in cases(alone.world):
+        for kind, ulysses, ring, name, recipe in cases(alone.world):
             ranks = alone
             if ulysses * ring > 1:
                 groups = sequence_groups("cpu", alone.world, ulysses, ring)
                 ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
-            case = f"{kind}-{ulysses}x{ring}-{name}-{loss}"
-            found[case] = train(ranks, kind, TYPES[name], loss)
+            case = f"{kind}-{ulysses}x{ring}-{name}-{recipe}"
+            found[case] = train(ranks, kind, TYPES[name], recipe)
         if alone.first:
             weights = {f"{c}/{n}": w for c, run in found.items() for n, w in run[2].items()}
             folder = Path(sys.argv[1])

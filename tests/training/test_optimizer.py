@@ -10,11 +10,13 @@ from cases import tiny_draft
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.errors import UserError
 from eagle3.ranks import Ranks
+from eagle3.training.conflicts import check_optimizer
 from eagle3.training.masters import Replicated
 from eagle3.training.optimizer import (
     RateSettings,
-    build_optimizer,
+    build_optimizers,
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
@@ -57,37 +59,73 @@ def test_known_points():
     assert [rate(step, "wsd") * 21 for step in (80, 90, 99)] == pytest.approx([20, 10, 1])
 
 
-def trained(draft, optimizer, steps, seed):
+def trained(draft, optimizers, steps, seed):
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for parameter in draft.parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter)
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-2
-        optimizer.step()
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.grad = drawn if parameter.requires_grad else None
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2
+            optimizer.step()
 
 
-def test_state_goes_by_name_and_comes_back_exactly():
-    first = tiny_draft().float()
-    optimizer = build_optimizer(first, 0.1)
-    trained(first, optimizer, 3, 0)
-    state = {name: tensor.clone() for name, tensor in optimizer_tensors(first, optimizer)}
-    names = [name for name, _ in first.named_parameters()]
-    assert set(state) == {f"{k}.{n}" for k in ("step", "exp_avg", "exp_avg_sq") for n in names}
+MATRICES = ("fc.weight", "proj.weight")  # that muon takes
 
-    second = tiny_draft(seed=9).float()
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_state_goes_by_name_and_comes_back_exactly(kind):
+    first, second = tiny_draft().float(), tiny_draft(seed=9).float()
+    for draft in (first, second):
+        draft.lm_head.requires_grad_(False)
+    frozen = first.lm_head.weight.clone()
+    optimizers = build_optimizers(first, kind, 0.1)
+    trained(first, optimizers, 3, 0)
+    state = {name: tensor.clone() for name, tensor in optimizer_tensors(first, optimizers)}
+    expected = set()
+    for name, parameter in first.named_parameters():
+        by_muon = kind == "muon" and name.endswith(MATRICES)
+        kept = ("momentum_buffer",) if by_muon else ("step", "exp_avg", "exp_avg_sq")
+        expected |= {f"{key}.{name}" for key in kept if parameter.requires_grad}
+    assert set(state) == expected
+
     second.load_state_dict(first.state_dict())
-    other = build_optimizer(second, 0.1)
-    restore_optimizer(second, other, state, Replicated(second, Ranks(0, 1, torch.device("cpu"))))
-    trained(first, optimizer, 2, 1)
-    trained(second, other, 2, 1)
+    others = build_optimizers(second, kind, 0.1)
+    restore_optimizer(second, others, state, Replicated(second, Ranks(0, 1, torch.device("cpu"))))
+    trained(first, optimizers, 2, 1)
+    trained(second, others, 2, 1)
     for name, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], value), name
+    assert torch.equal(first.lm_head.weight, frozen)
+
+
+def test_muon_moves_matrices_by_the_same_amount_along_every_direction_and_as_far_as_adamw():
+    draft = tiny_draft().float()
+    before = {name: p.detach().clone() for name, p in draft.named_parameters()}
+    trained(draft, build_optimizers(draft, "muon", 0.0), 1, 0)
+    for name, parameter in draft.named_parameters():
+        change = (parameter.detach() - before[name]) / 1e-2
+        if name.endswith(MATRICES):
+            scale = 0.2 * max(change.shape) ** 0.5  # the update's rms is 0.2, about AdamW's
+            # what is called orthogonal: five rounds of Newton-Schulz leave them between these
+            values = torch.linalg.svdvals(change) / scale
+            assert values.min() > 0.3 and values.max() < 1.3, name
+        else:  # AdamW's first step is the gradient's sign
+            torch.testing.assert_close(change.abs(), torch.ones_like(change), rtol=1e-3, atol=1e-3)
+
+
+def test_muon_without_whole_matrices_is_refused():
+    with pytest.raises(UserError, match=r"train\.optimizer is muon.*fsdp2.*use ddp"):
+        check_optimizer("muon", "fsdp2")
+    check_optimizer("muon", "ddp")
+    check_optimizer("adamw", "fsdp2")
 
 
 def test_norms_take_no_weight_decay():
     draft = tiny_draft()
-    decayed, plain = build_optimizer(draft, 0.1).param_groups
+    (adamw,) = build_optimizers(draft, "adamw", 0.1)
+    decayed, plain = adamw.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert {id(p) for p in plain["params"]} == {
         id(p) for name, p in draft.named_parameters() if "norm" in name

@@ -26,8 +26,8 @@ CASES = [(world, *case) for world in WORLDS for case in cases(world)]
 
 @pytest.fixture(scope="module")
 def alone():
-    """One rank, by type and loss."""
-    return {(n, loss): train(ALONE, "ddp", TYPES[n], loss) for *_, n, loss in cases(1)}
+    """One rank, by type and recipe."""
+    return {(n, recipe): train(ALONE, "ddp", TYPES[n], recipe) for *_, n, recipe in cases(1)}
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def together(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(("world", "kind", "ulysses", "ring", "name", "loss"), CASES)
+@pytest.mark.parametrize(("world", "kind", "ulysses", "ring", "name", "recipe"), CASES)
 def test_losses_clipping_and_weights_are_those_of_one_rank(
-    alone, together, world, kind, ulysses, ring, name, loss
+    alone, together, world, kind, ulysses, ring, name, recipe
 ):
-    losses, norms, weights = alone[name, loss]
+    losses, norms, weights = alone[name, recipe]
     figures, tensors = together[world]
-    case = f"{kind}-{ulysses}x{ring}-{name}-{loss}"
+    case = f"{kind}-{ulysses}x{ring}-{name}-{recipe}"
     near = TOLERANCE[name]
     assert figures[case][0] == pytest.approx(losses, rel=near)
     assert figures[case][1] == pytest.approx(norms, rel=near)  # hence every clip coefficient
@@ -67,7 +67,7 @@ def test_losses_clipping_and_weights_are_those_of_one_rank(
 
 def test_training_changed_the_weights(alone):
     """Else any two runs would agree."""
-    short, long = (alone["float64", loss][2] for loss in ("lk_hybrid", "soft_ce"))
+    short, long = (alone["float64", recipe][2] for recipe in ("lk_hybrid", "soft_ce"))
     for name, value in long.items():
         assert (short[name] - value).norm() > 1e-4 * value.norm(), name
 

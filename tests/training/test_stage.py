@@ -37,9 +37,8 @@ class Job:
         self.train = train or made.train
         self.folder, self.data = folder, TrainingData(made.tokens, made.states)
         self.schedule = schedule_of([pair.tokens for pair in self.data.pairs], self.train)
-        draft, target = build_draft(
-            made.target, made.settings.values, made.mapping, torch.device("cpu")
-        )
+        values = made.settings.values | {"train": vars(self.train)}
+        draft, target = build_draft(made.target, values, made.mapping, torch.device("cpu"))
         self.trainer = StageTrainer(
             draft, target, self.data, self.train, self.schedule, stage, ALONE
         )
@@ -73,17 +72,27 @@ def stop_after(job, steps, fault):
     job.trainer._step = step
 
 
-def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path):
-    whole, metrics = Job(made, tmp_path / "whole").run()
+RECIPES = {
+    "default": {},
+    "muon": {"optimizer": "muon"},
+    "noise and frozen": {"feature_noise": 0.1, "head_init": "frozen", "norm_init": "frozen"},
+    "every supervised row": {"active_rows": "supervised", "norm_init": "ones"},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path, recipe):
+    train = replace(made.train, **RECIPES[recipe])
+    whole, metrics = Job(made, tmp_path / "whole", train).run()
     steps = len(metrics)
     assert steps >= 8
-    first = Job(made, tmp_path / "halves")
+    first = Job(made, tmp_path / "halves", train)
     # two steps beyond the last save are lost and done again
     stop_after(first, steps // 2 + 2, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         first.run(save_interval=steps // 2)
     assert first.resume.newest().state["global_step"] == steps // 2
-    again, resumed = Job(made, tmp_path / "halves").run()
+    again, resumed = Job(made, tmp_path / "halves", train).run()
     assert_same(whole, again)
     exact = ("step", "epoch", "rows", "loss", "loss_at", "accuracy_at", "gradient_norm")
     assert [[r[k] for k in exact] for r in resumed] == [[r[k] for k in exact] for r in metrics]
@@ -132,6 +141,25 @@ def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
     second, tail = Job(made, tmp_path / "b", split, 2).run(previous=tmp_path / "a/out")
     assert_same(whole, second)
     assert [r["step"] for r in tail] == [r["step"] for r in metrics if r["epoch"] == 1]
+
+
+def test_frozen_weights_stay_the_targets_and_are_saved_all_the_same(made, tmp_path):
+    train = replace(made.train, **RECIPES["noise and frozen"])
+    job = Job(made, tmp_path, train)
+    fresh = {name: p.clone() for name, p in job.trainer.draft.named_parameters()}
+    out, _ = job.run()
+    assert set(out.model) == set(fresh)
+    still = {name for name, weight in fresh.items() if torch.equal(out.model[name], weight)}
+    assert still == {"lm_head.weight", "norm.weight"}
+    assert torch.equal(out.model["lm_head.weight"], job.trainer.target.head.weight)
+    assert not any(name.endswith(("lm_head.weight", ".norm.weight")) for name in out.optimizer)
+
+
+def test_noise_changes_what_is_trained_and_nothing_of_the_order(made, tmp_path):
+    _, plain = Job(made, tmp_path / "plain").run()
+    _, noisy = Job(made, tmp_path / "noisy", replace(made.train, feature_noise=0.2)).run()
+    assert [r["rows"] for r in plain] == [r["rows"] for r in noisy]
+    assert all(a["loss"] != b["loss"] for a, b in zip(plain, noisy, strict=True))
 
 
 def test_packs_accumulated_in_a_batch_equal_one_big_pack(made, tmp_path):

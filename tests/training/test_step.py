@@ -13,7 +13,7 @@ from eagle3.objective.totals import StepTotals
 from eagle3.objective.ttt import Objective, ttt_loss
 from eagle3.ranks import Ranks
 from eagle3.training.masters import Replicated
-from eagle3.training.optimizer import build_optimizer
+from eagle3.training.optimizer import build_optimizers
 from eagle3.training.speed import PHASES, Stopwatch, matrix_rate
 from eagle3.training.step import StepRunner
 
@@ -36,11 +36,11 @@ def rows_of(packs):
 def after_one_step(packs, target, objective, clip=1e9):
     """Weights after a step over these packs, and its result."""
     draft = tiny_draft()
-    optimizer = build_optimizer(draft, 0.0)
+    optimizers = build_optimizers(draft, "adamw", 0.0)
     masters = Replicated(draft, ALONE)
-    runner = StepRunner(draft, target, masters, optimizer, objective, clip, ALONE)
+    runner = StepRunner(draft, target, masters, optimizers, objective, clip, ALONE)
     result = runner.run(iter(packs), len(packs), rows_of(packs), 1e-3, stop=False)
-    moments = {n: optimizer.state[p]["exp_avg"].clone() for n, p in draft.named_parameters()}
+    moments = {n: optimizers[0].state[p]["exp_avg"].clone() for n, p in draft.named_parameters()}
     return moments, result
 
 

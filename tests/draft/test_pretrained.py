@@ -1,0 +1,114 @@
+"""Warm start: weights by name, head rows by token, and everything that does not fit refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from cases import tiny_draft
+from safetensors.torch import save_file
+
+from eagle3.draft.pretrained import warm_start
+from eagle3.errors import UserError
+
+VOCAB, WIDTH = 23, 15
+OLD = torch.tensor([0, 2, 3, 7, 8, 9, 12, 13, 14, 15, 16, 19, 22])  # its draft vocabulary
+NEW = torch.tensor([1, 2, 4, 5, 7, 9, 10, 11, 12, 17, 18, 19, 20, 21, 22])
+
+
+def existing(folder, config=None, tensors=None, ids=OLD, spell=lambda name: name, **switches):
+    """A folder with a draft of vocabulary `ids`; its weights."""
+    old = tiny_draft(draft_vocab=len(ids), seed=5, **switches).float()
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {spell(name): weight.detach().clone() for name, weight in old.named_parameters()}
+    found |= {"d2t": ids - torch.arange(len(ids)), "embed_tokens.weight": torch.zeros(VOCAB, 8)}
+    found |= tensors or {}
+    save_file({k: v for k, v in found.items() if v is not None}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | (config or {})))
+    return dict(old.named_parameters())
+
+
+def assert_taken(draft, before, old):
+    for name, weight in draft.named_parameters():
+        if name != "lm_head.weight":
+            assert torch.equal(weight, old[name].to(weight)), name
+            continue
+        for row, token in zip(range(WIDTH), NEW.tolist(), strict=True):
+            known = (token == OLD).nonzero().flatten()
+            source = old[name][known[0]] if len(known) else before[name][row]
+            assert torch.equal(weight[row], source.to(weight)), token
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda name: name,
+        lambda name: name.replace("midlayer.", "layers.0."),
+        lambda name: f"model.{name}",
+    ],
+    ids=["ours", "vllm", "with a prefix"],
+)
+def test_weights_go_by_name_and_head_rows_by_token(tmp_path, spell):
+    old = existing(tmp_path, spell=spell)
+    draft = tiny_draft(seed=1)
+    before = {name: p.clone() for name, p in draft.named_parameters()}
+    warm_start(draft, tmp_path, NEW)
+    assert_taken(draft, before, old)
+
+
+def test_several_files_and_what_is_to_be_kept(tmp_path):
+    old = existing(tmp_path)
+    more = {"norm.weight": old["norm.weight"].detach()}
+    existing(tmp_path, tensors={"norm.weight": None})
+    save_file(more, tmp_path / "model-2.safetensors")
+    draft = tiny_draft(seed=1)
+    head = draft.lm_head.weight.clone()
+    warm_start(draft, tmp_path, NEW, keep=["lm_head.weight"])
+    assert torch.equal(draft.lm_head.weight, head)
+    assert torch.equal(draft.norm.weight, old["norm.weight"].to(draft.norm.weight))
+
+
+def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
+    old = existing(tmp_path, tensors={"d2t": None}, ids=torch.arange(VOCAB))
+    draft = tiny_draft(seed=1)
+    warm_start(draft, tmp_path, NEW)
+    assert torch.equal(draft.lm_head.weight, old["lm_head.weight"][NEW].to(draft.lm_head.weight))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"config": {"norm_before_residual": True}}, "has norm_before_residual, which"),
+        ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc, which"),
+        ({"config": {"norm_output": True}}, "norm_output True; set draft.norm_output alike"),
+        (
+            {"config": {"eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 5]}}},
+            r"reads layers \[2, 4, 5\] of the target, the states are of \[1, 3, 4\]",
+        ),
+        ({"tensors": {"fc.weight": None}}, r"lacks \['fc.weight'\]"),
+        ({"qk_norm": True}, r"has \['midlayer.self_attn.k_norm.weight'.*set the draft's switches"),
+        (
+            {"tensors": {"fc.weight": torch.zeros(8, 8)}},
+            r"fc.weight of .* is \(8, 8\), .*\(8, 24\)",
+        ),
+        ({"tensors": {"d2t": None}}, "has no d2t"),
+        ({"tensors": {"d2t": OLD + 100}}, "d2t of .* does not name 13 different tokens"),
+        ({"tensors": {"d2t": 0 * OLD[:5]}}, r"lm_head.weight of .* is \(13, 8\), .* \(5, 8\)"),
+    ],
+)
+def test_another_model_is_refused_and_nothing_is_taken(tmp_path, change, sentence):
+    existing(tmp_path, **change)
+    draft = tiny_draft(seed=1)
+    before = {name: p.clone() for name, p in draft.named_parameters()}
+    with pytest.raises(UserError, match=f"train.warm_start: .*{sentence}"):
+        warm_start(draft, tmp_path, NEW)
+    assert all(torch.equal(before[name], p) for name, p in draft.named_parameters())
+
+
+def test_a_folder_without_a_draft_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        warm_start(tiny_draft(), tmp_path, NEW)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no \*\.safetensors; other formats are not read"):
+        warm_start(tiny_draft(), tmp_path, NEW)
