@@ -34,7 +34,9 @@ rule train_stage:
         options=options(
             target=TARGET,
             device=DEVICE,
+            tracking=f"{OUT}/tracking",
             **of_train(
+                "tracker",
                 "save_interval",
                 "recompute",
                 "data_parallel",

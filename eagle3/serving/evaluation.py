@@ -62,7 +62,12 @@ class Evaluator:
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_sglang(draft, draft_digest)
         self.engine = HFTarget.load(
-            target, loaded.config.aux_layers, values["dtype"], device, trusted
+            target,
+            loaded.config.aux_layers,
+            values["dtype"],
+            device,
+            trusted,
+            spread=torch.cuda.device_count() > 1,  # the job is given as many as hold the target
         )
         where = self.engine.device, self.engine.dtype
         weights = TargetWeights(target)
