@@ -55,6 +55,8 @@ try:
         )
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
     SETTINGS = all_settings(config, EXTERNAL)
+    if not METHODS:  # a job's own environment may have what this one has not
+        preflight.check_tracker(config["resources"]["train"]["tracker"])
     if config["resources"]["storage_prefix"]:
         object_storage.check_plugin(config["resources"]["storage_prefix"])
         object_storage.share_settings(workflow.storage_provider_settings.get("s3"))

@@ -22,7 +22,7 @@ rule evaluate:
         IMAGE
     threads: config["resources"]["evaluate"]["threads"]
     resources:
-        gpu=gpus(1),
+        gpu=gpus(CAPTURE["tensor_parallel"]),  # as many as hold the target
         options=options(
             dataset=DATASET,
             draft=f"{OUT}/draft/{FORMS[0]}",

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,15 @@ def check_known_rows(report: Path, settings: Settings, want: int) -> None:
             return  # of other settings: the dataset job will count anew
         check_enough(found["splits"]["train"], want)
         check_held_out(found["splits"]["eval"])
+
+
+def check_tracker(tracker: str) -> None:
+    """Raise UserError before anything is captured if the training could not be tracked."""
+    if tracker != "none" and find_spec(tracker) is None:
+        raise UserError(
+            f"config: resources.train.tracker is {tracker!r}, which is not installed: "
+            f"`pip install {tracker}`, or set it to none"
+        )
 
 
 def stage_versions(path: Path) -> dict[str, Any]:

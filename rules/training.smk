@@ -45,7 +45,9 @@ rule train_stage:
             target=TARGET,
             device=DEVICE,
             warm_start=EXTERNAL.warm_start,
+            tracking=f"{OUT}/tracking",
             **of_train(
+                "tracker",
                 "save_interval",
                 "recompute",
                 "data_parallel",

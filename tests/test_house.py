@@ -16,6 +16,7 @@ ROOMS = (
     "gpus",
     "leases",
     "device",
+    "progress",
     "ranks",
     "exchange",
     "artifact",

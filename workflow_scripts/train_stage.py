@@ -24,6 +24,7 @@ from eagle3.training.memory import keep_freed_memory
 from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
+from eagle3.training.tracker import tracking
 from workflow_scripts import entry
 
 
@@ -46,6 +47,8 @@ def main() -> None:
     args.add_argument("--data-parallel", choices=["ddp", "fsdp2"], default="ddp")
     args.add_argument("--sp-ulysses-size", type=int, default=1, help="ranks that share heads")
     args.add_argument("--sp-ring-size", type=int, default=1, help="ranks that pass on keys")
+    args.add_argument("--tracker", choices=["none", "tensorboard", "wandb"], default="none")
+    args.add_argument("--tracking", type=Path, help="folder for the tracker's files")
     args.add_argument("--resume", type=Path, required=True, help="folder of saves in a stage")
     args.add_argument("--metrics", type=Path, required=True)
     args.add_argument("--out", type=Path, nargs="+", required=True, help="checkpoint's files")
@@ -79,14 +82,15 @@ def main() -> None:
         options = TrainOptions(given.recompute, given.data_parallel)
         trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks, options)
         trainer.stop.listen()
-        run_stage(
-            trainer,
-            ResumeFolder(given.resume, given.settings, inputs),
-            given.previous[0].parent if given.previous else None,
-            given.save_interval,
-            given.metrics,
-            given.out[0].parent,
-        )
+        with tracking(given.tracker if ranks.first else "none", given.tracking) as trainer.track:
+            run_stage(
+                trainer,
+                ResumeFolder(given.resume, given.settings, inputs),
+                given.previous[0].parent if given.previous else None,
+                given.save_interval,
+                given.metrics,
+                given.out[0].parent,
+            )
 
 
 def judged(scores: Sequence[Path], settings: Settings) -> tuple[list[float], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from eagle3.artifact import read_json, write_text
@@ -28,6 +29,8 @@ def main() -> None:
         args.add_argument(f"--{name}", type=Path, required=True)
     for name in ("metrics", "tokens", "checks"):
         args.add_argument(f"--{name}", action=entry.Files, nargs="+", required=True)
+    args.add_argument("--stages", action=entry.Files, nargs="+", default=[], help="held-out scores")
+    args.add_argument("--best", type=Path, help="which stage was exported")
     args.add_argument("--times", type=Path, required=True, help="folder of benchmark files")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
@@ -44,6 +47,8 @@ def main() -> None:
         tokens=add_counts(tokens),
         capture=add_checks(checks),
         seconds=wall_times(given.times),
+        stages=[json.loads(path.read_text(encoding="utf-8")) for path in given.stages],
+        best=json.loads(given.best.read_text(encoding="utf-8"))["stage"] if given.best else None,
     )
     write_text(given.out, render_page(facts))
 

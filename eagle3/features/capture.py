@@ -23,11 +23,11 @@ from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
 from eagle3.features.reader import KIND
 from eagle3.features.teacher import TeacherRows
 from eagle3.features.writer import ShardWriter
+from eagle3.progress import Progress
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 
 log = logging.getLogger(__name__)
-LOG_SECONDS = 5.0
 
 
 class Engine(Protocol):
@@ -73,7 +73,9 @@ class ShardCapture:
         self._writer = ShardWriter(path, self.layout, manifest, threads) if path else None
         self._agreed: torch.Tensor | int = 0
         self._done = 0
-        self._started = self._logged = time.monotonic()
+        self._started = time.monotonic()
+        total = int(self.layout.needed.kept.sum())
+        self._progress = Progress(total, "tokens", log) if path else None
 
     @property
     def complete(self) -> bool:
@@ -120,7 +122,8 @@ class ShardCapture:
         if self._writer is not None:
             self._writer.put(documents, parts)
         self._done += int(kept.sum())
-        self._report()
+        if self._progress is not None:
+            self._progress.advance(int(kept.sum()), self._line)
 
     def finish(self) -> Manifest | None:
         """Complete the file. Raises UserError if a document is missing, OSError if the disk is
@@ -133,6 +136,8 @@ class ShardCapture:
 
     def close(self) -> None:
         """Stop the writer; a file that is not finished is no shard."""
+        if self._progress is not None:
+            self._progress.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -150,12 +155,11 @@ class ShardCapture:
             "target overflows in its dtype, try target.dtype bfloat16 or float32"
         )
 
-    def _report(self) -> None:
-        now, total = time.monotonic(), int(self.layout.needed.kept.sum())
-        if self.complete or now - self._logged > LOG_SECONDS:
-            self._logged = now
-            rate = self._done / max(now - self._started, 1e-9)
-            log.info("%d of %d tokens, %.0f tokens/s", self._done, total, rate)
+    def _line(self) -> str:
+        total = int(self.layout.needed.kept.sum())
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        left = (total - self._done) / rate
+        return f"{self._done} of {total} tokens, {rate:.0f} tokens/s, done in {left:.0f} s"
 
 
 def capture(engine: Engine, shard: ShardCapture, batch_tokens: int) -> None:

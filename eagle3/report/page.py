@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pandas as pd
 from eagle3.artifact import software_versions
 from eagle3.report import plots
 from eagle3.report.plan import size_text, time_text
+from eagle3.report.serve import commands
+from eagle3.report.speedup import estimate
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -31,6 +33,8 @@ class RunFacts:
     tokens: dict[str, Any]  # counts added up over the token shards
     capture: dict[str, Any]  # what the self-checks found, put together
     seconds: dict[str, float]  # rule name: wall time, added up over its jobs
+    stages: list[dict[str, Any]] = field(default_factory=list)  # held-out figures of each stage
+    best: int | None = None  # the stage that was exported, where one was chosen
 
 
 def render_page(facts: RunFacts) -> str:
@@ -43,29 +47,67 @@ def render_page(facts: RunFacts) -> str:
         "percent": lambda value: f"{value:.1%}",
         "size": size_text,
         "time": time_text,
+        "duration": duration,
     }
-    evaluation, vocab = facts.evaluation, facts.vocab
+    evaluation, vocab, plan = facts.evaluation, facts.vocab, facts.plan
+    worth = estimate(
+        evaluation["per_position_acceptance"], plan["draft_parameters"], plan["target_parameters"]
+    )
     pictures = {
         "loss": plots.loss_curve(facts.metrics),
         "accuracy": plots.accuracy_curves(facts.metrics),
+        "rate": plots.rate_curve(facts.metrics),
         "acceptance": plots.acceptance_bars(evaluation["per_position_acceptance"]),
+        "speedup": plots.speedup_bars(worth.by_length),
         "coverage": plots.coverage(
             vocab["coverage_curve"], vocab["draft_vocab_size"], vocab["coverage"]
         ),
     }
+    if facts.stages:
+        pictures["stages"] = plots.stage_curve(facts.stages, facts.best)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     model, run = facts.config["target"]["model"], facts.config["run"]
     embedded = model == "embedded"
+    served = commands(
+        facts.config.get("export", {}).get("formats", ["sglang"]),
+        f"results/{run}/target" if embedded else model.removeprefix("hub:"),
+        f"results/{run}/draft",
+        worth.best_length,
+    )
     return template.render(
         run=run,
         facts=facts,
-        target="the embedded target" if embedded else model,
-        served=f"results/{run}/target" if embedded else model.removeprefix("hub:"),
+        worth=worth,
+        measured=measurements(evaluation),
+        target="the embedded target" if embedded else model.removeprefix("hub:"),
+        commands=served,
         pictures={name: markupsafe.Markup(svg) for name, svg in pictures.items()},  # noqa: S704
         config=json.dumps(facts.config, indent=2),
         versions=software_versions(),
         example=_middling(evaluation["per_prompt"]),
     )
+
+
+def measurements(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured by decoding, a line each: every set of prompts, all of them, sampled."""
+    sets = evaluation.get("sets") or {}
+    lines = [{"name": name, **figures} for name, figures in sets.items()]
+    if len(lines) != 1:
+        lines.append({"name": "all prompts" if lines else "held-out prompts", **evaluation})
+    sampled = evaluation.get("sampled")
+    if sampled:
+        at = f" at temperature {sampled['temperature']:g}" if "temperature" in sampled else ""
+        lines.append({"name": f"all prompts, sampled{at}", **sampled})
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Measured time, to the second from a minute on."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _middling(records: list[dict[str, Any]]) -> dict[str, Any]:

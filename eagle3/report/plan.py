@@ -61,6 +61,11 @@ def target_flops_per_token(config: Any) -> float:
     return 2.0 * layers * (attention + mlp)
 
 
+def parameters_read(config: Any) -> float:
+    """Parameters that a pass of the target reads for one token: its body and its head."""
+    return target_flops_per_token(config) / 2 + config.hidden_size * config.vocab_size
+
+
 def build_plan(
     shards: Iterable[tuple[str, TokenShard]],
     target: Any,
@@ -111,6 +116,7 @@ def build_plan(
         "bytes_free": free_bytes(states_folder),
         "shortage": plan_shortage(need, states_folder, budget_gb, checkpoints),
         "draft_parameters": parameters,
+        "target_parameters": parameters_read(target),
         "steps": schedule["total_steps"],
         "capture_flops": passes * capture,
         "training_flops": training,

@@ -18,11 +18,13 @@ mpl.rcParams.update(
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.25,
+        "axes.axisbelow": True,
         "font.size": 10,
     }
 )
 
 import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.ticker  # noqa: E402
 
 INK, SECOND = "#1f5fa8", "#c4602a"
 
@@ -75,6 +77,61 @@ def acceptance_bars(per_position: Sequence[float]) -> str:
     axes.set_xlabel("draft position")
     axes.set_ylabel("accepted up to here")
     axes.set_ylim(0, 1.05)
+    return _svg(figure)
+
+
+def rate_curve(metrics: pd.DataFrame) -> str:
+    """Gradient norm before clipping, and the learning rate."""
+    figure, axes = plt.subplots(figsize=(6.2, 3.1))
+    axes.plot(metrics["step"], metrics["gradient_norm"], color=INK, alpha=0.7, linewidth=1)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("gradient norm", color=INK)
+    axes.set_yscale("log")
+    plain = mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(plain)
+    axes.yaxis.set_minor_formatter(plain)
+    axes.yaxis.set_minor_locator(mpl.ticker.LogLocator(subs=(0.2, 0.5)))
+    other = axes.twinx()
+    other.plot(metrics["step"], metrics["learning_rate"], color=SECOND, linewidth=1.5)
+    other.set_ylabel("learning rate", color=SECOND)
+    other.set_ylim(bottom=0)
+    other.grid(visible=False)
+    return _svg(figure)
+
+
+def stage_curve(stages: Sequence[dict[str, Any]], best: int | None) -> str:
+    """Held-out acceptance length after each stage, with 95 % intervals; the exported one marked."""
+    figure, axes = plt.subplots(figsize=(6.2, 3.1))
+    epochs = [stage["epochs_done"] for stage in stages]
+    lengths = [stage["acceptance_length"] for stage in stages]
+    intervals = [stage["acceptance_length_ci95"] for stage in stages]
+    low = [length - ends[0] for length, ends in zip(lengths, intervals, strict=True)]
+    high = [ends[1] - length for length, ends in zip(lengths, intervals, strict=True)]
+    axes.errorbar(epochs, lengths, yerr=[low, high], color=INK, marker="o", capsize=3)
+    for stage, x, y in zip(stages, epochs, lengths, strict=True):
+        if stage["stage"] == best:
+            axes.plot([x], [y], "o", color=SECOND, markersize=11, zorder=3)
+            axes.annotate("exported", (x, y), (9, 5), textcoords="offset points", color=SECOND)
+    axes.margins(x=0.2, y=0.2)
+    axes.set_xlabel("epochs trained")
+    axes.set_ylabel("held-out acceptance length")
+    axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    return _svg(figure)
+
+
+def speedup_bars(by_length: Sequence[float]) -> str:
+    """Estimated speed-up by the number of drafts a round."""
+    figure, axes = plt.subplots(figsize=(6.2, 3.1))
+    lengths = list(range(1, len(by_length) + 1))
+    best = max(by_length)
+    colours = [SECOND if value == best else INK for value in by_length]
+    bars = axes.bar(lengths, by_length, color=colours, width=0.6)
+    axes.bar_label(bars, labels=[f"{value:.2f}" for value in by_length], padding=2)
+    axes.axhline(1, color="0.4", linewidth=0.8)
+    axes.set_xticks(lengths)
+    axes.set_xlabel("drafts a round")
+    axes.set_ylabel("estimated speed-up")
+    axes.set_ylim(0, max(best, 1) * 1.15)
     return _svg(figure)
 
 

@@ -70,7 +70,14 @@ class Evaluator:
         )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_draft(draft, draft_digest)
-        engine = HFTarget.load(target, loaded.config.aux_layers, values["dtype"], device, trusted)
+        engine = HFTarget.load(
+            target,
+            loaded.config.aux_layers,
+            values["dtype"],
+            device,
+            trusted,
+            spread=torch.cuda.device_count() > 1,  # the job is given as many as hold the target
+        )
         where = engine.device, engine.dtype
         weights = TargetWeights(target)
         keys = loading["lm_head_key"], loading["embedding_key"]

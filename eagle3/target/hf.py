@@ -107,7 +107,8 @@ class HFTarget:
 
     def _hook(self, layer: int) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            self._captured[layer] = output[0] if isinstance(output, tuple) else output
+            state = output[0] if isinstance(output, tuple) else output
+            self._captured[layer] = state.to(self.device)  # of a target spread over GPUs too
 
         return keep
 

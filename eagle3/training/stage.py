@@ -9,9 +9,9 @@ import json
 import logging
 import math
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from eagle3.objective.pack import Pack
 from eagle3.objective.sequence import check_heads
 from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import TargetParts
+from eagle3.progress import Progress
 from eagle3.ranks import Ranks
 from eagle3.tokens.packing import PackingSettings, batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
@@ -43,9 +44,9 @@ from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
 from eagle3.training.stopping import StopRequest
+from eagle3.training.tracker import Track
 
 log = logging.getLogger(__name__)
-LOG_SECONDS = 5.0
 DEFAULT_OPTIONS = TrainOptions()
 
 
@@ -78,6 +79,7 @@ class StageTrainer:
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.stop = StopRequest()
+        self.track: Track | None = None  # takes the record of each step
         self.total_steps = int(schedule["total_steps"])
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
@@ -136,21 +138,24 @@ class StageTrainer:
         Raises UserError when a loss or gradient is not finite (the newest save stays usable), and
         when any rank was asked to stop, after a save.
         """
+        last_of_stage = self.steps[-1].number if self.steps else 0
         todo = [step for step in self.steps if step.number >= first_step]
         mine = [(step.number, pack) for step in todo for pack in self._dealt(step)]
         wanted = [pack for _, pack in mine]
         packs = read_ahead(self.data, wanted, self.ranks.device, self.sharing)
         if self.settings.feature_noise > 0:
             packs = with_noise(packs, mine, self.settings.feature_noise, self.settings.seed)
-        logged, stopping = time.monotonic(), False
+        progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None
+        stopping = False
         with open(metrics, "a", encoding="utf-8") as out, resume.saving() as save:
             for step in todo:
                 record, stopping = self._step(step, packs)
                 out.write(json.dumps(record) + "\n")
                 last = step is todo[-1]
-                if self.ranks.first and (last or time.monotonic() - logged > LOG_SECONDS):
-                    logged = time.monotonic()
-                    log.info(line(record, self.total_steps, self.steps[-1].number))
+                if self.track:
+                    self.track(record)
+                if progress:
+                    progress.advance(1, partial(line, record, self.total_steps, last_of_stage))
                 due = (step.number + 1) % save_interval == 0 and not last
                 if due or stopping:
                     checkpoint = self.checkpoint(step.number + 1, {"inputs": resume.inputs})

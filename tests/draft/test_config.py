@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import Gemma3TextConfig, LlamaConfig, Qwen3Config, Qwen3MoeConfig
+from transformers import (
+    Gemma3TextConfig,
+    GptOssConfig,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from eagle3.draft.config import DraftConfig, derive_config
 from eagle3.errors import UserError
@@ -66,6 +73,20 @@ def test_qwen3_30b_a3b_has_heads_wider_than_its_hidden_state_and_a_dense_mlp():
     assert draft.num_key_value_heads == 4
     assert draft.intermediate_size == 6144  # never the 768 of one expert
     assert draft.rope == {"rope_type": "default", "rope_theta": 1000000.0}
+
+
+def test_gpt_oss_only_has_experts_so_the_draft_is_given_a_width():
+    yarn = {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0}
+    yarn |= {"beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 4096}
+    target = GptOssConfig(hidden_size=2880, num_attention_heads=64, head_dim=64)
+    with pytest.raises(UserError, match=r"draft\.intermediate_size: .*no dense width; give one"):
+        derived(target)
+    with pytest.raises(UserError, match=r"draft\.intermediate_size"):
+        derived(MixtralConfig())
+    draft = derived(target, intermediate_size=17280)
+    assert (draft.intermediate_size, draft.num_key_value_heads, draft.head_dim) == (17280, 8, 64)
+    assert draft.rope == yarn
+    assert draft.max_position_embeddings == target.max_position_embeddings == 131072
 
 
 def test_qwen3_with_its_explicit_head_dim():

@@ -37,7 +37,7 @@ def test_the_run_leaves_every_deliverable_and_no_leftovers(finished: Path) -> No
     low, high = figures["acceptance_length_ci95"]
     assert low <= figures["acceptance_length"] <= high
     page = (out / "report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     assert (out / "draft" / "sglang" / "model.safetensors").is_file()
     stages = sorted(p.name for p in (out / "checkpoints").glob("stage-*/*"))
     assert stages == ["model.safetensors", "model.safetensors", "state.json", "state.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ def test_a_directory_that_is_no_model_is_named(tmp_path: Path) -> None:
     outcome = snakemake(tmp_path, change={"target": {"model": "model"}})
     assert outcome.code == 1
     assert "target.model is 'model', which is not a Hugging Face model directory" in outcome.text
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="is installed here")
+def test_a_tracker_that_is_not_installed_is_named_before_work_starts(tmp_path: Path) -> None:
+    outcome = snakemake(tmp_path, change={"resources": {"train": {"tracker": "wandb"}}})
+    assert outcome.code == 1 and not outcome.jobs
+    assert "resources.train.tracker is 'wandb', which is not installed: `pip install wandb`" in (
+        outcome.text
+    )
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -1,43 +1,126 @@
-"""Presets are overlays of the real configuration, and their DAG is known before any download."""
+"""Presets are overlays of the real configuration: their DAG is known before any download, and each
+passes through the whole pipeline on a small random copy of its target."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from in_one_process import planned
+from shrunken import SHAPES, save_shrunken
 from workflow import ROOT, merged, snakemake
 
 from eagle3.config import complete, load_schema
 from rules.preflight import inherited
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+# what a small copy on a CPU needs otherwise; all else is the preset's own
+WIDTH = 96  # where a preset gives the MLP a width
+SIZES: dict[str, Any] = {
+    "dataset": {"source": "data/demo_chat.jsonl", "num_samples": 16, "shard_size": 16},
+    "tokens": {"max_length": 384},
+    "vocab": {"draft_vocab_size": 128},
+    "hidden_states": {"backend": "hf"},
+    "train": {"epochs": 1, "ttt_steps": 2, "pack_tokens": 1024, "packs_per_batch": 2},
+    "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "dtype": "float32"},
+    "resources": {
+        "device": "cpu",
+        "capture": {"threads": 1, "tensor_parallel": 1, "batch_tokens": 2048},
+        "train": {"threads": 1, "processes": 1},
+        "evaluate": {"threads": 1},
+    },
+}
+
+
+def overlay(preset: Path) -> dict[str, Any]:
+    return yaml.safe_load(preset.read_text())
+
+
+def target_name(preset: Path) -> str:
+    """The preset's name without that of its data."""
+    return preset.stem.rsplit("-", 1)[0]
+
+
+def test_every_preset_has_a_small_copy_of_its_target() -> None:
+    assert {target_name(preset) for preset in PRESETS} == set(SHAPES)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_is_a_valid_overlay_named_as_its_file(preset: Path) -> None:
-    overlay = yaml.safe_load(preset.read_text())
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config = complete(merged(base, overlay), load_schema(ROOT / "config.schema.yaml"))
+    config = complete(merged(base, overlay(preset)), load_schema(ROOT / "config.schema.yaml"))
     assert config["run"] == preset.stem
     assert config["target"]["model"].startswith("hub:")
+    assert f"--configfile presets/{preset.name} -- train" in preset.read_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_takes_no_value_of_the_tiny_demo(preset: Path) -> None:
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    overlay = yaml.safe_load(preset.read_text())
-    assert inherited(base, overlay, overlay["target"]["model"]) == []
+    given = overlay(preset)
+    assert inherited(base, given, given["target"]["model"]) == []
     assert "train.learning_rate = 0.008" in inherited(base, {}, "models/mine")
     assert inherited(base, {}, "embedded") == []
 
 
 @pytest.mark.dag
-def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path) -> None:
-    overlay = yaml.safe_load((ROOT / "presets" / "qwen3-30b-a3b-sharegpt.yaml").read_text())
-    outcome = snakemake(tmp_path, "-n", change=overlay)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path, preset: Path) -> None:
+    given = overlay(preset)
+    outcome = snakemake(tmp_path, "-n", "--quiet", "rules", change=given)
     assert outcome.code == 0, outcome.text[-3000:]
-    shards = overlay["dataset"]["num_samples"] // overlay["dataset"]["shard_size"]
-    assert outcome.jobs["hidden_states"] == outcome.jobs["tokens"] == shards
-    assert outcome.jobs["train_stage"] == overlay["train"]["epochs"]
-    assert "embedded_target" not in outcome.jobs
+    jobs = dict(line.split()[:2] for line in outcome.text.splitlines() if len(line.split()) == 2)
+    shards = given["dataset"]["num_samples"] // given["dataset"]["shard_size"]
+    assert jobs["hidden_states"] == jobs["tokens"] == str(shards)
+    assert jobs["train_stage"] == str(given["train"]["epochs"])
+    assert "embedded_target" not in jobs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders in which every preset's jobs were run, by the preset's name."""
+    folders = {}
+    for preset in PRESETS:
+        folder = folders[preset.stem] = tmp_path_factory.mktemp(preset.stem)
+        given = overlay(preset)
+        model = save_shrunken(folder / "model", target_name(preset))
+        change = merged(given, merged(SIZES, {"target": {"model": str(model)}}))
+        if "draft" in given:
+            change = merged(change, {"draft": {"intermediate_size": WIDTH}})
+        plan = snakemake(folder, "-n", "--printshellcmds", change=change)
+        assert plan.code == 0, plan.text[-3000:]
+        assert len(list(planned(plan.text))) == plan.jobs.total()
+        (folder / "planned.txt").write_text(plan.text)
+    subprocess.run(
+        [sys.executable, ROOT / "tests" / "builders" / "in_one_process.py", *folders.values()],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    return folders
+
+
+@pytest.mark.dag
+@pytest.mark.long
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_a_preset_makes_a_draft_of_a_small_copy_of_its_target(
+    made: dict[str, Path], preset: Path
+) -> None:
+    folder = made[preset.stem]
+    assert (folder / "code.txt").read_text() == "0", (folder / "output.txt").read_text()[-4000:]
+    out = folder / "results" / preset.stem
+    figures = json.loads((out / "evaluation" / "acceptance.json").read_text())
+    assert figures["greedy_identical"] is True and figures["prompts"] == 2
+    draft = json.loads((out / "draft" / "sglang" / "config.json").read_text())
+    shape = SHAPES[target_name(preset)][2]
+    for key in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"):
+        assert draft[key] == shape[key], key
+    assert draft["rope_parameters"] == shape["rope_parameters"]
+    asked = "draft" in overlay(preset)
+    assert draft["intermediate_size"] == (WIDTH if asked else shape["intermediate_size"])
+    assert (out / "report.html").read_text().count("<svg") >= 4

@@ -1,0 +1,45 @@
+"""What an acceptance length is worth: an estimate of the speed-up, from parameters alone.
+
+One request at a time an engine waits for weights: a pass costs the bytes that it reads, whether it
+checks one token or six. With c = parameters that a draft step reads / parameters that a pass of the
+target reads (both in the same precision), p_i the share of verify passes whose first i drafts were
+accepted, and g drafts a round
+
+    speed-up(g) = (1 + p_1 + ... + p_g) / (1 + g c)
+
+It leaves out key/value caches, kernel launches, sampling, and of a mixture of experts that more
+tokens wake more experts; with many requests at once arithmetic is what counts and the gain falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Speed-ups by length of the chain."""
+
+    cost: float  # c: a draft step in passes of the target
+    by_length: tuple[float, ...]  # of chains of 1, 2, ... drafts
+
+    @property
+    def best_length(self) -> int:
+        return self.by_length.index(self.best) + 1
+
+    @property
+    def best(self) -> float:
+        return max(self.by_length)
+
+
+def estimate(
+    per_position: Sequence[float], draft_parameters: float, target_parameters: float
+) -> Estimate:
+    """`per_position`: p_1, p_2, ... as measured by chain decoding."""
+    cost = draft_parameters / target_parameters
+    committed, found = 1.0, []
+    for length, share in enumerate(per_position, start=1):
+        committed += share
+        found.append(committed / (1 + length * cost))
+    return Estimate(cost, tuple(found))

@@ -1,0 +1,66 @@
+"""Run the jobs of dry runs one after another, with what all jobs import loaded once.
+
+    cd FOLDER && snakemake -n --printshellcmds ... > planned.txt
+    python in_one_process.py FOLDER ...
+
+Each folder is a process of its own, forked after the imports; its output is in `output.txt` and its
+exit code in `code.txt`.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMAND, LAUNCHER, REDIRECTIONS = "Shell command: ", "workflow_scripts.launch", (">", "2>&1", "|")
+
+
+def planned(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Module and arguments of every job, in the order in which they would run."""
+    for line in text.splitlines():
+        if not line.startswith((f"{COMMAND}python", f"{COMMAND}trap")):
+            continue  # a rule without a command says None
+        words = shlex.split(line.removeprefix(COMMAND))
+        names = [n for n, word in enumerate(words) if word.startswith("workflow_scripts.")]
+        first = names[0] if words[names[0]] != LAUNCHER else names[1]
+        job = words[first:]
+        stop = next((n for n, word in enumerate(job) if word in REDIRECTIONS), len(job))
+        yield job[0], job[1:stop]
+
+
+def run(folder: Path) -> None:
+    """All jobs of a folder; never returns."""
+    os.chdir(folder)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    code = 1
+    try:
+        for module, arguments in planned(Path("planned.txt").read_text(encoding="utf-8")):
+            sys.argv[1:] = arguments
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        Path("code.txt").write_text(str(code))
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    import eagle3.report.page
+    import eagle3.serving.evaluation
+    import eagle3.training.stage  # noqa: F401
+
+    for name in sys.argv[1:]:
+        child = os.fork()
+        if child == 0:
+            run(Path(name))
+        os.waitpid(child, 0)

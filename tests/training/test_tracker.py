@@ -1,0 +1,97 @@
+"""Trackers: numbers under names, and one sentence where a package is missing or refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from eagle3.errors import UserError
+from eagle3.training.tracker import scalars, tracking
+
+RECORD = {"step": 7, "loss": 2.5, "clipped": True, "accuracy_at": [0.5, 0.25], "rows": 40}
+NAMED = {"loss": 2.5, "clipped": 1.0, "accuracy_at/0": 0.5, "accuracy_at/1": 0.25, "rows": 40.0}
+
+
+def test_a_record_is_numbers_by_name_and_its_step_is_none_of_them() -> None:
+    assert scalars(RECORD) == NAMED
+
+
+def test_no_tracker_takes_nothing_and_leaves_nothing(tmp_path) -> None:
+    with tracking("none", tmp_path / "tracking") as track:
+        assert track is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name) -> None:
+    for module in ("torch.utils.tensorboard", "tensorboard", "wandb"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with (
+        pytest.raises(UserError, match=rf"tracker is '{name}', .*`pip install {name}`"),
+        tracking(name, tmp_path),
+    ):
+        pass
+
+
+def test_tensorboard_shows_each_number_at_its_step(tmp_path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for step in (7, 8):  # two stages
+        with tracking("tensorboard", tmp_path) as track:
+            track(RECORD | {"step": step})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == set(NAMED)
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(7, 2.5), (8, 2.5)]
+
+
+class FakeWandb(ModuleType):
+    """What is used of wandb, which is not installed for the tests."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, refusal: str | None = None) -> None:
+        super().__init__("wandb")
+        self.refusal, self.started, self.logged = refusal, [], []
+
+    def init(self, **given: Any) -> FakeWandb:
+        if self.refusal:
+            raise self.Error(self.refusal)
+        self.started.append(given)
+        return self
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.logged.append("finished")
+
+
+def test_wandb_has_one_run_for_all_stages_of_a_run(tmp_path, monkeypatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for step in (7, 8):
+        with tracking("wandb", tmp_path / "demo" / "tracking") as track:
+            track(RECORD | {"step": step})
+    assert fake.logged == [(7, NAMED), "finished", (8, NAMED), "finished"]
+    first, second = fake.started
+    assert first == second and first["name"] == "demo" and first["resume"] == "allow"
+    with tracking("wandb", tmp_path / "other" / "tracking"):
+        pass
+    assert fake.started[-1]["id"] != first["id"]
+    assert "key" not in json.dumps(first).lower()
+
+
+def test_wandb_that_refuses_is_said_in_one_sentence(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb("no API key configured"))
+    with (
+        pytest.raises(UserError, match=r"refuses: no API key configured; set WANDB_API_KEY") as e,
+        tracking("wandb", tmp_path),
+    ):
+        pass
+    assert "\n" not in str(e.value)
