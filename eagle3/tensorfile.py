@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from eagle3.artifact import MANIFEST_KEY, REMAKE, Manifest, atomic_path, canonical
-from eagle3.errors import UserError
+from eagle3.artifact import MANIFEST_KEY, NOT_OURS, REMAKE, Manifest, atomic_path, canonical
+from eagle3.errors import Foreign, UserError
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any], manifest: Manifest) -> Manifest:
@@ -93,8 +93,8 @@ def checked_manifest(
 ) -> Manifest:
     """The manifest in a tensor file's metadata, checked (see `Manifest.require`)."""
     try:
-        manifest = Manifest(**json.loads(metadata.get(MANIFEST_KEY, "")))
-    except (ValueError, TypeError) as fault:
+        manifest = Manifest.parse(json.loads(metadata.get(MANIFEST_KEY, "")))
+    except NOT_OURS as fault:
         raise UserError(f"{path}: carries no manifest of this project ({fault})") from None
     return manifest.require(path, kind, settings_digest)
 
@@ -107,7 +107,7 @@ def load_tensors(
     Raises UserError if the file is damaged or not what is expected.
     """
     manifest = read_manifest(path, kind, settings_digest)
-    with open_tensors(path, framework) as handle:
+    with open_tensors(path, framework) as handle, Foreign(f"{path}: holds a tensor of no known type"):
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if content_sha256(tensors) != manifest.content_sha256:
         raise UserError(f"{path}: content does not match its checksum: {REMAKE}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
+from eagle3.target.files import read_object
 from eagle3.tensorfile import open_tensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -30,11 +30,11 @@ class TargetWeights:
     """Named tensors of a Hugging Face directory, single-file or sharded."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises UserError if the directory has no safetensors weights."""
+        """Raises UserError if the directory has no safetensors weights, or an index that points
+        out of it."""
         self.directory = directory
         if (directory / INDEX).is_file():
-            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            self.file_of: dict[str, str] = index["weight_map"]
+            self.file_of: dict[str, str] = indexed_files(directory / INDEX)
         elif (directory / SINGLE).is_file():
             with open_tensors(directory / SINGLE, "pt") as handle:
                 self.file_of = dict.fromkeys(handle.keys(), SINGLE)
@@ -56,8 +56,27 @@ class TargetWeights:
                 f"target.{setting} is {name!r}, which {self.directory} does not hold"
                 + (f"; did you mean {' or '.join(close)}?" if close else "")
             )
-        with open_tensors(self.directory / self.file_of[name], "pt") as handle:
+        path = self.directory / self.file_of[name]
+        with open_tensors(path, "pt") as handle, Foreign(f"target.model: {path} lacks {name}"):
             return handle.get_tensor(name)
+
+
+def indexed_files(path: Path) -> dict[str, str]:
+    """File name of each tensor of an index.
+
+    Raises UserError if it holds anything but names of safetensors files beside it.
+    """
+    found = read_object(path).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"target.model: {path} has no weight_map")
+    for tensor, name in found.items():
+        plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise UserError(
+                f"target.model: {path} places {tensor} in {name!r}; must be the name of a "
+                "safetensors file of the same directory"
+            )
+    return found
 
 
 @dataclass(frozen=True)
