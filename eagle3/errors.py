@@ -1,4 +1,4 @@
-"""The one exception that is shown to a person without a traceback, and what turns others into it."""
+"""The one exception that is shown without a traceback, and what turns others into it."""
 
 from __future__ import annotations
 

@@ -107,7 +107,8 @@ def load_tensors(
     Raises UserError if the file is damaged or not what is expected.
     """
     manifest = read_manifest(path, kind, settings_digest)
-    with open_tensors(path, framework) as handle, Foreign(f"{path}: holds a tensor of no known type"):
+    unknown = Foreign(f"{path}: holds a tensor of no known type")
+    with open_tensors(path, framework) as handle, unknown:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if content_sha256(tensors) != manifest.content_sha256:
         raise UserError(f"{path}: content does not match its checksum: {REMAKE}")

@@ -9,6 +9,7 @@ from typing import Any
 from eagle3.data.sources import HUB
 from eagle3.errors import Foreign, UserError, first_line
 
+INDEX = "model.safetensors.index.json"
 WANTED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 # more than any model has: a configuration that lies would cost memory before a tensor is read
 MOST = {"vocab_size": 2**24, "hidden_size": 2**20, "num_hidden_layers": 2**14}
@@ -129,11 +130,32 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def indexed_files(path: Path) -> dict[str, str]:
+    """File name of each tensor of an index.
+
+    Raises UserError if it holds anything but names of safetensors files beside it.
+    """
+    found = read_object(path).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise UserError(f"target.model: {path} has no weight_map")
+    for tensor, name in found.items():
+        plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise UserError(
+                f"target.model: {path} places {tensor} in {name!r}; must be the name of a "
+                "safetensors file of the same directory"
+            )
+    return found
+
+
 def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     """The target's tokenizer, with its chat template."""
     from transformers import AutoTokenizer
 
-    with Foreign(f"target.model: cannot load the tokenizer of {directory}"):
+    described, what = directory / "tokenizer_config.json", f"the tokenizer of {directory}"
+    if not trust_remote_code and described.is_file() and read_object(described).get("auto_map"):
+        what += ", whose own code (auto_map) runs only with target.trust_remote_code true"
+    with Foreign(f"target.model: cannot load {what}"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
 
 

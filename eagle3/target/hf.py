@@ -19,8 +19,7 @@ import torch
 from eagle3.device import check_device
 from eagle3.errors import Foreign, UserError
 from eagle3.ranks import Ranks
-from eagle3.target.files import load_config, load_whole_config
-from eagle3.target.reader import TargetWeights
+from eagle3.target.files import INDEX, indexed_files, load_config, load_whole_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # figures of a configuration that the plans of transformers split over the ranks
@@ -75,7 +74,8 @@ class HFTarget:
             options["device_map"] = (
                 "auto" if spread else where
             )  # straight onto the device, not through host memory
-        TargetWeights(directory)  # transformers would follow an index out of the directory
+        if (directory / INDEX).is_file():
+            indexed_files(directory / INDEX)  # transformers would follow it anywhere
         with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
             model, report = _model_class(directory, trust_remote_code).from_pretrained(
                 directory,

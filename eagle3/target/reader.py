@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from eagle3.errors import Foreign, UserError
-from eagle3.target.files import read_object
+from eagle3.target.files import INDEX, indexed_files
 from eagle3.tensorfile import open_tensors
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -59,24 +59,6 @@ class TargetWeights:
         path = self.directory / self.file_of[name]
         with open_tensors(path, "pt") as handle, Foreign(f"target.model: {path} lacks {name}"):
             return handle.get_tensor(name)
-
-
-def indexed_files(path: Path) -> dict[str, str]:
-    """File name of each tensor of an index.
-
-    Raises UserError if it holds anything but names of safetensors files beside it.
-    """
-    found = read_object(path).get("weight_map")
-    if not isinstance(found, dict) or not found:
-        raise UserError(f"target.model: {path} has no weight_map")
-    for tensor, name in found.items():
-        plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
-        if not plain or not name.endswith(".safetensors"):
-            raise UserError(
-                f"target.model: {path} places {tensor} in {name!r}; must be the name of a "
-                "safetensors file of the same directory"
-            )
-    return found
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _is_whole(shard: TokenShard) -> bool:
     """Whether the documents fill the shard and each has an id: what every reader relies on, and a
     checksum does not say."""
     ids, mask, offsets, names = shard.input_ids, shard.loss_mask, shard.doc_offsets, shard.row_ids
-    kinds = (ids.dtype, mask.dtype, offsets.dtype) == (np.int32, np.uint8, np.int64)
+    kinds = ids.dtype == np.int32 and mask.dtype == np.uint8 and offsets.dtype == np.int64
     if not kinds or ids.ndim != 1 or ids.shape != mask.shape or offsets.ndim != 1:
         return False
     filled = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(ids)
