@@ -107,6 +107,8 @@ class Manifest:
         for name, kind in _FIELDS.items():
             if not isinstance(getattr(found, name), kind):
                 raise ValueError(f"its manifest's {name} is not of type {kind.__name__}")
+        if digest(canonical(found.settings)) != found.settings_digest:
+            raise ValueError("its manifest's settings are not those of their digest")
         return found
 
     def require(self, path: Path | str, kind: str, settings_digest: str | None = None) -> Manifest:

@@ -77,7 +77,7 @@ def open_tensors(path: Path, framework: str = "np") -> Any:
         return safe_open(str(path), framework=framework)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as fault:
+    except (SafetensorError, OSError, MemoryError) as fault:
         raise UserError(f"{path}: is not a whole safetensors file ({fault}): {REMAKE}") from None
 
 
