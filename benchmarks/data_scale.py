@@ -3,7 +3,7 @@
     python -m benchmarks.data_scale --rows 10000 30000 100000
 
 Real calls of the workflow up to the plan, on copies of the bundled conversations under other ids,
-with a tiny target. Figures are those that Snakemake's own benchmark files have: of a job's processes
+with a tiny target. Figures are those of Snakemake's own benchmark files, of a job's processes
 together, the interpreter and its libraries included. `growth` is the power of the number of rows
 with which seconds grew since the row above, less those of a job over 100 rows: 1 is linear.
 """

@@ -27,6 +27,8 @@ from eagle3.errors import UserError
 FORMAT_VERSION = 1
 MANIFEST_KEY = "manifest"
 REMAKE = "delete it and run snakemake again"
+# what reading a JSON file of any content may raise: nested too deeply is a RecursionError
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def canonical(value: Any) -> str:
@@ -98,6 +100,17 @@ class Manifest:
             versions=software_versions(),
         )
 
+    @classmethod
+    def parse(cls, values: Any) -> Manifest:
+        """The inverse of `asdict`. Raises ValueError or TypeError if it is no manifest."""
+        found = cls(**values)
+        for name, kind in _FIELDS.items():
+            if not isinstance(getattr(found, name), kind):
+                raise ValueError(f"its manifest's {name} is not of type {kind.__name__}")
+        if digest(canonical(found.settings)) != found.settings_digest:
+            raise ValueError("its manifest's settings are not those of their digest")
+        return found
+
     def require(self, path: Path | str, kind: str, settings_digest: str | None = None) -> Manifest:
         """Return self if this is a `kind` made under the given settings.
 
@@ -116,6 +129,13 @@ class Manifest:
                 f"expects {settings_digest}): {REMAKE}"
             )
         return self
+
+
+_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("kind", "settings_digest", "content_sha256"), str),
+    **dict.fromkeys(("settings", "inputs", "counts", "versions"), dict),
+    "format": int,
+}
 
 
 def software_versions() -> dict[str, str]:
@@ -201,12 +221,15 @@ def read_json(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(**content.pop(MANIFEST_KEY))
+        manifest = Manifest.parse(content.pop(MANIFEST_KEY))
+        found = hashlib.sha256(canonical(content).encode()).hexdigest()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except OSError as fault:
+        raise UserError(f"{path}: cannot be read: {fault.strerror}") from None
+    except NOT_OURS as fault:
         raise UserError(f"{path}: is not a JSON artefact of this project ({fault})") from None
     manifest.require(path, kind, settings_digest)
-    if hashlib.sha256(canonical(content).encode()).hexdigest() != manifest.content_sha256:
+    if found != manifest.content_sha256:
         raise UserError(f"{path}: content does not match its checksum: {REMAKE}")
     return content, manifest

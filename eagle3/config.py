@@ -20,6 +20,10 @@ from jsonschema.exceptions import ValidationError
 
 from eagle3.errors import UserError
 
+LARGEST = 2**53 - 1  # of an integer: JSON readers differ beyond it
+# names of shards have five digits, those of stages four; a DAG of more would not be planned either
+MOST_SHARDS, MOST_STAGES = 10**5, 10**4 - 1
+
 
 def load_schema(path: Path) -> dict[str, Any]:
     """Read the JSON schema (written as YAML)."""
@@ -31,12 +35,41 @@ def complete(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, 
 
     Raises UserError that lists every fault, one a line.
     """
-    filled = _fill(deepcopy(dict(config)), schema)
-    faults = sorted(Draft202012Validator(schema).iter_errors(filled), key=lambda e: str(e.path))
+    try:
+        filled = _fill(deepcopy(dict(config)), schema)
+        faults = sorted(Draft202012Validator(schema).iter_errors(filled), key=lambda e: str(e.path))
+        if not faults:
+            _check_plain("", filled)
+    except RecursionError:  # an alias of YAML can name what it is inside of
+        raise UserError("config: it is nested too deeply") from None
     if faults:
         raise UserError("config: " + "\n        ".join(_sentence(fault) for fault in faults))
     _check_across_keys(filled)
     return filled
+
+
+def _check_plain(key: str, value: Any) -> None:
+    """Every value has to fit into JSON and into a shell command, where the schema allows any."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_plain(f"{key}.{name}".lstrip("."), name)
+            _check_plain(f"{key}.{name}".lstrip("."), inner)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check_plain(f"{key}.{number}", inner)
+    elif isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(f"config: {key} is {value!r}; must be text without NUL or surrogates")
+    elif isinstance(value, int):
+        if abs(value) > LARGEST:
+            raise UserError(f"config: {key} is {value}; must be at most {LARGEST}")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise UserError(f"config: {key} is {value}; must be a finite number")
+    elif value is not None:
+        raise UserError(
+            f"config: {key} is {value!r}, to YAML a {type(value).__name__}: quote it if it is text"
+        )
 
 
 def _fill(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -61,7 +94,7 @@ def _fill(value: Any, schema: Mapping[str, Any]) -> Any:
     # 2.0 is an integer to JSON schema and 0 a number; settings tell 2 from 2.0, and so does range()
     if isinstance(value, float) and value.is_integer() and "integer" in kinds:
         return int(value)
-    if type(value) is int and "number" in kinds and abs(value) < 2**53:
+    if type(value) is int and "number" in kinds and abs(value) <= LARGEST:
         return float(value)
     return value
 
@@ -116,14 +149,39 @@ def _sentence(fault: ValidationError) -> str:
             return f"{key} is {instance!r}; must have {bound} {limits} entries"
         case "uniqueItems":
             return f"{key} is {instance!r}; its entries must be different"
+        case "pattern" if "$comment" in schema:
+            return f"{key} is {instance!r}; {schema['$comment']}"
         case "required":
             return f"{(key + ': ') if key else ''}{fault.message}"
         case _:
             return f"{key} is {instance!r}; {fault.message}"
 
 
+def _check_counts(config: dict[str, Any]) -> None:
+    """The DAG has a job for every shard and stage."""
+    dataset, train = config["dataset"], config["train"]
+    shards = -(-dataset["num_samples"] // dataset["shard_size"])
+    if shards > MOST_SHARDS:
+        least = -(-dataset["num_samples"] // MOST_SHARDS)
+        raise UserError(
+            f"config: dataset.num_samples {dataset['num_samples']} over dataset.shard_size "
+            f"{dataset['shard_size']} gives {shards} shards, more than {MOST_SHARDS}: raise "
+            f"shard_size to at least {least}"
+        )
+    window = config["hidden_states"]["window_shards"]
+    windows = -(-shards // (window or shards))
+    stages = windows * -(-train["epochs"] // train["epochs_per_stage"])
+    if stages > MOST_STAGES:
+        raise UserError(
+            f"config: train.epochs {train['epochs']}, train.epochs_per_stage "
+            f"{train['epochs_per_stage']} and hidden_states.window_shards {window} give {stages} "
+            f"stages, more than {MOST_STAGES}: raise epochs_per_stage or window_shards"
+        )
+
+
 def _check_across_keys(config: dict[str, Any]) -> None:
     """Rules that hold between two keys."""
+    _check_counts(config)
     length, pack = config["tokens"]["max_length"], config["train"]["pack_tokens"]
     if pack < length:
         raise UserError(

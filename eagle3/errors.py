@@ -1,5 +1,41 @@
-"""The one exception that is shown to a person without a traceback."""
+"""The one exception that is shown without a traceback, and what turns others into it."""
+
+from __future__ import annotations
+
+from types import TracebackType
 
 
 class UserError(Exception):
     """A fault the user can mend: its text names the key or file, the value and the remedy."""
+
+
+class Foreign:
+    """A context in which another library reads a file that may be anything.
+
+    Such readers raise whatever they like on a bad file, Rust panics included. Raises UserError with
+    `sentence` and the first line of the fault instead.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if fault is None or isinstance(fault, UserError):
+            return
+        # a panic of pyo3 is no Exception, so that nobody catches it by accident
+        if isinstance(fault, Exception) or type(fault).__name__ == "PanicException":
+            raise UserError(f"{self.sentence}: {first_line(fault)}") from None
+
+
+def first_line(fault: BaseException) -> str:
+    """The fault in one line; one that says little, such as KeyError, with its type."""
+    line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")
+    return line if " " in line else f"{type(fault).__name__} {line}".strip()

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from eagle3.artifact import MANIFEST_KEY, REMAKE, Manifest, atomic_path, canonical
-from eagle3.errors import UserError
+from eagle3.artifact import MANIFEST_KEY, NOT_OURS, REMAKE, Manifest, atomic_path, canonical
+from eagle3.errors import Foreign, UserError
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Any], manifest: Manifest) -> Manifest:
@@ -77,7 +77,7 @@ def open_tensors(path: Path, framework: str = "np") -> Any:
         return safe_open(str(path), framework=framework)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as fault:
+    except (SafetensorError, OSError, MemoryError) as fault:
         raise UserError(f"{path}: is not a whole safetensors file ({fault}): {REMAKE}") from None
 
 
@@ -93,8 +93,8 @@ def checked_manifest(
 ) -> Manifest:
     """The manifest in a tensor file's metadata, checked (see `Manifest.require`)."""
     try:
-        manifest = Manifest(**json.loads(metadata.get(MANIFEST_KEY, "")))
-    except (ValueError, TypeError) as fault:
+        manifest = Manifest.parse(json.loads(metadata.get(MANIFEST_KEY, "")))
+    except NOT_OURS as fault:
         raise UserError(f"{path}: carries no manifest of this project ({fault})") from None
     return manifest.require(path, kind, settings_digest)
 
@@ -107,7 +107,8 @@ def load_tensors(
     Raises UserError if the file is damaged or not what is expected.
     """
     manifest = read_manifest(path, kind, settings_digest)
-    with open_tensors(path, framework) as handle:
+    unknown = Foreign(f"{path}: holds a tensor of no known type")
+    with open_tensors(path, framework) as handle, unknown:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     if content_sha256(tensors) != manifest.content_sha256:
         raise UserError(f"{path}: content does not match its checksum: {REMAKE}")

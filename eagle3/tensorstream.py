@@ -14,12 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import MANIFEST_KEY, REMAKE, Manifest, canonical
+from eagle3.artifact import MANIFEST_KEY, NOT_OURS, REMAKE, Manifest, canonical
 from eagle3.errors import UserError
 
 SLACK = 4096  # bytes left for figures that the manifest does not have yet
 ALIGNMENT = 64
 FIRST_READ = 2**14  # bytes: most headers whole, one request where each costs time
+LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+ITEM_BYTES = {
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "I8", "U8", "BOOL"), 1),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Declared:
 
     @property
     def nbytes(self) -> int:
-        return self.shape[0] * self.row_bytes
+        return self.itemsize * math.prod(self.shape)
 
 
 class TensorStream:
@@ -131,29 +138,33 @@ def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> H
     """The header of a file of `size` bytes, wherever it lies; `read` gives (place, count) bytes.
 
     As strict as the safetensors library: tensors follow one another, without gaps, up to the end.
-    Raises UserError if they do not.
+    Raises UserError if they do not; nothing is allocated that the file does not have.
     """
     try:
         head = read(0, min(size, FIRST_READ))
         length = int.from_bytes(head[:8], "little")
         if len(head) < 8 or 8 + length > size:
             raise ValueError("it is cut short")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header has {length} bytes")
         head += read(len(head), 8 + length - len(head)) if 8 + length > len(head) else b""
         entries = json.loads(head[8 : 8 + length])
         metadata = entries.pop("__metadata__", {})
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("its metadata are not texts")
         found, spans = {}, []
         for tensor, entry in entries.items():
-            shape = tuple(entry["shape"])
-            first, last = entry["data_offsets"]
-            count = math.prod(shape)
-            item = (last - first) // count if count else 1
-            if last - first != count * item:
+            shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
+            if any(type(number) is not int or number < 0 for number in (*shape, first, last)):
+                raise ValueError(f"{tensor} has a shape or a place that is no number")
+            declared = Declared(entry["dtype"], shape, ITEM_BYTES[entry["dtype"]])
+            if last - first != declared.nbytes:
                 raise ValueError(f"{tensor} has a size that its shape does not give")
-            found[tensor] = (Declared(entry["dtype"], shape, item), 8 + length + first)
+            found[tensor] = (declared, 8 + length + first)
             spans.append((first, last))
         ends = [0, *(last for _, last in sorted(spans))]
         if [first for first, _ in sorted(spans)] != ends[:-1] or 8 + length + ends[-1] != size:
             raise ValueError("its tensors do not fill it")
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except NOT_OURS as fault:
         raise UserError(f"{name}: is not a whole safetensors file ({fault}): {REMAKE}") from None
     return Header(metadata, found)

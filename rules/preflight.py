@@ -18,7 +18,7 @@ from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
 from eagle3.serving.engines import check_formats
-from eagle3.target.files import TOKENIZER_FILES, check_length
+from eagle3.target.files import TOKENIZER_FILES, check_length, indexed_files, read_object
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size
 from eagle3.training.conflicts import check_optimizer
@@ -177,13 +177,18 @@ def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
             f"config: target.model is {str(folder)!r}, which is not a Hugging Face model directory "
             f"(no {missing})"
         )
-    try:
-        found = json.loads(described.read_text(encoding="utf-8"))
-        found = found.get("text_config", found)
-    except (ValueError, AttributeError) as fault:
-        raise UserError(f"config: target.model: {described} cannot be read ({fault})") from None
-    _check_target(config, found)
-    code = folder.glob("*.py") if config["target"]["trust_remote_code"] else ()
+    found = read_object(described)
+    text = found.get("text_config")
+    _check_target(config, text if isinstance(text, dict) else found)
+    for index in folder.glob("*.index.json"):
+        indexed_files(index)
+    code = sorted(folder.glob("*.py")) if config["target"]["trust_remote_code"] else []
+    if code:
+        print(
+            "warning: target.trust_remote_code is true, so jobs run "
+            f"{', '.join(map(str, code))} with all rights of yours",
+            file=sys.stderr,
+        )
     names = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     described_by = [described, *code]
     tokenizer = folder_digest([*described_by, *names], memo)

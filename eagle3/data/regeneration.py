@@ -20,7 +20,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from eagle3.artifact import REMAKE, Manifest, Settings, read_json, write_json, write_text
+from eagle3.artifact import (
+    NOT_OURS,
+    REMAKE,
+    Manifest,
+    Settings,
+    read_json,
+    write_json,
+    write_text,
+)
 from eagle3.data.conversations import Conversation, Message
 from eagle3.errors import UserError
 
@@ -213,14 +221,25 @@ class Record:
                     f"{path}: another process answers this shard; wait for it or stop it"
                 ) from None
             out.seek(0)
-            whole = [line for line in out if line.endswith("\n")]  # a kill can cut the last one
-            if not whole or json.loads(whole[0]) != {"identity": identity}:
-                whole = [json.dumps({"identity": identity}) + "\n"]
+            begun = json.dumps({"identity": identity}) + "\n"
+            try:
+                lines = out.readlines()
+            except UnicodeDecodeError:
+                lines = []
+            kept = {line: _answer(line) for line in lines[1:]} if lines[:1] == [begun] else {}
+            known = {line: answer for line, answer in kept.items() if answer is not None}
             out.truncate(0)
-            out.writelines(whole)
+            out.writelines([begun, *known])
             out.flush()
-            yield cls(out, dict(_answer(json.loads(line)) for line in whole[1:]))
+            yield cls(out, dict(known.values()))
 
 
-def _answer(line: dict[str, Any]) -> tuple[tuple[str, int], Answer]:
-    return (line.pop("id"), line.pop("turn")), Answer(**line)
+def _answer(line: str) -> tuple[tuple[str, int], Answer] | None:
+    """An answer of the record; None for a line that a kill or a power cut has spoilt."""
+    try:
+        found = json.loads(line)
+        key = str(found.pop("id")), int(found.pop("turn"))
+        answer = Answer(**found)
+        return (key, answer) if line.endswith("\n") and isinstance(answer.content, str) else None
+    except NOT_OURS:
+        return None

@@ -238,6 +238,8 @@ class Dataset:
         index, self.manifest = load_tensors(
             folder / "rows.index.safetensors", "dataset", settings_digest
         )
+        if not _is_index(index):
+            raise UserError(f"{folder}: rows.index.safetensors is no index of rows: {REMAKE}")
         if not self.path.is_file() or self.path.stat().st_size != index["offsets"][-1]:
             raise UserError(
                 f"{self.path}: missing, or not the file its index was made for: {REMAKE}"
@@ -269,3 +271,14 @@ class Dataset:
                     )
                 found.append(Conversation.from_json(line))
         return found
+
+
+def _is_index(index: dict[str, np.ndarray]) -> bool:
+    """Whether there are a start, a checksum and a split for every row."""
+    forms = {"offsets": np.int64, "crc32": np.uint32, "held_out": np.bool_}
+    if {name: array.dtype for name, array in index.items()} != forms:
+        return False
+    offsets, rows = index["offsets"], index["offsets"].size - 1
+    if rows < 0 or any(index[name].shape != (rows,) for name in ("crc32", "held_out")):
+        return False
+    return offsets.ndim == 1 and offsets[0] == 0 and bool((offsets[1:] >= offsets[:-1]).all())

@@ -12,11 +12,12 @@ from typing import Any
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.conversations import BadRow
 from eagle3.data.converters import CONVERTERS
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 
 HUB = "hub:"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 ALL = "all"  # every subset
+LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,12 @@ def converted(rows: Iterator[Any], converter: str) -> Iterator[Any]:
 
 def _jsonl_rows(path: Path) -> Iterator[Any]:
     with open(path, "rb") as handle:
-        for line in handle:
-            if line.strip():
+        while line := handle.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = handle.readline(LONGEST_LINE)
+                yield Unreadable(f"line is longer than {LONGEST_LINE >> 20} MiB")
+            elif line.strip():
                 yield _decoded(line)
 
 
@@ -167,16 +172,14 @@ def _json_rows(path: Path) -> Iterator[Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
-    import pyarrow
     from pyarrow import parquet
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as fault:
-        why = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise UserError(f"dataset.source: {path} is no Parquet file ({why})") from None
+    with (
+        Foreign(f"dataset.source: {path} is no Parquet file"),
+        parquet.ParquetFile(path) as file,
+    ):
+        for batch in file.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
 
 
 def _hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> Iterator[Any]:

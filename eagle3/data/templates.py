@@ -29,6 +29,16 @@ from eagle3.data.template_names import EMPTY_THOUGHTS, NAMED, OPENED, REST_OF_TH
 from eagle3.errors import UserError
 
 Span = tuple[int, int]
+# of a template's own code, as when it meets a tool description that it cannot read
+TEMPLATE_FAULTS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+)
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -283,6 +293,5 @@ def _or_bad_row(rendered: Callable[[], Any]) -> Any:
 
     try:
         return rendered()
-    except (jinja2.exceptions.TemplateError, TypeError, ValueError) as fault:
-        # Type- and ValueError: the template's own code met a tool description it cannot read
+    except (jinja2.exceptions.TemplateError, *TEMPLATE_FAULTS) as fault:
         raise BadRow(f"the chat template refuses the conversation: {fault}") from None

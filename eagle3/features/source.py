@@ -64,7 +64,11 @@ class LocalFile:
             file = os.open(self.name, os.O_RDONLY)
         except FileNotFoundError:
             raise UserError(f"{self.name}: no such file") from None
+        except OSError as fault:
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
         try:
             yield file
+        except OSError as fault:  # a broken disk, a stale mount
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
         finally:
             os.close(file)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from eagle3.device import check_device
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 from eagle3.ranks import Ranks
-from eagle3.target.files import first_line, load_config, load_whole_config
+from eagle3.target.files import INDEX, indexed_files, load_config, load_whole_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # figures of a configuration that the plans of transformers split over the ranks
@@ -75,18 +74,17 @@ class HFTarget:
             options["device_map"] = (
                 "auto" if spread else where
             )  # straight onto the device, not through host memory
-        try:
-            with _quiet_transformers():
-                model, report = _model_class(directory, trust_remote_code).from_pretrained(
-                    directory,
-                    dtype=DTYPES.get(dtype, "auto"),
-                    trust_remote_code=trust_remote_code,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    **options,
-                )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as fault:
-            raise UserError(f"target.model: cannot load {directory}: {first_line(fault)}") from None
+        if (directory / INDEX).is_file():
+            indexed_files(directory / INDEX)  # transformers would follow it anywhere
+        with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
+            model, report = _model_class(directory, trust_remote_code).from_pretrained(
+                directory,
+                dtype=DTYPES.get(dtype, "auto"),
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])
             raise UserError(

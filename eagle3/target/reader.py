@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
+from eagle3.target.files import INDEX, indexed_files
 from eagle3.tensorfile import open_tensors
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -30,11 +30,11 @@ class TargetWeights:
     """Named tensors of a Hugging Face directory, single-file or sharded."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises UserError if the directory has no safetensors weights."""
+        """Raises UserError if the directory has no safetensors weights, or an index that points
+        out of it."""
         self.directory = directory
         if (directory / INDEX).is_file():
-            index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-            self.file_of: dict[str, str] = index["weight_map"]
+            self.file_of: dict[str, str] = indexed_files(directory / INDEX)
         elif (directory / SINGLE).is_file():
             with open_tensors(directory / SINGLE, "pt") as handle:
                 self.file_of = dict.fromkeys(handle.keys(), SINGLE)
@@ -56,7 +56,8 @@ class TargetWeights:
                 f"target.{setting} is {name!r}, which {self.directory} does not hold"
                 + (f"; did you mean {' or '.join(close)}?" if close else "")
             )
-        with open_tensors(self.directory / self.file_of[name], "pt") as handle:
+        path = self.directory / self.file_of[name]
+        with open_tensors(path, "pt") as handle, Foreign(f"target.model: {path} lacks {name}"):
             return handle.get_tensor(name)
 
 

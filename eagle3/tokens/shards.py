@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import Manifest, Settings
+from eagle3.artifact import NOT_OURS, REMAKE, Manifest, Settings
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
@@ -103,15 +103,42 @@ def write_token_shard(
 def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenShard:
     """Read and verify a token shard.
 
-    Raises UserError if it is damaged or was made under other settings.
+    Raises UserError if it is damaged, was made under other settings, or contradicts itself.
     """
     tensors, manifest = load_tensors(path, KIND, settings_digest)
-    return TokenShard(
-        tensors["input_ids"],
-        tensors["loss_mask"],
-        tensors["doc_offsets"],
-        json.loads(tensors["row_ids"].tobytes()),
-        manifest,
+    try:
+        shard = TokenShard(
+            tensors["input_ids"],
+            tensors["loss_mask"],
+            tensors["doc_offsets"],
+            json.loads(tensors["row_ids"].tobytes()),
+            manifest,
+        )
+        whole = _is_whole(shard)
+    except NOT_OURS:
+        whole = False
+    if not whole:
+        raise UserError(f"{path}: its tensors are not those of a token shard: {REMAKE}")
+    return shard
+
+
+def _is_whole(shard: TokenShard) -> bool:
+    """Whether the documents fill the shard and each has an id: what every reader relies on, and a
+    checksum does not say."""
+    ids, mask, offsets, names = shard.input_ids, shard.loss_mask, shard.doc_offsets, shard.row_ids
+    kinds = ids.dtype == np.int32 and mask.dtype == np.uint8 and offsets.dtype == np.int64
+    if not kinds or ids.ndim != 1 or ids.shape != mask.shape or offsets.ndim != 1:
+        return False
+    filled = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(ids)
+    ordered = bool((offsets[1:] >= offsets[:-1]).all())  # a difference could overflow
+    named = isinstance(names, list) and len(names) == len(offsets) - 1
+    return (
+        filled
+        and ordered
+        and named
+        and all(isinstance(name, str) for name in names)
+        and int(ids.min(initial=0)) >= 0
+        and int(mask.max(initial=0)) <= 1
     )
 
 

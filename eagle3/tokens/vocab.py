@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import Manifest
+from eagle3.artifact import REMAKE, Manifest
 from eagle3.errors import UserError
 from eagle3.tensorfile import load_tensors
 
@@ -107,6 +107,28 @@ def coverage_curve(counts: np.ndarray, points: int = 200) -> tuple[list[int], li
 
 
 def read_mapping(path: Path, settings_digest: str | None = None) -> tuple[VocabMapping, Manifest]:
-    """Read and verify a mapping file."""
+    """Read and verify a mapping file.
+
+    Raises UserError if it is damaged, of other settings, or its two halves name other tokens.
+    """
     tensors, manifest = load_tensors(path, KIND, settings_digest)
-    return VocabMapping(tensors["d2t"], tensors["t2d"]), manifest
+    d2t, t2d = tensors.get("d2t"), tensors.get("t2d")
+    if (
+        d2t is None
+        or t2d is None
+        or (d2t.dtype, t2d.dtype) != (np.int64, np.bool_)
+        or d2t.ndim != 1
+        or t2d.ndim != 1
+        or not np.array_equal(d2t + np.arange(len(d2t)), np.flatnonzero(t2d))
+    ):
+        raise UserError(f"{path}: d2t and t2d are not one vocabulary mapping: {REMAKE}")
+    return VocabMapping(d2t, t2d), manifest
+
+
+def check_of_target(mapping: VocabMapping, vocab_size: int) -> None:
+    """Raise UserError if the mapping was made for another vocabulary than the target's."""
+    if len(mapping.t2d) != vocab_size:
+        raise UserError(
+            f"vocab/mapping.safetensors is for a vocabulary of {len(mapping.t2d)} tokens, the "
+            f"target has {vocab_size}: it was made with another target: {REMAKE}"
+        )

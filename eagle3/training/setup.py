@@ -14,7 +14,7 @@ from eagle3.objective.ttt import TargetParts
 from eagle3.target.files import load_config
 from eagle3.target.layers import aux_layers
 from eagle3.target.reader import Head, TargetWeights, read_final_norm, read_head
-from eagle3.tokens.vocab import VocabMapping
+from eagle3.tokens.vocab import VocabMapping, check_of_target
 
 
 def build_draft(
@@ -27,11 +27,13 @@ def build_draft(
     """The draft with its first weights and what training keeps of the target, on `device`.
 
     `values`: the settings of the train stage. `existing`: folder of a draft to start from. Only
-    three tensors of the target are read. Raises UserError if they do not fit.
+    three tensors of the target are read. Raises UserError if they do not fit, or if the vocabulary
+    mapping is another target's.
     """
     section, train = values["target"], values["train"]
     config = load_config(target, section["trust_remote_code"])
     weights = TargetWeights(target)
+    check_of_target(mapping, config.vocab_size)
     chosen = torch.from_numpy(mapping.target_ids)
     head = read_head(weights, config, section["lm_head_key"], section["embedding_key"]).rows(chosen)
     embedding = weights.read(section["embedding_key"], "embedding_key")
