@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import in_the_draft_class, write
+from exports import write
 from models import VOCAB
 from shards import TRAIN, open_target, train_draft, training_set
 
@@ -75,9 +75,7 @@ def served(folder, target, layers=None, switches=None):
     train = replace(
         TRAIN, epochs=60, epochs_per_stage=60, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=6
     )
-    made = training_set(
-        folder, target, train, texts=texts[::2], layers=layers, switches=switches
-    )
+    made = training_set(folder, target, train, texts=texts[::2], layers=layers, switches=switches)
     draft, parts = train_draft(made, folder)
     export = folder / "export"
     write("sglang", export, draft.state_dict(), made.mapping, draft.config, "float32")
@@ -136,9 +134,7 @@ def agree(found, made, steps):
     print(f"acceptance length {np.mean(lengths):.4f} over {len(lengths)} passes")
 
 
-def test_without_speculation_the_engine_says_the_targets_own_text(
-    default, engine_python, tmp_path
-):
+def test_without_speculation_the_engine_says_the_targets_own_text(default, engine_python, tmp_path):
     found = answered(engine_python, tmp_path, default.target)
     assert [one["tokens"] for one in found] == default.answers
 

@@ -38,7 +38,10 @@ def decode(
 ):  # fmt: skip
     """One new position for each request, whose key and value are stored first."""
     refuse(logit_cap, cross, window, sinks)
-    key_buffer[places], value_buffer[places] = k.view(-1, *key_buffer.shape[1:]), v.view(-1, *value_buffer.shape[1:])
+    key_buffer[places], value_buffer[places] = (
+        k.view(-1, *key_buffer.shape[1:]),
+        v.view(-1, *value_buffer.shape[1:]),
+    )
     for row, (request, length) in enumerate(zip(requests, lengths.tolist(), strict=True)):
         slots = req_to_token[request, :length].long()
         out[row] = one(q[row : row + 1], key_buffer, value_buffer, slots, scaling)[0]
