@@ -66,6 +66,8 @@ def question(row: Any) -> tuple[list[Message], Any]:
     turns = row.get("turns")
     texts = [turns[0] if isinstance(turns, list) and turns else None]
     texts += [row.get(name) for name in TEXTS]
+    if isinstance(row.get("article"), str) and row["article"].strip():
+        texts[-1] = f"Summarize the following article.\n\n{row['article']}"
     for text in texts:
         if isinstance(text, str) and text.strip():
             about = row.get("input") if text is row.get("instruction") else None  # as in Alpaca

@@ -135,7 +135,6 @@ SHAPES = {
     "humaneval": {"task_id": "0", "prompt": "w1 w2", "canonical_solution": "w4"},
     "gsm8k": {"question": "w1 w2", "answer": "w5"},
     "alpaca": {"instruction": "w1 w2", "input": "", "output": "w3"},
-    "cnn/dm": {"article": "w1 w2", "highlights": "w3"},
 }
 
 
@@ -147,6 +146,8 @@ def test_a_question_is_found_in_every_shape(shape):
 def test_what_an_instruction_is_about_belongs_to_it():
     row = {"instruction": "w1", "input": "w2", "output": "w3"}
     assert question(row)[0][0]["content"] == "w1\n\nw2"
+    row = {"article": "w1 w2", "highlights": "w3"}
+    assert question(row)[0][0]["content"] == "Summarize the following article.\n\nw1 w2"
 
 
 @pytest.fixture(scope="module")
