@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import in_the_draft_class, write
+from exports import CONFIG, in_the_draft_class, write
 from models import VOCAB
 from shards import TRAIN, open_target, train_draft, training_set
 
@@ -151,3 +151,12 @@ def test_speculation_counts_what_our_decoding_counts(
 def test_so_it_does_with_layers_of_ones_own(custom, engine_python, tmp_path, ranks, steps):
     arguments = speculating(custom.export, steps)
     agree(answered(engine_python, tmp_path, custom.target, ranks, **arguments), custom, steps)
+
+
+@pytest.mark.skipif(
+    not in_the_draft_class(replace(CONFIG, **EAGLE31)), reason="the draft's class has no EAGLE-3.1"
+)
+def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
+    made = served(tmp_path, targets["llama"], CUSTOM, EAGLE31)
+    found = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
+    agree(found, made, 5)

@@ -42,7 +42,8 @@ def build_draft_decode_metadata_cpu(req_to_token, requests, _lengths, topk, _ste
 
 
 def build_tree_kernel_efficient_cpu(
-    _parents, _chosen, lengths, mask, positions, index, following, sibling, topk, _depth, count, _mode
+    _parents, _chosen, lengths, mask, positions, index, following, sibling, topk, _depth, count,
+    _mode,
 ):  # fmt: skip
     """A tree of one branch: token i + 1 follows token i, and nothing stands beside it."""
     chain_only(topk)

@@ -1,0 +1,28 @@
+"""The speculators library's own classes read our export, where the library is installed."""
+
+from __future__ import annotations
+
+import pytest
+from exports import CONFIG, EAGLE31, QK_NORM, VERIFIER, export, in_the_draft_class
+from safetensors.torch import load_file
+
+pytest.importorskip("speculators")
+FROM_TARGET = {"embed_tokens.weight", "verifier_lm_head.weight", "verifier_norm.weight"}
+
+
+@pytest.mark.parametrize("config", list(filter(in_the_draft_class, (CONFIG, EAGLE31, QK_NORM))))
+def test_the_library_takes_every_key_and_every_tensor(tmp_path, config):
+    from speculators.config import SpeculatorModelConfig
+    from speculators.models.eagle3 import Eagle3DraftModel
+
+    export("speculators", tmp_path, config, "float32")
+    found = SpeculatorModelConfig.from_pretrained(tmp_path)
+    assert found.eagle_aux_hidden_state_layer_ids == [2, 4, 5]
+    assert (found.norm_before_residual, found.norm_before_fc) == (False, False)
+    assert (found.fc_norm, found.norm_output) == (config.fc_norm, config.norm_output)
+    assert found.speculators_config.verifier.name_or_path == VERIFIER.name
+    assert found.transformer_layer_config.rope_parameters == config.rope
+    found.transformer_layer_config._attn_implementation = "eager"
+    model = Eagle3DraftModel(found)
+    missing, unknown = model.load_state_dict(load_file(tmp_path / "model.safetensors"), False)
+    assert set(missing) == FROM_TARGET and not unknown
