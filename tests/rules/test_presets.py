@@ -38,6 +38,7 @@ def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path) -> None:
     outcome = snakemake(tmp_path, "-n", change=overlay)
     assert outcome.code == 0, outcome.text[-3000:]
     shards = overlay["dataset"]["num_samples"] // overlay["dataset"]["shard_size"]
-    assert outcome.jobs["hidden_states"] == outcome.jobs["tokens"] == shards
+    assert outcome.jobs["hidden_states"] == outcome.jobs["tokens"] - 1 == shards
+    assert outcome.jobs["held_out_states"] == 1
     assert outcome.jobs["train_stage"] == overlay["train"]["epochs"]
     assert "embedded_target" not in outcome.jobs

@@ -27,7 +27,7 @@ def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -
     before = settings_of(tmp_path, {})
     after = settings_of(tmp_path, {"hidden_states": {"codec": "fp32"}})
     changed = {stage for stage in before if before[stage] != after[stage]}
-    assert changed == {"hidden_states", "train", "export", "evaluate", "plan", "report"}
+    assert changed == {"hidden_states", "train", "score", "export", "evaluate", "plan", "report"}
 
 
 def test_resources_are_in_no_settings(tmp_path: Path) -> None:
