@@ -91,7 +91,8 @@ def _prompts(
     given: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
 ) -> tuple[tuple[tuple[str, str], ...], str]:
     """Names and places of sets of prompts, and one digest of names and contents."""
-    found, digests = [], []
+    found: list[tuple[str, str]] = []
+    digests: list[list[str]] = []
     for number, entry in enumerate(given or ()):
         key, name = f"evaluation.prompts[{number}]", entry["name"]
         path = _existing(f"{key}.source", entry["source"], root)

@@ -63,7 +63,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add("schedule", schedule, ("tokens",))
     capture = (*states, "target.dtype", *loading, *reading)
     add("hidden_states", capture, ("tokens", "weights"))
-    train = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    train: tuple[str, ...] = ("train", "draft", "hidden_states.aux_layers", "target.final_norm_key")
     if config["train"]["early_stop_patience"] is not None:
         train += SCORING  # a stage then depends on the scores of those before
     add(

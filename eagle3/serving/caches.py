@@ -126,7 +126,8 @@ class DraftBatch:
         `uniform` [B, n] for n drafts. Returns drafts int64 [B, n], and the distributions
         [B, n, V_draft] that they were drawn from, None if they are the best ones.
         """
-        chains, drawn_from = [], []
+        chains: list[torch.Tensor] = []
+        drawn_from: list[torch.Tensor] = []
         for place in range(uniform.shape[1]):
             if place > 0:
                 positions = start[:, None] + place - 1

@@ -143,7 +143,7 @@ class Evaluator:
         self, asked: Asked, skipped: Counter[str]
     ) -> list[tuple[Question, list[Message], list[int]]]:
         """The first questions that leave room for an answer, with their messages and tokens."""
-        found = []
+        found: list[tuple[Question, list[Message], list[int]]] = []
         for question in asked:
             if len(found) == self.values["num_prompts"]:
                 break
