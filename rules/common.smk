@@ -118,7 +118,8 @@ try:
         outside += [*EXTERNAL.sources, *(Source(path) for _, path in EXTERNAL.prompts)]
         hub = any(source.on_hub for source in outside)
         local = [source.place for source in outside if not source.on_hub]
-        large = ["results", OUT, f"{OUT}/hidden_states", f"{OUT}/hidden_states/train"]
+        large = ["results", OUT, f"{OUT}/hidden_states"]
+        large += [f"{OUT}/hidden_states/{split}" for split in ("train", "eval")]
         shown = containers.environment(
             [ROOT, *local, *large], hub=hub, cuda=DEVICE == "cuda"
         )

@@ -40,7 +40,7 @@ def main() -> None:
     args.add_argument("--sglang-arguments", type=json.loads, required=True)
     args.add_argument("--plan", type=Path, required=True, help="plan.json, if there is one")
     args.add_argument("--stages", type=json.loads, required=True, help="windows of this run")
-    args.add_argument("--split", choices=("train", "eval"), required=True)
+    args.add_argument("--split", choices=("train", "eval"), default="train")
     args.add_argument("--stage", type=int, help="rolling mode: whose window the shard is of")
     args.add_argument("--disk-budget-gb", type=float, help="of all hidden states")
     args.add_argument("--states-in-storage", action="store_true", help="out is uploaded")

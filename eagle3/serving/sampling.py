@@ -55,7 +55,9 @@ def verify(
     at_draft = p[:, :count].gather(-1, drafts[..., None])[..., 0]  # [B, n]
     drawn_with = torch.ones_like(at_draft)
     if q is not None:
-        drawn_with = q.gather(-1, torch.searchsorted(target_ids, drafts)[..., None])[..., 0]
+        drawn_with = q.gather(-1, torch.searchsorted(target_ids, drafts.contiguous())[..., None])[
+            ..., 0
+        ]
     # u < p / q without a division: q(d) > 0, since d was drawn
     kept = uniform[:, :count].to(p) * drawn_with < at_draft
     accepted = kept.long().cumprod(-1).sum(-1)  # [B]

@@ -16,6 +16,7 @@ from workflow import ROOT, SMALL, merged, snakemake
 pytestmark = pytest.mark.dag
 METRICS = "results/small/metrics/stage-0001.jsonl"
 DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
+TRAINING = {"train_stage": 2, "score_stage": 2, "select_best": 1, **DELIVERY}
 
 
 def hashes(folder: Path, pattern: str) -> dict[str, str]:
@@ -41,6 +42,17 @@ def test_the_run_leaves_every_deliverable_and_no_leftovers(finished: Path) -> No
     assert (out / "draft" / "sglang" / "model.safetensors").is_file()
     stages = sorted(p.name for p in (out / "checkpoints").glob("stage-*/*"))
     assert stages == ["model.safetensors", "model.safetensors", "state.json", "state.json"]
+    choice = json.loads((out / "evaluation" / "best.json").read_text())
+    best = max(choice["stages"], key=lambda stage: stage["acceptance_length"])
+    assert choice["stage"] == best["stage"] and len(choice["stages"]) == 2
+    scored = json.loads((out / f"evaluation/stage-{best['stage']:04d}.json").read_text())
+    assert (
+        best.items()
+        <= (scored | {"walk_acceptance_length": best["walk_acceptance_length"]}).items()
+    )
+    for name in ("model.safetensors", "state.json"):
+        chosen = out / f"checkpoints/stage-{best['stage']:04d}" / name
+        assert (out / "checkpoints" / "best" / name).read_bytes() == chosen.read_bytes()
     assert not list(out.rglob("*.tmp"))
     assert not list(out.glob("resume/*/step-*"))
     for path in [ROOT / "data" / "demo_chat.jsonl", *out.glob("hidden_states/train/*.safetensors")]:
@@ -61,7 +73,7 @@ def test_learning_rate_reruns_training_and_what_follows(copy: Path) -> None:
     change = {"train": {"learning_rate": 2.0e-3}}
     outcome = snakemake(copy, change=change)
     assert outcome.code == 0, outcome.text[-4000:]
-    assert dict(outcome.jobs) == {"train_stage": 2, **DELIVERY}
+    assert dict(outcome.jobs) == {**TRAINING}
     assert [dates(copy, pattern) for pattern in kept] == before
     assert hashes(copy, "draft/sglang/model.safetensors") != weights
     assert snakemake(copy, "-n", change=change).idle
@@ -78,8 +90,7 @@ def test_one_more_shard_captures_one_shard(copy: Path) -> None:
         "vocab": 1,
         "schedule": 1,
         "plan": 1,
-        "train_stage": 2,
-        **DELIVERY,
+        **TRAINING,
     }
     after = hashes(copy, "hidden_states/train/*"), dates(copy, "hidden_states/train/*")
     assert len(after[0]) == len(before[0]) + 2  # the states and what their self-check found
@@ -113,23 +124,31 @@ def test_a_damaged_input_fails_the_job_with_its_sentence(copy: Path) -> None:
 
 PLANNED = {
     "evaluation prompts": ({"evaluation": {"num_prompts": 3}}, {"evaluate": 1, "report": 1}),
-    "ttt steps": ({"train": {"ttt_steps": 3}}, {"plan": 1, "train_stage": 2, **DELIVERY}),
+    "ttt steps": ({"train": {"ttt_steps": 3}}, {"plan": 1, **TRAINING}),
     "draft vocabulary": (
         {"vocab": {"draft_vocab_size": 100}},
-        {"vocab": 1, "plan": 1, "train_stage": 2, **DELIVERY},
+        {"vocab": 1, "plan": 1, **TRAINING},
     ),
     "codec": (
         {"hidden_states": {"codec": "fp32"}},
-        {"hidden_states": 2, "plan": 1, "train_stage": 2, **DELIVERY},
+        {"hidden_states": 2, "held_out_states": 1, "plan": 1, **TRAINING},
     ),
     "capture engine": (
         {"hidden_states": {"backend": "sglang"}},
-        {"hidden_states": 2, "plan": 1, "train_stage": 2, **DELIVERY},
+        {"hidden_states": 2, "held_out_states": 1, "plan": 1, **TRAINING},
     ),
+    "chain length": (
+        {"evaluation": {"num_draft_tokens": 2}},
+        {"score_stage": 2, "select_best": 1, **DELIVERY},
+    ),
+    "the last checkpoint": ({"export": {"checkpoint": "last"}}, DELIVERY),
+    "temperature": ({"evaluation": {"temperature": 1.0}}, {"evaluate": 1, "report": 1}),
+    "held-out samples within the same shards": ({"evaluation": {"held_out_samples": 40}}, {}),
+    "early stop": ({"train": {"early_stop_patience": 1}}, TRAINING),
     "export dtype": ({"export": {"dtype": "float32"}}, DELIVERY),
     "values that swap places": (
         {"train": {"epochs": 1, "packs_per_batch": 1, "epochs_per_stage": 2}},
-        {"schedule": 1, "plan": 1, "train_stage": 1, **DELIVERY},
+        {"schedule": 1, "plan": 1, **TRAINING, "train_stage": 1, "score_stage": 1},
     ),
 }
 
@@ -140,6 +159,7 @@ def test_a_dry_run_plans_what_a_change_touches(finished: Path, name: str) -> Non
     outcome = snakemake(finished, "-n", change=change)
     assert outcome.code == 0, outcome.text[-4000:]
     assert dict(outcome.jobs) == expected
+    assert outcome.idle == (expected == {})
 
 
 def test_a_budget_that_is_too_small_stops_at_the_plan(copy: Path) -> None:
@@ -180,7 +200,7 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
                 "data_parallel": "fsdp2",
                 "sp_ring_size": 2,
             },
-            "evaluate": {"threads": 1},
+            "evaluate": {"threads": 1, "batch": 3},
         }
     }
     assert snakemake(finished, "-n", change=change).idle
@@ -216,6 +236,35 @@ def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -
     for one, other in zip(before, after, strict=True):
         assert one["active"] == other["active"]
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)  # products are bfloat16
+
+
+def test_early_stop_hands_a_checkpoint_on_and_a_set_of_prompts_is_decoded(copy: Path) -> None:
+    """Four stages of which the first is the best: the last two are not trained."""
+    prompts = copy / "gsm8k.jsonl"
+    prompts.write_text("".join(json.dumps({"question": f"{i} + 1?"}) + "\n" for i in range(3)))
+    change = {
+        "train": {"epochs": 4, "early_stop_patience": 1, "learning_rate": 1.0e-9},
+        "evaluation": {"prompts": [{"name": "gsm8k", "source": str(prompts)}], "temperature": 1.0},
+    }
+    outcome = snakemake(copy, change=change)
+    assert outcome.code == 0, outcome.text[-8000:]
+    four = {"train_stage": 4, "score_stage": 4, "schedule": 1, "plan": 1}
+    assert dict(outcome.jobs) == {**TRAINING, **four}
+    out = copy / "results" / "small"
+    choice = json.loads((out / "evaluation" / "best.json").read_text())
+    stopped = [stage["stopped_early"] for stage in choice["stages"]]
+    lengths = [stage["acceptance_length"] for stage in choice["stages"]]
+    first = next(i for i, _ in enumerate(lengths) if i > 0 and lengths[i] <= max(lengths[:i]))
+    assert stopped == [i > first for i in range(4)]
+    assert lengths[first:] == [lengths[first]] * (4 - first)
+    kept = [(out / f"metrics/stage-000{n}.jsonl").read_text() == "" for n in range(1, 5)]
+    assert kept == stopped
+    figures = json.loads((out / "evaluation" / "acceptance.json").read_text())
+    assert list(figures["sets"]) == ["gsm8k"] and figures["prompts"] == 2
+    assert figures["sampled"]["temperature"] == 1.0
+    assert snakemake(copy, "-n", change=change).idle
+    prompts.write_text(json.dumps({"question": "2 + 2?"}) + "\n")
+    assert dict(snakemake(copy, "-n", change=change).jobs) == {"evaluate": 1, "report": 1}
 
 
 def test_states_deleted_after_training_are_not_missed(copy: Path) -> None:

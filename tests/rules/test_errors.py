@@ -47,6 +47,21 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"train": {"optimizer": "muon"}, "resources": {"train": {"data_parallel": "fsdp2"}}},
         "train.optimizer is muon, which needs whole matrices and gradients on every rank",
     ),
+    "early stop in rolling mode": (
+        {
+            "train": {"early_stop_patience": 2},
+            "hidden_states": {"keep": False, "window_shards": 1},
+        },
+        "train.early_stop_patience is 2 but hidden_states.keep is false",
+    ),
+    "missing prompts": (
+        {"evaluation": {"prompts": [{"name": "mt-bench", "source": "none.jsonl"}]}},
+        "evaluation.prompts[0].source is 'none.jsonl', which does not exist",
+    ),
+    "two sets of prompts of one name": (
+        {"evaluation": {"prompts": [{"name": "a", "source": "data/demo_chat.jsonl"}] * 2}},
+        "evaluation.prompts[1].name is 'a', which an earlier set has; rename one",
+    ),
     "aux layers": (
         {"hidden_states": {"aux_layers": [1, 3, 12]}},
         "hidden_states.aux_layers is [1, 3, 12]; must be three ascending layers between 0 and 7",

@@ -17,6 +17,7 @@ BUCKET, FOLDER = "dag", "project"
 PLACED = {"resources": {"storage_prefix": f"s3://{BUCKET}/{FOLDER}"}}
 OUT = f"{FOLDER}/results/small"
 DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
+TRAINING = {"train_stage": 2, "score_stage": 2, "select_best": 1, **DELIVERY}
 WEIGHTS = "results/small/draft/sglang/model.safetensors"
 
 
@@ -60,10 +61,12 @@ def test_a_run_in_object_storage_is_the_local_run(store, finished, copy):
         shutil.rmtree(copy / "results/small" / name)
     made = snakemake(copy, change=PLACED)
     assert made.code == 0, made.text[-6000:]
-    assert dict(made.jobs) == {"hidden_states": 2, "train_stage": 2, **DELIVERY}
+    assert dict(made.jobs) == {"hidden_states": 2, "held_out_states": 1, **TRAINING}
     shards = [f"hidden_states/train/shard-0000{n}.safetensors" for n in (0, 1)]
+    shards.append("hidden_states/eval/shard-00000.safetensors")
     files = ("model.safetensors", "state.json")  # the optimiser is gone: nobody needs it any more
-    stages = [f"checkpoints/stage-000{n}/{name}" for n in (1, 2) for name in files]
+    folders = ("stage-0001", "stage-0002", "best")
+    stages = [f"checkpoints/{folder}/{name}" for folder in folders for name in files]
     stored = keys(store)
     assert sorted(stored) == sorted([*shards, *stages])
     for name in shards:
@@ -78,7 +81,7 @@ def test_a_run_in_object_storage_is_the_local_run(store, finished, copy):
     change = PLACED | {"train": {"learning_rate": 2.0e-3}}
     slower = snakemake(copy, change=change)
     assert slower.code == 0, slower.text[-6000:]
-    assert dict(slower.jobs) == {"train_stage": 2, **DELIVERY}
+    assert dict(slower.jobs) == TRAINING
     after = keys(store)
     assert all(after[name] == stored[name] for name in shards)
     assert digest(copy / WEIGHTS) != digest(finished / WEIGHTS)
@@ -86,4 +89,4 @@ def test_a_run_in_object_storage_is_the_local_run(store, finished, copy):
     store.delete_object(Bucket=BUCKET, Key=f"{OUT}/{shards[1]}")
     assert snakemake(copy, "-n", change=change).idle  # nobody needs it
     planned = snakemake(copy, "-n", change=PLACED)
-    assert dict(planned.jobs) == {"hidden_states": 1, "train_stage": 2, **DELIVERY}
+    assert dict(planned.jobs) == {"hidden_states": 1, **TRAINING}

@@ -28,7 +28,7 @@ def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -
     after = settings_of(tmp_path, {"hidden_states": {"codec": "fp32"}})
     changed = {stage for stage in before if before[stage] != after[stage]}
     forms = {f"export_{form}" for form in ("sglang", "vllm", "speculators", "hf")}
-    below = {"hidden_states", "train", "export", "evaluate", "plan", "report"}
+    below = {"hidden_states", "train", "score", "export", "evaluate", "plan", "report"}
     assert changed == below | forms
 
 

@@ -17,7 +17,8 @@ from workflow import ROOT, command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
-TRAINING = {"train_stage": 2, **DELIVERY}
+TRAINING = {"train_stage": 2, "score_stage": 2, "select_best": 1, **DELIVERY}
+CAPTURE = {"hidden_states": 2, "held_out_states": 1}
 UPSTREAM = ("target/*", "dataset/*")
 TOKENS = (*UPSTREAM, "tokens/train/*")
 STATES = (*TOKENS, "hidden_states/train/*")
@@ -33,7 +34,7 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...], str]] =
     ),
     "epochs": (
         {"train": {"epochs": 1}},
-        {"schedule": 1, "plan": 1, **TRAINING, "train_stage": 1},
+        {"schedule": 1, "plan": 1, **TRAINING, "train_stage": 1, "score_stage": 1},
         (*STATES, "vocab/*"),
         "checkpoints/stage-0001/model.safetensors",
     ),
@@ -45,19 +46,19 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...], str]] =
     ),
     "codec": (
         {"hidden_states": {"codec": "int8"}},
-        {"hidden_states": 2, "plan": 1, **TRAINING},
+        {**CAPTURE, "plan": 1, **TRAINING},
         (*TOKENS, "vocab/*", "schedule.json"),
         "hidden_states/train/shard-00000.safetensors",
     ),
     "aux layers": (
         {"hidden_states": {"aux_layers": [0, 2, 5]}},
-        {"hidden_states": 2, "plan": 1, **TRAINING},
+        {**CAPTURE, "plan": 1, **TRAINING},
         (*TOKENS, "vocab/*", "schedule.json"),
         "hidden_states/train/shard-00000.safetensors",
     ),
     "max length": (
         {"tokens": {"max_length": 256}},
-        {"tokens": 2, "vocab": 1, "schedule": 1, "hidden_states": 2, "plan": 1, **TRAINING},
+        {"tokens": 3, "vocab": 1, "schedule": 1, **CAPTURE, "plan": 1, **TRAINING},
         UPSTREAM,
         "tokens/train/shard-00000.safetensors",
     ),
@@ -69,7 +70,7 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...], str]] =
     ),
     "windows, states kept": (
         {"hidden_states": {"window_shards": 1}},
-        {"schedule": 1, "plan": 1, **TRAINING, "train_stage": 4},
+        {"schedule": 1, "plan": 1, **TRAINING, "train_stage": 4, "score_stage": 4},
         (*STATES, "vocab/*"),
         "checkpoints/stage-0002/model.safetensors",
     ),
@@ -169,7 +170,7 @@ def test_another_version_of_the_capture_captures_again(finished: Path, project: 
     versions = project / "rules" / "stage_versions.yaml"
     edit(versions, "hidden_states:\n  version: 2", "hidden_states:\n  version: 999")
     outcome = snakemake(finished, "-n", root=project)
-    assert dict(outcome.jobs) == {"hidden_states": 2, **TRAINING}
+    assert dict(outcome.jobs) == {**CAPTURE, **TRAINING}
 
 
 def test_another_torch_reruns_what_follows_from_the_vocabulary_on(

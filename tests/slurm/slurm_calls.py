@@ -28,7 +28,9 @@ TRAINING: dict[str, Any] = {
     "resources": {"train": {"threads": 2, "processes": 2, "save_interval": 100_000}},
 }
 # no GPU computes anything here, but Slurm hands them out
-GPUS = {"hidden_states": {"gpu": 1}, "train_stage": {"gpu": 2}, "evaluate": {"gpu": 1}}
+ONE = {"gpu": 1}
+GPUS = {"hidden_states": ONE, "held_out_states": ONE, "score_stage": ONE, "evaluate": ONE}
+GPUS["train_stage"] = {"gpu": 2}
 # quick looks at jobs; logs of jobs that were stopped and came back are wanted too
 QUICK = {
     "latency-wait": 5,
