@@ -182,7 +182,8 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
     def digest(folder: Path) -> str:
         chosen = deepcopy(config)
         chosen["dataset"]["source"] = "data/demo_chat.jsonl"
-        chosen["vocab"]["draft_vocab_size"] = chosen["tokens"]["max_length"] = 64
+        chosen["vocab"]["draft_vocab_size"] = 64
+        chosen["tokens"]["max_length"] = 512
         chosen["train"]["warm_start"] = str(folder)
         found = locate(chosen, ROOT, tmp_path / "memo.json")
         assert found.warm_start == str(folder)
