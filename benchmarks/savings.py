@@ -33,14 +33,17 @@ def every_row(pack: Pack, _head: Head) -> Iterator[None]:
         plans.append(true_rows(*args))
         slots = torch.arange(len(pack.row_tokens), device=pack.aux.device)
         steps = [StepRows(slots, step.in_mask) for step in plans[-1].steps]
-        return ActiveRows(pack.row_tokens, torch.full_like(slots, len(steps) - 1), steps)
+        last = torch.full_like(slots, len(steps) - 1)
+        return ActiveRows(pack.row_tokens, last, last, steps)
 
-    def pairs(active: ActiveRows, teacher: Teacher, held: Held) -> tuple[Pairs, torch.Tensor]:
+    def pairs(
+        active: ActiveRows, teacher: Teacher, held: Held
+    ) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         plan = plans[-1]
-        found, _ = true_pairs(plan, teacher, held)
+        found, _, reached = true_pairs(plan, teacher, held)
         row = plan.tokens[found.teacher - found.step]
         size = len(active.steps[0].filled())
-        return found, found.step * size + torch.searchsorted(pack.row_tokens, row)
+        return found, found.step * size + torch.searchsorted(pack.row_tokens, row), reached
 
     class Clamped(HalvedDraft):
         def projections(

@@ -53,7 +53,7 @@ class Textbook:
             teacher = logits[..., self.chosen].softmax(-1)  # [B, S, V_draft]
         position = torch.arange(length, device=self.ids.device).repeat(batch)
         later = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).triu(1)
-        hidden = draft.fc(self.aux.to(draft.fc.weight.dtype))
+        hidden = draft.fused(self.aux.to(draft.fc.weight.dtype))
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
         repeat = config.num_attention_heads // config.num_key_value_heads
