@@ -112,7 +112,8 @@ def stage_curve(stages: Sequence[dict[str, Any]], best: int | None) -> str:
         if stage["stage"] == best:
             axes.plot([x], [y], "o", color=SECOND, markersize=11, zorder=3)
             axes.annotate("exported", (x, y), (9, 5), textcoords="offset points", color=SECOND)
-    axes.margins(x=0.2, y=0.2)
+    axes.margins(y=0.2)
+    axes.set_xlim(0, 1.2 * max(epochs))
     axes.set_xlabel("epochs trained")
     axes.set_ylabel("held-out acceptance length")
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))

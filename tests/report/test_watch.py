@@ -1,0 +1,85 @@
+"""A run is watched by its files, while they grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from eagle3.errors import UserError
+from eagle3.report.watch import parts_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, shards: int, lines: dict[str, int], captures: int = 1) -> Path:
+    """A run of four shards and twelve steps with some of its work done."""
+    for number in range(shards):
+        path = folder / f"hidden_states/train/stage-0001/shard-{number:05d}.check.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    for name, count in lines.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}\n" * count)
+    plan = {"shards": 4, "captures": captures, "steps": 12}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def told(folder: Path) -> list[tuple[int, int]]:
+    return [(part.done, part.total) for part in parts_of(folder)]
+
+
+def test_steps_of_finished_stages_and_of_the_running_one_are_counted(tmp_path: Path) -> None:
+    running = {"metrics/stage-0001.jsonl": 6, "resume/stage-0002/metrics.jsonl": 2}
+    assert told(run(tmp_path, 3, running)) == [(3, 4), (8, 12)]
+    with open(tmp_path / "resume/stage-0002/metrics.jsonl", "a") as metrics:
+        metrics.write('{"half a li')
+    assert told(tmp_path)[1] == (8, 12)
+    assert told(run(tmp_path, 3, {}, captures=2))[0] == (3, 8)
+
+
+def test_nothing_is_known_before_the_plan_and_a_wrong_folder_is_named(tmp_path: Path) -> None:
+    assert parts_of(tmp_path) == []
+    with pytest.raises(UserError, match=r"nowhere: no such run; give its folder"):
+        parts_of(tmp_path / "nowhere")
+
+
+def watch(folder: Path, stderr: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "workflow_scripts.watch", str(folder), "--every", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_pipe_gets_a_line_for_each_change_until_the_report_is_there(tmp_path: Path) -> None:
+    run(tmp_path, 3, {"resume/stage-0001/metrics.jsonl": 5})
+    process = watch(tmp_path, subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "hidden states 3/4 shards, training 5/12 steps\n"
+    (tmp_path / "report.html").write_text("of an earlier run")
+    run(tmp_path, 4, {"resume/stage-0001/metrics.jsonl": 12})
+    assert process.communicate(timeout=60)[0].splitlines()[-1].endswith("training 12/12 steps")
+    assert process.returncode == 0
+
+
+def test_a_terminal_gets_a_bar_for_each_part(tmp_path: Path) -> None:
+    run(tmp_path, 4, {"metrics/stage-0001.jsonl": 12})
+    (tmp_path / "report.html").write_text("done")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = watch(tmp_path, theirs)
+    assert process.wait(timeout=60) == 0
+    os.close(theirs)
+    text = os.read(ours, 65536).decode()
+    assert "hidden states: 100%|" in text and "4/4 [" in text
+    assert "training     : 100%|" in text and "12/12 [" in text
