@@ -15,7 +15,7 @@ import torch
 from eagle3.artifact import Manifest, Settings, write_text
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 from eagle3.target.hf import DTYPES
 from eagle3.tensorfile import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
@@ -120,10 +120,11 @@ def load_sglang(
     """
     tensors, _ = load_tensors(folder / "model.safetensors", KIND, settings_digest, "pt")
     config = _read_config(folder / "config.json")
-    _check(folder, config, tensors)
-    mapping = VocabMapping(tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy())
-    draft = Eagle3Draft(config)
-    draft.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
+        _check(folder, config, tensors)
+        mapping = VocabMapping(tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy())
+        draft = Eagle3Draft(config)
+        draft.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return draft.eval(), mapping
 
 
@@ -133,23 +134,27 @@ def _read_config(path: Path) -> DraftConfig:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise UserError(f"{path}: is not JSON ({fault})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: does not hold a JSON object")
     if found.get("architectures") != [ARCHITECTURE] or found.get("tie_word_embeddings"):
         raise UserError(f"{path}: is not the configuration of an untied {ARCHITECTURE}")
     names = set(DraftConfig.__dataclass_fields__) - {"rope", "aux_layers"}
-    nested = found.get("eagle_config") or {}
+    nested = found.get("eagle_config")
+    nested = nested if isinstance(nested, dict) else {}
     missing = sorted(name for name in (*names, "rope_parameters") if name not in found)
     # at the top level the ids would be read by nobody
     if AUX_IDS not in nested:
         missing.append(f"eagle_config.{AUX_IDS}")
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} missing; export the draft again")
-    return DraftConfig(
-        **{name: found[name] for name in names},
-        rope=found["rope_parameters"],
-        aux_layers=tuple(nested[AUX_IDS]),
-    )
+    with Foreign(f"{path}: does not describe a draft"):
+        return DraftConfig(
+            **{name: found[name] for name in names},
+            rope=found["rope_parameters"],
+            aux_layers=tuple(nested[AUX_IDS]),
+        )
 
 
 def _check(folder: Path, config: DraftConfig, tensors: dict[str, torch.Tensor]) -> None:

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def read_all(folder: Path) -> None:
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
     stop_ids(folder, config)
-    Renderer(tokenizer, "auto").render(Conversation("a", TALK))
+    with suppress(BadRow):  # counted, row by row
+        Renderer(tokenizer, "auto").render(Conversation("a", TALK))
     layers = aux_layers(None, config.num_hidden_layers)
     derive_config(config, {}, 8, layers)
     read_head(TargetWeights(folder), config, *KEYS)
@@ -82,14 +84,7 @@ def test_a_model_with_a_strange_file_is_refused_in_one_sentence(
     content = mistaken(json.loads(whole)).map(lambda value: json.dumps(value).encode())
     try:
         path.write_bytes(data.draw(content | damaged(whole)))
-
-        def read() -> None:
-            try:
-                read_all(model)
-            except BadRow:
-                return  # counted, row by row
-
-        ends_well(f"target, {name}", read, "")
+        ends_well(f"target, {name}", lambda: read_all(model), "")
     finally:
         path.write_bytes(whole)
 
