@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
+from eagle3.report.doubts import doubts
 from eagle3.report.plan import KIND, build_plan, plan_table
 from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
@@ -36,9 +38,15 @@ def main() -> None:
     draft = derive_config(config, values["draft"], size, layers)
     by_name = {path.name: shard for path, shard in zip(given.tokens, shards, strict=True)}
     plan = build_plan(by_name, config, draft, values, schedule, given.states, given.disk_budget_gb)
+    supervised = sum(int(shard.loss_mask.sum()) for shard in shards)
+    plan["doubts"] = doubts(
+        values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
+    )
     if given.states_in_storage:
         plan["shortage"] = None
     print(plan_table(plan))
+    for doubt in plan["doubts"]:
+        logging.warning("%s", doubt)
     if plan["shortage"]:
         raise UserError(plan["shortage"])
     write_json(given.out, plan, Manifest.of(KIND, given.settings))

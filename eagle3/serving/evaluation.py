@@ -14,8 +14,9 @@ import torch
 
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
+from eagle3.draft.config import DraftConfig
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance, compare
+from eagle3.serving.acceptance import acceptance, compare, unigram_acceptance
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.sglang import load_sglang
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
@@ -24,6 +25,25 @@ from eagle3.target.reader import TargetWeights, read_head
 
 log = logging.getLogger(__name__)
 KIND = "evaluation"
+
+
+def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:
+    """Raise UserError if a draft cannot be this target's (a transformers text configuration)."""
+    pairs = {
+        "hidden_size": (draft.hidden_size, target.hidden_size),
+        "vocab_size": (draft.vocab_size, target.vocab_size),
+    }
+    for name, (own, asked) in pairs.items():
+        if own != asked:
+            raise UserError(
+                f"{folder}: the draft's {name} is {own}, the target's {asked}: it was trained for "
+                "another target"
+            )
+    if max(draft.aux_layers) >= target.num_hidden_layers:
+        raise UserError(
+            f"{folder}: the draft reads layers {list(draft.aux_layers)}, the target has "
+            f"{target.num_hidden_layers}: it was trained for another target"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class Evaluator:
         )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_sglang(draft, draft_digest)
+        check_pair(draft, loaded.config, self.config)
         self.engine = HFTarget.load(
             target, loaded.config.aux_layers, values["dtype"], device, trusted
         )
@@ -127,6 +148,7 @@ class Evaluator:
             "identical": same.identical,
             "tie_at": same.tie_at,
             "text": self.tokenizer.decode(speculative.tokens),
+            "tokens": speculative.tokens,
         }
 
 
@@ -155,10 +177,21 @@ def evaluate(evaluator: Evaluator, conversations: Iterable[Conversation]) -> dic
             f"{len(wrong)} prompts ({', '.join(wrong[:5])}) away from any near-tie; the decoder or "
             "the export is wrong"
         )
+    unigram = unigram_acceptance(r.pop("tokens") for r in records)
+    figures = acceptance([r["committed"] for r in records], values["num_draft_tokens"])
+    if figures["per_position_acceptance"][0] <= unigram:
+        log.warning(
+            "the draft's first token is accepted in %.1f %% of the passes, no better than always "
+            "proposing the most frequent token (%.1f %%): it has learned nothing, or is another "
+            "target's; look at the loss and at tokens.chat_template",
+            100 * figures["per_position_acceptance"][0],
+            100 * unigram,
+        )
     plain = sum(r["passes_plain"] for r in records)
     speculative = sum(r["passes_speculative"] for r in records)
     return {
-        **acceptance([r["committed"] for r in records], values["num_draft_tokens"]),
+        **figures,
+        "unigram_acceptance": unigram,
         "num_draft_tokens": values["num_draft_tokens"],
         "greedy_identical": not wrong,
         "greedy_ties": sum(r["tie_at"] is not None for r in records),

@@ -21,6 +21,21 @@ from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
 KIND = "schedule"
+# shares of supervised tokens that no chat data has: masks that miss the answers, or cover prompts
+LEAST_SUPERVISED, MOST_SUPERVISED = 0.001, 0.9995
+
+
+def supervised_share(shards: Sequence[TokenShard]) -> float:
+    """Share of tokens with a loss. Raises UserError if it lies outside of what chat data has."""
+    tokens = sum(len(shard.loss_mask) for shard in shards)
+    share = sum(int(shard.loss_mask.sum(dtype=np.int64)) for shard in shards) / max(tokens, 1)
+    if tokens and not LEAST_SUPERVISED <= share <= MOST_SUPERVISED:
+        raise UserError(
+            f"{share:.2%} of {tokens} tokens are supervised, outside of {LEAST_SUPERVISED:.1%} to "
+            f"{MOST_SUPERVISED:.2%}: look at them with workflow_scripts.show_masks, then check "
+            "tokens.chat_template and tokens.max_length"
+        )
+    return share
 
 
 @dataclass(frozen=True)

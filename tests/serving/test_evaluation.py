@@ -12,8 +12,9 @@ from shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 from eagle3.data.conversations import Conversation
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
-from eagle3.serving.evaluation import Evaluator, evaluate
-from eagle3.serving.sglang import export_sglang
+from eagle3.serving.evaluation import Evaluator, check_pair, evaluate
+from eagle3.serving.sglang import export_sglang, load_sglang
+from eagle3.target.files import load_config
 
 VALUES = {"num_prompts": 4, "max_new_tokens": 12, "num_draft_tokens": 3, "dtype": "float32"}
 
@@ -105,3 +106,34 @@ def test_low_precision_keeps_rotary_frequencies_exact(places):
     assert narrow.draft.fc.weight.dtype == torch.bfloat16
     assert torch.equal(narrow.draft.inv_freq, wide.draft.inv_freq)
     evaluate(narrow, [talk(0)])
+
+
+def test_a_draft_that_is_no_better_than_the_most_frequent_token_is_warned_of(
+    places, caplog, monkeypatch
+):
+    target, draft = places
+    templates = {"chat_template": "auto", "chat_template_options": {}, "system_prompt": None}
+    evaluator = Evaluator(target, draft, VALUES, TARGET_KEYS, templates, "cpu")
+    found = evaluate(evaluator, [talk(number) for number in range(4)])
+    assert 0 <= found["unigram_acceptance"] <= 1
+    monkeypatch.setattr(evaluation, "unigram_acceptance", lambda answers: len(list(answers)))
+    caplog.clear()
+    evaluate(evaluator, [talk(number) for number in range(4)])
+    assert "no better than always proposing the most frequent token" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 64}, "hidden_size is 32, the target's 64"),
+        ({"vocab_size": 95}, "vocab_size is 96, the target's 95"),
+        ({"num_hidden_layers": 4}, "reads layers \\[1, 3, 4\\], the target has 4"),
+    ],
+)
+def test_a_draft_of_another_target_is_refused(places, change, said):
+    target, draft = places
+    config = load_config(target)
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(UserError, match=said):
+        check_pair(draft, load_sglang(draft)[0].config, config)
