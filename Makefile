@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check rulegraph demo-data clean
+.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check rulegraph sbom lock fuzz demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +63,21 @@ check: $(VENV)/.develops
 rulegraph: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" snakemake --rulegraph dot train 2>/dev/null | sed -n '/^digraph/,$$p' \
 	    | dot -Tsvg > docs/rulegraph.svg
+
+## make sbom         what is installed, as CycloneDX JSON: sbom.json; checks every file and every pin
+sbom: $(VENV)/.runs
+	"$(BIN)/python" envs/sbom.py sbom.json
+
+## make lock         envs/eagle3.lock: the pins with the hashes of this platform's wheels
+lock: $(VENV)/.runs
+	"$(BIN)/python" -m pip install --quiet --dry-run --ignore-installed --no-deps \
+	    --only-binary :all: --report $(VENV)/report.json --requirement envs/eagle3.txt
+	"$(BIN)/python" envs/lock.py $(VENV)/report.json envs/eagle3.lock
+
+## make fuzz         the readers of foreign files, TIMES (100) times the examples of `make test`
+fuzz: $(VENV)/.develops
+	EAGLE3_FUZZ=$(or $(TIMES),100) PATH="$(BIN):$$PATH" python -m pytest tests/fuzz \
+	    -m "not dag" -s
 
 ## make demo-data    write data/demo_chat.jsonl anew (the same bytes)
 demo-data:

@@ -37,5 +37,5 @@ class Foreign:
 
 def first_line(fault: BaseException) -> str:
     """The fault in one line; one that says little, such as KeyError, with its type."""
-    line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")
+    line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")[:400]
     return line if " " in line else f"{type(fault).__name__} {line}".strip()

@@ -271,8 +271,9 @@ def offered_to_cache(name):
 
 
 def settings(stage):
-    """The settings of a stage as the one text that its rule declares."""
-    return SETTINGS[stage].text
+    """The settings of a stage as the one text that its rule declares; a function, since Snakemake
+    would read `{split}` in a text, such as a system prompt, as its wildcard."""
+    return lambda wildcards: SETTINGS[stage].text
 
 
 def check_images():

@@ -95,7 +95,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         ("export", "dataset", "weights", "prompts"),
     )
     length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
-    plan = ("hidden_states", "draft", "vocab", "hardware", *length)
+    doubted = ("train.learning_rate", "train.pack_tokens", "train.packs_per_batch")
+    plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted)
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
     shown = ("dataset", "tokens", "vocab", "hidden_states", "evaluate", "plan")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
+from eagle3.report.doubts import doubts
 from eagle3.report.plan import KIND, build_plan, plan_table
 from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
-from eagle3.tokens.shards import read_token_shard
+from eagle3.tokens.shards import read_each
 from workflow_scripts import entry
 
 
@@ -34,11 +36,19 @@ def main() -> None:
     size = values["vocab"]["draft_vocab_size"]
     draft = derive_config(config, values["draft"], size, layers)
     # one after another, so that memory stays as it is with any number of them
-    shards = ((path.name, read_token_shard(path, upstream["tokens"])) for path in given.tokens)
-    plan = build_plan(shards, config, draft, values, schedule, given.states, given.disk_budget_gb)
+    manifests: list[Manifest] = []
+    shards = read_each(given.tokens, upstream["tokens"], manifests)
+    named = ((path.name, shard) for path, shard in zip(given.tokens, shards, strict=True))
+    plan = build_plan(named, config, draft, values, schedule, given.states, given.disk_budget_gb)
+    supervised = sum(each.counts["supervised"] for each in manifests)
+    plan["doubts"] = doubts(
+        values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
+    )
     if given.states_in_storage:
         plan["shortage"] = None
     print(plan_table(plan))
+    for doubt in plan["doubts"]:
+        logging.warning("%s", doubt)
     if plan["shortage"]:
         raise UserError(plan["shortage"])
     write_json(given.out, plan, Manifest.of(KIND, given.settings))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eagle3.artifact import Manifest, write_json
 from eagle3.tokens.packing import PackingSettings
-from eagle3.tokens.schedule import KIND, Documents, build_schedule
+from eagle3.tokens.schedule import KIND, Documents, build_schedule, supervised_share
 from eagle3.tokens.shards import read_each
 from eagle3.tokens.stages import Stages
 from workflow_scripts import entry
@@ -19,16 +19,18 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     values, digest = given.settings.values, given.settings.upstream["tokens"]
-    checksums: list[str] = []
-    documents = Documents.of(read_each(given.tokens, digest, checksums))
+    manifests: list[Manifest] = []
+    documents = Documents.of(read_each(given.tokens, digest, manifests))
     train, window = values["train"], values["hidden_states"]["window_shards"]
-    stages = Stages(len(checksums), window, train["epochs"], train["epochs_per_stage"])
+    stages = Stages(len(manifests), window, train["epochs"], train["epochs_per_stage"])
     schedule = build_schedule(documents, PackingSettings.of(train), stages)
-    inputs = {f"tokens-{i}": checksum for i, checksum in enumerate(checksums)}
+    share = supervised_share([each.counts for each in manifests])
+    inputs = {f"tokens-{i}": each.content_sha256 for i, each in enumerate(manifests)}
     write_json(given.out, schedule, Manifest.of(KIND, given.settings, inputs))
     logging.info(
-        "%d documents, %d steps in %d stages",
+        "%d documents, %.1f %% of their tokens supervised, %d steps in %d stages",
         schedule["documents"],
+        100 * share,
         schedule["total_steps"],
         len(schedule["stages"]),
     )

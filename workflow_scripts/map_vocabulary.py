@@ -28,8 +28,8 @@ def main() -> None:
     config = load_config(directory, target["trust_remote_code"])
     tokenizer = load_tokenizer(directory, target["trust_remote_code"])
     digest = given.settings.upstream["tokens"]
-    checksums: list[str] = []
-    shards = read_each(given.tokens, digest, checksums)
+    manifests: list[Manifest] = []
+    shards = read_each(given.tokens, digest, manifests)
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
@@ -44,7 +44,7 @@ def main() -> None:
         "coverage": vocab.coverage(counts, mapping),
         "coverage_curve": {"sizes": sizes, "shares": shares},
     }
-    inputs = {f"tokens-{i}": checksum for i, checksum in enumerate(checksums)}
+    inputs = {f"tokens-{i}": each.content_sha256 for i, each in enumerate(manifests)}
     manifest = Manifest.of(vocab.KIND, given.settings, inputs)
     save_tensors(given.out, {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
     write_json(given.report, report, manifest)

@@ -123,7 +123,10 @@ def capture_shard(
             shard.close()
     if not placement.self_check:
         return {}
-    return check(path, job.tokens(), engine, job.layers(), job.settings.digest)
+    # a body that is split, or lies on several GPUs, is in no class of its own to put a head into
+    whole = ranks.world == 1 and placement.tensor_parallel == 1
+    head = job.head if whole else None
+    return check(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
 
 
 def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLangRequest:

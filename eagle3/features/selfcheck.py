@@ -18,11 +18,15 @@ from eagle3.errors import UserError
 from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS
 from eagle3.features.reader import FeatureShard
 from eagle3.target.hf import HFTarget
+from eagle3.target.reader import Head
 from eagle3.tokens.needed import NeededStates, needed_states
 from eagle3.tokens.shards import TokenShard
 
 KIND = "capture_check"
 LEAST = 0.999  # median cosine below which a capture is refused
+# rows whose teacher is compared with the target's own choice, and the share that has to be equal;
+# in half precision some near-ties fall the other way, under a wrong norm nearly all rows do
+CHOICES, LEAST_EQUAL = 64, 0.9
 
 
 def check(
@@ -31,8 +35,12 @@ def check(
     target: HFTarget,
     layers: Sequence[int],
     settings_digest: str | None = None,
+    head: Head | None = None,
 ) -> dict[str, float]:
     """Median cosines of the sampled document's rows, for each layer and the last state.
+
+    With a `head` the teacher's tokens are compared with those that the target itself would choose,
+    which fails if `last` is not what the head reads, as before the final norm.
 
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
     shard has no rows. Raises UserError if the states are not what the target gives.
@@ -59,7 +67,34 @@ def check(
             f"pass of the target: cosine {value:.4f} for {name}, at least {LEAST} expected; the "
             "capture engine does not run the same model, try hidden_states.backend hf"
         )
+    if head is not None:
+        teacher = shard.read(document)["teacher_argmax"]
+        _check_choices(path, target, ids, torch.from_numpy(positions), teacher, head)
     return found
+
+
+def _check_choices(
+    path: Path,
+    target: HFTarget,
+    ids: torch.Tensor,  # int64 [L]
+    positions: torch.Tensor,  # int64 [R], ascending
+    teacher: torch.Tensor,  # int32 [R]
+    head: Head,
+) -> None:
+    """Raise UserError unless the stored teacher chooses what the target itself does."""
+    first = int(positions[0])
+    seen = ids[: first + CHOICES]
+    own = target.own_choices(seen, len(seen) - first, head)
+    if own is None:
+        return
+    rows = positions < len(seen)
+    equal = (own.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
+    if equal < LEAST_EQUAL:
+        raise UserError(
+            f"{path}: the stored states choose the target's own next token in {equal:.0%} of "
+            f"{int(rows.sum())} rows, at least {LEAST_EQUAL:.0%} expected: `last` is not what the "
+            "target's head reads; check target.lm_head_key, or report the model"
+        )
 
 
 def sampled_document(needed: NeededStates, tokens: TokenShard) -> int | None:

@@ -10,14 +10,16 @@ stop token counts as the target's own, so drafts behind it are never counted as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 RESAMPLES = 2000
 
 
-def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dict[str, object]:
+def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dict[str, Any]:
     """Figures over prompts; `committed[i]` holds the counts of prompt i's verify passes."""
     flat = np.array([count for prompt in committed for count in prompt], dtype=np.int64)
     passes = max(len(flat), 1)
@@ -30,6 +32,13 @@ def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dic
         "accepted_histogram": np.bincount(flat - 1, minlength=num_draft_tokens + 1).tolist(),
         "verify_passes": len(flat),
     }
+
+
+def unigram_acceptance(answers: Iterable[Sequence[int]]) -> float:
+    """Share of first drafts that would be accepted if the most frequent token of the `answers` were
+    always proposed: what a draft has to beat. The first token of each comes from the prompt."""
+    counts = Counter(token for answer in answers for token in answer[1:])
+    return max(counts.values(), default=0) / max(counts.total(), 1)
 
 
 def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> list[float]:

@@ -17,11 +17,12 @@ from eagle3.data.prompts import Question
 from eagle3.data.sources import Unreadable
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance
+from eagle3.serving.acceptance import acceptance, unigram_acceptance
 from eagle3.serving.batched import GREEDY, Limits, Pair, decode_batch
 from eagle3.serving.chain import Decoded
 from eagle3.serving.comparison import compare
 from eagle3.serving.forms import load_draft
+from eagle3.serving.pairing import check_pair
 from eagle3.serving.sampling import Sampling
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget
@@ -70,6 +71,7 @@ class Evaluator:
         )
         self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_draft(draft, draft_digest)
+        check_pair(draft, loaded.config, self.config)
         engine = HFTarget.load(
             target,
             loaded.config.aux_layers,
@@ -215,6 +217,16 @@ def evaluate(evaluator: Evaluator, sets: Mapping[str, Asked]) -> dict[str, Any]:
         | {"prompts_skipped": skipped[name]}
         for name in sets
     }
+    figures["unigram_acceptance"] = unigram = unigram_acceptance(d.tokens for d in greedy)
+    first = figures["per_position_acceptance"][0]
+    if first <= unigram:
+        log.warning(
+            "the draft's first token is accepted in %.1f %% of the passes, no better than always "
+            "proposing the most frequent token (%.1f %%): it has learned nothing, or is another "
+            "target's; look at the loss and at tokens.chat_template",
+            100 * first,
+            100 * unigram,
+        )
     if values["temperature"] > 0:
         figures["sampled"] = _sampled_figures(evaluator, prompts, list(sets))
     seconds = round(time.monotonic() - started, 1)

@@ -18,7 +18,7 @@ import torch
 from eagle3.artifact import Manifest, Settings, write_text
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 from eagle3.serving.engines import check_formats
 from eagle3.target.hf import DTYPES
 from eagle3.tensorfile import load_tensors, save_tensors
@@ -134,14 +134,16 @@ def read_draft(
     config = description.config
     check_formats([form.name], config.to_dict())
     tensors = {_renamed(name, form.layer, LAYER): tensor for name, tensor in named.items()}
-    _check(folder, form, config, tensors)
+    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
+        _check(folder, form, config, tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.dtype != DTYPES[description.dtype]:
             raise UserError(f"{path}: {name} is {tensor.dtype}, config.json says otherwise")
     tensors.pop(EMBEDDING, None)  # the target's own
     mapping = VocabMapping(tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy())
-    draft = Eagle3Draft(config)
-    draft.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
+        draft = Eagle3Draft(config)
+        draft.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return draft.eval(), mapping
 
 
@@ -159,20 +161,22 @@ def _read_config(form: Form, path: Path) -> Description:
         raise UserError(f"{path}: no such file") from None
     except KeyError as fault:
         raise UserError(f"{path}: {fault.args[0]} missing; export the draft again") from None
-    except (TypeError, AttributeError) as fault:
-        raise UserError(f"{path}: cannot be a draft's ({fault}); export it again") from None
-    except ValueError as fault:
+    except (TypeError, AttributeError, OverflowError) as fault:
+        raise UserError(f"{path}: cannot be a draft's ({fault!s:.200}); export it again") from None
+    except (ValueError, RecursionError) as fault:
         raise UserError(f"{path}: is not JSON ({fault})") from None
     for name in {**expected, **found}:
         if name not in found:
             raise UserError(f"{path}: {name} missing; export the draft again")
         if name not in expected:
-            raise UserError(f"{path}: {name} does not belong there; export the draft again")
+            raise UserError(f"{path}: {name:.200} does not belong there; export the draft again")
         if found[name] != expected[name]:
             raise UserError(
-                f"{path}: {name} is {found[name]!r}, expected {expected[name]!r}; export the draft "
-                "again"
+                f"{path}: {name} is {found[name]!r:.200}, expected {expected[name]!r:.200}; export "
+                "the draft again"
             )
+    if description.dtype not in list(DTYPES):  # maybe no text at all
+        raise UserError(f"{path}: torch_dtype is {description.dtype!r:.90}; export the draft again")
     return description
 
 

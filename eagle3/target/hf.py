@@ -20,6 +20,7 @@ from eagle3.device import check_device
 from eagle3.errors import Foreign, UserError
 from eagle3.ranks import Ranks
 from eagle3.target.files import INDEX, indexed_files, load_config, load_whole_config
+from eagle3.target.reader import Head
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # figures of a configuration that the plans of transformers split over the ranks
@@ -148,6 +149,35 @@ class HFTarget:
         self._captured.clear()
         aux = [output.hidden_states[layer + 1][0].to(self.device) for layer in self._layers]
         return torch.cat(aux, dim=-1), output.last_hidden_state[0].to(self.device)
+
+    @torch.inference_mode()
+    def own_choices(self, ids: torch.Tensor, count: int, head: Head) -> torch.Tensor | None:
+        """int64 [count]: the target's own argmax at the last `count` positions of int64 `ids` [L].
+
+        By the model's own class with this head in it, which applies norms, scales and caps its own
+        way. None where transformers has no such class for the body, or it cannot take the head.
+        """
+        from transformers import AutoModelForCausalLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        if type(self.body.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            return None
+        with torch.device("meta"):  # takes no memory: body and head are put in
+            whole = AutoModelForCausalLM.from_config(self.body.config)
+        prefix, linear = whole.base_model_prefix, whole.get_output_embeddings()
+        same = type(getattr(whole, prefix, None)) is type(self.body)
+        if not same or linear is None or (linear.bias is None) != (head.bias is None):
+            return None
+        setattr(whole, prefix, self.body)
+        for name in ("weight", "bias"):
+            tensor = getattr(head, name)
+            if tensor is not None:
+                moved = tensor.to(self.device, self.dtype)
+                setattr(linear, name, torch.nn.Parameter(moved, requires_grad=False))
+        whole.eval()
+        out = whole(ids[None].to(self.device), logits_to_keep=count, use_cache=False)
+        self._captured.clear()
+        return out.logits[0, -count:].argmax(dim=-1)
 
     @torch.inference_mode()
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

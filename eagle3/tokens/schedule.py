@@ -8,7 +8,7 @@ larger than the tokens. The schedule holds their digest, and training checks it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,24 @@ from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
 KIND = "schedule"
+# shares of supervised tokens that no chat data has: masks that miss the answers, or cover prompts
+LEAST_SUPERVISED, MOST_SUPERVISED = 0.001, 0.9995
+
+
+def supervised_share(counts: Sequence[Mapping[str, int]]) -> float:
+    """Share of tokens with a loss, from the counts in the shards' manifests.
+
+    Raises UserError if it lies outside of what chat data has.
+    """
+    tokens = sum(each["tokens"] for each in counts)
+    share = sum(each["supervised"] for each in counts) / max(tokens, 1)
+    if tokens and not LEAST_SUPERVISED <= share <= MOST_SUPERVISED:
+        raise UserError(
+            f"{share:.2%} of {tokens} tokens are supervised, outside of {LEAST_SUPERVISED:.1%} to "
+            f"{MOST_SUPERVISED:.2%}: look at them with workflow_scripts.show_masks, then check "
+            "tokens.chat_template and tokens.max_length"
+        )
+    return share
 
 
 @dataclass(frozen=True)

@@ -143,15 +143,15 @@ def _is_whole(shard: TokenShard) -> bool:
 
 
 def read_each(
-    paths: Iterable[Path], settings_digest: str | None, checksums: list[str]
+    paths: Iterable[Path], settings_digest: str | None, manifests: list[Manifest]
 ) -> Iterator[TokenShard]:
     """Shards one after another, so that memory stays as it is with any number of them.
 
-    Their content checksums are added to `checksums`. Raises UserError as `read_token_shard` does.
+    Their manifests are added to `manifests`. Raises UserError as `read_token_shard` does.
     """
     for path in paths:
         shard = read_token_shard(path, settings_digest)
-        checksums.append(shard.manifest.content_sha256)
+        manifests.append(shard.manifest)
         yield shard
 
 

@@ -63,7 +63,9 @@ def test_a_configuration_is_refused_in_sentences_or_gives_settings(data: st.Data
         assert complete(DEFAULT, SCHEMA) == DEFAULT
 
 
-@pytest.mark.parametrize("run", ["..", ".", "a/b", "/etc", "a\n", "", "-x", "a b", "~", "ü", "a\0"])
+@pytest.mark.parametrize(
+    "run", ["..", ".", "a/b", "/etc", "a\n", "", "-x", "a b", "~", "ü", "a\0", "x" * 65]
+)
 def test_a_run_cannot_leave_the_folder_of_results(run: str) -> None:
     with pytest.raises(UserError, match="config: run is "):
         complete({"run": run}, SCHEMA)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.serving.acceptance import acceptance, bootstrap_interval
+from eagle3.serving.acceptance import acceptance, bootstrap_interval, unigram_acceptance
 from eagle3.serving.chain import Decoded
 from eagle3.serving.comparison import TIE, compare
 
@@ -83,3 +83,9 @@ def test_only_the_first_difference_counts():
 def test_a_text_that_ends_early_is_no_tie():
     found = compare(text([1]), text([1, 2], [0.0, 0.0]))
     assert (found.identical, found.tie_at) == (False, None)
+
+
+def test_the_most_frequent_token_is_what_a_draft_has_to_beat() -> None:
+    answers = [[5, 1, 1, 2], [9, 1, 3], [1]]  # the first of each is the prompt's
+    assert unigram_acceptance(answers) == 3 / 5
+    assert unigram_acceptance([]) == 0

@@ -15,6 +15,9 @@ from eagle3.data.prompts import Question, questions
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
 from eagle3.serving.evaluation import Evaluator, evaluate
+from eagle3.serving.forms import load_draft
+from eagle3.serving.pairing import check_pair
+from eagle3.target.files import load_config
 
 VALUES = {
     "num_prompts": 4,
@@ -157,3 +160,31 @@ def test_with_a_temperature_both_kinds_of_proposals_are_measured_beside_greedy(p
         assert sampled[kind]["sets"]["held_out"].items() <= sampled[kind].items()
         assert 1 <= sampled[kind]["acceptance_length"] <= 4
     assert "sampled" not in cold and cold | {"seconds": 0} == found | {"seconds": 0}
+
+
+def test_a_draft_that_is_no_better_than_the_most_frequent_token_is_warned_of(
+    places, caplog, monkeypatch
+):
+    found = evaluate(evaluator(places), held_out(0, 1, 2, 3))
+    assert 0 <= found["unigram_acceptance"] <= 1
+    monkeypatch.setattr(evaluation, "unigram_acceptance", lambda answers: len(list(answers)))
+    caplog.clear()
+    evaluate(evaluator(places), held_out(0, 1, 2, 3))
+    assert "no better than always proposing the most frequent token" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_size": 64}, "hidden_size is 32, the target's 64"),
+        ({"vocab_size": 95}, "vocab_size is 96, the target's 95"),
+        ({"num_hidden_layers": 4}, "reads layers \\[1, 3, 4\\], the target has 4"),
+    ],
+)
+def test_a_draft_of_another_target_is_refused(places, change, said):
+    target, draft = places
+    config = load_config(target)
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(UserError, match=said):
+        check_pair(draft, load_draft(draft)[0].config, config)

@@ -10,7 +10,13 @@ import pytest
 from eagle3.artifact import Manifest, Settings
 from eagle3.errors import UserError
 from eagle3.tokens.packing import PackingSettings, batches
-from eagle3.tokens.schedule import Documents, build_schedule, packs_digest, stage_packs
+from eagle3.tokens.schedule import (
+    Documents,
+    build_schedule,
+    packs_digest,
+    stage_packs,
+    supervised_share,
+)
 from eagle3.tokens.shards import TokenShard, offsets_of
 from eagle3.tokens.stages import Stages
 
@@ -125,3 +131,13 @@ def test_a_document_that_does_not_fit_into_a_pack_is_refused() -> None:
     assert str(caught.value) == (
         "train.pack_tokens is 32 but a document has 33 tokens; raise it to at least 33"
     )
+
+
+@pytest.mark.parametrize("supervised", [1, 9999])
+def test_masks_that_cover_nothing_or_everything_are_refused(supervised: int) -> None:
+    counts = {"tokens": 10_000, "supervised": supervised}
+    with pytest.raises(UserError, match=r"% of 20000 tokens are supervised.*show_masks"):
+        supervised_share([counts, counts])
+    share = supervised_share([{"tokens": 4, "supervised": 2}, {"tokens": 4, "supervised": 3}])
+    assert share == 5 / 8
+    assert supervised_share([]) == 0

@@ -1,0 +1,178 @@
+"""Real shell lines: configuration values stay words, secrets stay out of all that is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import save_model, save_tokenizer
+from workflow import Outcome, command
+
+pytestmark = pytest.mark.dag
+
+TALK = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3 w4 w5"}]
+# every way a shell, Snakemake or Python's format would read more into a word than there is
+EVIL = (
+    "a 'b\" $(touch pwned) `touch pwned` ; touch pwned & | > pwned {input} {split} %s \\ $HOME\nä"
+)
+# a file's name may hold all of that but a slash
+NAME = EVIL.replace("\n", " ")
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+STAND_IN = """
+import json, sys
+from pathlib import Path
+with open("calls.jsonl", "a") as out:
+    out.write(json.dumps(sys.argv[1:]) + "\\n")
+for word in sys.argv[1:]:
+    if word.startswith("results/") and Path(word).suffix in (".json", ".jsonl", ".safetensors",
+                                                             ".html", ".jinja"):
+        Path(word).parent.mkdir(parents=True, exist_ok=True)
+        Path(word).touch()
+given = dict(zip(sys.argv, sys.argv[1:]))
+made = {"prepare_dataset": ["rows.jsonl", "rows.index.safetensors", "rows.report.json"],
+        "export_sglang": ["config.json", "model.safetensors"]}
+for job, names in made.items():
+    if f"workflow_scripts.{job}" in sys.argv:
+        for name in names:
+            Path(given["--out"]).mkdir(parents=True, exist_ok=True)
+            Path(given["--out"], name).touch()
+"""
+
+
+def write_rows(path: Path, count: int = 60) -> None:
+    rows = [{"id": f"row-{n}", "conversations": TALK} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def small(folder: Path, name: str, data: str) -> dict[str, Any]:
+    """A configuration with a tiny target and dataset of these names."""
+    save_model(folder / name, "llama")
+    save_tokenizer(folder / name)
+    (folder / name / "chat_template.jinja").write_text(TEMPLATE)
+    write_rows(folder / data)
+    return {
+        "dataset": {"source": data, "num_samples": 16, "shard_size": 8, "eval_fraction": 0.3},
+        "target": {"model": name},
+        "tokens": {"max_length": 64},
+        "vocab": {"draft_vocab_size": 32},
+        "train": {"pack_tokens": 64},
+    }
+
+
+def test_every_word_of_the_configuration_reaches_every_job_as_it_is(tmp_path: Path) -> None:
+    """The whole DAG runs through its real shell lines, with a `python` that notes its arguments."""
+    change = small(tmp_path, f"model {NAME}", f"rows {NAME}.jsonl")
+    change["dataset"] |= {"subset": EVIL, "split": EVIL, "revision": EVIL}
+    change["tokens"] |= {"system_prompt": EVIL, "chat_template_options": {EVIL: EVIL}}
+    change["target"] |= dict.fromkeys(("embedding_key", "lm_head_key", "final_norm_key"), EVIL)
+    change["target"]["revision"] = EVIL
+    change["dataset"]["regenerate"] = {"backend": "server", "model": EVIL}
+    change["resources"] = {
+        "regenerate": {"servers": ["http://host/$(touch%20pwned)';`touch<TAB>pwned`"]},
+        "capture": {"sglang_python": EVIL, "sglang_arguments": {EVIL: [EVIL]}},
+    }
+    stand_in = tmp_path / "stand_in.py"
+    stand_in.write_text(STAND_IN)
+    functions = tmp_path / "functions.sh"
+    functions.write_text(f'python() {{ {sys.executable} "{stand_in}" "$@"; }}\n')
+    outcome = called(tmp_path, change, {"BASH_ENV": str(functions)})
+    assert outcome.code == 0, outcome.text[-6000:]
+    calls = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
+    jobs = [
+        next(w for w in call if "workflow_scripts." in w and "launch" not in w) for call in calls
+    ]
+    assert len(set(jobs)) == 11, sorted(set(jobs))
+    for call in calls:
+        given = dict(pairwise(call))
+        settings = json.loads(given["--settings"])
+        assert set(settings) == {"stage", "values", "upstream"}
+        if "--target" in given:
+            assert Path(given["--target"]).name == f"model {NAME}"
+        if "--sources" in given:
+            [source] = json.loads(given["--sources"])
+            assert Path(source["place"]).name == f"rows {NAME}.jsonl"
+            assert source["subset"] == source["split"] == source["revision"] == EVIL
+        if "--sglang-python" in given:
+            assert given["--sglang-python"] == EVIL
+            assert json.loads(given["--sglang-arguments"]) == {EVIL: [EVIL]}
+        if "tokens" in settings["values"] and "system_prompt" in settings["values"]["tokens"]:
+            assert settings["values"]["tokens"]["system_prompt"] == EVIL
+            assert settings["values"]["tokens"]["chat_template_options"] == {EVIL: EVIL}
+    assert not list(tmp_path.rglob("pwned*"))
+
+
+def called(folder: Path, change: dict[str, Any], more: dict[str, str], *target: str) -> Outcome:
+    """The workflow with more variables around it."""
+    done = subprocess.run(
+        command(folder, change=change, target=target or "train"),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | more,
+        check=False,
+        timeout=600,
+    )
+    return Outcome(done.returncode, done.stdout + done.stderr)
+
+
+SECRETS = {
+    name: f"secret-{number}-of-{name.lower()}"
+    for number, name in enumerate(
+        ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "AWS_ACCESS_KEY_ID",
+         "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY",
+         "SNAKEMAKE_STORAGE_S3_SECRET_KEY")
+    )
+}  # fmt: skip
+
+
+SHARD = "hidden_states/train/shard-00000.safetensors"
+
+
+def test_secrets_are_in_no_file_and_no_command_line_and_the_umask_holds(tmp_path: Path) -> None:
+    """Real jobs up to the hidden states of a shard; every process of them is looked at."""
+    change = small(tmp_path, "model", "rows.jsonl")
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            for line in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    if (line.parent / "cwd").resolve() == tmp_path:
+                        seen.add(line.read_bytes().decode(errors="replace"))
+                except OSError:
+                    continue  # it has ended
+            time.sleep(0.2)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    mask = os.umask(0o027)
+    try:
+        outcome = called(tmp_path, change, SECRETS, f"results/small/{SHARD}")
+    finally:
+        os.umask(mask)
+        stop.set()
+        watcher.join()
+    assert outcome.code == 0, outcome.text[-6000:]
+    assert any("workflow_scripts.capture_hidden_states" in line for line in seen)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "shard-00000.safetensors" for path in files)
+    assert any(".snakemake" in path.parts for path in files)
+    for name, secret in SECRETS.items():
+        assert secret not in outcome.text, name
+        assert not [path for path in files if secret.encode() in path.read_bytes()], name
+        assert not [line for line in seen if secret in line], name
+    # .snakemake/ is Snakemake's own, which gives its group what its umask does not
+    made = [tmp_path / "results", *(tmp_path / "results").rglob("*")]
+    assert not [path for path in made if path.stat().st_mode & 0o027]
