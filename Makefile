@@ -27,7 +27,7 @@ test: check
 test-dag: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/rules
 
-## make test-sglang  capture with a real SGLang on the CPU, from an environment of 3 GB of its own
+## make test-sglang  capture and speculation with a real SGLang on the CPU, an environment of 3 GB
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
 	PATH="$(BIN):$$PATH" python -m pytest tests/sglang

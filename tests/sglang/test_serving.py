@@ -8,23 +8,32 @@ in half precision the two libraries' sums part ways at near-ties.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from engine import wait_until
 from exports import CONFIG, in_the_draft_class, write
-from models import VOCAB
+from models import COMMON, VOCAB
 from shards import TRAIN, open_target, train_draft, training_set
 
+from eagle3.errors import UserError
+from eagle3.serving.acceptance import acceptance
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.forms import load_draft
+from eagle3.serving.http import get
+from eagle3.serving.measured import Asking, measure
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
 
-NEW = 32
+NEW, EOS = 32, COMMON["eos_token_id"]
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]
 SERVE = Path(__file__).parent / "serve.py"
 ENGINE = {
@@ -57,11 +66,11 @@ class Served:
     embedding: torch.Tensor
     answers: list[list[int]]
 
-    def ours(self, prompt, steps):
+    def ours(self, prompt, steps, stop=()):
         """Chain decoding with the draft as it is read back from the export."""
         draft, mapping = load_draft(self.export)
         chain = DraftChain(draft, self.embedding, torch.from_numpy(mapping.target_ids))
-        return decode_speculative(self.engine, self.head, chain, prompt, NEW, set(), steps)
+        return decode_speculative(self.engine, self.head, chain, prompt, NEW, set(stop), steps)
 
 
 def served(folder, target, layers=None, switches=None):
@@ -92,15 +101,22 @@ def custom(targets, tmp_path_factory):
     return served(tmp_path_factory.mktemp("custom"), targets["qwen3"], CUSTOM)
 
 
+@contextmanager
+def few_cores(ranks=1):
+    """The environment of an engine: a core for each rank, and no compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")
+        patch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "|".join("01"[:ranks]))
+        yield
+
+
 def answered(engine_python, folder, model, ranks=1, **arguments):
     """What SGLang answers and reports, prompt by prompt."""
     engine = ENGINE | {"model_path": str(model), "tp_size": ranks} | arguments
     request, answers = folder / "request.json", folder / "answers.json"
     request.write_text(json.dumps({"engine": engine, "prompts": PROMPTS, "new": NEW}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("TORCHDYNAMO_DISABLE", "1")  # would need a compiler
-        patch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "|".join("01"[:ranks]))
+    with few_cores(ranks):
         done = subprocess.run(
             [engine_python, SERVE, request, answers], capture_output=True, text=True, check=False
         )
@@ -160,3 +176,49 @@ def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
     made = served(tmp_path, targets["llama"], CUSTOM, EAGLE31)
     found = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
     agree(found, made, 5)
+
+
+@contextmanager
+def server(engine_python, **arguments):
+    """A real HTTP server in a process group of its own; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [engine_python, "-m", "sglang.launch_server", "--port", str(port)]
+    for name, value in (ENGINE | arguments | {"skip_server_warmup": True}).items():
+        command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    url = f"http://127.0.0.1:{port}"
+
+    def up():
+        try:
+            return get(f"{url}/health") is not None
+        except UserError:
+            return False
+
+    with few_cores(), subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            assert wait_until(lambda: process.poll() is not None or up(), 400)
+            yield url
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_client_measures_at_a_server_what_our_decoding_counts(default, engine_python):
+    """Over HTTP, answers that end at a stop token included."""
+    arguments = speculating(default.export, 3) | {"model_path": str(default.target)}
+    with server(engine_python, **arguments) as url:
+        whole = measure(url, PROMPTS, Asking(NEW, ignore_eos=True, concurrency=4))
+        ended = measure(url, PROMPTS, Asking(NEW, concurrency=4))
+    for found, stop in ((whole, ()), (ended, (EOS,))):
+        counts = [default.ours(prompt, 3, stop).committed for prompt in PROMPTS]
+        expected = acceptance(counts, 3)
+        for name in ("acceptance_length", "acceptance_length_ci95", "verify_passes"):
+            assert found[name] == expected[name], name
+    assert any(EOS in answer for answer in default.answers)
+    assert ended["verify_passes"] < whole["verify_passes"]
+    assert (
+        whole["accepted_histogram"]
+        == acceptance([default.ours(prompt, 3).committed for prompt in PROMPTS], 3)[
+            "accepted_histogram"
+        ]
+    )

@@ -1,0 +1,52 @@
+"""The script of the export rule, as the rule calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load_file
+from shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
+
+from eagle3.serving.forms import form_of, load_draft
+from eagle3.target.reader import TargetWeights
+
+EXPORT = {"dtype": "float32", "embedding": True, "verifier": None}
+
+
+def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, tmp_path):
+    made = training_set(
+        tmp_path, targets["sharded"], replace(TRAIN, epochs=1, epochs_per_stage=1), documents=8
+    )
+    draft, _ = train_draft(made, tmp_path)
+    settings = stage_settings(
+        "export_speculators",
+        {"train": made.settings.digest, "vocab": stage_settings("vocab").digest},
+        export=EXPORT,
+        target=TARGET_KEYS,
+        evaluation={"num_draft_tokens": 4},
+    )
+    files = [tmp_path / "out" / name for name in ("model.safetensors", "state.json")]
+    command = [sys.executable, "-m", "workflow_scripts.export_draft", "--format", "speculators"]
+    command += ["--settings", settings.text, "--vocab", tmp_path / "mapping.safetensors"]
+    command += ["--target", targets["sharded"], "--out", tmp_path / "draft", "--checkpoint", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    assert form_of(tmp_path / "draft").name == "speculators"
+    back, mapping = load_draft(tmp_path / "draft", settings.digest)
+    for name, weight in draft.state_dict().items():
+        assert torch.equal(back.state_dict()[name], weight), name
+    assert (mapping.t2d == made.mapping.t2d).all()
+    tensors = load_file(tmp_path / "draft" / "model.safetensors")
+    own = TargetWeights(targets["sharded"]).read("model.embed_tokens.weight", "embedding_key")
+    assert torch.equal(tensors["embed_tokens.weight"], own.float())
+    found = json.loads((tmp_path / "draft" / "config.json").read_text())["speculators_config"]
+    assert found["verifier"] == {
+        "name_or_path": str(targets["sharded"]),
+        "architectures": ["LlamaForCausalLM"],
+    }
+    assert found["proposal_methods"][0]["speculative_tokens"] == 4
