@@ -5,6 +5,8 @@ longest prefix that equals the target's own greedy choice is kept, and the targe
 kept with it. As in SGLang, the draft's row of position t holds the target's state of token t and
 the embedding of token t + 1; rows of tokens that were committed are rebuilt from true target
 states, and only rows inside a round feed on the draft's own output.
+
+The evaluation decodes in batches (`batched`); this is the form that they are tested against.
 """
 
 from __future__ import annotations
