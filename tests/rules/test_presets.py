@@ -23,11 +23,11 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # what a small copy on a CPU needs otherwise; all else is the preset's own
 WIDTH = 96  # where a preset gives the MLP a width
 SIZES: dict[str, Any] = {
-    "dataset": {"source": "data/demo_chat.jsonl", "num_samples": 16, "shard_size": 16},
-    "tokens": {"max_length": 384},
+    "dataset": {"source": "data/demo_chat.jsonl", "num_samples": 8, "shard_size": 8},
+    "tokens": {"max_length": 256},
     "vocab": {"draft_vocab_size": 128},
     "hidden_states": {"backend": "hf"},
-    "train": {"epochs": 1, "ttt_steps": 2, "pack_tokens": 1024, "packs_per_batch": 2},
+    "train": {"epochs": 1, "ttt_steps": 2, "pack_tokens": 512, "packs_per_batch": 2},
     "evaluation": {"num_prompts": 2, "max_new_tokens": 12, "dtype": "float32"},
     "resources": {
         "device": "cpu",
