@@ -12,6 +12,7 @@ report: "docs/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/paths.smk"
 include: "rules/dataset.smk"
 include: "rules/target.smk"
 include: "rules/tokens.smk"

@@ -28,7 +28,7 @@ rule export:
             out=f"{OUT}/draft/{wildcards.form}",
         ),
     params:
-        settings=lambda wildcards: settings(f"export_{wildcards.form}"),
+        settings=lambda wildcards: settings(f"export_{wildcards.form}")(wildcards),
         code=code("export_draft.py"),
     shell:
         "python -m workflow_scripts.export_draft --settings {params.settings:q}"

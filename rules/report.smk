@@ -6,6 +6,8 @@ rule report:
         plan=rules.plan.output,
         evaluation=rules.evaluate.output,
         metrics=stage_metrics,
+        scores=stage_scores,
+        best=rules.select_best.output.choice,
         tokens=token_shards,
         checks=capture_checks,
     output:
@@ -26,6 +28,7 @@ rule report:
     resources:
         options=options(
             metrics=listed(stage_metrics(None)),
+            scores=listed(stage_scores(None)),
             tokens=listed(token_shards(None)),
             times=TIMES,
         ),
@@ -36,5 +39,5 @@ rule report:
     shell:
         "python -m workflow_scripts.write_report --settings {params.settings:q}"
         " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
-        " --evaluation {input.evaluation:q} {resources.options}"
+        " --evaluation {input.evaluation:q} --best {input.best:q} {resources.options}"
         " --checks {resources.checks} --out {output:q} > {log:q} 2>&1"

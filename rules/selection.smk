@@ -1,47 +1,5 @@
 # Which checkpoint is delivered: each stage's is scored on held-out hidden states, and the best one
 # is what the export reads. Scoring is a job of its own, so that no training waits for it.
-HELD_OUT = [
-    f"{number:05d}"
-    for number in range(
-        math.ceil(
-            config["evaluation"]["held_out_samples"] / config["dataset"]["shard_size"]
-        )
-    )
-]
-
-
-def held_out(folder):
-    """Shards of the held-out split under a folder, in order."""
-    return [f"{OUT}/{folder}/eval/shard-{shard}.safetensors" for shard in HELD_OUT]
-
-
-def stage_scores(wildcards):
-    """What held-out states say of every stage, in order."""
-    return [f"{OUT}/evaluation/stage-{stage:04d}.json" for stage in STAGES.numbers]
-
-
-def candidates(name):
-    """A file of every stage's checkpoint, in order."""
-    return [f"{checkpoint(stage)}/{name}" for stage in STAGES.numbers]
-
-
-def unmoved(paths):
-    """The same as inputs; objects stay where they are."""
-    return [stored(path, retrieve=False) for path in paths]
-
-
-def told(paths):
-    """The same as a job is told of them."""
-    return (f"{STORAGE}/" if STORAGE else "") + listed(paths)
-
-
-def exported(name):
-    """A file of the checkpoint that is exported."""
-    if config["export"]["checkpoint"] == "best":
-        return stored(f"{OUT}/checkpoints/best/{name}")
-    return stored(f"{checkpoint(STAGES.count)}/{name}")
-
-
 rule score_stage:
     input:
         TARGET_FILES,

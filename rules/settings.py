@@ -99,7 +99,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted)
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
-    shown = ("dataset", "tokens", "vocab", "hidden_states", "evaluate", "plan")
+    shown = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")
     add("report", everything, shown)
     return found
 

@@ -1,12 +1,4 @@
 # One job and one checkpoint per stage; saves inside a stage lie in resume/, unknown to Snakemake.
-def scores_before(wildcards):
-    """With early stop: what held-out states say of the stages before."""
-    if config["train"]["early_stop_patience"] is None:
-        return []
-    earlier = range(1, int(wildcards.stage))
-    return [f"{OUT}/evaluation/stage-{stage:04d}.json" for stage in earlier]
-
-
 rule train_stage:
     input:
         TARGET_FILES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from eagle3.artifact import read_json, write_text
@@ -17,26 +16,29 @@ from eagle3.report.page import (
 )
 from eagle3.report.plan import KIND as PLAN
 from eagle3.serving.evaluation import KIND as EVALUATION
+from eagle3.serving.selection import KIND as BEST
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.shards import KIND as TOKENS
 from eagle3.tokens.vocab import KIND as VOCAB
+from eagle3.training.early_stop import SCORE
 from workflow_scripts import entry
 
 
 def main() -> None:
     args = entry.parser(__doc__)
-    for name in ("dataset", "vocab", "plan", "evaluation"):
+    for name in ("dataset", "vocab", "plan", "evaluation", "best"):
         args.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("metrics", "tokens", "checks"):
+    for name in ("metrics", "scores", "tokens", "checks"):
         args.add_argument(f"--{name}", action=entry.Files, nargs="+", required=True)
-    args.add_argument("--stages", action=entry.Files, nargs="+", default=[], help="held-out scores")
-    args.add_argument("--best", type=Path, help="which stage was exported")
     args.add_argument("--times", type=Path, required=True, help="folder of benchmark files")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     upstream = given.settings.upstream
     checks = [read_json(path, CHECK, upstream["hidden_states"])[0] for path in given.checks]
     tokens = [read_manifest(path, TOKENS, upstream["tokens"]).counts for path in given.tokens]
+    scores = [read_json(path, SCORE, upstream["score"])[0] for path in given.scores]
+    best, _ = read_json(given.best, BEST, upstream["score"])
+    chosen = given.settings.values["export"]["checkpoint"] == "best"
     facts = RunFacts(
         config=given.settings.values,
         dataset=read_json(given.dataset, "dataset", upstream["dataset"])[0],
@@ -47,8 +49,8 @@ def main() -> None:
         tokens=add_counts(tokens),
         capture=add_checks(checks),
         seconds=wall_times(given.times),
-        stages=[json.loads(path.read_text(encoding="utf-8")) for path in given.stages],
-        best=json.loads(given.best.read_text(encoding="utf-8"))["stage"] if given.best else None,
+        stages=scores,
+        exported=best["stage"] if chosen else len(scores),
     )
     write_text(given.out, render_page(facts))
 

@@ -31,7 +31,7 @@ class OpenAIEngine:
         import openai
 
         self.openai, self.sampling = openai, sampling
-        key = os.environ.get("OPENAI_API_KEY", "none")
+        self._key = key = os.environ.get("OPENAI_API_KEY", "none")
         self.clients = [
             openai.OpenAI(base_url=url, api_key=key, max_retries=ATTEMPTS - 1, timeout=SECONDS)
             for url in servers
@@ -44,13 +44,19 @@ class OpenAIEngine:
         try:
             names = [model.id for model in client.models.list()]
         except self.openai.OpenAIError as fault:
-            raise UserError(f"resources.regenerate.servers: {client.base_url}: {fault}") from None
+            raise UserError(
+                f"resources.regenerate.servers: {client.base_url}: {self._told(fault)}"
+            ) from None
         if len(names) != 1:
             raise UserError(
                 f"dataset.regenerate.model is null, and {client.base_url} has {len(names)} models "
                 f"({', '.join(names[:5])}): name one"
             )
         return names[0]
+
+    def _told(self, fault: Exception) -> str:
+        """The fault without the key, which some servers send back."""
+        return str(fault) if self._key == "none" else str(fault).replace(self._key, "[key]")
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         with ThreadPoolExecutor(self.workers) as pool:
@@ -83,12 +89,12 @@ class OpenAIEngine:
             self.openai.BadRequestError,
             self.openai.UnprocessableEntityError,
         ) as fault:
-            log.warning("%s: %s", request.id, fault)
+            log.warning("%s: %s", request.id, self._told(fault))
             return Answer(cause="the server refuses the conversation")
         except self.openai.OpenAIError as fault:
             raise UserError(
                 f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
-                f"({type(fault).__name__}: {fault}); what was answered is kept"
+                f"({type(fault).__name__}: {self._told(fault)}); what was answered is kept"
             ) from None
         return _whole(found)
 

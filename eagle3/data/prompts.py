@@ -1,6 +1,6 @@
 """Sets of prompts to measure on, in the shapes that benchmarks come in.
 
-conversations / messages   a chat up to its last answer, as in `conversations`
+conversations / messages   a chat up to its last answer, as in `conversations`, or to its open end
 turns, or a list prompt    MT-bench: each turn is asked after the answer to the one before
 prompt                     HumanEval
 question                   GSM8K
@@ -18,6 +18,7 @@ from eagle3.data.conversations import BadRow, Conversation, Message, parse_row
 from eagle3.data.sources import Unreadable
 
 IDS = ("id", "question_id", "task_id", "conversation_id")
+OPEN = ("user", "human", "tool")  # who waits for an answer
 SUMMARISE = "Summarize the following article.\n\n"
 
 
@@ -54,10 +55,20 @@ def _question(row: Any, number: int) -> Question:
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
     if row.get("conversations") is not None or row.get("messages") is not None:
-        return Question.of(parse_row(row)[0])
+        return Question.of(parse_row(_answered(row))[0])
     identity = next((row[name] for name in IDS if row.get(name) is not None), number)
     first, *later = _turns(row)
     return Question(str(identity), [{"role": "user", "content": first}], tuple(later))
+
+
+def _answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A chat whose last question is open, with an answer that stands for the one asked for."""
+    name = "conversations" if row.get("conversations") is not None else "messages"
+    turns = row[name]
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    if isinstance(last, Mapping) and last.get("role", last.get("from")) in OPEN:
+        return {**row, name: [*turns, {"role": "assistant", "content": "…"}]}
+    return row
 
 
 def _turns(row: Mapping[str, Any]) -> list[str]:

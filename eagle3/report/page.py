@@ -34,7 +34,7 @@ class RunFacts:
     capture: dict[str, Any]  # what the self-checks found, put together
     seconds: dict[str, float]  # rule name: wall time, added up over its jobs
     stages: list[dict[str, Any]] = field(default_factory=list)  # held-out figures of each stage
-    best: int | None = None  # the stage that was exported, where one was chosen
+    exported: int | None = None  # the stage that was exported
 
 
 def render_page(facts: RunFacts) -> str:
@@ -64,7 +64,7 @@ def render_page(facts: RunFacts) -> str:
         ),
     }
     if facts.stages:
-        pictures["stages"] = plots.stage_curve(facts.stages, facts.best)
+        pictures["stages"] = plots.stage_curve(facts.stages, facts.exported)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     model, run = facts.config["target"]["model"], facts.config["run"]
     embedded = model == "embedded"

@@ -152,11 +152,28 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     """The target's tokenizer, with its chat template."""
     from transformers import AutoTokenizer
 
+    for name in ("tokenizer.json", "vocab.json"):
+        if (directory / name).is_file():
+            _check_ids(directory / name)
     described, what = directory / "tokenizer_config.json", f"the tokenizer of {directory}"
     if not trust_remote_code and described.is_file() and read_object(described).get("auto_map"):
         what += ", whose own code (auto_map) runs only with target.trust_remote_code true"
     with Foreign(f"target.model: cannot load {what}"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+
+
+def _check_ids(path: Path) -> None:
+    """Raise UserError for an id beyond any vocabulary: the tokenizers library makes a table of all
+    ids below the largest, which for one of 2**31 takes minutes and tens of gigabytes."""
+    found = read_object(path)
+    model = found.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else found
+    ids = vocab.values() if isinstance(vocab, dict) else ()
+    largest = max((number for number in ids if isinstance(number, int)), default=0)
+    if largest > MOST["vocab_size"]:
+        raise UserError(
+            f"target.model: {path} has a token of id {largest}, beyond {MOST['vocab_size']}"
+        )
 
 
 def stop_ids(directory: Path, config: Any) -> list[int]:

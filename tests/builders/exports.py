@@ -49,13 +49,6 @@ QK_NORM = replace(CONFIG, qk_norm=True)
 VERIFIER = Verifier("meta-llama/Llama-3.1-8B-Instruct", ("LlamaForCausalLM",), 5)
 
 
-def in_the_draft_class(config):
-    """Whether the draft's class knows the switches of this shape."""
-    return hasattr(Eagle3Draft, "fused") or not (
-        config.qk_norm or config.fc_norm or config.norm_output
-    )
-
-
 def draft_and_mapping(config=CONFIG):
     """A random draft with norms away from one, and a vocabulary."""
     draft = Eagle3Draft(config)
@@ -156,7 +149,7 @@ def logits_by_hand(folder, aux, embeddings):
 def logits_of(draft, aux, embeddings):
     """The same by the draft's class."""
     places = torch.arange(len(aux))
-    fuse = getattr(draft, "fused", draft.fc)
+    fuse = draft.fused
     hidden = fuse(aux)
     x = draft.layer_input(embeddings, hidden)
     q, (k, v) = draft.queries(x, places), draft.keys_values(x, places)

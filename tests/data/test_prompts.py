@@ -36,6 +36,13 @@ def test_a_chat_is_asked_up_to_its_last_answer():
     assert [m["content"] for m in found.messages] == ["a", "b", "c"] and found.later == ()
 
 
+@pytest.mark.parametrize("name", ["conversations", "messages"])
+def test_a_chat_whose_last_question_is_open_is_asked_up_to_it(name):
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    (found,) = questions([{name: [{"role": who, "content": said} for who, said in turns]}])
+    assert [m["content"] for m in found.messages] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "row", [{"text": "a"}, {"turns": []}, {"turns": ["a", 3]}, {"prompt": " "}, [], "a"]
 )

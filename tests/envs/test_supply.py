@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -39,8 +41,8 @@ def wheel(folder: Path, content: str = "answer = 42\n") -> Path:
             "tiny_thing-1.0.dist-info/WHEEL",
             "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
-        names = ["tiny_thing.py", *(f"tiny_thing-1.0.dist-info/{n}" for n in ("METADATA", "WHEEL"))]
-        record = "".join(f"{name},,\n" for name in [*names, "tiny_thing-1.0.dist-info/RECORD"])
+        total = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest())
+        record = f"tiny_thing.py,sha256={total.rstrip(b'=').decode()},{len(content)}\n"
         archive.writestr("tiny_thing-1.0.dist-info/RECORD", record)
     return path
 

@@ -90,6 +90,15 @@ def test_a_model_with_a_strange_file_is_refused_in_one_sentence(
         path.write_bytes(whole)
 
 
+def test_an_id_beyond_any_vocabulary_costs_no_memory(put_back: Path) -> None:
+    """The tokenizers library would make a table of four billion ids; found by fuzzing."""
+    found = json.loads((put_back / "tokenizer.json").read_text())
+    found["model"]["vocab"]["w5"] = 2**32 - 1
+    (put_back / "tokenizer.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"tokenizer\.json has a token of id 4294967295, beyond"):
+        load_tokenizer(put_back)
+
+
 PLACES = [
     "../secret.safetensors",
     "/etc/passwd",

@@ -127,7 +127,7 @@ def test_sets_of_prompts_and_sampling_have_lines_of_their_own():
 def test_stages_are_shown_where_they_were_scored_and_the_exported_one_is_named():
     assert "Stage by stage" not in render_page(facts())
     stages = [figures(n, stage=i, epochs_done=2.0 * i) for i, n in ((1, 1.5), (2, 1.75), (3, 1.25))]
-    page = render_page(facts(stages=stages, best=2))
+    page = render_page(facts(stages=stages, exported=2))
     assert page.count("<svg") == 7
     assert "2 (exported)" in page and page.count("(exported)") == 1
     assert "1.625 to 1.875" in page and "<td>6</td>" in page

@@ -14,7 +14,6 @@ from exports import (
     cast,
     draft_and_mapping,
     export,
-    in_the_draft_class,
     inputs,
     logits_by_hand,
     logits_of,
@@ -37,10 +36,7 @@ SWITCHES = {
     "theta": replace(CONFIG, rope={"rope_type": "default", "rope_theta": 1e6}),
 }
 CASES = [
-    (form, name)
-    for form in FORMS
-    for name, config in SWITCHES.items()
-    if in_the_draft_class(config) and (form, name) != ("sglang", "qk_norm")
+    (form, name) for form in FORMS for name in SWITCHES if (form, name) != ("sglang", "qk_norm")
 ]
 
 

@@ -16,7 +16,7 @@ from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from eagle3.serving import measured
 from eagle3.serving.acceptance import acceptance
-from eagle3.serving.asked import question, read_prompts
+from eagle3.serving.asked import read_prompts
 from eagle3.serving.measured import Asking, committed, counters, measure
 from eagle3.target.files import load_tokenizer
 
@@ -138,18 +138,6 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_question_is_found_in_every_shape(shape):
-    assert question(SHAPES[shape]) == (USER, None)
-
-
-def test_what_an_instruction_is_about_belongs_to_it():
-    row = {"instruction": "w1", "input": "w2", "output": "w3"}
-    assert question(row)[0][0]["content"] == "w1\n\nw2"
-    row = {"article": "w1 w2", "highlights": "w3"}
-    assert question(row)[0][0]["content"] == "Summarize the following article.\n\nw1 w2"
-
-
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     folder = save_model(tmp_path_factory.mktemp("target"), "llama")
@@ -168,7 +156,7 @@ def test_prompts_are_what_a_chat_endpoint_would_send(target, tmp_path):
     assert prompts == [prompts[0]] * len(SHAPES)
     assert len(read_prompts(path, renderer, 2)) == 2
     path.write_text('{"nothing": 1}\n')
-    with pytest.raises(UserError, match=r"holds no prompt; rows have messages"):
+    with pytest.raises(UserError, match=r"holds no prompt .*no conversations, messages, turns"):
         read_prompts(path, renderer, 1)
 
 

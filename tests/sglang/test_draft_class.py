@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import CONFIG, EAGLE31, export, in_the_draft_class, inputs, logits_of
+from exports import CONFIG, EAGLE31, export, inputs, logits_of
 from safetensors.torch import load_file, save_file
 
 SCRIPT = Path(__file__).parent / "load_export.py"
 CASES = {"plain": CONFIG, "eagle31": EAGLE31}
 
 
-@pytest.mark.parametrize("name", [name for name, c in CASES.items() if in_the_draft_class(c)])
+@pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_the_engines_class_takes_every_tensor_and_computes_the_same(
     engine_python, tmp_path, monkeypatch, name

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from engine import wait_until
-from exports import CONFIG, in_the_draft_class, write
+from exports import write
 from models import COMMON, VOCAB
 from shards import TRAIN, open_target, train_draft, training_set
 
@@ -169,9 +169,6 @@ def test_so_it_does_with_layers_of_ones_own(custom, engine_python, tmp_path, ran
     agree(answered(engine_python, tmp_path, custom.target, ranks, **arguments), custom, steps)
 
 
-@pytest.mark.skipif(
-    not in_the_draft_class(replace(CONFIG, **EAGLE31)), reason="the draft's class has no EAGLE-3.1"
-)
 def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
     made = served(tmp_path, targets["llama"], CUSTOM, EAGLE31)
     found = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
