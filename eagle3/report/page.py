@@ -90,14 +90,15 @@ def render_page(facts: RunFacts) -> str:
 
 def measurements(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     """What was measured by decoding, a line each: every set of prompts, all of them, sampled."""
-    sets = evaluation.get("sets") or {}
-    lines = [{"name": name, **figures} for name, figures in sets.items()]
-    if len(lines) != 1:
-        lines.append({"name": "all prompts" if lines else "held-out prompts", **evaluation})
-    sampled = evaluation.get("sampled")
-    if sampled:
-        at = f" at temperature {sampled['temperature']:g}" if "temperature" in sampled else ""
-        lines.append({"name": f"all prompts, sampled{at}", **sampled})
+    sets = evaluation["sets"]
+    own = {"held_out": "held-out prompts"}
+    lines = [{"name": own.get(name, name), **figures} for name, figures in sets.items()]
+    if len(lines) > 1:
+        lines.append({"name": "all prompts", **evaluation})
+    sampled = evaluation.get("sampled", {})
+    for kind in ("argmax", "sampled") if sampled else ():
+        at = f"sampled at temperature {sampled['temperature']:g}, {kind} proposals"
+        lines.append({"name": at, **sampled[f"{kind}_proposals"]})
     return lines
 
 

@@ -81,6 +81,7 @@ def facts(text="an answer", run="demo", metrics=None, model="embedded", **more):
             "greedy_ties": 1,
             "num_draft_tokens": 3,
             "prompts": 24,
+            "sets": {"held_out": figures(2.25, prompts=24)},
             "per_prompt": [prompt | {"text": "short", "new_tokens": 1}, prompt | {"text": text}],
         }
         | more.pop("evaluation", {}),
@@ -111,15 +112,22 @@ def figures(length, **more):
     return found | {"per_position_acceptance": [length - 1, 0.0, 0.0]} | more
 
 
+SAMPLED = [f"sampled at temperature 0.7, {kind} proposals" for kind in ("argmax", "sampled")]
+
+
 def test_sets_of_prompts_and_sampling_have_lines_of_their_own():
     alone = render_page(facts())
     assert "held-out prompts (24)" in alone and "all prompts" not in alone
     more = {
         "sets": {"mt-bench": figures(1.5, prompts=80), "gsm8k": figures(1.25, prompts=16)},
-        "sampled": figures(1.375, temperature=0.7),
+        "sampled": {
+            "temperature": 0.7,
+            "argmax_proposals": figures(1.375),
+            "sampled_proposals": figures(1.125),
+        },
     }
     page = render_page(facts(evaluation=more))
-    for line in ("mt-bench (80)", "gsm8k (16)", "all prompts (24)", "sampled at temperature 0.7"):
+    for line in ("mt-bench (80)", "gsm8k (16)", "all prompts (24)", *SAMPLED):
         assert line in page, line
     assert "1.38 to 1.62" in page and "1.12 to 1.38" in page and "1.25 to 1.50" in page
 
