@@ -133,7 +133,7 @@ def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
     needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     try:
         return Layout(needed, manifest.counts["codec"], int(manifest.counts["hidden_size"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError, UserError) as fault:
         raise UserError(f"{path}: its manifest does not say how it is stored ({fault})") from None
 
 
