@@ -41,7 +41,7 @@ for word in sys.argv[1:]:
         Path(word).touch()
 given = dict(zip(sys.argv, sys.argv[1:]))
 made = {"prepare_dataset": ["rows.jsonl", "rows.index.safetensors", "rows.report.json"],
-        "export_sglang": ["config.json", "model.safetensors"]}
+        "export_draft": ["config.json", "model.safetensors"]}
 for job, names in made.items():
     if f"workflow_scripts.{job}" in sys.argv:
         for name in names:
@@ -92,7 +92,7 @@ def test_every_word_of_the_configuration_reaches_every_job_as_it_is(tmp_path: Pa
     jobs = [
         next(w for w in call if "workflow_scripts." in w and "launch" not in w) for call in calls
     ]
-    assert len(set(jobs)) == 11, sorted(set(jobs))
+    assert len(set(jobs)) == 13, sorted(set(jobs))
     for call in calls:
         given = dict(pairwise(call))
         settings = json.loads(given["--settings"])

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from shards import TRAIN, stage_settings, train_draft, training_set
+from exports import write
+from shards import TRAIN, train_draft, training_set
 
-from eagle3.serving.sglang import export_sglang
 from eagle3.training.setup import build_draft
 
 CPU = torch.device("cpu")
@@ -58,8 +58,8 @@ def test_switches_of_the_draft_reach_it_and_are_off_unless_named(made):
 def test_a_stage_starts_from_an_exported_draft(made, tmp_path, head):
     trained, parts = train_draft(made, tmp_path)
     weights = {name: p.detach() for name, p in trained.named_parameters()}
-    folder, settings = tmp_path / "draft", stage_settings("export")
-    export_sglang(folder, trained.config, weights, made.mapping, "float32", settings, {})
+    folder = tmp_path / "draft"
+    write("sglang", folder, weights, made.mapping, trained.config, "float32")
     draft, _ = built(made, folder, head_init=head, seed=5)
     for name, weight in draft.named_parameters():
         kept = head == "frozen" and name == "lm_head.weight"
