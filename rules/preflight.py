@@ -17,7 +17,7 @@ from eagle3.artifact import Settings, read_json
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
-from eagle3.serving.engines import check_formats
+from eagle3.serving.exports.engines import check_formats
 from eagle3.target.files import TOKENIZER_FILES, check_length, indexed_files, read_object
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.vocab import check_size

@@ -8,9 +8,9 @@ from typing import Any
 
 from eagle3.data.sources import HUB
 from eagle3.draft.config import DraftConfig
-from eagle3.serving.engines import FORMATS
-from eagle3.serving.exported import Description, Verifier, write_draft
-from eagle3.serving.forms import FORMS
+from eagle3.serving.exports.engines import FORMATS
+from eagle3.serving.exports.exported import Description, Verifier, write_draft
+from eagle3.serving.exports.forms import FORMS
 from eagle3.target.files import load_whole_config, resolve_target
 from eagle3.target.reader import TargetWeights
 from eagle3.tokens.vocab import read_mapping

@@ -1,1 +1,1 @@
-"""Exports, chain decoding and acceptance figures."""
+"""Exports, decoding, and acceptance: simulated, decoded and served."""

@@ -21,7 +21,7 @@ from eagle3.serving.acceptance import acceptance, unigram_acceptance
 from eagle3.serving.batched import GREEDY, Limits, Pair, decode_batch
 from eagle3.serving.chain import Decoded
 from eagle3.serving.comparison import compare
-from eagle3.serving.forms import load_draft
+from eagle3.serving.exports.forms import load_draft
 from eagle3.serving.pairing import check_pair
 from eagle3.serving.sampling import Sampling
 from eagle3.target.files import load_config, load_tokenizer, stop_ids

@@ -16,8 +16,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from eagle3.artifact import MANIFEST_KEY, canonical
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft, initialise
-from eagle3.serving.exported import Description, Verifier, write_draft
-from eagle3.serving.forms import FORMS, form_of
+from eagle3.serving.exports.exported import Description, Verifier, write_draft
+from eagle3.serving.exports.forms import FORMS, form_of
 from eagle3.tensorfile import content_sha256, read_manifest
 from eagle3.tokens.vocab import build_mapping
 

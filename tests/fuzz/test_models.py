@@ -21,8 +21,8 @@ from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
-from eagle3.serving.exported import Description, write_draft
-from eagle3.serving.forms import FORMS, load_draft
+from eagle3.serving.exports.exported import Description, write_draft
+from eagle3.serving.exports.forms import FORMS, load_draft
 from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers

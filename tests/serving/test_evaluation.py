@@ -15,7 +15,7 @@ from eagle3.data.prompts import Question, questions
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
 from eagle3.serving.evaluation import Evaluator, evaluate
-from eagle3.serving.forms import load_draft
+from eagle3.serving.exports.forms import load_draft
 from eagle3.serving.pairing import check_pair
 from eagle3.target.files import load_config
 

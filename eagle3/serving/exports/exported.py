@@ -19,7 +19,7 @@ from eagle3.artifact import Manifest, Settings, write_text
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import Foreign, UserError
-from eagle3.serving.engines import check_formats
+from eagle3.serving.exports.engines import check_formats
 from eagle3.target.hf import DTYPES
 from eagle3.tensorfile import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3.serving.exported import Description, Form
-from eagle3.serving.layer_config import draft_config, layer_config
+from eagle3.serving.exports.exported import Description, Form
+from eagle3.serving.exports.layer_config import draft_config, layer_config
 
 INDICES = "aux_hidden_state_indices"
 

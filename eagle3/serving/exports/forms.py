@@ -7,11 +7,11 @@ from pathlib import Path
 
 from eagle3.artifact import MANIFEST_KEY
 from eagle3.draft.model import Eagle3Draft
-from eagle3.serving.exported import Form, read_draft
-from eagle3.serving.huggingface import HF
-from eagle3.serving.sglang import SGLANG
-from eagle3.serving.speculators import SPECULATORS
-from eagle3.serving.vllm import VLLM
+from eagle3.serving.exports.exported import Form, read_draft
+from eagle3.serving.exports.huggingface import HF
+from eagle3.serving.exports.sglang import SGLANG
+from eagle3.serving.exports.speculators import SPECULATORS
+from eagle3.serving.exports.vllm import VLLM
 from eagle3.tensorfile import open_tensors
 from eagle3.tokens.vocab import VocabMapping
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagle3.errors import UserError
-from eagle3.serving.exported import Description, Form, Verifier
-from eagle3.serving.layer_config import AUX_IDS, draft_config, layer_config
+from eagle3.serving.exports.exported import Description, Form, Verifier
+from eagle3.serving.exports.layer_config import AUX_IDS, draft_config, layer_config
 
 VERSION = "0.6.0"  # of the format as it is written here
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3.serving.exported import Description, Form
-from eagle3.serving.layer_config import AUX_IDS, draft_config, layer_config
+from eagle3.serving.exports.exported import Description, Form
+from eagle3.serving.exports.layer_config import AUX_IDS, draft_config, layer_config
 
 
 def write(described: Description) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from eagle3.errors import UserError
-from eagle3.serving.exported import expected_shapes
-from eagle3.serving.forms import FORMS, form_of, load_draft
+from eagle3.serving.exports.exported import expected_shapes
+from eagle3.serving.exports.forms import FORMS, form_of, load_draft
 
 SWITCHES = {
     "plain": CONFIG,
