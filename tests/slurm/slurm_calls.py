@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,27 @@ class Call:
         self.until(there)
         (job,) = self.jobs("train_stage")
         return job
+
+    @contextmanager
+    def standing_still(self, job: str) -> Iterator[None]:
+        """What is done to a training job finds it at work: its ranks wait until Slurm has acted,
+        which takes up to half a minute, and a training of the tests takes less."""
+        ranks = [each for each in psutil.process_iter(["cmdline", "cwd"]) if self._is_rank(each)]
+        assert len(ranks) == 2
+        for rank in ranks:
+            rank.suspend()
+        try:
+            yield
+            self.until(lambda: field(job, "JobState") != "RUNNING" or field(job, "Restarts") != "0")
+        finally:
+            for rank in ranks:
+                with suppress(psutil.NoSuchProcess):
+                    rank.resume()
+
+    def _is_rank(self, process: psutil.Process) -> bool:
+        words = process.info["cmdline"] or ()  # None for one that is dead already
+        trains = "workflow_scripts.train_stage" in words and "torch.distributed.run" not in words
+        return trains and process.info["cwd"] == str(self.folder)
 
     def jobs(self, rule: str) -> list[str]:
         """Slurm's numbers of a rule's running jobs."""

@@ -55,7 +55,9 @@ def test_training_on_two_nodes_makes_the_bits_of_two_local_ranks(local, folder, 
 
 def test_a_cancelled_job_is_run_again_and_goes_on_from_its_save(local, folder, start):
     call = start(folder)
-    slurm("scancel", call.training())
+    job = call.training()
+    with call.standing_still(job):
+        slurm("scancel", job)
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-6000:]
     assert "SLURM status is: 'CANCELLED'" in outcome.text
@@ -66,7 +68,8 @@ def test_a_job_at_its_time_limit_is_run_again_with_more_time(local, folder, star
     call = start(folder, resources={"train_stage": {"runtime": "30 * attempt"}})
     job = call.training()
     assert field(job, "TimeLimit") == "00:30:00"
-    slurm("scontrol", "update", f"jobid={job}", "endtime=now")
+    with call.standing_still(job):
+        slurm("scontrol", "update", f"jobid={job}", "endtime=now")
     (again,) = call.until(lambda: [j for j in call.jobs("train_stage") if j != job])
     assert field(again, "TimeLimit") == "01:00:00"
     outcome = call.outcome()
@@ -79,7 +82,8 @@ def test_a_preempted_job_comes_back_and_goes_on_from_its_save(local, folder, sta
     call = start(folder, resources={"train_stage": {"slurm_partition": "spare"}})
     job = call.training()
     urgent = ["sbatch", "--wait", "--partition=gpu", "--nodes=2", "--gpus-per-node=4"]
-    slurm(*urgent, "--mem=100", "--output=/dev/null", "--wrap=sleep 1")
+    with call.standing_still(job):
+        slurm(*urgent, "--mem=100", "--output=/dev/null", "--wrap=sleep 1")
     outcome = call.outcome()
     assert outcome.code == 0, outcome.text[-6000:]
     assert field(job, "Restarts") == "1"  # the same job, and Snakemake just waited
