@@ -155,7 +155,7 @@ def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[
 
 def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, str]:
     if source.on_hub:
-        return source, source.place
+        return source, source.identity
     try:
         path = _existing(key, source.place, root)
     except UserError:

@@ -18,7 +18,11 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True, help="folder of the three files")
     given = args.parse_args()
     values = given.settings.values["dataset"]
-    streams = [Stream(read_rows(each), each.name, each.weight) for each in given.sources]
+    streams = []
+    for source in given.sources:
+        commits: set[str] = set()
+        rows = read_rows(source, commits)
+        streams.append(Stream(rows, source.name, source.weight, commits))
     values = {**values, "max_bad_fraction": given.max_bad_fraction}
     report = write_dataset(streams, values, given.out, given.settings, given.want)
     check_held_out(report["splits"]["eval"])

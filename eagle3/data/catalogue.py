@@ -1,8 +1,8 @@
 """Datasets by name: where they lie on the hub, in which shape, under which licence.
 
-`python -m eagle3.data.catalogue` prints them as the table of docs/datasets.md. Row counts and
-licences are those of the dataset cards, where they are known; `None` means look there. No commit is
-pinned here, since cards move on: pin one in the configuration (`dataset.revision`).
+`python -m eagle3.data.catalogue` prints them as the table of docs/datasets.md. Commits are those
+that public projects pin or the hub's own pages showed; row counts and licences are those of the
+cards. `None` means unknown: what the hub has today is read, and the report of the rows names it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class Entry:
 
     repository: str
     converter: str  # of `converters.CONVERTERS`
+    revision: str | None = None  # commit that is read unless the configuration names another
     subsets: tuple[str, ...] = ()  # the first is read if none is asked for
     split: str = "train"
     licence: str | None = None
@@ -24,8 +25,9 @@ class Entry:
     answers: str = "others"  # who wrote the answers: the nearer to the target, the better
 
 
-def _regenerated(model: str) -> Entry:
-    return Entry(f"frankleeeee/PerfectBlend-Regenerated-{model}", "turns", answers=model)
+def _regenerated(model: str, revision: str | None = None, rows: int | None = None) -> Entry:
+    place = f"frankleeeee/PerfectBlend-Regenerated-{model}"
+    return Entry(place, "turns", revision, rows=rows, answers=model)
 
 
 def _camel(subject: str) -> Entry:
@@ -36,17 +38,30 @@ CATALOGUE: dict[str, Entry] = {
     "ultrachat": Entry(
         "HuggingFaceH4/ultrachat_200k",
         "turns, id in prompt_id",
+        "8049631c405ae6576f93f445c6b8166f76f5505a",
         split="train_sft",
         licence="MIT",
         rows=207865,
     ),
-    "sharegpt": Entry("Aeala/ShareGPT_Vicuna_unfiltered", "turns", licence="Apache-2.0"),
-    "eaglechat": Entry("zhaode/EagleChat", "turns"),
-    "perfectblend": Entry(
-        "mlabonne/open-perfectblend", "turns", licence="Apache-2.0", rows=1420909
+    "sharegpt": Entry(
+        "Aeala/ShareGPT_Vicuna_unfiltered",
+        "turns",
+        "8b0048ad6ae8c22f46a78c15559dec98feef5539",
+        licence="Apache-2.0",
+        rows=120675,
     ),
-    "perfectblend-llama3.1-8b-instruct": _regenerated("Llama-3.1-8B-Instruct"),
-    "perfectblend-llama3.3-70b-instruct": _regenerated("Llama-3.3-70B-Instruct"),
+    "eaglechat": Entry("zhaode/EagleChat", "turns", licence="Apache-2.0", rows=1039104),
+    "perfectblend": Entry(
+        "mlabonne/open-perfectblend",
+        "turns",
+        "af60f3c18201652a83a93f46fcfee1b646ba3df7",
+        licence="Apache-2.0",
+        rows=1420909,
+    ),
+    "perfectblend-llama3.1-8b-instruct": _regenerated(
+        "Llama-3.1-8B-Instruct", "c8cf5337f3a4bed5ba9da7362446cc5111fd24f1", 1418731
+    ),
+    "perfectblend-llama3.3-70b-instruct": _regenerated("Llama-3.3-70B-Instruct", rows=1419775),
     "perfectblend-llama4-scout-instruct": _regenerated("Llama-4-Scout-17B-16E-Instruct"),
     "perfectblend-llama4-maverick-instruct": _regenerated("Llama-4-Maverick-17B-128E-Instruct"),
     "magpie-qwen2.5-pro-1m-v0.1": Entry(
@@ -63,15 +78,22 @@ CATALOGUE: dict[str, Entry] = {
     "opc": Entry(
         "OpenCoder-LLM/opc-sft-stage1",
         "instruction, output",
+        "1bcab575f5e2d1c1fd6652720418524c27b3d58b",
         ("largescale_diverse_instruct", "filtered_infinity_instruct", "realuser_instruct"),
         licence="MIT",
     ),
     "gsm8k": Entry(
-        "openai/gsm8k", "question, answer", ("main", "socratic"), licence="MIT", rows=7473
+        "openai/gsm8k",
+        "question, answer",
+        "740312add88f781978c0658806c59bc2815b9866",
+        ("main", "socratic"),
+        licence="MIT",
+        rows=7473,
     ),
     "hendrycks_math": Entry(
         "EleutherAI/hendrycks_math",
         "problem, solution",
+        "21a5633873b6a120296cce3e2df9d5550074f4a3",
         (
             "algebra",
             "counting_and_probability",
@@ -85,22 +107,42 @@ CATALOGUE: dict[str, Entry] = {
         rows=7500,
         all_subsets=True,
     ),
+    # the hub's own Parquet: its main branch is a script, which `datasets` no longer runs
     "math_qa": Entry(
-        "allenai/math_qa", "Problem, options, Rationale", licence="Apache-2.0", rows=29837
+        "allenai/math_qa",
+        "Problem, options, Rationale",
+        "fafb9f7ee5b9ec4da9499f9c4177a4c91389f2d6",
+        licence="Apache-2.0",
+        rows=29837,
     ),
     "codealpaca-20k": Entry(
-        "sahil2801/CodeAlpaca-20k", "instruction, input, output", licence="CC-BY-4.0", rows=20022
+        "sahil2801/CodeAlpaca-20k",
+        "instruction, input, output",
+        "152bb5e9a29651266b018106053980070a0521a1",
+        licence="CC-BY-4.0",
+        rows=20022,
     ),
     "opencodeinstruct": Entry(
-        "nvidia/OpenCodeInstruct", "input, output", licence="CC-BY-4.0", rows=5000000
+        "nvidia/OpenCodeInstruct",
+        "input, output",
+        "8f3ba5bafe4d6e8db46082cf7ae6741bc370604d",
+        licence="CC-BY-4.0",
+        rows=5000000,
     ),
     "magicoder-evol-instruct": Entry(
         "ise-uiuc/Magicoder-Evol-Instruct-110K",
         "instruction, response",
+        "b0079beaa0361d82412520b873715bee59cc7dd4",
         licence="Apache-2.0",
         rows=111183,
     ),
-    "sciq": Entry("allenai/sciq", "question, choices, support", licence="CC-BY-NC-3.0", rows=11679),
+    "sciq": Entry(
+        "allenai/sciq",
+        "question, choices, support",
+        "2c94ad3e1aafab77146f384e23536f97a4849815",
+        licence="CC-BY-NC-3.0",
+        rows=11679,
+    ),
     "camel-biology": _camel("biology"),
     "camel-chemistry": _camel("chemistry"),
     "camel-physics": _camel("physics"),
@@ -110,18 +152,19 @@ CATALOGUE: dict[str, Entry] = {
 def table() -> str:
     """The catalogue in Markdown."""
     lines = [
-        "| `dataset.source` | on the hub | split | columns | rows | licence | answers of |",
-        "|---|---|---|---|---|---|---|",
+        "| `dataset.source` | on the hub | commit | split | columns | rows | licence | answers |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in CATALOGUE.items():
         subsets = ", ".join(entry.subsets)
         if subsets:
             subsets = f" ({'all of' if entry.all_subsets else 'subsets'} {subsets})"
         rows = f"{entry.rows:,}" if entry.rows else "see card"
+        commit = f"`{entry.revision[:8]}`" if entry.revision else "the latest"
         lines.append(
             f"| `{name}` | [{entry.repository}](https://huggingface.co/datasets/"
-            f"{entry.repository}){subsets} | {entry.split} | {entry.converter} | {rows} | "
-            f"{entry.licence or 'see card'} | {entry.answers} |"
+            f"{entry.repository}){subsets} | {commit} | {entry.split} | {entry.converter} | {rows} "
+            f"| {entry.licence or 'see card'} | {entry.answers} |"
         )
     return "\n".join(lines) + "\n"
 

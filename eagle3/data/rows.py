@@ -34,6 +34,7 @@ class Stream:
     rows: Iterable[Any]
     name: str = ""  # what ids begin with, where there are several sources
     weight: float = 1.0  # a source of twice the weight has twice the rows in every stretch
+    commits: set[str] = field(default_factory=set)  # of the hub's datasets, once rows were read
 
 
 @dataclass
@@ -81,7 +82,11 @@ def write_dataset(
         "valid": valid,
         "splits": {"train": train, "eval": valid - train},
         "sources": {
-            stream.name: {"read": census.read_of[number], "valid": int((stream_of == number).sum())}
+            stream.name: {
+                "read": census.read_of[number],
+                "valid": int((stream_of == number).sum()),
+                "commits": sorted(stream.commits),
+            }
             for number, stream in enumerate(streams)
         },
         "rejected": dict(census.rejected.most_common()),

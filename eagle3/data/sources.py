@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from eagle3.errors import Foreign, UserError
 HUB = "hub:"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 ALL = "all"  # every subset
+COMMIT = re.compile("[0-9a-f]{40}")  # what `datasets` calls the hash of a dataset of the hub
 LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
 
 
@@ -34,7 +36,7 @@ class Source:
     place: str  # a file, hub:<owner>/<name>, or a name of the catalogue
     subset: str | None = None
     split: str | None = None  # null: `train`, or the catalogue's
-    revision: str | None = None
+    revision: str | None = None  # null: the catalogue's, or what the hub has today
     weight: float = 1.0  # share of the rows among those of other sources
 
     @property
@@ -45,6 +47,18 @@ class Source:
     @property
     def on_hub(self) -> bool:
         return self.place in CATALOGUE or self.place.startswith(HUB)
+
+    @property
+    def wanted_revision(self) -> str | None:
+        """None: what the hub has today."""
+        entry = CATALOGUE.get(self.place)
+        return self.revision or (entry.revision if entry else None)
+
+    @property
+    def identity(self) -> str:
+        """Which dataset of the hub it is, where the configuration's own revision is known too."""
+        pinned = self.wanted_revision if self.revision is None else None
+        return f"{self.place}@{pinned}" if pinned else self.place
 
 
 def sources_of(section: Mapping[str, Any]) -> list[Source]:
@@ -78,17 +92,19 @@ def from_text(text: str) -> list[Source]:
     return [Source(**each) for each in json.loads(text)]
 
 
-def read_rows(source: Source) -> Iterator[Any]:
+def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:
     """Every row of `source` in its own order; those that are none come as `Unreadable`.
 
-    Raises UserError if the source is missing or of an unknown kind.
+    `commits` gets those of the hub's datasets that were read. Raises UserError if the source is
+    missing or of an unknown kind.
     """
+    commits = set() if commits is None else commits
     if source.place in CATALOGUE:
-        return _catalogued(source)
+        return _catalogued(source, commits)
     split = source.split or "train"
     if source.place.startswith(HUB):
         name = source.place.removeprefix(HUB)
-        return _hub_rows(name, source.subset, split, source.revision)
+        return _hub_rows(name, source.subset, split, source.wanted_revision, commits)
     path = Path(source.place)
     if not path.is_file():
         raise UserError(f"dataset.source: {unknown_place(source.place)}")
@@ -112,7 +128,7 @@ def unknown_place(place: str) -> str:
     )
 
 
-def _catalogued(source: Source) -> Iterator[Any]:
+def _catalogued(source: Source, commits: set[str]) -> Iterator[Any]:
     entry = CATALOGUE[source.place]
     subsets: Sequence[str | None] = (
         [source.subset] if source.subset else entry.subsets[:1] or [None]
@@ -126,7 +142,7 @@ def _catalogued(source: Source) -> Iterator[Any]:
                 f"{', '.join(entry.subsets)}, and {ALL}"
             )
         split = source.split or entry.split
-        rows = _hub_rows(entry.repository, subset, split, source.revision)
+        rows = _hub_rows(entry.repository, subset, split, source.wanted_revision, commits)
         yield from converted(rows, entry.converter)
 
 
@@ -182,17 +198,23 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
             yield from batch.to_pylist()
 
 
-def _hub_rows(name: str, subset: str | None, split: str, revision: str | None) -> Iterator[Any]:
+def _hub_rows(
+    name: str, subset: str | None, split: str, revision: str | None, commits: set[str]
+) -> Iterator[Any]:
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, subset, split=split, revision=revision)
+        builder = datasets.load_dataset_builder(name, subset, revision=revision)
+        builder.download_and_prepare()
+        loaded = builder.as_dataset(split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as fault:
         why = (str(fault).splitlines() or [type(fault).__name__])[0]
         raise UserError(
             f"dataset.source: cannot load {HUB}{name} (subset {subset}, split {split}, revision "
             f"{revision}): {why}"
         ) from None
+    if builder.hash and COMMIT.fullmatch(builder.hash):
+        commits.add(builder.hash)
     yield from loaded
 
 

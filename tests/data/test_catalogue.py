@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -140,22 +142,30 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """A hub whose every dataset has one good row and one without columns."""
     asked: list[tuple[Any, ...]] = []
 
-    def load_dataset(name: str, subset: str | None, split: str, revision: str | None) -> Any:
-        asked.append((name, subset, split, revision))
+    def load_dataset_builder(name: str, subset: str | None, revision: str | None) -> Any:
         entry = next(entry for entry in CATALOGUE.values() if entry.repository == name)
         row = ROWS[entry.converter][0]
-        return datasets.Dataset.from_list([row, dict.fromkeys(row)])
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        def as_dataset(split: str) -> datasets.Dataset:
+            asked.append((name, subset, split, revision))
+            return datasets.Dataset.from_list([row, dict.fromkeys(row)])
+
+        made = SimpleNamespace(download_and_prepare=lambda: None, as_dataset=as_dataset)
+        made.hash = revision
+        return made
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     return asked
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_name_reads_the_dataset_it_stands_for(hub: list[tuple[Any, ...]], name: str) -> None:
     entry = CATALOGUE[name]
-    rows = list(read_rows(Source(name, revision="abc")))
+    commits: set[str] = set()
+    rows = list(read_rows(Source(name), commits))
     subsets = entry.subsets if entry.all_subsets else entry.subsets[:1] or (None,)
-    assert hub == [(entry.repository, subset, entry.split, "abc") for subset in subsets]
+    assert hub == [(entry.repository, subset, entry.split, entry.revision) for subset in subsets]
+    assert commits == ({entry.revision} if entry.revision else set())
     used, bad = rows[::2], rows[1::2]
     assert len(used) == len(bad) == len(subsets)
     assert all(parse_row(row)[0].messages[1]["role"] == "assistant" for row in used)
@@ -163,6 +173,27 @@ def test_a_name_reads_the_dataset_it_stands_for(hub: list[tuple[Any, ...]], name
         if not isinstance(row, Unreadable):
             with pytest.raises(BadRow):
                 parse_row(row)
+
+
+def test_a_commit_of_the_configuration_goes_before_that_of_the_catalogue(
+    hub: list[tuple[Any, ...]],
+) -> None:
+    list(read_rows(Source("sciq", revision="main")))
+    assert [revision for *_, revision in hub] == ["main"]
+
+
+def test_another_commit_in_the_catalogue_is_another_source() -> None:
+    entry = CATALOGUE["sciq"]
+    assert Source("sciq").identity == f"sciq@{entry.revision}"
+    # what the configuration says is compared there; what nobody knows cannot be
+    assert Source("sciq", revision="main").identity == "sciq"
+    assert Source("eaglechat").identity == "eaglechat"
+    assert Source("hub:owner/name").identity == "hub:owner/name"
+
+
+def test_commits_are_whole_ones() -> None:
+    pinned = [entry.revision for entry in CATALOGUE.values() if entry.revision]
+    assert len(pinned) >= 12 and all(re.fullmatch("[0-9a-f]{40}", commit) for commit in pinned)
 
 
 def test_subsets_may_be_chosen_and_wrong_ones_are_named(hub: list[tuple[Any, ...]]) -> None:

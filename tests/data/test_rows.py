@@ -242,7 +242,8 @@ def test_several_sources_are_mixed_by_weight_in_every_stretch(tmp_path: Path) ->
         streams = [Stream(talks(n, sizes[n]), n, weights[n]) for n in sizes]
         values = {**VALUES, "eval_fraction": 1e-9}
         report = write_dataset(streams, values, tmp_path / folder, SETTINGS, 400)
-        assert report["sources"] == {n: {"read": c, "valid": c} for n, c in sizes.items()}
+        whole = {n: {"read": c, "valid": c, "commits": []} for n, c in sizes.items()}
+        assert report["sources"] == whole
         return Dataset(tmp_path / folder, "train")
 
     ids = [row.id for row in build("one")]

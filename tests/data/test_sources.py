@@ -93,13 +93,24 @@ def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(
                 row[key].append(answer)
     asked: list[Any] = []
 
-    def load_dataset(*names: Any, **options: Any) -> datasets.Dataset:
-        asked.append((names, options))
-        return datasets.Dataset.from_list(rows)
+    class Builder:
+        hash = "c" * 40
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = list(read_rows(Source("hub:owner/name", "part", "test", "v1")))
-    assert asked == [(("owner/name", "part"), {"split": "test", "revision": "v1"})]
+        def __init__(self, *names: Any, **options: Any) -> None:
+            asked.append((names, options))
+
+        def download_and_prepare(self) -> None:
+            asked.append("downloaded")
+
+        def as_dataset(self, split: str) -> datasets.Dataset:
+            asked.append(split)
+            return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", Builder)
+    commits: set[str] = set()
+    found = list(read_rows(Source("hub:owner/name", "part", "test", "v1"), commits))
+    assert asked == [(("owner/name", "part"), {"revision": "v1"}), "downloaded", "test"]
+    assert commits == {"c" * 40}
     assert [parse_row(row)[0].id for row in found] == ["a", "b"]
 
 
@@ -114,10 +125,10 @@ def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(
 def test_a_hub_dataset_that_cannot_be_loaded_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, fault: Exception, why: str
 ) -> None:
-    def load_dataset(*names: Any, **options: Any) -> None:
+    def load_dataset_builder(*names: Any, **options: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     sentence = r"cannot load hub:owner/name \(subset None, split train, revision v1\): "
     with pytest.raises(UserError, match=sentence + why):
         list(read_rows(Source("hub:owner/name", revision="v1")))
