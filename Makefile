@@ -93,8 +93,9 @@ $(VENV)/.runs: pyproject.toml envs/constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.develops: $(VENV)/.runs
+$(VENV)/.develops: $(VENV)/.runs envs/speculators-test.txt
 	$(INSTALL) --editable '.[dev,slurm]'
+	$(INSTALL) --no-deps --requirement envs/speculators-test.txt
 	touch $@
 
 $(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt

@@ -38,7 +38,6 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name) -> None
 
 
 def test_tensorboard_shows_each_number_at_its_step(tmp_path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for step in (7, 8):  # two stages
