@@ -45,10 +45,11 @@ for each in workflow.rules:
 
 @dataclass(frozen=True)
 class Call:
-    """Seconds of one call of Snakemake, and the jobs it planned."""
+    """Seconds and memory of one call of Snakemake, and the jobs it planned."""
 
     wall: float
     cpu: float
+    megabytes: float  # of the largest process
     jobs: int
 
 
@@ -58,6 +59,7 @@ def main() -> None:
     args.add_argument("--overlay", type=Path, help="more configuration, such as rolling windows")
     args.add_argument("--rounds", type=int, default=3, help="of dry runs; the fastest counts")
     args.add_argument("--cores", type=int, default=2)
+    args.add_argument("--plan-only", action="store_true", help="run nothing, so no `idle` either")
     args.add_argument("--scheduler-subsample", type=int, help="Snakemake's option, for the jobs")
     given = args.parse_args()
     found = [measure(shards, given) for shards in given.shards]
@@ -91,12 +93,11 @@ def measure(shards: int, given: Namespace) -> dict[str, Call]:
             calls = [call(whole, Path(name)) for _ in range(rounds)]
             return min(calls, key=lambda one: one.cpu)
 
-        # in this order: what is planned, is made, and is there
-        return {
-            "plan": fastest("-n"),
-            "jobs": fastest(*subsample, rounds=1),
-            "idle": fastest("-n"),
-        }
+        found = {"plan": fastest("-n")}
+        if not given.plan_only:  # in this order: what is planned, is made, and is there
+            found["jobs"] = fastest(*subsample, rounds=1)
+            found["idle"] = fastest("-n")
+        return found
 
 
 def linked_project(folder: Path) -> Path:
@@ -130,17 +131,19 @@ def call(command: list[str], folder: Path) -> Call:
     if status:
         raise SystemExit(f"{' '.join(command)} failed:\n{text[-2000:]}")
     total = re.search(r"^total +(\d+)", text, flags=re.MULTILINE)
-    return Call(wall, used.ru_utime + used.ru_stime, int(total[1]) if total else 0)
+    cpu, megabytes = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return Call(wall, cpu, megabytes, int(total[1]) if total else 0)
 
 
 def row(shards: int, calls: dict[str, Call], before: dict[str, Call] | None) -> dict[str, Any]:
     """One line of the table."""
-    if calls["idle"].jobs:
+    if "idle" in calls and calls["idle"].jobs:
         raise SystemExit(f"{calls['idle'].jobs} jobs would run again after all were made")
     jobs = calls["plan"].jobs
     line: dict[str, Any] = {"shards": shards, "jobs": jobs}
     for name, one in calls.items():
         line[f"{name} s"], line[f"{name} CPU s"] = one.wall, one.cpu
+        line[f"{name} MB"] = one.megabytes
         line[f"{name} growth"] = ""
         if before:
             more = jobs / before["plan"].jobs

@@ -55,8 +55,10 @@ def measured(place: Path, rows: int, given: Any) -> dict[str, dict[str, float]]:
     folder = place / str(rows)
     folder.mkdir()
     source = folder / "rows.jsonl"
-    with open(source, "w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row) + "\n" for row in copies(rows))
+    few = folder / "few.jsonl"  # for the target, whose training is not measured
+    for path, number in ((source, rows), (few, 60)):
+        with open(path, "w", encoding="utf-8") as out:
+            out.writelines(json.dumps(row) + "\n" for row in copies(number))
     overlay = {
         "run": RUN,
         "dataset": {
@@ -64,7 +66,12 @@ def measured(place: Path, rows: int, given: Any) -> dict[str, dict[str, float]]:
             "num_samples": int(rows * 0.9),
             "shard_size": given.shard_size,
         },
-        "embedded_target": {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64},
+        "embedded_target": {
+            "source": str(few),
+            "vocab_size": 400,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+        },
         "vocab": {"draft_vocab_size": 128},
     }
     (folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))

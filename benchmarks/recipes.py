@@ -73,6 +73,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "1 step": {"train": {"ttt_steps": 1}},
     "wsd": {"train": {"lr_schedule": "wsd"}},
     "constant": {"train": {"lr_schedule": "constant"}},
+    "clip 0.25": {"train": {"max_grad_norm": 0.25}},
+    "clip 1": {"train": {"max_grad_norm": 1.0}},
+    "clip 4": {"train": {"max_grad_norm": 4.0}},
+    "EAGLE-3.1, wsd": {
+        "draft": {"fc_norm": True, "norm_output": True},
+        "train": {"lr_schedule": "wsd"},
+    },
 }
 
 
