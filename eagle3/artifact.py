@@ -80,6 +80,7 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     content_sha256: str = ""
+    part: str = ""  # which of several files of its kind; older ones do not say
     format: int = FORMAT_VERSION
 
     @classmethod
@@ -89,6 +90,7 @@ class Manifest:
         settings: Settings,
         inputs: Mapping[str, str] | None = None,
         counts: Mapping[str, Any] | None = None,
+        part: str = "",
     ) -> Manifest:
         """Manifest of an artefact of `kind` made under `settings` from `inputs` (name: sha256)."""
         return cls(
@@ -98,6 +100,7 @@ class Manifest:
             inputs=dict(inputs or {}),
             counts=dict(counts or {}),
             versions=software_versions(),
+            part=part,
         )
 
     @classmethod
@@ -111,8 +114,14 @@ class Manifest:
             raise ValueError("its manifest's settings are not those of their digest")
         return found
 
-    def require(self, path: Path | str, kind: str, settings_digest: str | None = None) -> Manifest:
-        """Return self if this is a `kind` made under the given settings.
+    def require(
+        self,
+        path: Path | str,
+        kind: str,
+        settings_digest: str | None = None,
+        part: str | None = None,
+    ) -> Manifest:
+        """Return self if this is a `kind` made under the given settings, and that part of it.
 
         Raises UserError naming the file and what differs.
         """
@@ -128,14 +137,21 @@ class Manifest:
                 f"{path}: was made under other settings (digest {self.settings_digest}, this run "
                 f"expects {settings_digest}): {REMAKE}"
             )
+        if part is not None and self.part and self.part != part:
+            raise UserError(f"{path}: is {self.part!r} under another name: {REMAKE}")
         return self
 
 
 _FIELDS: dict[str, type] = {
-    **dict.fromkeys(("kind", "settings_digest", "content_sha256"), str),
+    **dict.fromkeys(("kind", "settings_digest", "content_sha256", "part"), str),
     **dict.fromkeys(("settings", "inputs", "counts", "versions"), dict),
     "format": int,
 }
+
+
+def part_of(path: Path) -> str:
+    """What a numbered file is called: a neighbour's under its name is as whole as itself."""
+    return f"{path.parent.name}/{path.stem}"
 
 
 def software_versions() -> dict[str, str]:
@@ -213,11 +229,11 @@ def write_json(path: Path, content: Mapping[str, Any], manifest: Manifest) -> No
 
 
 def read_json(
-    path: Path, kind: str, settings_digest: str | None = None
+    path: Path, kind: str, settings_digest: str | None = None, part: str | None = None
 ) -> tuple[dict[str, Any], Manifest]:
     """Read what `write_json` wrote.
 
-    Raises UserError if the file is missing, damaged, or made under other settings.
+    Raises UserError if the file is missing, damaged, made under other settings, or another part.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -229,7 +245,7 @@ def read_json(
         raise UserError(f"{path}: cannot be read: {fault.strerror}") from None
     except NOT_OURS as fault:
         raise UserError(f"{path}: is not a JSON artefact of this project ({fault})") from None
-    manifest.require(path, kind, settings_digest)
+    manifest.require(path, kind, settings_digest, part)
     if found != manifest.content_sha256:
         raise UserError(f"{path}: content does not match its checksum: {REMAKE}")
     return content, manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import Manifest, write_json
+from eagle3.artifact import Manifest, part_of, write_json
 from eagle3.device import check_device
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
@@ -74,7 +74,8 @@ def main() -> None:
     record["stopped_early"] = state.get("stopped_early", False)
     model = read_manifest(given.checkpoint[0], "checkpoint")
     inputs = {"model": model.content_sha256} | data.inputs()
-    write_json(given.out, record, Manifest.of(SCORE, given.settings, inputs))
+    manifest = Manifest.of(SCORE, given.settings, inputs, part=part_of(given.out))
+    write_json(given.out, record, manifest)
     logging.info(
         "stage %d: held-out acceptance length %.3f %s over %d rows, %.3f on the walk",
         given.stage,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import REMAKE, Settings, read_json
+from eagle3.artifact import REMAKE, Settings, part_of, read_json
 from eagle3.errors import UserError
 from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
@@ -100,7 +100,7 @@ def judged(scores: Sequence[Path], settings: Settings) -> tuple[list[float], int
     """
     lengths = []
     for path in scores:
-        figures, manifest = read_json(path, SCORE)
+        figures, manifest = read_json(path, SCORE, part=part_of(path))
         if manifest.settings["upstream"]["train"] != settings.digest:
             raise UserError(f"{path}: scores a checkpoint of other settings: {REMAKE}")
         lengths.append(figures["acceptance_length"])

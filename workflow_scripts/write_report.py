@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eagle3.artifact import read_json, write_text
+from eagle3.artifact import part_of, read_json, write_text
 from eagle3.features.selfcheck import KIND as CHECK
 from eagle3.report.page import (
     RunFacts,
@@ -36,7 +36,7 @@ def main() -> None:
     upstream = given.settings.upstream
     checks = [read_json(path, CHECK, upstream["hidden_states"])[0] for path in given.checks]
     tokens = [read_manifest(path, TOKENS, upstream["tokens"]).counts for path in given.tokens]
-    scores = [read_json(path, SCORE, upstream["score"])[0] for path in given.scores]
+    scores = [read_json(path, SCORE, upstream["score"], part_of(path))[0] for path in given.scores]
     best, _ = read_json(given.best, BEST, upstream["score"])
     chosen = given.settings.values["export"]["checkpoint"] == "best"
     facts = RunFacts(

@@ -25,6 +25,7 @@ from eagle3.artifact import (
     REMAKE,
     Manifest,
     Settings,
+    part_of,
     read_json,
     write_json,
     write_text,
@@ -168,7 +169,8 @@ def write_answers(
         "incomplete": dict(outcome.counts.most_common()),
         "first_dropped": outcome.dropped[:LISTED],
     }
-    manifest = Manifest.of(KIND, settings, {**inputs, "answers": checksum}, {"rows": found["rows"]})
+    inputs, counts = {**inputs, "answers": checksum}, {"rows": found["rows"]}
+    manifest = Manifest.of(KIND, settings, inputs, counts, part_of(report))
     write_json(report, found, manifest)
     return found
 
@@ -180,7 +182,8 @@ def read_answers(
 
     Raises UserError if they are damaged or of other settings.
     """
-    _, manifest = read_json(report, KIND, settings_digest)
+    part = None if settings_digest is None else part_of(report)
+    _, manifest = read_json(report, KIND, settings_digest, part)
     try:
         data = path.read_bytes()
     except OSError as fault:

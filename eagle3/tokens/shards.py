@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import NOT_OURS, REMAKE, Manifest, Settings
+from eagle3.artifact import NOT_OURS, REMAKE, Manifest, Settings, part_of
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
@@ -97,15 +97,18 @@ def write_token_shard(
         "doc_offsets": offsets_of([len(doc.input_ids) for doc in kept]),
         "row_ids": np.frombuffer(ids, dtype=np.uint8),
     }
-    return save_tensors(path, tensors, Manifest.of(KIND, settings, inputs, counts))
+    return save_tensors(path, tensors, Manifest.of(KIND, settings, inputs, counts, part_of(path)))
 
 
 def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenShard:
     """Read and verify a token shard.
 
-    Raises UserError if it is damaged, was made under other settings, or contradicts itself.
+    Raises UserError if it is damaged or contradicts itself; with `settings_digest` also if it was
+    made under other settings or is another shard under this name.
     """
     tensors, manifest = load_tensors(path, KIND, settings_digest)
+    if settings_digest is not None:
+        manifest.require(path, KIND, settings_digest, part_of(path))
     try:
         shard = TokenShard(
             tensors["input_ids"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -150,6 +151,11 @@ def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: P
     assert read_answers(out, report, SETTINGS.digest)[0] == found.rows
     with pytest.raises(UserError, match="other settings"):
         read_answers(out, report, "other")
+    neighbour = out.with_name("more.jsonl"), out.with_name("more.report.json")
+    for path, copy in zip((out, report), neighbour, strict=True):
+        shutil.copy(path, copy)
+    with pytest.raises(UserError, match=r"more\.report\.json: is \S+/rows\.report' under another"):
+        read_answers(*neighbour, SETTINGS.digest)
     out.write_text(out.read_text().replace("!", "?"))
     with pytest.raises(UserError, match=r"rows\.jsonl: is not what rows\.report\.json was"):
         read_answers(out, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def test_an_empty_shard_is_legal(tmp_path: Path, answers: tuple[str, ...]) -> No
 
 def test_equal_documents_give_equal_manifests(tmp_path: Path) -> None:
     first, again, other = (
-        write(tmp_path / name, "abC", answer)
+        write(tmp_path / name / "train/shard.safetensors", "abC", answer)
         for name, answer in (("a", "X"), ("b", "X"), ("c", "Y"))
     )
     assert first == again != other
@@ -109,6 +110,16 @@ def test_a_shard_of_other_settings_or_another_kind_is_refused(tmp_path: Path) ->
     with pytest.raises(UserError, match="is a 'vocab' file, expected 'tokens'"):
         read_token_shard(path)
     assert read_manifest(path, "vocab").kind != KIND
+
+
+def test_a_neighbour_under_the_name_of_a_shard_is_refused(tmp_path: Path) -> None:
+    first, second = (tmp_path / f"train/shard-0000{number}.safetensors" for number in (0, 1))
+    write(first, "abC")
+    shutil.copy(first, second)
+    assert read_token_shard(first, SETTINGS.digest).manifest.part == "train/shard-00000"
+    with pytest.raises(UserError, match=r"shard-00001\S+: is 'train/shard-00000' under another"):
+        read_token_shard(second, SETTINGS.digest)
+    assert len(read_token_shard(second)) == 1  # whoever only looks at it may call it anything
 
 
 @pytest.mark.parametrize("lengths", [[], [3], [3, 0, 2]])
