@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from eagle3.device import check_device
 from eagle3.errors import UserError
+from eagle3.launched import end_with_launcher
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def joined_ranks(device: str, ulysses: int = 1, ring: int = 1) -> Iterator[Ranks
     if world == 1:
         yield Ranks(rank, world, where)
         return
+    end_with_launcher()
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
     if ulysses * ring == 1:

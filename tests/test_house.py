@@ -17,6 +17,7 @@ ROOMS = (
     "leases",
     "device",
     "progress",
+    "launched",
     "ranks",
     "exchange",
     "artifact",

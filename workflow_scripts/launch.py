@@ -18,6 +18,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 from eagle3.errors import UserError
 from eagle3.gpus import VISIBLE, visible_gpus
+from eagle3.launched import LAUNCHER
 from eagle3.leases import lease
 from workflow_scripts import entry
 
@@ -48,6 +49,7 @@ def main() -> None:
         command = cluster_command(job, given.processes, given.nodes, identity, host)
     else:
         command = local_command(job, given.processes)
+        environment[LAUNCHER] = str(os.getpid())  # it becomes torchrun
         if given.gpus > 0:
             check_processes(given.processes, given.gpus)
             place(environment, given.gpus, job[0])

@@ -31,12 +31,9 @@ def made(targets, tmp_path_factory):
 
 
 def start(made, folder, processes=1, save_interval=1000, **more):
-    """Start a training job; one process needs no torchrun, whose start costs seconds."""
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(processes)]
-    command += [str(ROOT / "workflow_scripts/train_stage.py")]
+    """Start a training job; the launcher becomes torchrun, or the job itself for one process."""
+    command = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", "0"]
+    command += ["--processes", str(processes), "--", "workflow_scripts.train_stage"]
     options = {
         "settings": made.settings.text,
         "code": "abc",
@@ -173,6 +170,22 @@ def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(made, togeth
     assert process.wait(LIMIT) != 0
     assert time.monotonic() - killed < 60
     assert "Signal 9 (SIGKILL)" in log_of(tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
+
+
+@pytest.mark.parametrize("moment", ["before they meet", "inside the stage"])
+def test_ranks_do_not_outlive_torchrun(made, together, tmp_path, moment):
+    """Killed for memory, say: whoever waits for the job's output would wait for them."""
+    process = start(made, tmp_path, processes=2, save_interval=3)
+    wait_for(lambda: len(psutil.Process(process.pid).children()) == 2, process, tmp_path)
+    ranks = psutil.Process(process.pid).children()
+    if moment == "inside the stage":
+        wait_for(lambda: list((tmp_path / "resume").glob("step-0*")), process, tmp_path)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=40)
+    assert not alive
     assert not (tmp_path / "out").exists()
     assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
 
