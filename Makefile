@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-dag test-sglang test-slurm test-container image image-sglang check rulegraph sbom lock fuzz demo-data clean
+.PHONY: help train test test-dag test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,10 @@ test-container: $(VENV)/.develops
 	tests/container/make_base.sh envs/images/bookworm
 	EAGLE3_CONTAINER_BASE="$(abspath envs/images/bookworm)" \
 	PATH="$(BIN):$$PATH" python -m pytest tests/container
+
+## make test-faults  kills, full disks, damage and clocks on real runs (docs/reliability.md); needs root
+test-faults: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
 
 ## make image        the container image of the rules, for --sdm apptainer (docs/containers.md)
 image: $(VENV)/.runs

@@ -1,0 +1,154 @@
+"""Calls of Snakemake on the small run, watched from outside, and the processes that they leave."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from workflow import command
+
+LIMIT = 600  # seconds, for a busy machine
+# a target of a moment's training: with more, most faults would hit that one job
+CHANGE: dict[str, Any] = {
+    "embedded_target": {"source": "few.jsonl"},
+    "train": {"pack_tokens": 1024},
+    "resources": {"train": {"threads": 2, "processes": 2, "save_interval": 3}},
+}
+SENTENCE = re.compile(r"error: (.+)$", flags=re.MULTILINE)  # maybe behind a rank
+# ranks that wait for a dead one would be left a minute each time
+ENVIRONMENT = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5", "OMP_NUM_THREADS": "1"}
+
+
+class Call:
+    """One call of Snakemake, under way."""
+
+    def __init__(self, folder: Path, number: int, *arguments: str, **environment: str) -> None:
+        self.folder, self.log = folder, folder.parent / f"call-{number:03d}.log"
+        with open(self.log, "w") as out:
+            self.process = subprocess.Popen(
+                command(folder, *arguments, change=CHANGE),
+                cwd=folder,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **ENVIRONMENT, **environment},
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the project's own code has said, each once."""
+        return list(dict.fromkeys(SENTENCE.findall(self.text)))
+
+    def lasts(self, seconds: float) -> bool:
+        """Wait; whether it is at work after that time."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def end(self) -> int:
+        """Wait until it ends by itself; its exit code."""
+        return self.process.wait(LIMIT)
+
+    def jobs(self) -> list[psutil.Process]:
+        """Processes that run the project's scripts for it."""
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [each for each in children if script_of(each)]
+
+    def ranks(self) -> list[psutil.Process]:
+        """Ranks of its training job, without torchrun."""
+        return [each for each in self.jobs() if script_of(each) == "train_stage" and is_rank(each)]
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def script_of(process: psutil.Process) -> str | None:
+    """The script that a Python process runs, if it is one of the project's."""
+    given = words(process)
+    if not given or "python" not in Path(given[0]).name:
+        return None
+    found = [word for word in given if word.startswith("workflow_scripts.")]
+    return found[-1].removeprefix("workflow_scripts.") if found else None
+
+
+def is_rank(process: psutil.Process) -> bool:
+    return "torch.distributed.run" not in words(process)
+
+
+def left_behind(folder: Path) -> list[psutil.Process]:
+    """Processes at work in the folder, whoever started them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if script_of(process) and Path(process.cwd()) == folder:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def wait_for_none(folder: Path) -> None:
+    """Until jobs whose Snakemake was killed have come to their end."""
+    deadline = time.monotonic() + LIMIT
+    while left := left_behind(folder):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still at work: {[words(each) for each in left]}")
+        time.sleep(0.2)
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def unlock(folder: Path) -> None:
+    """What the README says after a kill of Snakemake itself."""
+    done = subprocess.run(
+        command(folder, "--unlock", change=CHANGE),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+
+
+def idle(folder: Path, change: dict[str, Any] = CHANGE) -> bool:
+    """Whether a further call would do nothing."""
+    done = subprocess.run(
+        command(folder, "-n", change=change),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    return "Nothing to be done" in done.stdout + done.stderr
