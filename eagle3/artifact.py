@@ -185,6 +185,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
             beside.chmod(0o666 & ~_umask())  # and one for its owner alone
             os.replace(beside, path)
+        _flush(path.parent)
     except OSError as fault:
         with suppress(OSError):
             beside.unlink()
@@ -192,11 +193,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _flush(folder: Path) -> None:
+    """Bring names of a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _remove_abandoned(path: Path) -> None:
