@@ -48,7 +48,6 @@ IN_ORDER = (
     ("checkpoints/stage-0002", "metrics/stage-0002.jsonl"),
     ("evaluation", "checkpoints/best", "draft", "report.html"),
 )
-OF_DISK = ("failing_writes", "read_only")
 DISK = (
     *("No space left on device", "Input/output error", "Read-only file system"),
     "Write-protected output files",  # Snakemake, before it starts the job
@@ -160,7 +159,9 @@ def _look_into(run: Run, fault: Fault) -> None:
             raise Broken(f"{fault} ended without naming it:\n{call.text[-6000:]}")
         run.damaged.unlink(missing_ok=True)
         run.damaged = None
-    elif fault.kind in OF_DISK and not any(cause in call.text for cause in DISK):
+    elif fault.kind == "failing_writes" and DISK[1] not in said:
+        raise Broken(f"{fault} ended without a sentence:\n{call.text[-6000:]}")
+    elif fault.kind == "read_only" and not any(cause in call.text for cause in DISK):
         raise Broken(f"{fault} ended without saying why:\n{call.text[-6000:]}")
 
 
