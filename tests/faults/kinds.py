@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calls import Call, kill, left_behind, script_of, unlock, wait_for_none
-from damage import OUT, candidates, flip, replaced_by, truncate, with_its_dates
+from harm import OUT, candidates, flip, replaced_by, truncate, with_its_dates
 from volume import Volume
 
 DAY = 86_400

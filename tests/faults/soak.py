@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "rules")]
 
 from calls import CHANGE, idle, wait_for_none  # noqa: E402
-from damage import DRAFT, LAST, OUT  # noqa: E402
+from harm import DRAFT, LAST, OUT  # noqa: E402
 from kinds import KINDS, Fault, Run  # noqa: E402
 from volume import Volume  # noqa: E402
 from workflow import ROOT, merged, snakemake  # noqa: E402
