@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from workflow import command
+from workflow import command, snakemake
 
 LIMIT = 600  # seconds, for a busy machine
 # a target of a moment's training: with more, most faults would hit that one job
@@ -129,26 +129,11 @@ def kill(processes: list[psutil.Process]) -> None:
 
 def unlock(folder: Path) -> None:
     """What the README says after a kill of Snakemake itself."""
-    done = subprocess.run(
-        command(folder, "--unlock", change=CHANGE),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
+    outcome = snakemake(folder, "--unlock", change=CHANGE)
+    if outcome.code:
+        raise RuntimeError(outcome.text)
 
 
 def idle(folder: Path, change: dict[str, Any] = CHANGE) -> bool:
     """Whether a further call would do nothing."""
-    done = subprocess.run(
-        command(folder, "-n", change=change),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    return "Nothing to be done" in done.stdout + done.stderr
+    return snakemake(folder, "-n", change=change).idle
