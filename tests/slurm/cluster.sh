@@ -73,7 +73,7 @@ install_packages() {
 
 configure() {
     install -d "$CONF" "$BASE"/{log,pid,ctld} "${NODES[@]/#/$BASE/}"
-    local gpus=() node port=36818
+    local gpus=() node port=30818
     for number in 0 1 2 3; do # clones of /dev/null: with files Slurm hands out each one singly
         gpus+=("$BASE/gpu$number")
         [[ -e ${gpus[-1]} ]] || mknod -m 666 "${gpus[-1]}" c 1 3
@@ -82,7 +82,8 @@ configure() {
 $MARK
 ClusterName=eagle3test
 SlurmctldHost=$HOST(127.0.0.1)
-SlurmctldPort=36817
+# below the ports that the kernel gives to outgoing connections (ip_local_port_range)
+SlurmctldPort=30817
 SlurmUser=root
 SlurmdUser=root
 # a requeued job waits as long as credentials live: 120 s by default
