@@ -6,6 +6,7 @@ narrow type; here each product's gradient is returned in the type of the master 
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,28 @@ def onednn_is_faster() -> bool:
     )
 
 
+@cache
+def bfloat16_is_emulated() -> bool:
+    """x86 processors without instructions for it multiply bfloat16 matrices ten times slower than
+    float32's."""
+    return platform.machine() in ("x86_64", "AMD64") and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def as_factor(x: torch.Tensor) -> torch.Tensor:
+    """`x` in the type that the device multiplies it in: products of bfloat16 numbers are exact in
+    float32, in which a processor that knows bfloat16 adds them up as well."""
+    emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_is_emulated()
+    return x.float() if emulated else x
+
+
 def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a [M, K] times the transpose of b [N, K] -> [M, N]"""
+    """a [M, K] times the transpose of b [N, K] -> [M, N], in the type of `a`"""
+    return _product(as_factor(a), as_factor(b)).to(a.dtype)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if a.dtype == torch.float32 and a.device.type == "cpu" and onednn_is_faster():
         # strided operands would be 50 times slower there
         a, b = a.contiguous(), b.contiguous()
@@ -36,12 +57,11 @@ def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
-    """dy [N, out] and x [N, in] -> [out, in] in type `wide`, summed up at that width on CUDA."""
-    if wide == dy.dtype:
-        return times_transposed(dy.t(), x.t())
-    if dy.device.type == "cuda":
+    """dy [N, out] and x [N, in] -> [out, in] in type `wide`, summed up at that width on CUDA and
+    where a CPU has no product of that type of its own."""
+    if wide != dy.dtype and dy.device.type == "cuda":
         return torch.mm(dy.t(), x, out_dtype=wide)
-    return (dy.t() @ x).to(wide)
+    return _product(as_factor(dy).t(), as_factor(x).t()).to(wide)
 
 
 class _Linear(torch.autograd.Function):

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from eagle3.draft.products import as_factor
 from eagle3.objective.attention import Keys, Queries
 
 CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
@@ -141,8 +142,9 @@ class _Chunked(torch.autograd.Function):
         v0: torch.Tensor,  # [kv, T, d]
         *own: torch.Tensor,  # own keys, then own values
     ) -> torch.Tensor:
-        steps = len(own) // 2
-        scores = _Scores(queries, q, k0, own[:steps])
+        steps, narrow, given = len(own) // 2, q.dtype, (q, k0, v0, *own)
+        q, k0, v0, *wide = map(as_factor, given)
+        scores = _Scores(queries, q, k0, wide[:steps])
         out, own_weights = torch.empty_like(scores.q), torch.empty_like(scores.own)
         kept = []
         for chunk in chunks:
@@ -150,24 +152,25 @@ class _Chunked(torch.autograd.Function):
             at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
             weights = scores.weights(chunk, scores.of_head(chunk))
             if chunk.stop_key - chunk.first_key <= KEPT and any(ctx.needs_input_grad):
-                kept.append(weights)
+                kept.append(weights.to(narrow))
             shared, mine = weights.split((weights.shape[-1] - steps, steps), dim=-1)
             out[at] = by_query(torch.bmm(shared, v0[:, keys]), count)
             own_weights[at] = by_query(mine, count)
         if steps:
-            out += own_weights @ picked(own[steps:], queries, v0)
+            out += own_weights @ picked(wide[steps:], queries, v0)
         ctx.queries, ctx.chunks, ctx.steps = queries, chunks, steps
-        ctx.save_for_backward(q, k0, v0, out, *own, *kept)
+        out = out.to(narrow)
+        ctx.save_for_backward(out, *given, *kept)
         return out.flatten(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         queries, steps = ctx.queries, ctx.steps
-        q, k0, v0, out, *more = ctx.saved_tensors
-        own, kept = more[: 2 * steps], iter(more[2 * steps :])
+        out, *more = ctx.saved_tensors
+        given, kept = more[: 3 + 2 * steps], iter(more[3 + 2 * steps :])
+        dout, out, q, k0, v0, *own = map(as_factor, (grads[0].view_as(out), out, *given))
         scores = _Scores(queries, q, k0, own[:steps])
         own_v = picked(own[steps:], queries, v0)  # [A, kv, k, d]
-        dout = grads[0].view_as(out)
         inner = torch.linalg.vecdot(dout, out)[..., None]  # [A, kv, g, 1]
         d_own = dout @ own_v.mT  # [A, kv, g, k], of weights, then of scores
         own_weights, dq = torch.empty_like(d_own), torch.empty_like(out)
@@ -177,7 +180,7 @@ class _Chunked(torch.autograd.Function):
             at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
             mine = scores.of_head(chunk)
             known = chunk.stop_key - chunk.first_key <= KEPT
-            weights = next(kept) if known else scores.weights(chunk, mine)
+            weights = as_factor(next(kept)) if known else scores.weights(chunk, mine)
             t = weights.shape[-1] - steps
             down = by_head(dout[at])  # [kv, g c, d]
             d_scores = torch.empty_like(weights)
@@ -199,7 +202,8 @@ class _Chunked(torch.autograd.Function):
                 own, [*queries.own, *queries.own], [*down_k, *down_v], strict=True
             )
         ]
-        return None, None, dq.flatten(1, 2).mul_(q.shape[-1] ** -0.5), dk0, dv0, *d_picked
+        dq = dq.flatten(1, 2).mul_(q.shape[-1] ** -0.5)
+        return None, None, *(d.to(given[0].dtype) for d in (dq, dk0, dv0, *d_picked))
 
 
 def chunked_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eagle3.draft import products
-from eagle3.draft.products import linear, times_transposed
+from eagle3.draft.products import as_factor, linear, times_transposed, weight_gradient
 
 
 @pytest.mark.parametrize("onednn", [False, True])
@@ -30,6 +30,31 @@ def test_operands_may_be_strided(monkeypatch, onednn):
     a, b = torch.randn(9, 30), torch.randn(30, 11)
     expected = a[:, ::2] @ b[::2]
     torch.testing.assert_close(times_transposed(a[:, ::2], b[::2].t()), expected)
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_bfloat16_products_are_sums_in_float32_rounded_once(monkeypatch, emulated):
+    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: emulated)
+    a, b = torch.randn(70, 300).bfloat16(), torch.randn(40, 300).bfloat16()
+    exact = a.double() @ b.double().t()
+    found = times_transposed(a, b)
+    assert found.dtype == torch.bfloat16
+    ulp = 2.0 ** (exact.abs().log2().floor() - 7)
+    assert ((found.double() - exact).abs() <= 0.5001 * ulp + 1e-4).all()
+    gradient = weight_gradient(a.t(), b.t(), torch.float32)
+    assert gradient.dtype == torch.float32
+    # a library's own product rounds to bfloat16 first
+    torch.testing.assert_close(
+        gradient.double(), exact, rtol=1e-5 if emulated else 2**-8, atol=1e-4
+    )
+
+
+def test_only_bfloat16_on_a_cpu_that_emulates_it_is_widened(monkeypatch):
+    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: True)
+    wide, narrow = torch.ones(2), torch.ones(2).bfloat16()
+    assert as_factor(wide) is wide and as_factor(narrow).dtype == torch.float32
+    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: False)
+    assert as_factor(narrow) is narrow
 
 
 def test_gradients_of_several_uses_are_added_up_in_the_weights_own_type():
