@@ -96,7 +96,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     )
     length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
     doubted = ("train.learning_rate", "train.pack_tokens", "train.packs_per_batch")
-    plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted)
+    plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted, SCORING[2])
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
     shown = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")

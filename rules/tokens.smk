@@ -93,6 +93,7 @@ rule plan:
     input:
         TARGET_FILES,
         tokens=token_shards,
+        held_out=held_out("tokens"),
         schedule=rules.schedule.output,
         vocab=rules.vocab.output.report,
     output:
@@ -114,6 +115,7 @@ rule plan:
     resources:
         options=options(
             tokens=listed(token_shards(None)),
+            held_out=listed(held_out("tokens")),
             target=TARGET,
             states=f"{OUT}/hidden_states/train",
             **DISK,

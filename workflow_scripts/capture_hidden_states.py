@@ -67,8 +67,8 @@ def main() -> None:
             stages = Stages(**given.stages)
             # the plan is of the shards of training; held-out ones lie beside them
             told = given.split == "train" and not given.states_in_storage
-            planned = planned_bytes(given, stages.shards) if told else {}
-            need = Need(planned, stages, rolling=given.stage is not None)
+            planned, held_out = planned_bytes(given, stages.shards) if told else ({}, {})
+            need = Need(planned, stages, rolling=given.stage is not None, held_out=held_out)
             own = job.expected_bytes()
             check_space(need, local, own, given.stage, given.disk_budget_gb)
         else:
@@ -91,20 +91,24 @@ def local_file(given: Namespace) -> Path:
     return given.out
 
 
-def planned_bytes(given: Namespace, shards: int) -> dict[str, int]:
-    """Bytes of every shard by file name, if the plan of this very capture is there already."""
+def planned_bytes(given: Namespace, shards: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of every shard by file name, of training and held out, if the plan of this very capture
+    is there already."""
+    unknown: tuple[dict[str, int], dict[str, int]] = {}, {}
     try:
         plan, manifest = read_json(given.plan, PLAN)
     except UserError:
-        return {}
+        return unknown
     planned = Settings(**manifest.settings)
     states, mine = planned.values["hidden_states"], given.settings.values["hidden_states"]
     same = planned.upstream["tokens"] == given.settings.upstream["tokens"]
     if not same or any(states.get(key) != value for key, value in mine.items()):
-        return {}
+        return unknown
     found: dict[str, int] = plan["bytes_of_shards"]
+    if len(found) < shards:
+        return unknown
     # the plan may be of another num_samples
-    return dict(list(found.items())[:shards]) if len(found) >= shards else {}
+    return dict(list(found.items())[:shards]), plan.get("bytes_of_held_out", {})
 
 
 def write_report(given: Namespace, shard: Path, cosines: dict[str, float]) -> None:

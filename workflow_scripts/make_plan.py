@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from eagle3.artifact import Manifest, read_json, write_json
@@ -13,13 +14,14 @@ from eagle3.report.plan import KIND, build_plan, plan_table
 from eagle3.target.files import load_config, resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
-from eagle3.tokens.shards import read_each
+from eagle3.tokens.shards import TokenShard, read_each
 from workflow_scripts import entry
 
 
 def main() -> None:
     args = entry.parser(__doc__)
     args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
+    args.add_argument("--held-out", action=entry.Files, nargs="+", required=True)
     args.add_argument("--schedule", type=Path, required=True)
     args.add_argument("--target", required=True)
     args.add_argument("--states", type=Path, required=True, help="folder of hidden states")
@@ -37,9 +39,21 @@ def main() -> None:
     draft = derive_config(config, values["draft"], size, layers)
     # one after another, so that memory stays as it is with any number of them
     manifests: list[Manifest] = []
-    shards = read_each(given.tokens, upstream["tokens"], manifests)
-    named = ((path.name, shard) for path, shard in zip(given.tokens, shards, strict=True))
-    plan = build_plan(named, config, draft, values, schedule, given.states, given.disk_budget_gb)
+
+    def named(paths: list[Path], read: list[Manifest]) -> Iterator[tuple[str, TokenShard]]:
+        shards = read_each(paths, upstream["tokens"], read)
+        return ((path.name, shard) for path, shard in zip(paths, shards, strict=True))
+
+    plan = build_plan(
+        named(given.tokens, manifests),
+        named(given.held_out, []),
+        config,
+        draft,
+        values,
+        schedule,
+        given.states,
+        given.disk_budget_gb,
+    )
     supervised = sum(each.counts["supervised"] for each in manifests)
     plan["doubts"] = doubts(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised

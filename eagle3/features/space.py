@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -21,9 +21,10 @@ ALIKE = 0.25  # a file this near to its planned size holds these states; compres
 class Need:
     """The hidden states of a run, as far as they are known."""
 
-    shards: Mapping[str, int]  # bytes of every shard by file name, in order
+    shards: Mapping[str, int]  # bytes of every training shard by file name, in order
     stages: Stages
     rolling: bool
+    held_out: Mapping[str, int] = field(default_factory=dict)  # the same of shards that stay
 
     @property
     def peak(self) -> int:
@@ -77,13 +78,14 @@ class Room:
 
 
 def plan_shortage(need: Need, folder: Path, budget_gb: float | None, reserved: int) -> str | None:
-    """One sentence if a run does not fit on the disk, `reserved` bytes of it kept for other files,
+    """One sentence if a run does not fit on the disk, `reserved` bytes of it kept for checkpoints,
     or into the budget of all hidden states. `folder` holds those of the training split."""
     if not need.rolling:
-        return _shortage(need, "hidden states", Room.of(folder, need.shards), budget_gb, reserved)
-    # windows that lie there already will go, or are one of the two
-    room = Room([need.peak], free_bytes(folder) + bytes_beside(folder), 0)
-    return _shortage(need, "two windows of hidden states", room, budget_gb, reserved)
+        room, subject = Room.of(folder, need.shards), "hidden states"
+    else:  # windows that lie there already will go, or are one of the two
+        room = Room([need.peak], free_bytes(folder) + bytes_beside(folder), 0)
+        subject = "two windows of hidden states"
+    return _shortage(need, subject, room, folder, budget_gb, reserved)
 
 
 def check_space(
@@ -100,20 +102,25 @@ def check_space(
         window = need.stages.shards_of(stage)
         names = names[window.start : window.stop]
     room = Room.of(out.parent, {**{n: need.shards[n] for n in names}, out.name: own_bytes})
-    beside = bytes_beside(out.parent.parent, stage) if stage is not None else 0
+    folder = out.parent if stage is None else out.parent.parent
+    beside = bytes_beside(folder, stage) if stage is not None else 0
     room = Room(room.coming, room.free, room.present + beside)
-    sentence = _shortage(need, "hidden states", room, budget_gb, 0)
+    sentence = _shortage(need, "hidden states", room, folder, budget_gb, 0)
     if sentence is not None:
         raise UserError(sentence)
 
 
 def _shortage(
-    need: Need, subject: str, room: Room, budget_gb: float | None, reserved: int
+    need: Need, subject: str, room: Room, folder: Path, budget_gb: float | None, reserved: int
 ) -> str | None:
     """The sentence about the first bound that does not hold, and what would."""
-    bounds = [(room.free - reserved, "are free" + (" beside the checkpoints" if reserved else ""))]
+    held_out = folder.parent / "eval"
+    to_come = sum(n for name, n in need.held_out.items() if not (held_out / name).exists())
+    others = {"checkpoints": reserved, "held-out states": to_come}
+    beside = " and ".join(name for name, size in others.items() if size)
+    bounds = [(room.free - sum(others.values()), "are free" + f" beside {beside}" * bool(beside))]
     if budget_gb is not None:
-        left = int(budget_gb * GB) - room.present
+        left = int(budget_gb * GB) - room.present - sum(need.held_out.values())
         bounds.append((left, f"are left of resources.disk_budget_gb {budget_gb:g}"))
     for available, limit in bounds:
         if sum(room.coming) > available:

@@ -68,6 +68,7 @@ def parameters_read(config: Any) -> float:
 
 def build_plan(
     shards: Iterable[tuple[str, TokenShard]],
+    held_out: Iterable[tuple[str, TokenShard]],
     target: Any,
     draft: DraftConfig,
     values: dict[str, Any],
@@ -75,9 +76,9 @@ def build_plan(
     states_folder: Path,
     budget_gb: float | None,
 ) -> dict[str, Any]:
-    """Figures of the whole run. `shards` with the names of their files, looked at one by one;
-    `values`: the settings of the plan stage; `budget_gb`: most that hidden states may take in their
-    folder."""
+    """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
+    the names of their files, looked at one by one; `values`: the settings of the plan stage;
+    `budget_gb`: most that hidden states may take in their folder."""
     states, train = values["hidden_states"], values["train"]
     sizes: dict[str, int] = {}
     tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
@@ -86,10 +87,14 @@ def build_plan(
         tokens += len(shard.input_ids)
         every += int(needed_states(shard.loss_mask, shard.doc_offsets).aux_offsets[-1])
         active += rows_at_steps(shard, train["ttt_steps"])
+    scored: dict[str, int] = {}
+    for name, shard in held_out:
+        scored[name] = state_bytes(shard, target.hidden_size, states["codec"])
     stages = Stages(len(sizes), states["window_shards"], train["epochs"], train["epochs_per_stage"])
-    need = Need(sizes, stages, rolling=not states["keep"])
+    need = Need(sizes, stages, rolling=not states["keep"], held_out=scored)
     parameters = draft_parameters(draft)
     total, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages.count)
+    peak = need.peak + sum(scored.values())
     capture = tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
@@ -111,8 +116,9 @@ def build_plan(
         "bytes_per_shard_max": max(sizes.values(), default=0),
         "bytes_states": total,
         "bytes_states_peak": need.peak,
+        "bytes_of_held_out": scored,
         "bytes_checkpoints": checkpoints,
-        "bytes_peak": need.peak + checkpoints,
+        "bytes_peak": peak + checkpoints,
         "bytes_free": free_bytes(states_folder),
         "shortage": plan_shortage(need, states_folder, budget_gb, checkpoints),
         "draft_parameters": parameters,
@@ -161,6 +167,7 @@ def plan_table(plan: dict[str, Any]) -> str:
             f"{size_text(plan['bytes_per_shard_max'])} at most",
         ),
         *_rolling_rows(plan),
+        ("held out", f"{size_text(sum(plan['bytes_of_held_out'].values()))}, kept to the end"),
         ("checkpoints", size_text(plan["bytes_checkpoints"])),
         ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
         ("draft", f"{plan['draft_parameters']:,} parameters, {plan['steps']:,} steps"),

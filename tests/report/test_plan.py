@@ -80,7 +80,15 @@ def test_a_mixture_counts_the_experts_that_are_used():
     assert target_flops_per_token(moe) == 2 * 2 * (attention + 3 * 8 * 2 * 5)
 
 
-def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet"), window=None):
+def planned(
+    shard,
+    budget_gb=None,
+    stages=1,
+    copies=1,
+    folder=Path("/nowhere/yet"),
+    window=None,
+    held_out=0,
+):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
     schedule = schedule_of([shard], SimpleNamespace(**train))
@@ -95,8 +103,12 @@ def planned(shard, budget_gb=None, stages=1, copies=1, folder=Path("/nowhere/yet
         "hardware": {"tflops": 0.5, "devices": 2},
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
-    shards = ((f"shard-{number:05d}.safetensors", shard) for number in range(copies))
-    return build_plan(shards, target, draft, values, schedule, folder, budget_gb), draft
+    shards, scored = (
+        ((f"shard-{number:05d}.safetensors", shard) for number in range(count))
+        for count in (copies, held_out)
+    )
+    plan = build_plan(shards, scored, target, draft, values, schedule, folder, budget_gb)
+    return plan, draft
 
 
 def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard, tmp_path, monkeypatch):
@@ -107,7 +119,7 @@ def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard, tmp_p
     assert planned(shard, folder=tmp_path)[0]["shortage"] is None
     room.free -= 1
     tight, _ = planned(shard, folder=tmp_path)
-    assert "are free beside the checkpoints" in tight["shortage"]
+    assert "are free beside checkpoints" in tight["shortage"]
     assert tight["shortage"] in plan_table(tight)
     (tmp_path / "shard-00000.safetensors").write_bytes(bytes(plan["bytes_states"]))
     assert planned(shard, folder=tmp_path)[0]["shortage"] is None
@@ -120,6 +132,18 @@ def test_a_budget_binds_where_the_disk_does_not(shard):
     tight, _ = planned(shard, copies=10, budget_gb=(7 * each + 9) / 1e9)
     assert "7 of the 10 shards still to come fit" in tight["shortage"]
     assert "the largest window_shards is 3" in tight["shortage"]
+
+
+def test_held_out_states_are_part_of_the_peak_and_of_the_budget(shard):
+    without, _ = planned(shard, copies=3)
+    plan, _ = planned(shard, copies=3, held_out=2)
+    each = plan["bytes_per_shard_max"]
+    assert [*plan["bytes_of_held_out"].values()] == [each, each]
+    assert plan["bytes_peak"] == without["bytes_peak"] + 2 * each
+    assert plan["bytes_states"] == without["bytes_states"]
+    assert planned(shard, copies=3, held_out=2, budget_gb=5 * each / 1e9)[0]["shortage"] is None
+    tight, _ = planned(shard, copies=3, held_out=2, budget_gb=(5 * each - 1) / 1e9)
+    assert "2 of the 3 shards still to come fit" in tight["shortage"]
 
 
 def test_in_rolling_mode_two_windows_count_and_every_capture_again(shard):

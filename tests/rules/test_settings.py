@@ -75,7 +75,7 @@ FIRST = {
     "export.checkpoint": {"export", "export_sglang", *WITH_EMBEDDING},
     "evaluation.num_draft_tokens": {"score", "evaluate", "export_speculators"},
     "evaluation.dtype": {"score", "evaluate"},
-    "evaluation.held_out_samples": {"score"},
+    "evaluation.held_out_samples": {"score", "plan"},
     "evaluation": {"evaluate"},
     "hardware": {"plan"},
 }
