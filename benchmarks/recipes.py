@@ -73,12 +73,19 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "1 step": {"train": {"ttt_steps": 1}},
     "wsd": {"train": {"lr_schedule": "wsd"}},
     "constant": {"train": {"lr_schedule": "constant"}},
+    "clip 0.1": {"train": {"max_grad_norm": 0.1}},
     "clip 0.25": {"train": {"max_grad_norm": 0.25}},
+    "clip 0.5": {"train": {"max_grad_norm": 0.5}},
     "clip 1": {"train": {"max_grad_norm": 1.0}},
     "clip 4": {"train": {"max_grad_norm": 4.0}},
+    "wsd, clip 0.25": {"train": {"lr_schedule": "wsd", "max_grad_norm": 0.25}},
     "EAGLE-3.1, wsd": {
         "draft": {"fc_norm": True, "norm_output": True},
         "train": {"lr_schedule": "wsd"},
+    },
+    "EAGLE-3.1, wsd, clip 0.25": {
+        "draft": {"fc_norm": True, "norm_output": True},
+        "train": {"lr_schedule": "wsd", "max_grad_norm": 0.25},
     },
 }
 
