@@ -22,8 +22,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_kind_of_fault_leaves_the_draft_as_it_would_have_been(place: Path) -> None:
+def test_runs_with_many_faults_end_with_the_draft_of_an_undisturbed_one(place: Path) -> None:
     tally = soak(len(KINDS), seed=0, names=list(KINDS), place=place)
     print(tally.table())
     assert not tally.broken
     assert tally.faults.total() >= len(KINDS) and tally.rounds >= 1
+    assert len(tally.faults) >= len(KINDS) // 2  # moments are random, and some kinds hit nothing
