@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -29,6 +30,8 @@ import yaml
 from benchmarks.tables import parser, show
 from eagle3.artifact import Settings
 from eagle3.config import complete, load_schema
+from eagle3.draft.model import Eagle3Draft
+from eagle3.objective.ttt import TargetParts
 from eagle3.ranks import Ranks
 from eagle3.serving.simulated import simulate
 from eagle3.target.files import load_config, stop_ids
@@ -47,6 +50,7 @@ from eagle3.training.stage import StageTrainer
 ROOT = Path(__file__).resolve().parents[1]
 ALONE = Ranks(0, 1, torch.device("cpu"))
 DEFAULT = "default"
+WARM = "warm start"  # from a draft that was trained on other states, those of --warm-shard
 # two-sided 95 % of Student's t by degrees of freedom
 STUDENT = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -99,8 +103,9 @@ class Bench:
         self.mapping, _ = read_mapping(given.results / "vocab" / "mapping.safetensors")
         self.stop = set(stop_ids(self.target, load_config(self.target)))
         self.depth = self.config["evaluation"]["num_draft_tokens"]
-        self.data = self._opened(given.results, "train", given.shards)
-        held_out = self._opened(given.results, "eval", 1)
+        self.data = self._opened(given.results, "train", range(given.shards))
+        self.others = self._opened(given.results, "train", given.warm_shard)
+        held_out = self._opened(given.results, "eval", range(1))
         lengths = held_out.documents.lengths.copy()
         lengths[np.flatnonzero(lengths)[given.held_out :]] = 0  # takes no part
         size = self.config["train"]["pack_tokens"]
@@ -109,30 +114,24 @@ class Bench:
         self.documents = int((lengths > 0).sum())
 
     @staticmethod
-    def _opened(results: Path, split: str, shards: int) -> TrainingData:
-        names = [f"{split}/shard-{number:05d}.safetensors" for number in range(shards)]
+    def _opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
+        names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
         tokens, states = results / "tokens", results / "hidden_states"
         return TrainingData([tokens / n for n in names], [states / n for n in names])
 
     def score(self, recipe: str, seed: int, epochs: int) -> dict[str, Any]:
         """Train a draft and score it."""
         values = deepcopy(self.config)
-        for section, changes in RECIPES[recipe].items():
+        for section, changes in RECIPES.get(recipe, {}).items():
             values[section] |= changes
         values["train"] |= {"seed": seed, "epochs": epochs, "epochs_per_stage": epochs}
-        known = {field.name for field in fields(TrainSettings)}
-        train = TrainSettings(**{k: v for k, v in values["train"].items() if k in known})
-        packing = PackingSettings.of(vars(train))
-        stages = Stages(len(self.data.pairs), len(self.data.pairs), epochs, epochs)
-        tokens = Documents.of(pair.tokens for pair in self.data.pairs)
-        schedule = build_schedule(tokens, packing, stages)
         draft, parts = build_draft(self.target, values, self.mapping, ALONE.device)
-        trainer = StageTrainer(draft, parts, self.data, train, schedule, 1, ALONE)
+        if recipe == WARM:  # of the same vocabulary, so all weights are taken over
+            existing, _ = build_draft(self.target, values, self.mapping, ALONE.device)
+            self._train(existing, parts, values["train"], self.others)
+            draft.load_state_dict(existing.state_dict())
         began = time.process_time()
-        with TemporaryDirectory() as folder:
-            resume = ResumeFolder(Path(folder) / "resume", Settings("bench", {}, {}), {})
-            metrics = Path(folder) / "metrics.jsonl"
-            run_stage(trainer, resume, None, 10**9, metrics, Path(folder) / "out")
+        steps = self._train(draft, parts, values["train"], self.data)
         spent = time.process_time() - began
         found = simulate(draft.eval(), parts, self.packs, torch.float32, self.depth, self.stop)
         return {
@@ -140,10 +139,29 @@ class Bench:
             "seed": seed,
             "acceptance_length": found["acceptance_length"],
             "per_position_acceptance": found["per_position_acceptance"],
-            "steps": schedule["total_steps"],
+            "steps": steps,
             "rows": found["rows"],
             "cpu_seconds": spent,
         }
+
+    @staticmethod
+    def _train(
+        draft: Eagle3Draft, parts: TargetParts, values: dict[str, Any], data: TrainingData
+    ) -> int:
+        """All of a training in one stage; its steps."""
+        known = {field.name for field in fields(TrainSettings)}
+        train = TrainSettings(**{k: v for k, v in values.items() if k in known})
+        epochs, shards = train.epochs, len(data.pairs)
+        documents = Documents.of(pair.tokens for pair in data.pairs)
+        stages = Stages(shards, shards, epochs, epochs)
+        schedule = build_schedule(documents, PackingSettings.of(vars(train)), stages)
+        trainer = StageTrainer(draft, parts, data, train, schedule, 1, ALONE)
+        with TemporaryDirectory() as folder:
+            resume = ResumeFolder(Path(folder) / "resume", Settings("bench", {}, {}), {})
+            metrics = Path(folder) / "metrics.jsonl"
+            run_stage(trainer, resume, None, 10**9, metrics, Path(folder) / "out")
+        steps: int = schedule["total_steps"]
+        return steps
 
 
 def main() -> None:
@@ -154,10 +172,13 @@ def main() -> None:
     args.add_argument("--shards", type=int, default=1, help="of training")
     args.add_argument("--held-out", type=int, default=64, help="documents to score on, at most")
     args.add_argument("--epochs", type=int, default=2)
-    args.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    args.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES))
+    args.add_argument("--warm-shard", type=int, nargs="*", default=[], help=f"{WARM} too")
     args.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     args.add_argument("--record", type=Path, help="scores, one a line; those there are kept")
     given = args.parse_args()
+    if given.warm_shard:
+        given.recipes.append(WARM)
     keep_freed_memory()
     torch.set_num_threads(1)
     bench = Bench(given)
