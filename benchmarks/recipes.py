@@ -76,6 +76,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "4 steps": {"train": {"ttt_steps": 4}},
     "1 step": {"train": {"ttt_steps": 1}},
     "wsd": {"train": {"lr_schedule": "wsd"}},
+    "cosine": {"train": {"lr_schedule": "cosine"}},
     "constant": {"train": {"lr_schedule": "constant"}},
     "clip 0.1": {"train": {"max_grad_norm": 0.1}},
     "clip 0.25": {"train": {"max_grad_norm": 0.25}},
