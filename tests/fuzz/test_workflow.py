@@ -38,7 +38,8 @@ for word in sys.argv[1:]:
     if word.startswith("results/") and Path(word).suffix in (".json", ".jsonl", ".safetensors",
                                                              ".html", ".jinja"):
         Path(word).parent.mkdir(parents=True, exist_ok=True)
-        Path(word).touch()
+        if not Path(word).exists():  # an input keeps its date
+            Path(word).touch()
 given = dict(zip(sys.argv, sys.argv[1:]))
 made = {"prepare_dataset": ["rows.jsonl", "rows.index.safetensors", "rows.report.json"],
         "export_draft": ["config.json", "model.safetensors"]}

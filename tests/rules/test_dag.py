@@ -165,8 +165,9 @@ def test_a_dry_run_plans_what_a_change_touches(finished: Path, name: str) -> Non
 def test_a_budget_that_is_too_small_stops_at_the_plan(copy: Path) -> None:
     """Asked for anew, as before the first capture; a budget alone re-runs nothing."""
     out = copy / "results" / "small"
-    sizes = json.loads((out / "plan.json").read_text())["bytes_of_shards"]
-    budget = 1.2 * max(sizes.values()) / 1e9
+    plan = json.loads((out / "plan.json").read_text())
+    held_out = sum(plan["bytes_of_held_out"].values())
+    budget = (held_out + 1.2 * max(plan["bytes_of_shards"].values())) / 1e9
     change = {"resources": {"disk_budget_gb": budget}}
     for path in [out / "plan.json", *out.glob("hidden_states/train/*.safetensors")]:
         path.unlink()
