@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import settings
-from models import save_model
+
+from tests.builders.models import save_model
 
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+GPU_JOB = "tests.builders.gpu_job"
 LIMIT = 60  # seconds until a test gives up
 
 
@@ -23,7 +24,7 @@ class Machine:
         self.folder, self.jobs = folder, []
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         self.environment |= {
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/builders'}",
+            "PYTHONPATH": str(ROOT),
             "EAGLE3_GPU_LEASES": str(folder / "leases"),
             "CUDA_VISIBLE_DEVICES": "0,1",
         }
@@ -31,7 +32,7 @@ class Machine:
     def start(self, gpus: int, *words: object, processes: int = 1, **environment: str):
         """Launch gpu_job with `words` behind the folder; its log is NAME.log."""
         command = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", str(gpus)]
-        command += ["--processes", str(processes), "--", "gpu_job", str(self.folder)]
+        command += ["--processes", str(processes), "--", GPU_JOB, str(self.folder)]
         with open(self.folder / f"{words[0]}.log", "w") as log:
             job = subprocess.Popen(
                 [*command, *map(str, words)],
@@ -69,7 +70,7 @@ class Machine:
 def alive(process: int) -> bool:
     """Whether a job of ours still runs; its number may be another process's by now."""
     try:
-        return b"gpu_job" in Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"tests.builders.gpu_job" in Path(f"/proc/{process}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
 
@@ -108,7 +109,7 @@ def test_a_job_that_needs_all_devices_takes_none_before_and_is_not_passed_by_lat
     # the second device is free, and is kept for the job that came before
     time.sleep(1)
     assert machine.names() == ["first"]
-    assert "(gpu_job) holds 0" in machine.log("both")
+    assert f"({GPU_JOB}) holds 0" in machine.log("both")
     machine.end("first")
     until(lambda: len(machine.names()) == 2)
     assert machine.names() == ["first", "both"]
@@ -163,7 +164,9 @@ def test_more_devices_than_there_are_is_one_sentence_at_once(machine):
     job = machine.start(3, "greedy", 0)
     assert job.wait(LIMIT) == 1
     (line,) = machine.log("greedy").splitlines()
-    assert line.startswith("error: gpu_job asks for 3 GPUs and there are 2 (0, 1): lower ")
+    assert line.startswith(
+        "error: tests.builders.gpu_job asks for 3 GPUs and there are 2 (0, 1): lower "
+    )
 
 
 def test_jobs_of_different_views_share_no_device(machine):

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from safetensors.torch import load_file, save_file
-from shards import stage_settings
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
@@ -20,6 +19,7 @@ from eagle3.serving.exports.exported import Description, Verifier, write_draft
 from eagle3.serving.exports.forms import FORMS, form_of
 from eagle3.tensorfile import content_sha256, read_manifest
 from eagle3.tokens.vocab import build_mapping
+from tests.builders.shards import stage_settings
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -1,6 +1,6 @@
 """A job that says which devices it got and fails if another job has one of them.
 
-    gpu_job FOLDER NAME [SECONDS] [child]
+    python -m tests.builders.gpu_job FOLDER NAME [SECONDS] [child]
 
 Without SECONDS it goes on until FOLDER/NAME.end exists. With `child` it starts itself once more,
 and the child does the work.
@@ -20,7 +20,7 @@ def main():
     folder, name, *more = sys.argv[1:]
     folder = Path(folder)
     if "child" in more:
-        command = [sys.executable, "-m", "gpu_job", str(folder), name]
+        command = [sys.executable, "-m", "tests.builders.gpu_job", str(folder), name]
         sys.exit(subprocess.run(command, check=False).returncode)
     name += os.environ.get("LOCAL_RANK", "")
     devices = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

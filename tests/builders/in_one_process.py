@@ -1,7 +1,7 @@
 """Run the jobs of dry runs one after another, with what all jobs import loaded once.
 
     cd FOLDER && snakemake -n --printshellcmds ... > planned.txt
-    python in_one_process.py FOLDER ...
+    python -m tests.builders.in_one_process FOLDER ...
 
 Each folder is a process of its own, forked after the imports; its output is in `output.txt` and its
 exit code in `code.txt`.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models import VOCAB
 
 from eagle3.artifact import Manifest, Settings, write_json
 from eagle3.data.conversations import Conversation
@@ -33,6 +32,7 @@ from eagle3.training.loader import TrainingData
 from eagle3.training.settings import TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
+from tests.builders.models import VOCAB
 
 TARGET_KEYS = {
     "revision": None,

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 import transformers
-from toy_tokenizers import LLAMA3, QWEN3, toy_tokenizer
+
+from tests.data.toy_tokenizers import LLAMA3, QWEN3, toy_tokenizer
 
 ROWS = Path(__file__).resolve().parents[2] / "data" / "demo_chat.jsonl"
 VOCAB, CONTEXT = 704, 1024

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workflow import ROOT, snakemake
+
+from tests.rules.workflow import ROOT, snakemake
 
 VARIABLE = "EAGLE3_CONTAINER_BASE"
 # a rule of the test's own: where the packages of a job come from

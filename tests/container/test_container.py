@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workflow import ROOT, snakemake
+
+from tests.rules.workflow import ROOT, snakemake
 
 RESULTS = (
     "target/model.safetensors",

@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 import pytest
-from workflow import ROOT
 
 from eagle3.data.catalogue import CATALOGUE, table
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.converters import CONVERTERS
 from eagle3.data.sources import ALL, Source, Unreadable, read_rows, sources_of
 from eagle3.errors import UserError
+from tests.rules.workflow import ROOT
 
 # the names of SpecForge's presets, which people bring along; camel is three datasets here
 PEER = {

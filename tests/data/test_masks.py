@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from toy_tokenizers import (
+
+from eagle3.data.conversations import BadRow, Conversation
+from eagle3.data.masks import BATCH, Masker, TokenizedDocument, TokenSettings, supervised
+from eagle3.data.templates import Renderer
+from eagle3.errors import UserError
+from tests.data.toy_tokenizers import (
     CHATML,
     GENERATION,
     LLAMA3,
@@ -18,11 +23,6 @@ from toy_tokenizers import (
     conversation_of,
     toy_tokenizer,
 )
-
-from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.masks import BATCH, Masker, TokenizedDocument, TokenSettings, supervised
-from eagle3.data.templates import Renderer
-from eagle3.errors import UserError
 
 TEMPLATES = {"chatml": CHATML, "qwen3": QWEN3, "llama3": LLAMA3, "generation": GENERATION}
 END = {"chatml": "<|im_end|>", "qwen3": "<|im_end|>", "llama3": "<|eot_id|>", "generation": "<end>"}

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_tokenizers import (
+
+from eagle3.data.conversations import BadRow, Conversation, parse_row
+from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.preformatted import Marks, answers_of
+from eagle3.data.regeneration import Record, regenerate
+from eagle3.data.templates import Renderer
+from tests.data.toy_tokenizers import (
     CHATML,
     EMPTY_THOUGHT,
     GENERATION,
@@ -17,12 +23,6 @@ from toy_tokenizers import (
     conversation_of,
     toy_tokenizer,
 )
-
-from eagle3.data.conversations import BadRow, Conversation, parse_row
-from eagle3.data.masks import Masker, TokenSettings
-from eagle3.data.preformatted import Marks, answers_of
-from eagle3.data.regeneration import Record, regenerate
-from eagle3.data.templates import Renderer
 
 HARMONY = (
     "{% for m in messages %}{{ '<|start|>' + m.role }}"

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from openai_server import FakeServer, running
-from toy_tokenizers import conversation_of
 
 from eagle3.artifact import Settings
 from eagle3.data.conversations import Conversation
@@ -26,6 +24,8 @@ from eagle3.data.regeneration import (
     write_answers,
 )
 from eagle3.errors import UserError
+from tests.data.openai_server import FakeServer, running
+from tests.data.toy_tokenizers import conversation_of
 
 SAMPLING = Sampling(temperature=0.5, top_p=0.9, top_k=7, max_tokens=9, seed=3)
 SETTINGS = Settings("regenerate", {}, {})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from toy_tokenizers import conversation_of, toy_tokenizer
 
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.template_names import NAMED
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
+from tests.data.toy_tokenizers import conversation_of, toy_tokenizer
 
 # the names of SpecForge's registry, which people bring along
 PEER = [

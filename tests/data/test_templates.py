@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from toy_tokenizers import (
+
+from eagle3.data.conversations import BadRow, Conversation
+from eagle3.data.templates import Rendered, Renderer
+from eagle3.errors import UserError
+from tests.data.toy_tokenizers import (
     BOS,
     CHATML,
     EMPTY_THOUGHT,
@@ -16,10 +20,6 @@ from toy_tokenizers import (
     conversation_of,
     toy_tokenizer,
 )
-
-from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.templates import Rendered, Renderer
-from eagle3.errors import UserError
 
 
 def rendered(template: str, conversation: Conversation) -> tuple[str, list[str]]:

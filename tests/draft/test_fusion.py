@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 import torch
-from test_losses import random_case
 
 from eagle3.draft import chains, fusion
 from eagle3.objective.losses import row_losses
+from tests.objective.cases import random_logits
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_compiled_loss_gives_the_same(compiler):
     expected, found = (
         function("lk_hybrid", logits, lesson, mix)
         for function in (written, torch.compile(written, dynamic=True))
-        for logits, lesson, _, mix in [random_case(3)]
+        for logits, lesson, _, mix in [random_logits(3)]
     )
     for name, tensor in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), tensor, rtol=1e-12, atol=1e-13)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import HIDDEN, SWITCHES, tiny_draft
 
 from eagle3.draft.halves import HalvedDraft
+from tests.objective.cases import HIDDEN, SWITCHES, tiny_draft
 
 
 def normal(draw, *size):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import tiny_draft
 from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import (
@@ -17,6 +16,7 @@ from transformers.models.llama.modeling_llama import (
 
 from eagle3.draft.model import Eagle3Draft, RMSNorm, initialise
 from eagle3.serving.exports.exported import expected_shapes
+from tests.objective.cases import tiny_draft
 
 LENGTH = 9
 

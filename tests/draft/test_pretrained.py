@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from cases import tiny_draft
 from safetensors.torch import save_file
 
 from eagle3.draft.pretrained import warm_start
 from eagle3.errors import UserError
+from tests.objective.cases import tiny_draft
 
 VOCAB, WIDTH = 23, 15
 OLD = torch.tensor([0, 2, 3, 7, 8, 9, 12, 13, 14, 15, 16, 19, 22])  # its draft vocabulary

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from workflow import command, snakemake
+
+from tests.rules.workflow import command, snakemake
 
 LIMIT = 600  # seconds, for a busy machine
 # a target of a moment's training: with more, most faults would hit that one job

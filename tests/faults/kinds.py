@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from calls import Call, kill, left_behind, script_of, unlock, wait_for_none
-from harm import OUT, candidates, flip, replaced_by, truncate, with_its_dates
-from volume import Volume
+from tests.faults.calls import Call, kill, left_behind, script_of, unlock, wait_for_none
+from tests.faults.harm import OUT, candidates, flip, replaced_by, truncate, with_its_dates
+from tests.faults.volume import Volume
 
 DAY = 86_400
 WRITTEN = {  # by the script that writes it

@@ -26,14 +26,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "rules")]
-
-from calls import CHANGE, idle, wait_for_none  # noqa: E402
-from harm import DRAFT, LAST, OUT  # noqa: E402
-from kinds import KINDS, Fault, Run  # noqa: E402
-from volume import Volume  # noqa: E402
-from workflow import ROOT, merged, snakemake  # noqa: E402
+from tests.faults.calls import CHANGE, idle, wait_for_none
+from tests.faults.harm import DRAFT, LAST, OUT
+from tests.faults.kinds import KINDS, Fault, Run
+from tests.faults.volume import Volume
+from tests.rules.workflow import ROOT, merged, snakemake
 
 RESULTS = (DRAFT, LAST, OUT / "checkpoints/stage-0001/model.safetensors")
 OTHER = {"embedded_target": {"seed": 1}}

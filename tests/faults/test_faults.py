@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kinds import KINDS
-from soak import soak
-from volume import Volume
+
+from tests.faults.kinds import KINDS
+from tests.faults.soak import soak
+from tests.faults.volume import Volume
 
 pytestmark = pytest.mark.long
 

@@ -7,19 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from models import KINDS, LAYERS
-from shards import (
-    ALONE,
-    STATES,
-    captured,
-    chats,
-    naive_states,
-    open_target,
-    placement,
-    read_all,
-    state_settings,
-    token_shard,
-)
 from transformers import AutoModelForCausalLM
 
 from eagle3.artifact import Settings
@@ -32,6 +19,19 @@ from eagle3.features.selfcheck import check, sampled_document
 from eagle3.features.teacher import TeacherRows
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
+from tests.builders.models import KINDS, LAYERS
+from tests.builders.shards import (
+    ALONE,
+    STATES,
+    captured,
+    chats,
+    naive_states,
+    open_target,
+    placement,
+    read_all,
+    state_settings,
+    token_shard,
+)
 
 NAMES = ("aux", "last", "teacher_argmax", "teacher_lse")
 

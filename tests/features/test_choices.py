@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from models import LAYERS
-from shards import captured, chats, open_target, token_shard
 
 from eagle3.errors import UserError
 from eagle3.features.selfcheck import check
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
+from tests.builders.models import LAYERS
+from tests.builders.shards import captured, chats, open_target, token_shard
 
 LAYER_IDS = aux_layers(None, LAYERS)
 

@@ -7,8 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from models import HIDDEN
-from shards import STATES, TOKENS, chats, stage_settings, token_shard
 
 from eagle3.artifact import Manifest
 from eagle3.errors import UserError
@@ -19,6 +17,8 @@ from eagle3.features.reader import KIND, FeatureShard
 from eagle3.features.writer import ShardWriter
 from eagle3.tensorfile import open_tensors, read_manifest, save_tensors
 from eagle3.tokens.needed import needed_states
+from tests.builders.models import HIDDEN
+from tests.builders.shards import STATES, TOKENS, chats, stage_settings, token_shard
 
 EVERY = pytest.mark.parametrize("codec", CODECS)
 BOTH = pytest.mark.parametrize("codec", ["int8", "bf16_zstd"])  # of fixed width, and compressed

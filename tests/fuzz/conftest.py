@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from damage import CASES
+
+from tests.builders.damage import CASES
 
 
 @pytest.fixture(scope="session", autouse=True)

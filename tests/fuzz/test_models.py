@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import HOSTILE, budget, damaged, ends_well, mistaken
 from hypothesis import given
 from hypothesis import strategies as st
-from models import save_tokenizer
-from shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
@@ -27,6 +24,9 @@ from eagle3.target.files import load_config, load_tokenizer, stop_ids
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
 from eagle3.target.reader import TargetWeights, read_head
+from tests.builders.damage import HOSTILE, budget, damaged, ends_well, mistaken
+from tests.builders.models import save_tokenizer
+from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 
 KEYS = TARGET_KEYS["lm_head_key"], TARGET_KEYS["embedding_key"]
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import budget, damaged, ends_well, mistaken, split, tensor_file
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from shards import TOKENS, captured, chats, stage_settings, state_settings, token_shard
 
 from eagle3.artifact import Manifest
 from eagle3.data.rows import Dataset, Stream, write_dataset
@@ -32,6 +30,15 @@ from eagle3.training.checkpoint import (
     Checkpoint,
     read_checkpoint,
     write_checkpoint,
+)
+from tests.builders.damage import budget, damaged, ends_well, mistaken, split, tensor_file
+from tests.builders.shards import (
+    TOKENS,
+    captured,
+    chats,
+    stage_settings,
+    state_settings,
+    token_shard,
 )
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -209,8 +216,7 @@ def test_the_header_reader_accepts_only_what_the_library_does(
 LIARS = """
 import resource, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from damage import ends_well, tensor_file
+from tests.builders.damage import ends_well, tensor_file
 from eagle3.features.reader import FeatureShard
 from eagle3.tokens.shards import read_token_shard
 
@@ -239,9 +245,9 @@ def test_a_lying_length_costs_no_memory(tmp_path: Path) -> None:
     """256 MiB more than the libraries take are enough for files that claim a terabyte, be it in
     their header or by holes."""
     token_shard(tmp_path / "tokens.safetensors", chats(2))
-    paths = [str(Path(__file__).parents[1] / "builders"), str(Path(__file__).parents[2])]
     done = subprocess.run(
-        [sys.executable, "-c", LIARS, str(tmp_path), *paths],
+        [sys.executable, "-c", LIARS, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from damage import CASES, HOSTILE, budget, damaged, ends_well, mistaken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from eagle3.errors import UserError
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from rules.preflight import External
 from rules.settings import all_settings
+from tests.builders.damage import CASES, HOSTILE, budget, damaged, ends_well, mistaken
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = load_schema(ROOT / "config.schema.yaml")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import save_model, save_tokenizer
-from workflow import Outcome, command
+
+from tests.builders.models import save_model, save_tokenizer
+from tests.rules.workflow import Outcome, command
 
 pytestmark = pytest.mark.dag
 

@@ -7,6 +7,7 @@ import torch
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective.pack import Pack
+from eagle3.objective.teacher import Teacher
 from eagle3.objective.ttt import TargetParts
 from eagle3.target.reader import Head
 
@@ -98,3 +99,16 @@ def pack_of(documents, head):
         parts["teacher_lse"].append(logits.logsumexp(-1))
         start += kept
     return Pack(**{name: torch.cat(tensors) for name, tensors in parts.items()})
+
+
+def random_logits(seed, scale=2.0, rows=6, draft_vocab=11, vocab=17):
+    """Logits, a lesson, and the target's own probabilities on the draft vocabulary."""
+    draw = torch.Generator().manual_seed(seed)
+    head = torch.randn(vocab, 5, generator=draw, dtype=torch.float64) * scale
+    last = torch.randn(rows, 5, generator=draw, dtype=torch.float64)
+    whole = last @ head.T
+    own = whole.softmax(-1)[:, :draft_vocab]
+    teacher = Teacher(last, whole.logsumexp(-1), whole.argmax(-1), Head(head[:draft_vocab]))
+    logits = torch.randn(rows, draft_vocab, generator=draw, dtype=torch.float64) * scale
+    mix = torch.rand(rows, generator=draw, dtype=torch.float64)
+    return logits, teacher.lesson(torch.arange(rows), logs=True), own, mix

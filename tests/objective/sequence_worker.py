@@ -1,6 +1,6 @@
 """Ranks that share packs, under torchrun: how far each layout is from one rank.
 
-python -m torch.distributed.run --nproc-per-node 4 tests/objective/sequence_worker.py FILE
+python -m torch.distributed.run --nproc-per-node 4 -m tests.objective.sequence_worker FILE
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
 from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.ranks import Ranks, joined_ranks, sequence_groups
+from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
 TYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -8,23 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.objective.losses import LOSSES, row_losses, step_weights
-from eagle3.objective.teacher import Teacher
-from eagle3.target.reader import Head
-
-N, V, FULL = 6, 11, 17
-
-
-def random_case(seed, scale=2.0):
-    """Logits, a lesson, and the target's own probabilities on the draft vocabulary."""
-    draw = torch.Generator().manual_seed(seed)
-    head = torch.randn(FULL, 5, generator=draw, dtype=torch.float64) * scale
-    last = torch.randn(N, 5, generator=draw, dtype=torch.float64)
-    whole = last @ head.T
-    own = whole.softmax(-1)[:, :V]
-    teacher = Teacher(last, whole.logsumexp(-1), whole.argmax(-1), Head(head[:V]))
-    logits = torch.randn(N, V, generator=draw, dtype=torch.float64) * scale
-    mix = torch.rand(N, generator=draw, dtype=torch.float64)
-    return logits, teacher.lesson(torch.arange(N), logs=True), own, mix
+from tests.objective.cases import random_logits
 
 
 def plain(kind, logits, own, mix):
@@ -48,7 +32,7 @@ def plain(kind, logits, own, mix):
 @pytest.mark.parametrize("kind", LOSSES)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 6))
 def test_loss_and_gradient_are_those_of_autograd(kind, seed, scale):
-    logits, lesson, own, mix = random_case(seed, scale)
+    logits, lesson, own, mix = random_logits(seed, scale)
     expected_from = logits.clone().requires_grad_()
     loss, accepted = plain(kind, expected_from, own, mix)
     loss.sum().backward()
@@ -63,18 +47,18 @@ def test_loss_and_gradient_are_those_of_autograd(kind, seed, scale):
 @given(seed=st.integers(0, 10_000))
 def test_gradients_of_logits_sum_to_zero_and_vanish_where_draft_and_teacher_agree(seed):
     for kind in LOSSES:
-        logits, lesson, _, mix = random_case(seed)
+        logits, lesson, _, mix = random_logits(seed)
         assert row_losses(kind, logits, lesson, mix).gradient.sum(-1).abs().max() < 1e-9
     for kind in ("soft_ce", "kl", "reverse_kl"):
-        _, lesson, own, mix = random_case(seed)
+        _, lesson, own, mix = random_logits(seed)
         assert row_losses(kind, own.log(), lesson, mix).gradient.abs().max() < 1e-9
 
 
 def test_a_loss_without_acceptance_stays_finite():
     """A draft that is certain of what the target never says."""
-    _, lesson, _, mix = random_case(0)
+    _, lesson, _, mix = random_logits(0)
     lesson.on_draft[:] = 0
-    logits = torch.zeros(N, V, dtype=torch.float64)
+    logits = torch.zeros(6, 11, dtype=torch.float64)
     logits[:, 0] = 900.0
     found = row_losses("lk_alpha", logits, lesson, mix)
     assert found.loss.isfinite().all() and found.gradient.isfinite().all()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import active_at
 
 from eagle3.objective.rows import ROUND_FEW, step_rows
+from tests.objective.reference import active_at
 
 STEPS = 5
 DOCUMENT = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=14)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import DRAFT_VOCAB, HIDDEN, VOCAB
 
 from eagle3.draft.halves import Matrix
 from eagle3.objective import scores as room
 from eagle3.objective.scores import LossKind, Pairs, scores
 from eagle3.objective.teacher import Teacher
 from eagle3.target.reader import Head
+from tests.objective.cases import DRAFT_VOCAB, HIDDEN, VOCAB
 
 ROWS, STEPS = 23, 4
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import tiny_draft
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.errors import UserError
 from eagle3.objective.sequence import check_heads, kv_heads, query_heads
 from eagle3.objective.shares import deal
+from tests.objective.cases import tiny_draft
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUTS = ["1x1", "2x1", "1x2", "2x2", "4x1", "1x4"]  # Ulysses x ring
@@ -28,11 +28,9 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 def differences(tmp_path_factory):
     """By layout, type, back end and pack: how far four real ranks are from one."""
     file = tmp_path_factory.mktemp("sequence") / "differences.json"
-    worker = ROOT / "tests/objective/sequence_worker.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "4", str(worker), str(file)]
-    path = os.pathsep.join([str(ROOT), str(worker.parent)])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command += ["--nproc-per-node", "4", "-m", "tests.objective.sequence_worker", str(file)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=600, check=False
     )

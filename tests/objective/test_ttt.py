@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import (
+
+from eagle3.objective import rows
+from eagle3.objective.attention_choice import BACKENDS
+from eagle3.objective.losses import LOSSES
+from eagle3.objective.ttt import Objective, ttt_loss
+from tests.objective.cases import (
     DRAFT_VOCAB,
     HIDDEN,
     SWITCHES,
@@ -14,12 +19,7 @@ from cases import (
     target_parts,
     tiny_draft,
 )
-from reference import SlowDraft, slow_loss
-
-from eagle3.objective import rows
-from eagle3.objective.attention_choice import BACKENDS
-from eagle3.objective.losses import LOSSES
-from eagle3.objective.ttt import Objective, ttt_loss
+from tests.objective.reference import SlowDraft, slow_loss
 
 MASKS = {
     "one answer": [[0, 0, 0, 1, 1, 1, 1, 1, 0]],

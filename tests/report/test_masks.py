@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from shards import token_shard
-from toy_tokenizers import CHATML, toy_tokenizer
-from workflow import ROOT
 
 from eagle3.report.masks import END, PLAIN, SUPERVISED, for_browser, for_terminal
+from tests.builders.shards import token_shard
+from tests.data.toy_tokenizers import CHATML, toy_tokenizer
+from tests.rules.workflow import ROOT
 
 TEXT = "ask<é>\nanswer"
 

@@ -9,8 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from models import VOCAB, model_config
-from shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
 from transformers import MixtralConfig
 
 from eagle3.draft.config import derive_config
@@ -28,6 +26,8 @@ from eagle3.report.plan import (
 )
 from eagle3.tensorfile import open_tensors
 from eagle3.tokens.schedule import Documents
+from tests.builders.models import VOCAB, model_config
+from tests.builders.shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
 
 EDGES = [([3, 4, 5], [1, 1, 1]), ([3], [1]), ([3, 4], [0, 0]), ([3, 4, 5, 6], [0, 1, 1, 0])]
 

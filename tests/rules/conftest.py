@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workflow import snakemake
+
+from tests.rules.workflow import snakemake
 
 
 @pytest.fixture(scope="session")

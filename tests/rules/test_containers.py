@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from workflow import snakemake
 
 from eagle3.errors import UserError
 from rules import containers
+from tests.rules.workflow import snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = "docker://registry.example/eagle3@sha256:" + "0" * 64

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow import ROOT, SMALL, merged, snakemake
+
+from tests.rules.workflow import ROOT, SMALL, merged, snakemake
 
 pytestmark = pytest.mark.dag
 METRICS = "results/small/metrics/stage-0001.jsonl"

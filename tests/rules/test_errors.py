@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow import snakemake
+
+from tests.rules.workflow import snakemake
 
 pytestmark = pytest.mark.dag
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from workflow import ROOT, snakemake
 
 from rules.gpu_limit import limit_local_gpus
+from tests.rules.workflow import ROOT, snakemake
 
 SNAKEFILE = f"""
 import os, sys

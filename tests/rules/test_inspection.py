@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow import ROOT, snakemake
+
+from tests.rules.workflow import ROOT, snakemake
 
 pytestmark = pytest.mark.dag
 

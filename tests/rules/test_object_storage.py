@@ -8,9 +8,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from workflow import snakemake
 
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
+from tests.rules.workflow import snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 BUCKET, FOLDER = "dag", "project"

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from in_one_process import planned
-from shrunken import SHAPES, save_shrunken
-from workflow import ROOT, merged, snakemake
 
 from eagle3.config import complete, load_schema
 from rules.preflight import inherited
+from tests.builders.in_one_process import planned
+from tests.builders.shrunken import SHAPES, save_shrunken
+from tests.rules.workflow import ROOT, merged, snakemake
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # what a small copy on a CPU needs otherwise; all else is the preset's own
@@ -99,7 +99,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         assert len(list(planned(plan.text))) == plan.jobs.total()
         (folder / "planned.txt").write_text(plan.text)
     subprocess.run(
-        [sys.executable, ROOT / "tests" / "builders" / "in_one_process.py", *folders.values()],
+        [sys.executable, "-m", "tests.builders.in_one_process", *folders.values()],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         check=True,
     )

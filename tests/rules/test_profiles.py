@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow import ROOT, snakemake
+
+from tests.rules.workflow import ROOT, snakemake
 
 
 @pytest.mark.dag

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow import ROOT, command, snakemake
+
+from tests.rules.workflow import ROOT, command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 DELIVERY = {"export": 1, "evaluate": 1, "report": 1}

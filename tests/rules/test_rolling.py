@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from workflow import command, snakemake
+
+from tests.rules.workflow import command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow import ROOT
 
 from eagle3.config import complete, load_schema
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
 from rules.preflight import External, locate
 from rules.settings import all_settings
+from tests.rules.workflow import ROOT
 
 SCHEMA = load_schema(ROOT / "config.schema.yaml")
 EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")

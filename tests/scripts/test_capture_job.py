@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from shards import chats, read_all, state_settings, token_shard
 
 from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.features.job import CaptureJob
@@ -22,6 +21,7 @@ from eagle3.features.reader import FeatureShard
 from eagle3.features.selfcheck import KIND as CHECK
 from eagle3.report.plan import KIND as PLAN
 from eagle3.tokens.stages import Stages
+from tests.builders.shards import chats, read_all, state_settings, token_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file
-from shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 
 from eagle3.serving.exports.forms import form_of, load_draft
 from eagle3.target.reader import TargetWeights
+from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 
 EXPORT = {"dtype": "float32", "embedding": True, "verifier": None}
 

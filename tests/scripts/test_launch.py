@@ -13,6 +13,7 @@ from eagle3.errors import UserError
 from workflow_scripts.launch import check_processes, cluster_command, local_command
 
 ROOT = Path(__file__).resolve().parents[2]
+RANKS_SEEN = "tests.builders.ranks_seen"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 STALE = {
     "RANK": "1",
@@ -27,7 +28,7 @@ STALE = {
 
 def launch(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    inherited |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/builders'}", "OMP_NUM_THREADS": "1"}
+    inherited |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "workflow_scripts.launch", *words]
     return subprocess.run(
         command,
@@ -65,7 +66,15 @@ def test_nodes_are_those_of_the_slurm_job_and_meet_at_a_port_of_their_own():
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ranks_left_over_in_the_environment_mislead_no_job(tmp_path, processes):
-    words = ["--gpus", "0", "--processes", str(processes), "--", "ranks_seen", str(tmp_path)]
+    words = [
+        "--gpus",
+        "0",
+        "--processes",
+        str(processes),
+        "--",
+        "tests.builders.ranks_seen",
+        str(tmp_path),
+    ]
     done = launch(*words, "--", "a b", **STALE)
     assert done.returncode == 0, done.stderr
     found = sorted(path.read_text() for path in tmp_path.iterdir())
@@ -79,7 +88,9 @@ def test_a_failing_job_fails_the_launch():
 
 
 def test_several_nodes_outside_slurm_are_one_sentence():
-    done = launch("--gpus", "0", "--processes", "1", "--nodes", "2", "--", "ranks_seen")
+    done = launch(
+        "--gpus", "0", "--processes", "1", "--nodes", "2", "--", "tests.builders.ranks_seen"
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: --nodes is 2, and several nodes need a Slurm allocation")
     assert done.stderr.count("\n") == 1

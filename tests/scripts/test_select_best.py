@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from shards import stage_settings
 
 from eagle3.artifact import MANIFEST_KEY, Manifest, part_of, write_json
 from eagle3.training.checkpoint import MODEL, Checkpoint, write_checkpoint
 from eagle3.training.early_stop import SCORE
+from tests.builders.shards import stage_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = stage_settings("train", lr=1)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from models import VOCAB
-from shards import TRAIN, open_target, train_draft, training_set
 
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.serving.batched import Limits, Pair, decode_batch
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.sampling import Sampling
+from tests.builders.models import VOCAB
+from tests.builders.shards import TRAIN, open_target, train_draft, training_set
 
 NEW, STOP = 14, {5, 11, 30}
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 3 + 5 * i % 17).tolist() for i in range(7)]
@@ -71,7 +71,7 @@ def test_a_short_answer_ends_where_it_should(pair, new):
 
 def test_a_window_that_slides_sees_whole_windows(tmp_path):
     """Rejected columns must not take the places of tokens in it."""
-    from models import save_model
+    from tests.builders.models import save_model
 
     folder = save_model(tmp_path / "target", "qwen3", use_sliding_window=True, sliding_window=6,
                         max_window_layers=2)  # fmt: skip

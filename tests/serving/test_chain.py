@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from models import VOCAB
-from shards import TRAIN, open_target, train_draft, training_set
 
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective import scores
@@ -17,6 +15,8 @@ from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
+from tests.builders.models import VOCAB
+from tests.builders.shards import TRAIN, open_target, train_draft, training_set
 
 NEW = 16
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(4)]

@@ -6,9 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exports import write
-from models import save_model, save_tokenizer
-from shards import TARGET_KEYS, TRAIN, train_draft, training_set
 
 from eagle3.data.conversations import Conversation
 from eagle3.data.prompts import Question, questions
@@ -18,6 +15,9 @@ from eagle3.serving.evaluation import Evaluator, evaluate
 from eagle3.serving.exports.forms import load_draft
 from eagle3.serving.pairing import check_pair
 from eagle3.target.files import load_config
+from tests.builders.exports import write
+from tests.builders.models import save_model, save_tokenizer
+from tests.builders.shards import TARGET_KEYS, TRAIN, train_draft, training_set
 
 VALUES = {
     "num_prompts": 4,

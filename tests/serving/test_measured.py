@@ -9,8 +9,6 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import save_model, save_tokenizer
-from spec_server import SpecServer, spec_server
 
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
@@ -19,6 +17,8 @@ from eagle3.serving.acceptance import acceptance
 from eagle3.serving.asked import read_prompts
 from eagle3.serving.measured import Asking, committed, counters, measure
 from eagle3.target.files import load_tokenizer
+from tests.builders.models import save_model, save_tokenizer
+from tests.builders.spec_server import SpecServer, spec_server
 
 DRAFTS = 3
 COUNTS = {3: [4, 1, 2], 4: [2, 2, 4, 4], 5: [1], 6: []}

@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VOCAB
-from shards import TRAIN, captured, chats, open_target, token_shard, train_draft, training_set
 
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.errors import UserError
@@ -21,6 +19,16 @@ from eagle3.serving.simulated import Run, runs_of, simulate
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
 from eagle3.training.loader import TrainingData
+from tests.builders.models import VOCAB
+from tests.builders.shards import (
+    TRAIN,
+    captured,
+    chats,
+    open_target,
+    token_shard,
+    train_draft,
+    training_set,
+)
 
 NEW, DEPTH = 20, 4
 STOP = {5, 11, 30}

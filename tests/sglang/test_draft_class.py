@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import CONFIG, EAGLE31, export, inputs, logits_of
 from safetensors.torch import load_file, save_file
+
+from tests.builders.exports import CONFIG, EAGLE31, export, inputs, logits_of
 
 SCRIPT = Path(__file__).parent / "load_export.py"
 CASES = {"plain": CONFIG, "eagle31": EAGLE31}

@@ -11,15 +11,15 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
-from engine import LAYERS, ON_CPU, alive, run_marked, sglang_request, wait_until
-from models import KINDS
 from safetensors.torch import load_file
-from shards import chats, naive_states, token_shard
 from transformers import AutoModelForCausalLM
 
 from eagle3.errors import UserError
 from eagle3.target.sglang import run_sglang
 from eagle3.tokens.needed import needed_states
+from tests.builders.engine import LAYERS, ON_CPU, alive, run_marked, sglang_request, wait_until
+from tests.builders.models import KINDS
+from tests.builders.shards import chats, naive_states, token_shard
 
 BUDGET = 192
 BARE, LONGEST = 5, 256  # the document that nobody answers in; the context of the tiny targets

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from engine import ON_CPU
-from workflow import snakemake
-
 from eagle3.artifact import read_json
 from eagle3.features.selfcheck import KIND
+from tests.builders.engine import ON_CPU
+from tests.rules.workflow import snakemake
 
 SHARD = "results/small/hidden_states/train/shard-00000.safetensors"
 

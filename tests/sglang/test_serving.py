@@ -19,10 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine import wait_until
-from exports import write
-from models import COMMON, VOCAB
-from shards import TRAIN, open_target, train_draft, training_set
 
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance
@@ -32,6 +28,10 @@ from eagle3.serving.http import get
 from eagle3.serving.measured import Asking, measure
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
+from tests.builders.engine import wait_until
+from tests.builders.exports import write
+from tests.builders.models import COMMON, VOCAB
+from tests.builders.shards import TRAIN, open_target, train_draft, training_set
 
 NEW, EOS = 32, COMMON["eos_token_id"]
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from engine import ON_CPU
-from shards import captured, chats, read_all, state_settings, token_shard
+
+from tests.builders.engine import ON_CPU
+from tests.builders.shards import captured, chats, read_all, state_settings, token_shard
 
 
 def test_a_shard_holds_what_the_other_engine_writes(targets, engine_python, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from slurm_calls import TRAINING, Call, available
-from workflow import snakemake
+
+from tests.rules.workflow import snakemake
+from tests.slurm.slurm_calls import TRAINING, Call, available
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,8 @@ from typing import Any
 
 import psutil
 import yaml
-from workflow import ROOT, SMALL, Outcome, merged
+
+from tests.rules.workflow import ROOT, SMALL, Outcome, merged
 
 LIMIT = 900  # seconds, for a busy machine
 CLUSTER = Path("/var/lib/eagle3-test-slurm")  # where cluster.sh keeps it

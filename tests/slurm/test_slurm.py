@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from slurm_calls import WEIGHTS, crash, digest, field, repair, slurm, without_training
+
+from tests.slurm.slurm_calls import WEIGHTS, crash, digest, field, repair, slurm, without_training
 
 STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call goes on from there"
 GOING_ON = r"going on from the save at step (\d+)"

@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from shards import TOKENS, captured, chats, state_settings, token_shard
 
 from eagle3 import objects
 from eagle3.errors import UserError
@@ -17,6 +16,7 @@ from eagle3.features.codecs import CODECS
 from eagle3.features.reader import FeatureShard
 from eagle3.objects import split_address, upload
 from eagle3.training.loader import TrainingData, read_ahead
+from tests.builders.shards import TOKENS, captured, chats, state_settings, token_shard
 
 ADDRESS = "s3://states/run/shard.safetensors"
 BUCKET, KEY = split_address(ADDRESS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import save_model, save_tokenizer
 
 from eagle3.data.regeneration import Request, Sampling
 from eagle3.target.answers import HFAnswers
+from tests.builders.models import save_model, save_tokenizer
 
 RENDERER = {"choice": "auto", "options": {}, "system_prompt": None}
 GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=None, max_tokens=8, seed=0)

@@ -6,10 +6,10 @@ import json
 
 import huggingface_hub
 import pytest
-from models import save_model
 
 from eagle3.errors import UserError
 from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from tests.builders.models import save_model
 
 
 def test_a_model_directory_is_itself(targets):

@@ -7,7 +7,6 @@ import shutil
 
 import pytest
 import torch
-from models import KINDS, LAYERS, VOCAB, build_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -20,6 +19,7 @@ from transformers import (
 from eagle3.errors import UserError
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
+from tests.builders.models import KINDS, LAYERS, VOCAB, build_model
 
 IDS = torch.randint(3, VOCAB, (2, 17), generator=torch.Generator().manual_seed(0))
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import HIDDEN, VOCAB, build_model
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from eagle3.errors import UserError
 from eagle3.target.files import load_config
 from eagle3.target.reader import Head, TargetWeights, read_final_norm, read_head
+from tests.builders.models import HIDDEN, VOCAB, build_model
 
 KEYS = ("lm_head.weight", "model.embed_tokens.weight")
 

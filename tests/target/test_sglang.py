@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from engine import alive, run_marked, sglang_request, wait_until
 from safetensors.torch import load_file
 
 from eagle3.errors import UserError
 from eagle3.target.sglang import run_sglang
 from eagle3.target.sglang_process import OLDEST
 from eagle3.target.sglang_request import read_documents, write_documents
+from tests.builders.engine import alive, run_marked, sglang_request, wait_until
 
 TESTS = Path(__file__).resolve().parents[1]
 DOCUMENTS = {4: [7, 8], 9: [5, 6, 7, 8, 9], 2: [3], 6: [9, 9]}

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine import sglang_request
 
 from eagle3.errors import UserError
 from eagle3.target.sglang_hook import CaptureHook, make_hook
 from eagle3.target.sglang_request import read_fault, read_seen
+from tests.builders.engine import sglang_request
 
 DOCUMENTS = {3: np.array([5, 6, 7], dtype=np.int32), 8: np.array([9, 4], dtype=np.int32)}
 LAYERS = 3

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import parallel_worker
 import pytest
 import torch
-from models import KINDS, build_model, save_model, save_wrapper
 from safetensors.torch import load_file
 
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks
 from eagle3.target.hf import HFTarget
+from tests.builders import parallel_worker
+from tests.builders.models import KINDS, build_model, save_model, save_wrapper
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -38,9 +38,8 @@ def both(directories, tmp_path_factory):
     """What the two ranks found, by rank."""
     out = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", parallel_worker.__file__, str(out)]
-    paths = [str(ROOT), *sys.path]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    command += ["--nproc-per-node", "2", "-m", parallel_worker.__name__, str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *map(str, directories.values())],
         env=environment,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import HIDDEN, LAYERS, VOCAB, save_wrapper
 from transformers import AutoModelForImageTextToText
 
 from eagle3.errors import UserError
@@ -12,6 +11,7 @@ from eagle3.target.files import load_config
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
 from eagle3.target.reader import TargetWeights, read_final_norm, read_head
+from tests.builders.models import HIDDEN, LAYERS, VOCAB, save_wrapper
 
 IDS = torch.randint(3, VOCAB, (2, 17), generator=torch.Generator().manual_seed(0))
 # embedding_key, lm_head_key, final_norm_key of target, as the files name them

@@ -1,6 +1,6 @@
 """Twenty steps on synthetic packs under every division of the ranks; run by torchrun.
 
-python -m torch.distributed.run --nproc-per-node N tests/training/steps_worker.py FOLDER
+python -m torch.distributed.run --nproc-per-node N -m tests.training.steps_worker FOLDER
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 from safetensors.torch import save_file
 
 from eagle3.objective.shares import Sharing
@@ -22,6 +21,7 @@ from eagle3.ranks import Ranks, joined_ranks, sequence_groups
 from eagle3.training.masters import masters_of
 from eagle3.training.optimizer import build_optimizers
 from eagle3.training.step import StepRunner
+from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
 TYPES = {"float64": torch.float64, "float32": torch.float32}
 RECIPES = {"soft_ce": 20, "lk_hybrid": 3, "variants": 3, "muon": 3}  # steps under each

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 import torch
-from shards import stage_settings
 
 from eagle3.errors import UserError
 from eagle3.training.checkpoint import (
@@ -21,6 +20,7 @@ from eagle3.training.checkpoint import (
     read_model,
     write_checkpoint,
 )
+from tests.builders.shards import stage_settings
 
 SETTINGS, INPUTS = stage_settings("train", lr=1), {"tokens-0": "abc"}
 

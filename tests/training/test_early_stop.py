@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shards import stage_settings
 
 from eagle3.errors import UserError
 from eagle3.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from eagle3.training.early_stop import carry_on
+from tests.builders.shards import stage_settings
 
 SETTINGS = stage_settings("train", train={"early_stop_patience": 1})
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import pack_of
-from models import LAYERS
-from shards import (
+from transformers import AutoModelForCausalLM
+
+from eagle3.errors import UserError
+from eagle3.objective.rows import step_rows
+from eagle3.objective.shares import Sharing
+from eagle3.ranks import Group, Ranks
+from eagle3.target.layers import aux_layers
+from eagle3.training.loader import TrainingData, read_ahead
+from tests.builders.models import LAYERS
+from tests.builders.shards import (
     STATES,
     TOKENS,
     captured,
@@ -18,14 +25,7 @@ from shards import (
     token_shard,
     training_set,
 )
-from transformers import AutoModelForCausalLM
-
-from eagle3.errors import UserError
-from eagle3.objective.rows import step_rows
-from eagle3.objective.shares import Sharing
-from eagle3.ranks import Group, Ranks
-from eagle3.target.layers import aux_layers
-from eagle3.training.loader import TrainingData, read_ahead
+from tests.objective.cases import pack_of
 
 
 @pytest.fixture(scope="module")

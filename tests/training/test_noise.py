@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from cases import HIDDEN, pack_of, random_documents, target_parts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.objective.shares import Shares, deal
 from eagle3.training.noise import noisy, row_keys, uniform, with_noise
+from tests.objective.cases import HIDDEN, pack_of, random_documents, target_parts
 
 MASKS = [[0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1]]
 

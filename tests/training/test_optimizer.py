@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from cases import tiny_draft
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from tests.objective.cases import tiny_draft
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from steps_worker import TYPES, cases, train
 
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks, check_sequence
+from tests.training.steps_worker import TYPES, cases, train
 
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -36,13 +36,16 @@ def together(tmp_path_factory):
     found = {}
     for world in WORLDS:
         folder = tmp_path_factory.mktemp(f"ranks{world}")
-        worker = ROOT / "tests/training/steps_worker.py"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(world), str(worker), str(folder)]
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests/objective")])
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        command += ["--nproc-per-node", str(world), "-m", "tests.training.steps_worker"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=600, check=False
+            [*command, str(folder)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]
         figures = json.loads((folder / "figures.json").read_text())

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from shards import TRAIN, training_set
 
 from eagle3.training.checkpoint import read_checkpoint
+from tests.builders.shards import TRAIN, training_set
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 120  # seconds

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from exports import write
-from shards import TRAIN, train_draft, training_set
 
 from eagle3.training.setup import build_draft
+from tests.builders.exports import write
+from tests.builders.shards import TRAIN, train_draft, training_set
 
 CPU = torch.device("cpu")
 

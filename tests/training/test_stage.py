@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from shards import TRAIN, schedule_of, training_set
 
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks
@@ -19,6 +18,7 @@ from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
+from tests.builders.shards import TRAIN, schedule_of, training_set
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import pack_of, random_documents, target_parts, tiny_draft
 
 from eagle3.objective.losses import LOSSES
 from eagle3.objective.totals import StepTotals
@@ -16,6 +15,7 @@ from eagle3.training.masters import Replicated
 from eagle3.training.optimizer import build_optimizers
 from eagle3.training.speed import PHASES, Stopwatch, matrix_rate
 from eagle3.training.step import StepRunner
+from tests.objective.cases import pack_of, random_documents, target_parts, tiny_draft
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)

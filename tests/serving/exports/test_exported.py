@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exports import (
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from eagle3.errors import UserError
+from eagle3.serving.exports.exported import expected_shapes
+from eagle3.serving.exports.forms import FORMS, form_of, load_draft
+from tests.builders.exports import (
     CONFIG,
     EAGLE31,
     QK_NORM,
@@ -21,12 +27,6 @@ from exports import (
     rewritten,
     write,
 )
-from safetensors import safe_open
-from safetensors.torch import load_file
-
-from eagle3.errors import UserError
-from eagle3.serving.exports.exported import expected_shapes
-from eagle3.serving.exports.forms import FORMS, form_of, load_draft
 
 SWITCHES = {
     "plain": CONFIG,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from exports import CONFIG, EAGLE31, QK_NORM, VERIFIER, export
 from safetensors.torch import load_file
+
+from tests.builders.exports import CONFIG, EAGLE31, QK_NORM, VERIFIER, export
 
 FROM_TARGET = {"embed_tokens.weight", "verifier_lm_head.weight", "verifier_norm.weight"}
 
