@@ -49,7 +49,9 @@ def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    if a.dtype == torch.float32 and a.device.type == "cpu" and onednn_is_faster():
+    single = a.dtype == torch.float32 and a.device.type == "cpu"
+    # a rank may have no rows of a pack, and oneDNN refuses empty operands
+    if single and a.numel() and b.numel() and onednn_is_faster():
         # strided operands would be 50 times slower there
         a, b = a.contiguous(), b.contiguous()
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

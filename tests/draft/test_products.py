@@ -32,6 +32,16 @@ def test_operands_may_be_strided(monkeypatch, onednn):
     torch.testing.assert_close(times_transposed(a[:, ::2], b[::2].t()), expected)
 
 
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 3, 2), (2, 0, 3), (2, 3, 0)])
+def test_operands_may_be_empty(monkeypatch, onednn, rows, inner, columns):
+    """A rank without a row of a pack has a weight gradient of zeros."""
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    a, b = torch.randn(rows, inner), torch.randn(columns, inner)
+    torch.testing.assert_close(times_transposed(a, b), a @ b.t())
+    torch.testing.assert_close(weight_gradient(a.t(), b.t(), torch.float32), a @ b.t())
+
+
 @pytest.mark.parametrize("emulated", [False, True])
 def test_bfloat16_products_are_sums_in_float32_rounded_once(monkeypatch, emulated):
     monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: emulated)
