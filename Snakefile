@@ -41,7 +41,8 @@ rule train:
     default_target: True
     input:
         rules.plan.output,
-        expand(rules.export.output, form=FORMS),
+        forms(FORMS, "config.json"),
+        forms(FORMS, "model.safetensors"),
         rules.select_best.output.choice,
         rules.evaluate.output,
         rules.report.output,

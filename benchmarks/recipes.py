@@ -34,7 +34,7 @@ from eagle3.draft.model import Eagle3Draft
 from eagle3.objective.ttt import TargetParts
 from eagle3.ranks import Ranks
 from eagle3.serving.simulated import simulate
-from eagle3.target.files import load_config, stop_ids
+from eagle3.target.config import load_config, stop_ids
 from eagle3.tokens.packing import PackingSettings, pack_documents
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages

@@ -23,6 +23,7 @@ import torch
 from benchmarks.tables import parser, show
 from eagle3.artifact import Manifest, Settings
 from eagle3.features.codecs import CODECS
+from eagle3.features.columns import STORED
 from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
 from eagle3.features.reader import KIND, FeatureShard
 from eagle3.features.writer import ShardWriter
@@ -72,7 +73,7 @@ def write(
         if layout.needed.kept[number]:
             parts = {n: document[n] for n in ("teacher_argmax", "teacher_lse")}
             for part, chunks in (("aux", AUX_CHUNKS), ("last", LAST_CHUNKS)):
-                encoded = layout.codec.encode(document[part].unflatten(1, (chunks, hidden)))
+                encoded = CODECS[layout.name].encode(document[part].unflatten(1, (chunks, hidden)))
                 parts |= {part + suffix: rows for suffix, rows in encoded.items()}
             writer.put([number], parts)
     writer.finish({})
@@ -121,10 +122,10 @@ def framed_ratio(shard: FeatureShard, size: int) -> float:
 
 def bytes_at(name: str, ratio: float) -> float:
     """Bytes per token at the large size by arithmetic, with the ratio that real states gave."""
-    codec, total = CODECS[name], 0.0
+    stored, total = STORED[name], 0.0
     for chunks, share in ((AUX_CHUNKS, 1.0), (LAST_CHUNKS, SUPERVISED)):
-        for suffix, column in codec.columns(chunks, LARGE).items():
-            framed = suffix == "" and codec.compressed_planes
+        for suffix, column in stored.columns(chunks, LARGE).items():
+            framed = suffix == "" and stored.compressed_planes
             total += share * column.row_bytes * (ratio if framed else 1.0)
     return total + SUPERVISED * 8  # argmax and log-sum-exp
 

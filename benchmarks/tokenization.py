@@ -27,7 +27,7 @@ from eagle3.data.conversations import BadRow, Conversation, parse_row
 from eagle3.data.masks import Masker, TokenSettings
 from eagle3.data.sources import Source, read_rows
 from eagle3.data.templates import Renderer
-from eagle3.target.files import load_tokenizer
+from eagle3.target.tokenizer import load_tokenizer
 
 Documents = list[tuple[list[int], list[int]]]  # ids and mask
 

@@ -16,7 +16,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 
 from eagle3.device import check_device
 from eagle3.errors import UserError
@@ -109,6 +108,8 @@ def check_sequence(world: int, ulysses: int, ring: int) -> None:
 
 def sequence_groups(device: str, world: int, ulysses: int, ring: int) -> list[Group]:
     """The sequence, Ulysses and ring groups of this rank."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     shared = ulysses * ring
     packs = init_device_mesh(device, (world // shared, shared), mesh_dim_names=("data", "sequence"))
     inside = init_device_mesh(

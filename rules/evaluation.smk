@@ -2,7 +2,7 @@
 rule evaluate:
     input:
         TARGET_FILES,
-        draft=expand(rules.export.output, form=FORMS[0]),
+        draft=rules.export.output,
         rows=rules.dataset.output.rows,
         index=rules.dataset.output.index,
     output:

@@ -1,36 +1,61 @@
-# The draft in the forms that engines load. The first is what the evaluation decodes with.
+# The draft in the forms that engines load: the one that the evaluation decodes with, and in a job of
+# their own the others, so that one of them more or less leaves the evaluation as it is.
 FORMS = config["export"]["formats"]
 
 
+def forms(names, file):
+    """A file of the drafts in some forms."""
+    return [f"{OUT}/draft/{form}/{file}" for form in names]
+
+
+def form_settings(names):
+    """The settings of some forms as one text."""
+    found = {form: asdict(SETTINGS[f"export_{form}"]) for form in names}
+    return lambda wildcards: json.dumps(found, sort_keys=True)
+
+
 rule export:
+    """The draft in the first form, which is what the evaluation decodes with."""
     input:
         TARGET_FILES,
         model=exported("model.safetensors"),
         state=exported("state.json"),
         vocab=rules.vocab.output.mapping,
     output:
-        config=f"{OUT}/draft/{{form}}/config.json",
-        model=f"{OUT}/draft/{{form}}/model.safetensors",
+        configs=forms(FORMS[:1], "config.json"),
+        models=forms(FORMS[:1], "model.safetensors"),
     log:
-        f"{LOGS}/export_{{form}}.log",
+        f"{LOGS}/export.log",
     benchmark:
-        f"{TIMES}/export_{{form}}.tsv"
-    wildcard_constraints:
-        form="|".join(FORMS),
+        f"{TIMES}/export.tsv"
     conda:
         ENVIRONMENT
     container:
         IMAGE
     resources:
-        options=lambda wildcards: options(
-            format=wildcards.form,
-            target=TARGET,
-            out=f"{OUT}/draft/{wildcards.form}",
-        ),
+        options=options(target=TARGET, out=f"{OUT}/draft"),
     params:
-        settings=lambda wildcards: settings(f"export_{wildcards.form}")(wildcards),
+        settings=form_settings(FORMS[:1]),
         code=code("export_draft.py"),
     shell:
         "python -m workflow_scripts.export_draft --settings {params.settings:q}"
         " --checkpoint {input.model:q} {input.state:q} --vocab {input.vocab:q} {resources.options}"
         " > {log:q} 2>&1"
+
+
+if len(FORMS) > 1:
+
+    use rule export as export_others with:
+        output:
+            configs=forms(FORMS[1:], "config.json"),
+            models=forms(FORMS[1:], "model.safetensors"),
+        log:
+            f"{LOGS}/export_others.log",
+        benchmark:
+            f"{TIMES}/export_others.tsv"
+        params:
+            settings=form_settings(FORMS[1:]),
+            code=code("export_draft.py"),
+
+    localrules:
+        export_others,

@@ -17,6 +17,8 @@ from eagle3.artifact import Settings, read_json
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
+from eagle3.features.columns import STORED
+from eagle3.features.layout import AUX_CHUNKS
 from eagle3.serving.exports.engines import check_formats
 from eagle3.target.files import TOKENIZER_FILES, check_length, indexed_files, read_object
 from eagle3.target.layers import aux_layers
@@ -28,7 +30,6 @@ EMBEDDED = "embedded"
 # values of the demo that would spoil the draft of a real target
 SIZED = ("max_length", "draft_vocab_size", "learning_rate", "max_grad_norm", "pack_tokens",
          "packs_per_batch", "precision")  # fmt: skip
-NF4_GROUP = 32  # as in eagle3.features.codecs, which would import torch at every call
 EMBEDDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -209,11 +210,8 @@ def _check_target(config: Mapping[str, Any], target: Mapping[str, Any]) -> None:
                 f"config: hidden_states.aux_layers is {list(chosen)}; SGLang cannot return the "
                 f"output of the last layer: use layers below {layers - 1}, or backend hf"
             )
-    if isinstance(hidden, int) and states["codec"] == "nf4" and hidden % NF4_GROUP:
-        raise UserError(
-            f"config: hidden_states.codec is nf4, which needs a hidden size that {NF4_GROUP} "
-            f"divides; the target's is {hidden}: use int8"
-        )
+    if isinstance(hidden, int):
+        STORED[states["codec"]].columns(AUX_CHUNKS, hidden)
     if isinstance(context, int):
         check_length(config["tokens"]["max_length"], context)
         answer = config["evaluation"]["max_new_tokens"]

@@ -13,8 +13,8 @@ import torch
 from eagle3.artifact import Manifest, Settings, atomic_path, read_json, write_json
 from eagle3.errors import UserError
 from eagle3.features.job import CaptureJob, Placement, capture_shard
+from eagle3.features.layout import CHECK_KIND
 from eagle3.features.reader import KIND
-from eagle3.features.selfcheck import KIND as REPORT
 from eagle3.features.source import address
 from eagle3.features.space import Need, check_space
 from eagle3.features.windows import drop_other_windows
@@ -124,7 +124,7 @@ def write_report(given: Namespace, shard: Path, cosines: dict[str, float]) -> No
         "bytes": size,
     }
     inputs = {"hidden_states": manifest.content_sha256}
-    write_json(given.report, found, Manifest.of(REPORT, given.settings, inputs))
+    write_json(given.report, found, Manifest.of(CHECK_KIND, given.settings, inputs))
     cosine = min(cosines.values(), default=float("nan"))
     logging.info(
         "%d documents, %d rows of aux, %d of last, %d bytes (%s); layers %s; cosine to a plain "

@@ -12,7 +12,8 @@ from eagle3.artifact import Manifest, write_json
 from eagle3.data.prompts import Question, questions
 from eagle3.data.rows import Dataset
 from eagle3.data.sources import Source, read_rows
-from eagle3.serving.evaluation import KIND, Evaluator, evaluate
+from eagle3.serving.acceptance import KIND
+from eagle3.serving.evaluation import Evaluator, evaluate
 from eagle3.serving.exports.forms import form_of
 from eagle3.target.files import resolve_target
 from eagle3.tensorfile import read_manifest

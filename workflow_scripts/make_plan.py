@@ -11,7 +11,8 @@ from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.report.doubts import doubts
 from eagle3.report.plan import KIND, build_plan, plan_table
-from eagle3.target.files import load_config, resolve_target
+from eagle3.target.config import load_config
+from eagle3.target.files import resolve_target
 from eagle3.target.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.shards import TokenShard, read_each

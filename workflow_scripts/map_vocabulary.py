@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from eagle3.artifact import Manifest, write_json
-from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.target.config import load_config, stop_ids
+from eagle3.target.files import resolve_target
+from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tensorfile import save_tensors
 from eagle3.tokens import vocab
 from eagle3.tokens.shards import read_each

@@ -16,7 +16,8 @@ from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from eagle3.serving.asked import read_prompts
 from eagle3.serving.measured import Asking, measure
-from eagle3.target.files import load_tokenizer, resolve_target
+from eagle3.target.files import resolve_target
+from eagle3.target.tokenizer import load_tokenizer
 from workflow_scripts import entry
 
 

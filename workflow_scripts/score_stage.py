@@ -13,9 +13,11 @@ from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
 from eagle3.objective.ttt import TargetParts
 from eagle3.serving.simulated import simulate
-from eagle3.target.files import load_config, resolve_target, stop_ids
+from eagle3.target.config import load_config, stop_ids
+from eagle3.target.files import resolve_target
 from eagle3.target.hf import DTYPES
-from eagle3.target.reader import TargetWeights, read_head
+from eagle3.target.reader import read_head
+from eagle3.target.weights import TargetWeights
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.packing import pack_documents
 from eagle3.tokens.vocab import read_mapping

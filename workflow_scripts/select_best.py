@@ -31,7 +31,7 @@ def main() -> None:
     for name, out in zip((MODEL, STATE), given.out, strict=True):
         with atomic_path(out) as beside:
             fetch(sibling(given.models[place], name), beside)
-    read_model(given.out[0].parent, given.settings.upstream["train"])
+    read_model(given.out[0].parent, given.settings.upstream["train"], "np")  # checked whole
     inputs = {"model": found[place][1].inputs["model"]}
     if read_manifest(given.out[0], "checkpoint").content_sha256 != inputs["model"]:
         raise UserError(

@@ -13,7 +13,8 @@ from pathlib import Path
 from eagle3.artifact import write_text
 from eagle3.errors import UserError
 from eagle3.report.masks import for_browser, for_terminal
-from eagle3.target.files import load_tokenizer, resolve_target
+from eagle3.target.files import resolve_target
+from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tokens.shards import read_token_shard
 from workflow_scripts import entry
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from eagle3.data.masks import Masker, TokenSettings
 from eagle3.data.regeneration import read_answers
 from eagle3.data.rows import Dataset, check_enough
-from eagle3.target.files import check_length, load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.target.config import load_config, stop_ids
+from eagle3.target.files import check_length, resolve_target
+from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tokens.shards import write_token_shard
 from workflow_scripts import entry
 

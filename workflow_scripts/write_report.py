@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eagle3.artifact import part_of, read_json, write_text
-from eagle3.features.selfcheck import KIND as CHECK
+from eagle3.features.layout import CHECK_KIND
 from eagle3.report.page import (
     RunFacts,
     add_checks,
@@ -15,7 +15,7 @@ from eagle3.report.page import (
     wall_times,
 )
 from eagle3.report.plan import KIND as PLAN
-from eagle3.serving.evaluation import KIND as EVALUATION
+from eagle3.serving.acceptance import KIND as EVALUATION
 from eagle3.serving.selection import KIND as BEST
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.shards import KIND as TOKENS
@@ -34,7 +34,7 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     upstream = given.settings.upstream
-    checks = [read_json(path, CHECK, upstream["hidden_states"])[0] for path in given.checks]
+    checks = [read_json(path, CHECK_KIND, upstream["hidden_states"])[0] for path in given.checks]
     tokens = [read_manifest(path, TOKENS, upstream["tokens"]).counts for path in given.tokens]
     scores = [read_json(path, SCORE, upstream["score"], part_of(path))[0] for path in given.scores]
     best, _ = read_json(given.best, BEST, upstream["score"])

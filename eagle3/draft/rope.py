@@ -1,7 +1,8 @@
-"""Rotary positions: the library's frequencies, our own rotation.
+"""Rotary positions: frequencies of the library, our own rotation.
 
-Frequencies and the attention factor of every rotary type (default, linear, llama3, yarn, ...)
-come from transformers, as engines take them. The rotation itself is written out here because it
+Frequencies and the attention factor of a scaled rotary type (linear, llama3, yarn) come from
+transformers, as engines take them; the plain ones are one formula, and transformers takes seconds
+to be imported. The rotation itself is written out here because it
 is needed in float64 too.
 """
 
@@ -14,6 +15,9 @@ from eagle3.draft.config import DraftConfig
 
 def inverse_frequencies(config: DraftConfig) -> tuple[torch.Tensor, float]:
     """float32 [head_dim / 2] and the factor on cos and sin."""
+    if config.rope.get("rope_type") == "default":  # the original formula (RoFormer, 3.4.2)
+        exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+        return 1.0 / config.rope["rope_theta"] ** exponents, 1.0
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 

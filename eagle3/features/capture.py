@@ -19,6 +19,7 @@ import torch
 
 from eagle3.artifact import Manifest, Settings
 from eagle3.errors import UserError
+from eagle3.features.codecs import CODECS
 from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
 from eagle3.features.reader import KIND
 from eagle3.features.teacher import TeacherRows
@@ -106,7 +107,7 @@ class ShardCapture:
         if not bool(_finite(aux) & _finite(own)):  # the one time per batch that a GPU is waited for
             self._refuse(documents, of_aux, aux)
             self._refuse(documents, of_last, own)
-        codec = self.layout.codec
+        codec = CODECS[self.layout.name]
         parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
         stored = codec.encode(own[:, None])
         parts |= {f"last{suffix}": rows for suffix, rows in stored.items()}

@@ -1,7 +1,7 @@
 """Codecs: what hidden states become on disk, and back.
 
-Every codec maps a row of C chunks (layers) of H numbers to bytes of a fixed width, so a row is
-found by its number alone. Where rows are compressed on top (`frames`), a document is.
+Every codec maps a row of C chunks (layers) of H numbers to bytes of a fixed width (`columns`), so a
+row is found by its number alone. Where rows are compressed on top (`frames`), a document is.
 
     codec          one number becomes                              one chunk carries besides
     fp32           itself
@@ -22,16 +22,22 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 
-from eagle3.errors import UserError
+from eagle3.features.columns import GROUP
 
 Parts = dict[str, torch.Tensor]  # "" : the numbers; "_scale", "_group_scale": what goes with them
-GROUP = 32  # numbers that share a scale in nf4
 FP8_MAX, INT8_MAX = 448.0, 127.0
+TYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}  # of columns
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**26}  # worked on at once: a cache; little beside a model
 NF4_CELLS = 2048  # the nearest of the 16 is looked up by the number rounded to so many cells
 NF4 = (
@@ -42,33 +48,10 @@ NF4 = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Column:
-    """One tensor of a codec: its type and how many of it a row has."""
-
-    dtype: torch.dtype
-    width: int
-
-    @property
-    def row_bytes(self) -> int:
-        return self.dtype.itemsize * self.width
-
-
 class Codec(ABC):
     """Rows of states to rows of bytes and back."""
 
-    # Of a row of numbers, which is `planes` equal parts, so many are worth compressing; 0: none is.
-    planes = 1
-    compressed_planes = 0
-    typical_ratio = 1.0  # stored to raw bytes of the numbers, for plans made before capture
     decoded = torch.bfloat16
-
-    @abstractmethod
-    def columns(self, chunks: int, hidden: int) -> dict[str, Column]:
-        """Tensors that hold rows of `chunks` x `hidden` numbers, by suffix.
-
-        Raises UserError if the codec cannot hold rows of that width.
-        """
 
     def exact_for(self, dtype: torch.dtype) -> bool:
         """Whether states of this type come back without a change."""
@@ -110,9 +93,6 @@ class Plain(Codec):
     def exact_for(self, dtype: torch.dtype) -> bool:
         return self.dtype in {torch.float32, dtype}
 
-    def columns(self, chunks: int, hidden: int) -> dict[str, Column]:
-        return {"": Column(self.dtype, chunks * hidden)}
-
     def encode(self, states: torch.Tensor) -> Parts:
         return self._encode(states)
 
@@ -133,13 +113,8 @@ class BF16Planes(Codec):
     states) and fraction with sign (low byte, 7.9 bits). Only the first is worth compressing.
     """
 
-    planes, compressed_planes, typical_ratio = 2, 1, 0.68
-
     def exact_for(self, dtype: torch.dtype) -> bool:
         return dtype == torch.bfloat16
-
-    def columns(self, chunks: int, hidden: int) -> dict[str, Column]:
-        return {"": Column(torch.uint8, 2 * chunks * hidden)}
 
     def _encode(self, states: torch.Tensor) -> Parts:
         bits = states.to(torch.bfloat16).flatten(1).contiguous().view(torch.int16)  # [N, C * H]
@@ -157,16 +132,8 @@ class BF16Planes(Codec):
 class Scaled(Codec):
     """One byte a number, and a scale for each chunk of a row."""
 
-    def __init__(self, dtype: torch.dtype, largest: float, compressed: bool = False) -> None:
+    def __init__(self, dtype: torch.dtype, largest: float) -> None:
         self.dtype, self.largest = dtype, largest
-        if compressed:
-            self.compressed_planes, self.typical_ratio = 1, 0.83
-
-    def columns(self, chunks: int, hidden: int) -> dict[str, Column]:
-        return {
-            "": Column(self.dtype, chunks * hidden),
-            "_scale": Column(torch.bfloat16, chunks),
-        }
 
     def _encode(self, states: torch.Tensor) -> Parts:
         states = states.float()
@@ -196,18 +163,6 @@ class Scaled(Codec):
 
 class NormalFloat4(Codec):
     """Four bits a number; scales for groups of 32, relative to one for each chunk."""
-
-    def columns(self, chunks: int, hidden: int) -> dict[str, Column]:
-        if hidden % GROUP:
-            raise UserError(
-                f"hidden_states.codec is nf4, which needs a hidden size that {GROUP} divides; the "
-                f"target's is {hidden}: use int8"
-            )
-        return {
-            "": Column(torch.uint8, chunks * hidden // 2),
-            "_scale": Column(torch.bfloat16, chunks),
-            "_group_scale": Column(torch.float8_e4m3fn, chunks * hidden // GROUP),
-        }
 
     def _encode(self, states: torch.Tensor) -> Parts:
         groups = states.float().unflatten(-1, (-1, GROUP))  # [N, C, G, 32]
@@ -270,7 +225,7 @@ CODECS: dict[str, Codec] = {
     "bf16": Plain(torch.bfloat16),
     "bf16_zstd": BF16Planes(),
     "fp8_e4m3": Scaled(torch.float8_e4m3fn, FP8_MAX),
-    "fp8_e4m3_zstd": Scaled(torch.float8_e4m3fn, FP8_MAX, compressed=True),
+    "fp8_e4m3_zstd": Scaled(torch.float8_e4m3fn, FP8_MAX),
     "int8": Scaled(torch.int8, INT8_MAX),
     "nf4": NormalFloat4(),
 }

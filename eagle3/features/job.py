@@ -16,12 +16,13 @@ from eagle3.features.layout import Layout
 from eagle3.features.selfcheck import check
 from eagle3.features.teacher import TeacherRows
 from eagle3.ranks import Ranks
-from eagle3.target.files import load_config, load_whole_config
+from eagle3.target.config import load_config, load_whole_config
 from eagle3.target.hf import DTYPES, HFTarget
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import Head, TargetWeights, read_head
+from eagle3.target.reader import Head, read_head
 from eagle3.target.sglang import run_sglang
 from eagle3.target.sglang_request import SGLangRequest
+from eagle3.target.weights import TargetWeights
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard, read_token_shard
 

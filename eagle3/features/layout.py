@@ -18,23 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from eagle3.features.codecs import CODECS, Codec, Column
+from eagle3.features.columns import ITEM_BYTES, STORED, Column
 from eagle3.tensorstream import Declared
 from eagle3.tokens.needed import NeededStates
 
 AUX_CHUNKS, LAST_CHUNKS = 3, 1
+CHECK_KIND = "capture_check"  # of the file that says what the self-check of a shard found
 FRAMES, INDEX, CHECKSUM = "frames", "frame_index", "checksum"
-TYPE_NAMES = {
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.int32: "I32",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-}
 
 
 @dataclass(frozen=True)
@@ -53,14 +43,13 @@ class Layout:
     def __init__(self, needed: NeededStates, codec: str, hidden: int) -> None:
         """Raises UserError if the codec cannot hold states of width `hidden`."""
         self.needed, self.name, self.hidden = needed, codec, hidden
-        self.codec: Codec = CODECS[codec]
-        self.framed = self.codec.compressed_planes > 0
-        last = self.codec.columns(LAST_CHUNKS, hidden)
+        self.stored = STORED[codec]
+        self.framed = self.stored.compressed_planes > 0
         self.parts = [
-            *self._parts("aux", self.codec.columns(AUX_CHUNKS, hidden)),
-            *self._parts("last", last),
-            Part("teacher_argmax", Column(torch.int32, 1), False, False),
-            Part("teacher_lse", Column(torch.float32, 1), False, False),
+            *self._parts("aux", self.stored.columns(AUX_CHUNKS, hidden)),
+            *self._parts("last", self.stored.columns(LAST_CHUNKS, hidden)),
+            Part("teacher_argmax", Column("I32", 1), False, False),
+            Part("teacher_lse", Column("F32", 1), False, False),
         ]
 
     def _parts(self, name: str, columns: dict[str, Column]) -> Iterator[Part]:
@@ -94,8 +83,8 @@ class Layout:
                 shape: tuple[int, ...] = (self.aux_rows if part.of_aux else self.last_rows,)
                 if not part.name.startswith("teacher"):
                     shape += (part.column.width,)
-                kind = TYPE_NAMES[part.column.dtype]
-                found[part.name] = Declared(kind, shape, part.column.dtype.itemsize)
+                kind = part.column.kind
+                found[part.name] = Declared(kind, shape, ITEM_BYTES[kind])
         return found
 
     def expected_bytes(self) -> int:
@@ -103,10 +92,4 @@ class Layout:
         fixed = sum(tensor.nbytes for tensor in self.declared().values())
         rows = {True: self.aux_rows, False: self.last_rows}
         framed = sum(rows[p.of_aux] * p.column.row_bytes for p in self.parts if p.framed)
-        return fixed + int(framed * self.codec.typical_ratio)
-
-
-def by_row(tensor: torch.Tensor) -> np.ndarray:
-    """The bytes of a CPU tensor, uint8 [N, row_bytes], without a copy."""
-    rows = tensor.contiguous() if tensor.dim() == 2 else tensor.contiguous()[:, None]
-    return rows.view(torch.uint8).numpy()
+        return fixed + int(framed * self.stored.typical_ratio)

@@ -8,6 +8,7 @@ import xxhash
 
 from eagle3.artifact import REMAKE, Manifest
 from eagle3.errors import UserError
+from eagle3.features.codecs import CODECS, TYPES
 from eagle3.features.frames import decompress
 from eagle3.features.layout import AUX_CHUNKS, CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
 from eagle3.features.source import Address, open_source
@@ -75,10 +76,10 @@ class FeatureShard:
             raise UserError(
                 f"{self.path}: document {document} does not match its checksum: {REMAKE}"
             )
-        codec = self.layout.codec
+        stored = self.layout.stored
         for name, frame in frames.items():
             try:
-                decompress(frame, buffers[name], codec.planes, codec.compressed_planes)
+                decompress(frame, buffers[name], stored.planes, stored.compressed_planes)
             except UserError as fault:
                 raise UserError(f"{self.path}: document {document}: {fault}: {REMAKE}") from None
 
@@ -140,9 +141,9 @@ def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
 def decoded(layout: Layout, buffers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """aux [T, 3H], last [R, H], teacher_argmax int32 [R] and teacher_lse float32 [R], on the
     device of the buffers."""
-    parts = {part.name: buffers[part.name].view(part.column.dtype) for part in layout.parts}
+    parts = {part.name: buffers[part.name].view(TYPES[part.column.kind]) for part in layout.parts}
     found = {}
     for name, chunks in (("aux", AUX_CHUNKS), ("last", LAST_CHUNKS)):
         columns = {n.removeprefix(name): t for n, t in parts.items() if n.startswith(name)}
-        found[name] = layout.codec.decode(columns, chunks)
+        found[name] = CODECS[layout.name].decode(columns, chunks)
     return found | {n: parts[n].flatten() for n in ("teacher_argmax", "teacher_lse")}

@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from eagle3.errors import UserError
+from eagle3.features.codecs import CODECS
 from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS
 from eagle3.features.reader import FeatureShard
 from eagle3.target.hf import HFTarget
@@ -22,7 +23,6 @@ from eagle3.target.reader import Head
 from eagle3.tokens.needed import NeededStates, needed_states
 from eagle3.tokens.shards import TokenShard
 
-KIND = "capture_check"
 LEAST = 0.999  # median cosine below which a capture is refused
 # rows whose teacher is compared with the target's own choice, and the share that has to be equal;
 # in half precision some near-ties fall the other way, under a wrong norm nearly all rows do
@@ -113,7 +113,7 @@ def _cosines(
     layers: Sequence[int],
 ) -> dict[str, float]:
     """Median cosine between stored rows and the given ones, which go through the same codec."""
-    codec, stored = shard.layout.codec, shard.read(document)
+    codec, stored = CODECS[shard.layout.name], shard.read(document)
     found: dict[str, float] = {}
     for rows, name, chunks in ((aux, "aux", AUX_CHUNKS), (last, "last", LAST_CHUNKS)):
         encoded = codec.encode(rows.unflatten(1, (chunks, -1)))

@@ -23,7 +23,7 @@ from eagle3.artifact import Manifest, canonical
 from eagle3.errors import UserError
 from eagle3.features.codecs import Parts
 from eagle3.features.frames import compress
-from eagle3.features.layout import CHECKSUM, FRAMES, INDEX, Layout, by_row
+from eagle3.features.layout import CHECKSUM, FRAMES, INDEX, Layout
 from eagle3.tensorstream import TensorStream
 
 WAITING = 2  # batches that may wait for the disk
@@ -160,7 +160,7 @@ class ShardWriter:
 
     def _pieces(self, batch: _Batch) -> list[dict[str, np.ndarray]]:
         """The rows of each document, uint8 [n, row_bytes] by part."""
-        rows = {name: by_row(tensor) for name, tensor in batch.parts.items()}
+        rows = {name: _by_row(tensor) for name, tensor in batch.parts.items()}
         starts = dict.fromkeys(rows, 0)
         pieces = []
         for document in batch.documents:
@@ -175,9 +175,15 @@ class ShardWriter:
 
     def _frames(self, piece: dict[str, np.ndarray]) -> list[bytes]:
         """The compressed parts of one document, aux first."""
-        codec = self.layout.codec
+        stored = self.layout.stored
         return [
-            compress(piece[part.name], codec.planes, codec.compressed_planes)
+            compress(piece[part.name], stored.planes, stored.compressed_planes)
             for part in self.layout.parts
             if part.framed
         ]
+
+
+def _by_row(tensor: torch.Tensor) -> np.ndarray:
+    """The bytes of a CPU tensor, uint8 [N, row_bytes], without a copy."""
+    rows = tensor.contiguous() if tensor.dim() == 2 else tensor.contiguous()[:, None]
+    return rows.view(torch.uint8).numpy()

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+KIND = "evaluation"
+
 RESAMPLES = 2000
 
 

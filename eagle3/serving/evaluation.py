@@ -21,15 +21,16 @@ from eagle3.serving.acceptance import acceptance, unigram_acceptance
 from eagle3.serving.batched import GREEDY, Limits, Pair, decode_batch
 from eagle3.serving.chain import Decoded
 from eagle3.serving.comparison import compare
-from eagle3.serving.exports.forms import load_draft
+from eagle3.serving.exports.load import load_draft
 from eagle3.serving.pairing import check_pair
 from eagle3.serving.sampling import Sampling
-from eagle3.target.files import load_config, load_tokenizer, stop_ids
+from eagle3.target.config import load_config, stop_ids
 from eagle3.target.hf import HFTarget
-from eagle3.target.reader import TargetWeights, read_head
+from eagle3.target.reader import read_head
+from eagle3.target.tokenizer import load_tokenizer
+from eagle3.target.weights import TargetWeights
 
 log = logging.getLogger(__name__)
-KIND = "evaluation"
 Asked = Iterable[Question | Unreadable]
 
 

@@ -12,7 +12,8 @@ from eagle3.data.conversations import BadRow
 from eagle3.data.regeneration import Answer, Request, Sampling
 from eagle3.data.templates import Renderer
 from eagle3.device import check_device
-from eagle3.target.files import load_tokenizer, stop_ids
+from eagle3.target.config import stop_ids
+from eagle3.target.tokenizer import load_tokenizer
 
 
 class HFAnswers:

@@ -19,7 +19,8 @@ import torch
 from eagle3.device import check_device
 from eagle3.errors import Foreign, UserError
 from eagle3.ranks import Ranks
-from eagle3.target.files import INDEX, indexed_files, load_config, load_whole_config
+from eagle3.target.config import load_text_config, load_whole_config
+from eagle3.target.files import INDEX, indexed_files
 from eagle3.target.reader import Head
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -67,7 +68,7 @@ class HFTarget:
         where = ranks.device if ranks else check_device(device)
         options: dict[str, Any] = {}
         if ranks and ranks.world > 1:
-            _check_split(load_config(directory, trust_remote_code), ranks)
+            _check_split(load_text_config(directory, trust_remote_code), ranks)
             from transformers.distributed.configuration_utils import DistributedConfig
 
             options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")

@@ -1,18 +1,14 @@
-"""Single tensors of a target, read from its safetensors files without loading the rest."""
+"""The target's output head and final norm, with the rules its configuration has for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from eagle3.errors import Foreign, UserError
-from eagle3.target.files import INDEX, indexed_files
-from eagle3.tensorfile import open_tensors
-
-SINGLE = "model.safetensors"
+from eagle3.errors import UserError
+from eagle3.target.weights import TargetWeights
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -24,41 +20,6 @@ DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
 HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
 # Model types whose norms multiply by one plus the stored gain
 GAIN_MINUS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "qwen3_next")
-
-
-class TargetWeights:
-    """Named tensors of a Hugging Face directory, single-file or sharded."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises UserError if the directory has no safetensors weights, or an index that points
-        out of it."""
-        self.directory = directory
-        if (directory / INDEX).is_file():
-            self.file_of: dict[str, str] = indexed_files(directory / INDEX)
-        elif (directory / SINGLE).is_file():
-            with open_tensors(directory / SINGLE, "pt") as handle:
-                self.file_of = dict.fromkeys(handle.keys(), SINGLE)
-        else:
-            raise UserError(
-                f"target.model: {directory} has neither {SINGLE} nor {INDEX}; only safetensors "
-                "weights are read"
-            )
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.file_of
-
-    def read(self, name: str, setting: str) -> torch.Tensor:
-        """One tensor. Raises UserError that names the configuration key `setting`."""
-        if name not in self.file_of:
-            last = name.rsplit(".", 2)[-2:]
-            close = [n for n in self.file_of if n.split(".")[-2:] == last][:3]
-            raise UserError(
-                f"target.{setting} is {name!r}, which {self.directory} does not hold"
-                + (f"; did you mean {' or '.join(close)}?" if close else "")
-            )
-        path = self.directory / self.file_of[name]
-        with open_tensors(path, "pt") as handle, Foreign(f"target.model: {path} lacks {name}"):
-            return handle.get_tensor(name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from eagle3.errors import UserError
-from eagle3.target.files import load_config
+from eagle3.target.config import load_config
 from eagle3.target.sglang_request import (
     SGLangRequest,
     read_fault,

@@ -14,14 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import torch
 
 from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.errors import UserError
 from eagle3.tensorfile import load_tensors, read_manifest, save_tensors
+
+if TYPE_CHECKING:  # a checkpoint that is only moved or exported is read without torch
+    import torch
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -52,13 +53,14 @@ def write_checkpoint(
 
 
 def read_model(
-    folder: Path, settings_digest: str | None = None
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Weights and state of a checkpoint: what a finished stage keeps.
+    folder: Path, settings_digest: str | None = None, framework: str = "pt"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and state of a checkpoint: what a finished stage keeps. `framework`: pt for torch
+    tensors, np for NumPy arrays.
 
     Raises UserError if a file is damaged, of other settings, or of another save.
     """
-    model, manifest = load_tensors(folder / MODEL, "checkpoint", settings_digest, "pt")
+    model, manifest = load_tensors(folder / MODEL, "checkpoint", settings_digest, framework)
     state, of_state = read_json(folder / STATE, "state", settings_digest)
     _check_same_save(folder, manifest, of_state)
     return model, state

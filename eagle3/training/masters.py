@@ -1,8 +1,7 @@
 """Where master weights, their gradients and the optimiser's state live.
 
     Replicated   every rank has all of them; gradients are summed over ranks once per step
-    Sharded      FSDP2: every rank has its part; weights are gathered once per step, and gradients
-                 are summed into parts once, however many packs a rank had
+    Sharded      every rank has its part (`sharded`)
 
 Both sum, never average: the loss is divided by n_0 of the whole batch. Masters, gradients and sums
 are float32 under any `train.precision`; products round the gathered weights themselves.
@@ -14,9 +13,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from eagle3.ranks import Ranks
 
@@ -52,53 +48,11 @@ class Replicated:
         return whole.to(like.device)
 
 
-class Sharded(Replicated):
-    """A part of each weight on every rank (`data_parallel: fsdp2`)."""
-
-    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
-        super().__init__(draft, ranks)
-        mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
-        self.root = _Root(draft)
-        self.hooks = fully_shard(self.root, mesh=mesh, reshard_after_forward=False)
-        self.hooks.set_gradient_divide_factor(1.0)
-        self.hooks.set_force_sum_reduction_for_comms(
-            True
-        )  # by one is no work, and gloo has no other
-
-    def gather(self) -> None:
-        self.hooks.unshard()
-
-    def sum_gradients(self) -> None:
-        fill_gradients(self.draft)
-        self.root().backward()  # its hooks sum what the packs have left, and free whole weights
-
-    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.detach()
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        if whole.dim() == 0 or not isinstance(like, DTensor):  # the optimiser's step count
-            return whole.to(like.device)
-        moved = whole.to(like.device)
-        return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
-
-
-class _Root(nn.Module):
-    """What FSDP hangs its hooks on. A step has any number of packs, and none on some ranks, so the
-    collectives of a step are not those of any pack's passes but of one pass more, over nothing."""
-
-    def __init__(self, draft: nn.Module) -> None:
-        super().__init__()
-        self.draft = draft
-
-    def forward(self) -> torch.Tensor:
-        weight = next(self.draft.parameters())
-        return 0 * weight.flatten()[0]
-
-
 def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> Replicated:
     """`ddp` or `fsdp2`; one rank has nothing to share."""
     if kind == "fsdp2" and ranks.world > 1:
+        from eagle3.training.sharded import Sharded  # a second and a half of imports
+
         return Sharded(draft, ranks)
     return Replicated(draft, ranks)
 

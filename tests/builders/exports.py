@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
+from ml_dtypes import bfloat16
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from transformers import AutoConfig
@@ -65,8 +66,19 @@ def draft_and_mapping(config=CONFIG):
 def write(form, folder, weights, mapping, config=CONFIG, dtype="bfloat16", embedding=None):
     verifier = VERIFIER if form == "speculators" else None
     described = Description(config, dtype, verifier)
-    settings = stage_settings(f"export_{form}")
-    write_draft(FORMS[form], folder, described, weights, mapping, settings, {}, embedding)
+    settings, arrays = stage_settings(f"export_{form}"), numpy_of(weights)
+    rows = None if embedding is None else numpy_of({"": embedding})[""]
+    write_draft(FORMS[form], folder, described, arrays, mapping, settings, {}, rows)
+
+
+def numpy_of(tensors):
+    """Tensors as arrays, bfloat16 too."""
+    return {
+        name: (
+            t.view(torch.int16).numpy().view(bfloat16) if t.dtype == torch.bfloat16 else t.numpy()
+        )
+        for name, t in tensors.items()
+    }
 
 
 def export(form, folder, config=CONFIG, dtype="bfloat16", embedding=None):

@@ -11,26 +11,11 @@ from __future__ import annotations
 
 import os
 import runpy
-import shlex
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
-COMMAND, LAUNCHER, REDIRECTIONS = "Shell command: ", "workflow_scripts.launch", (">", "2>&1", "|")
-
-
-def planned(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Module and arguments of every job, in the order in which they would run."""
-    for line in text.splitlines():
-        if not line.startswith((f"{COMMAND}python", f"{COMMAND}trap")):
-            continue  # a rule without a command says None
-        words = shlex.split(line.removeprefix(COMMAND))
-        names = [n for n, word in enumerate(words) if word.startswith("workflow_scripts.")]
-        first = names[0] if words[names[0]] != LAUNCHER else names[1]
-        job = words[first:]
-        stop = next((n for n, word in enumerate(job) if word in REDIRECTIONS), len(job))
-        yield job[0], job[1:stop]
+from benchmarks.startup import planned
 
 
 def run(folder: Path) -> None:

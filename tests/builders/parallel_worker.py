@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from eagle3.ranks import joined_ranks
-from eagle3.target.files import load_config
+from eagle3.target.config import load_config
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_head
+from eagle3.target.reader import read_head
+from eagle3.target.weights import TargetWeights
 
 EMBEDDINGS = ("model.embed_tokens.weight", "language_model.model.embed_tokens.weight")
 

@@ -14,10 +14,11 @@ from eagle3.data.masks import TokenizedDocument
 from eagle3.features.job import CaptureJob, Placement, capture_shard
 from eagle3.features.reader import FeatureShard
 from eagle3.ranks import Ranks
-from eagle3.target.files import load_config
+from eagle3.target.config import load_config
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_head
+from eagle3.target.reader import read_head
+from eagle3.target.weights import TargetWeights
 from eagle3.tensorfile import save_tensors
 from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import KIND as SCHEDULE

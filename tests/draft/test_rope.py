@@ -54,6 +54,15 @@ def test_rotation_equals_that_of_transformers(kind):
     assert (scaling != 1.0) == (kind == "yarn")
 
 
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+@pytest.mark.parametrize("theta", [10000.0, 500000.0, 1000000])
+def test_plain_frequencies_are_the_bits_of_transformers(head_dim, theta):
+    target, _ = case("default")
+    target.head_dim, target.rope_parameters["rope_theta"] = head_dim, theta
+    found, scaling = inverse_frequencies(derive_config(target, {}, 8, (0, 1, 2)))
+    assert torch.equal(found, LlamaRotaryEmbedding(target).inv_freq.data) and scaling == 1.0
+
+
 @pytest.mark.parametrize("kind", ROPES)
 def test_scores_depend_on_distance_only(kind):
     """Why the convention of positions matters only in that it is one and the same everywhere."""

@@ -19,11 +19,14 @@ from eagle3.data.templates import Renderer
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.serving.exports.exported import Description, write_draft
-from eagle3.serving.exports.forms import FORMS, load_draft
-from eagle3.target.files import load_config, load_tokenizer, stop_ids
+from eagle3.serving.exports.forms import FORMS
+from eagle3.serving.exports.load import load_draft
+from eagle3.target.config import load_config, stop_ids
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_head
+from eagle3.target.reader import read_head
+from eagle3.target.tokenizer import load_tokenizer
+from eagle3.target.weights import TargetWeights
 from tests.builders.damage import HOSTILE, budget, damaged, ends_well, mistaken
 from tests.builders.models import save_tokenizer
 from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
@@ -234,7 +237,7 @@ def export(targets: Any, tmp_path_factory: Any) -> Path:
     folder = tmp_path_factory.mktemp("export")
     made = training_set(folder, targets["llama"], TRAIN, documents=4)
     draft, _ = train_draft(made, folder)
-    weights = dict(draft.state_dict())
+    weights = {name: weight.numpy() for name, weight in draft.state_dict().items()}
     settings = stage_settings("export")
     described, form = Description(draft.config, "float32"), FORMS["sglang"]
     write_draft(form, folder / "draft", described, weights, made.mapping, settings, {})

@@ -146,6 +146,10 @@ PLANNED = {
     "temperature": ({"evaluation": {"temperature": 1.0}}, {"evaluate": 1, "report": 1}),
     "held-out samples within the same shards": ({"evaluation": {"held_out_samples": 40}}, {}),
     "early stop": ({"train": {"early_stop_patience": 1}}, TRAINING),
+    "one more form": (
+        {"export": {"formats": ["sglang", "hf", "vllm"]}},
+        {"export_others": 1, "report": 1},
+    ),
     "export dtype": ({"export": {"dtype": "float32"}}, DELIVERY),
     "values that swap places": (
         {"train": {"epochs": 1, "packs_per_batch": 1, "epochs_per_stage": 2}},
@@ -285,7 +289,9 @@ def test_a_moved_source_rewrites_the_report_that_names_it_and_nothing_else(
 ) -> None:
     moved = tmp_path / "elsewhere.jsonl"
     moved.write_bytes((ROOT / "data" / "demo_chat.jsonl").read_bytes())
-    change = {"dataset": {"source": str(moved)}, "embedded_target": {"source": str(moved)}}
+    few = tmp_path / "few_elsewhere.jsonl"
+    few.write_bytes((finished / "few_chats.jsonl").read_bytes())
+    change = {"dataset": {"source": str(moved)}, "embedded_target": {"source": str(few)}}
     assert dict(snakemake(finished, "-n", change=change).jobs) == {"report": 1}
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.startup import planned
 from eagle3.config import complete, load_schema
 from rules.preflight import inherited
-from tests.builders.in_one_process import planned
 from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, merged, snakemake
 

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SMALL: dict[str, Any] = {
     "run": "small",
     "dataset": {"num_samples": 128, "shard_size": 64},
     "embedded_target": {
+        "source": "few_chats.jsonl",
         "vocab_size": 400,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -76,6 +78,21 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def write_overlay(folder: Path, *changes: dict[str, Any]) -> Path:
+    """The small configuration with changes laid over it, and what its target learns from: a few
+    conversations, since nobody reads what it says."""
+    few = folder / "few_chats.jsonl"
+    if not few.exists():
+        with open(ROOT / "data" / "demo_chat.jsonl", encoding="utf-8") as rows:
+            few.write_text("".join(islice(rows, 150)), encoding="utf-8")
+    whole = SMALL
+    for change in changes:
+        whole = merged(whole, change)
+    overlay = folder / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    return overlay
+
+
 def command(
     folder: Path,
     *arguments: str,
@@ -84,8 +101,7 @@ def command(
     root: Path = ROOT,
 ) -> list[str]:
     """A call of the project's workflow in `folder` with the small configuration."""
-    overlay = folder / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump(merged(SMALL, change or {})), encoding="utf-8")
+    overlay = write_overlay(folder, change or {})
     made = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     made += ["--directory", str(folder), "--cores", "2", *arguments]
     targets = [target] if isinstance(target, str) else target

@@ -17,8 +17,8 @@ import torch
 
 from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.features.job import CaptureJob
+from eagle3.features.layout import CHECK_KIND
 from eagle3.features.reader import FeatureShard
-from eagle3.features.selfcheck import KIND as CHECK
 from eagle3.report.plan import KIND as PLAN
 from eagle3.tokens.stages import Stages
 from tests.builders.shards import chats, read_all, state_settings, token_shard
@@ -172,7 +172,7 @@ def test_the_report_says_what_was_checked(targets, tokens, tmp_path):
     done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 2048})
     assert done.returncode == 0, done.stderr
     report, _ = read_json(
-        tmp_path / "shard-00000.safetensors".replace(".safetensors", ".check.json"), CHECK
+        tmp_path / "shard-00000.safetensors".replace(".safetensors", ".check.json"), CHECK_KIND
     )
     assert set(report["cosines"]) == {"layer 1", "layer 3", "layer 4", "last"}
     assert report["aux_layers"] == [1, 3, 4] and report["bytes"] == out.stat().st_size

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from safetensors.torch import load_file
 
-from eagle3.serving.exports.forms import form_of, load_draft
-from eagle3.target.reader import TargetWeights
+from eagle3.serving.exports.forms import form_of
+from eagle3.serving.exports.load import load_draft
+from eagle3.target.weights import TargetWeights
 from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
 
 EXPORT = {"dtype": "float32", "embedding": True, "verifier": None}
@@ -30,21 +31,22 @@ def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, 
         evaluation={"num_draft_tokens": 4},
     )
     files = [tmp_path / "out" / name for name in ("model.safetensors", "state.json")]
-    command = [sys.executable, "-m", "workflow_scripts.export_draft", "--format", "speculators"]
-    command += ["--settings", settings.text, "--vocab", tmp_path / "mapping.safetensors"]
-    command += ["--target", targets["sharded"], "--out", tmp_path / "draft", "--checkpoint", *files]
+    command = [sys.executable, "-m", "workflow_scripts.export_draft"]
+    text = json.dumps({"speculators": asdict(settings)})
+    command += ["--settings", text, "--vocab", tmp_path / "mapping.safetensors"]
+    command += ["--target", targets["sharded"], "--out", tmp_path, "--checkpoint", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    assert form_of(tmp_path / "draft").name == "speculators"
-    back, mapping = load_draft(tmp_path / "draft", settings.digest)
+    assert form_of(tmp_path / "speculators").name == "speculators"
+    back, mapping = load_draft(tmp_path / "speculators", settings.digest)
     for name, weight in draft.state_dict().items():
         assert torch.equal(back.state_dict()[name], weight), name
     assert (mapping.t2d == made.mapping.t2d).all()
-    tensors = load_file(tmp_path / "draft" / "model.safetensors")
+    tensors = load_file(tmp_path / "speculators" / "model.safetensors")
     own = TargetWeights(targets["sharded"]).read("model.embed_tokens.weight", "embedding_key")
     assert torch.equal(tensors["embed_tokens.weight"], own.float())
-    found = json.loads((tmp_path / "draft" / "config.json").read_text())["speculators_config"]
+    found = json.loads((tmp_path / "speculators" / "config.json").read_text())["speculators_config"]
     assert found["verifier"] == {
         "name_or_path": str(targets["sharded"]),
         "architectures": ["LlamaForCausalLM"],

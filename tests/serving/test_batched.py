@@ -78,7 +78,7 @@ def test_a_window_that_slides_sees_whole_windows(tmp_path):
     engine, head = open_target(folder)
     weights = engine.body.embed_tokens.weight.detach()
     from eagle3.draft.config import derive_config
-    from eagle3.target.files import load_config
+    from eagle3.target.config import load_config
 
     draft = Eagle3Draft(derive_config(load_config(folder), {}, 32, (1, 3, 4)))
     initialise(draft, 3)

@@ -12,9 +12,9 @@ from eagle3.data.prompts import Question, questions
 from eagle3.errors import UserError
 from eagle3.serving import evaluation
 from eagle3.serving.evaluation import Evaluator, evaluate
-from eagle3.serving.exports.forms import load_draft
+from eagle3.serving.exports.load import load_draft
 from eagle3.serving.pairing import check_pair
-from eagle3.target.files import load_config
+from eagle3.target.config import load_config
 from tests.builders.exports import write
 from tests.builders.models import save_model, save_tokenizer
 from tests.builders.shards import TARGET_KEYS, TRAIN, train_draft, training_set

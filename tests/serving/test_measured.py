@@ -16,7 +16,7 @@ from eagle3.serving import measured
 from eagle3.serving.acceptance import acceptance
 from eagle3.serving.asked import read_prompts
 from eagle3.serving.measured import Asking, committed, counters, measure
-from eagle3.target.files import load_tokenizer
+from eagle3.target.tokenizer import load_tokenizer
 from tests.builders.models import save_model, save_tokenizer
 from tests.builders.spec_server import SpecServer, spec_server
 

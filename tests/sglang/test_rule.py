@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eagle3.artifact import read_json
-from eagle3.features.selfcheck import KIND
+from eagle3.features.layout import CHECK_KIND
 from tests.builders.engine import ON_CPU
 from tests.rules.workflow import snakemake
 
@@ -18,7 +18,7 @@ def test_the_rule_captures_through_sglang_and_checks_itself(engine_python, tmp_p
     }
     outcome = snakemake(tmp_path, change=change, target=SHARD)
     assert outcome.code == 0, outcome.text[-6000:]
-    report, _ = read_json((tmp_path / SHARD).with_suffix(".check.json"), KIND)
+    report, _ = read_json((tmp_path / SHARD).with_suffix(".check.json"), CHECK_KIND)
     assert report["aux_layers"] == [1, 3, 4] and min(report["cosines"].values()) > 0.9999
     outcome = snakemake(tmp_path, "--dry-run", change=change, target=SHARD)
     assert outcome.idle, outcome.text[-3000:]

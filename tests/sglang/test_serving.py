@@ -23,7 +23,7 @@ import torch
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
-from eagle3.serving.exports.forms import load_draft
+from eagle3.serving.exports.load import load_draft
 from eagle3.serving.http import get
 from eagle3.serving.measured import Asking, measure
 from eagle3.target.hf import HFTarget

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tests.rules.workflow import ROOT, SMALL, Outcome, merged
+from tests.rules.workflow import ROOT, Outcome, merged, write_overlay
 
 LIMIT = 900  # seconds, for a busy machine
 CLUSTER = Path("/var/lib/eagle3-test-slurm")  # where cluster.sh keeps it
@@ -59,8 +59,7 @@ class Call:
         profile = folder / "profile"
         profile.mkdir(exist_ok=True)
         (profile / "config.yaml").write_text(yaml.safe_dump(given))
-        overlay = folder / "overlay.yaml"
-        overlay.write_text(yaml.safe_dump(merged(merged(SMALL, TRAINING), change or {})))
+        overlay = write_overlay(folder, TRAINING, change or {})
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--profile", str(profile), "--configfile", str(overlay), "--", target]
         with open(folder / "snakemake.log", "w") as log:

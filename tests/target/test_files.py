@@ -8,7 +8,9 @@ import huggingface_hub
 import pytest
 
 from eagle3.errors import UserError
-from eagle3.target.files import load_config, load_tokenizer, resolve_target, stop_ids
+from eagle3.target.config import load_config, stop_ids
+from eagle3.target.files import resolve_target
+from eagle3.target.tokenizer import load_tokenizer
 from tests.builders.models import save_model
 
 

@@ -10,8 +10,9 @@ import torch
 from transformers import CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
 from eagle3.errors import UserError
-from eagle3.target.files import load_config
-from eagle3.target.reader import Head, TargetWeights, read_final_norm, read_head
+from eagle3.target.config import load_config
+from eagle3.target.reader import Head, read_final_norm, read_head
+from eagle3.target.weights import TargetWeights
 from tests.builders.models import HIDDEN, VOCAB, build_model
 
 KEYS = ("lm_head.weight", "model.embed_tokens.weight")

@@ -7,10 +7,11 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from eagle3.errors import UserError
-from eagle3.target.files import load_config
+from eagle3.target.config import load_config
 from eagle3.target.hf import HFTarget
 from eagle3.target.layers import aux_layers
-from eagle3.target.reader import TargetWeights, read_final_norm, read_head
+from eagle3.target.reader import read_final_norm, read_head
+from eagle3.target.weights import TargetWeights
 from tests.builders.models import HIDDEN, LAYERS, VOCAB, save_wrapper
 
 IDS = torch.randint(3, VOCAB, (2, 17), generator=torch.Generator().manual_seed(0))

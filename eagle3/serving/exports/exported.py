@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import ml_dtypes  # teaches NumPy bfloat16, for reading too
+import numpy as np
 
 from eagle3.artifact import Manifest, Settings, write_text
 from eagle3.draft.config import DraftConfig
-from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import Foreign, UserError
 from eagle3.serving.exports.engines import check_formats
-from eagle3.target.hf import DTYPES
 from eagle3.tensorfile import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
 
 LAYER = "midlayer."
 EMBEDDING = "embed_tokens.weight"
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def write_draft(
     form: Form,
     folder: Path,
     description: Description,
-    weights: Mapping[str, torch.Tensor],
+    weights: Mapping[str, np.ndarray],
     mapping: VocabMapping,
     settings: Settings,
     inputs: dict[str, str],
-    embedding: torch.Tensor | None = None,  # [V, H] of the target
+    embedding: np.ndarray | None = None,  # [V, H] of the target
 ) -> None:
     """Write `config.json` and `model.safetensors`, then read them back strictly.
 
@@ -107,44 +107,44 @@ def write_draft(
     """
     config = description.config
     check_formats([form.name], config.to_dict())
-    tensors = {name: tensor.to(DTYPES[description.dtype]) for name, tensor in weights.items()}
-    if embedding is not None and form.embedding:
-        tensors[EMBEDDING] = embedding.to(DTYPES[description.dtype])
-    tensors["d2t"] = torch.from_numpy(mapping.d2t.copy())
-    tensors["t2d"] = torch.from_numpy(mapping.t2d.copy())
+    dtype = DTYPES[description.dtype]
+    with np.errstate(over="ignore"):  # `_check` says what is beyond the type
+        tensors = {name: array.astype(dtype) for name, array in weights.items()}
+        if embedding is not None and form.embedding:
+            tensors[EMBEDDING] = embedding.astype(dtype)
+    tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
     _check(folder, form, config, tensors)
     named = {_renamed(name, LAYER, form.layer): tensor for name, tensor in tensors.items()}
     save_tensors(folder / "model.safetensors", named, Manifest.of(form.kind, settings, inputs))
     write_text(folder / "config.json", json.dumps(form.write(description), indent=2) + "\n")
-    loaded, back = read_draft(form, folder)
-    if loaded.config != config or (back.d2t != mapping.d2t).any():
+    back, _, mapping_back = read_arrays(form, folder)
+    if back.config != config or (mapping_back.d2t != mapping.d2t).any():
         raise UserError(f"{folder}: the export does not read back as it was written")
 
 
-def read_draft(
+def read_arrays(
     form: Form, folder: Path, settings_digest: str | None = None
-) -> tuple[Eagle3Draft, VocabMapping]:
-    """The draft of an export, in float32, and its vocabulary mapping.
+) -> tuple[Description, dict[str, np.ndarray], VocabMapping]:
+    """What config.json says, the tensors as they are stored but without an embedding, and the
+    vocabulary mapping.
 
     Raises UserError on anything that an engine would load silently wrong.
     """
     path = folder / "model.safetensors"
-    named, _ = load_tensors(path, form.kind, settings_digest, "pt")
+    named, _ = load_tensors(path, form.kind, settings_digest)
     description = _read_config(form, folder / "config.json")
     config = description.config
     check_formats([form.name], config.to_dict())
-    tensors = {_renamed(name, form.layer, LAYER): tensor for name, tensor in named.items()}
+    tensors = {_renamed(name, form.layer, LAYER): array for name, array in named.items()}
     with Foreign(f"{folder}: config.json does not describe the draft beside it"):
         _check(folder, form, config, tensors)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.dtype != DTYPES[description.dtype]:
-            raise UserError(f"{path}: {name} is {tensor.dtype}, config.json says otherwise")
+    dtype = np.dtype(DTYPES[description.dtype])
+    for name, array in tensors.items():
+        if name not in ("d2t", "t2d") and array.dtype != dtype:
+            raise UserError(f"{path}: {name} is {array.dtype}, config.json says otherwise")
     tensors.pop(EMBEDDING, None)  # the target's own
-    mapping = VocabMapping(tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy())
-    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
-        draft = Eagle3Draft(config)
-        draft.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return draft.eval(), mapping
+    mapping = VocabMapping(tensors.pop("d2t"), tensors.pop("t2d"))
+    return description, tensors, mapping
 
 
 def _renamed(name: str, old: str, new: str) -> str:
@@ -181,7 +181,7 @@ def _read_config(form: Form, path: Path) -> Description:
 
 
 def _check(
-    folder: Path, form: Form, config: DraftConfig, tensors: Mapping[str, torch.Tensor]
+    folder: Path, form: Form, config: DraftConfig, tensors: Mapping[str, np.ndarray]
 ) -> None:
     """Names, shapes and the mapping's own laws."""
     expected = expected_shapes(config)
@@ -193,12 +193,11 @@ def _check(
     for name, shape in expected.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{folder}: {name} is {tuple(tensors[name].shape)}, expected {shape}")
-        if not torch.isfinite(tensors[name]).all():
+        if not np.isfinite(tensors[name]).all():
             raise UserError(
                 f"{folder}: {name} is not finite in {tensors[name].dtype}; use export.dtype "
                 "bfloat16 or float32"
             )
-    ids = tensors["d2t"] + torch.arange(config.draft_vocab_size)
-    members = tensors["t2d"].nonzero().flatten()
-    if not torch.equal(ids, members):
+    ids = tensors["d2t"] + np.arange(config.draft_vocab_size)
+    if not np.array_equal(ids, np.flatnonzero(tensors["t2d"])):
         raise UserError(f"{folder}: d2t (offsets) and t2d (membership) do not name the same tokens")

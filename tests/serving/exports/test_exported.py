@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from eagle3.errors import UserError
 from eagle3.serving.exports.exported import expected_shapes
-from eagle3.serving.exports.forms import FORMS, form_of, load_draft
+from eagle3.serving.exports.forms import FORMS, form_of
+from eagle3.serving.exports.load import load_draft
 from tests.builders.exports import (
     CONFIG,
     EAGLE31,
@@ -163,7 +164,7 @@ CHANGES = {
     ),
     "another type": (
         put("norm.weight", lambda t: t["norm.weight"].float()),
-        r"norm\.weight is torch\.float32, config\.json says otherwise",
+        r"norm\.weight is float32, config\.json says otherwise",
     ),
     "norms that the configuration does not name": (
         put("fc_norm.0.weight", lambda t: torch.ones(16)),
@@ -255,7 +256,7 @@ def test_a_damaged_or_missing_configuration_is_a_sentence(exported, text):
 def test_weights_that_the_chosen_type_cannot_hold_are_refused(tmp_path):
     draft, mapping = draft_and_mapping()
     weights = draft.state_dict() | {"norm.weight": torch.full((16,), 1e6)}
-    with pytest.raises(UserError, match=r"norm\.weight is not finite in torch\.float16"):
+    with pytest.raises(UserError, match=r"norm\.weight is not finite in float16"):
         write("sglang", tmp_path, weights, mapping, dtype="float16")
     write("sglang", tmp_path, weights, mapping, dtype="bfloat16")
 

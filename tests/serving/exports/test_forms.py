@@ -11,7 +11,8 @@ from transformers import AutoConfig
 from eagle3.errors import UserError
 from eagle3.serving.exports.engines import FORMATS, check_formats
 from eagle3.serving.exports.exported import Description
-from eagle3.serving.exports.forms import FORMS, load_draft
+from eagle3.serving.exports.forms import FORMS
+from eagle3.serving.exports.load import load_draft
 from tests.builders.exports import CONFIG, EAGLE31, LLAMA3, QK_NORM, VERIFIER, export, reconfigured
 
 AUX_IDS = "eagle_aux_hidden_state_layer_ids"
