@@ -1,19 +1,5 @@
 # The draft in the forms that engines load: the one that the evaluation decodes with, and in a job of
 # their own the others, so that one of them more or less leaves the evaluation as it is.
-FORMS = config["export"]["formats"]
-
-
-def forms(names, file):
-    """A file of the drafts in some forms."""
-    return [f"{OUT}/draft/{form}/{file}" for form in names]
-
-
-def form_settings(names):
-    """The settings of some forms as one text."""
-    found = {form: asdict(SETTINGS[f"export_{form}"]) for form in names}
-    return lambda wildcards: json.dumps(found, sort_keys=True)
-
-
 rule export:
     """The draft in the first form, which is what the evaluation decodes with."""
     input:

@@ -148,3 +148,17 @@ def scores_before(wildcards):
         return []
     earlier = range(1, int(wildcards.stage))
     return [f"{OUT}/evaluation/stage-{stage:04d}.json" for stage in earlier]
+
+
+FORMS = config["export"]["formats"]  # the first is what the evaluation decodes with
+
+
+def forms(names, file):
+    """A file of the drafts in some forms."""
+    return [f"{OUT}/draft/{form}/{file}" for form in names]
+
+
+def form_settings(names):
+    """The settings of some forms as one text."""
+    found = {form: asdict(SETTINGS[f"export_{form}"]) for form in names}
+    return lambda wildcards: json.dumps(found, sort_keys=True)
