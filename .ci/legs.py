@@ -1,0 +1,130 @@
+"""Which legs of CI are due: those that cover a changed file, and one in turn by date.
+
+    python3 .ci/legs.py [--since COMMIT] [--today YYYY-MM-DD]
+
+prints a line for each leg: `due` or `left-out`, its name, the minutes it takes on two idle cores,
+and why. A change is what differs from the newest commit that is a day old. `make test` always runs.
+Needs Python alone, since it is asked before anything is installed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A target of the Makefile, and the files whose change makes it due: folders end with `/`."""
+
+    minutes: int
+    covers: tuple[str, ...]
+
+
+# the jobs and files that every run goes through
+RULES = ("Snakefile", "rules/", "workflow_scripts/", "config.schema.yaml")
+CAPTURE = ("eagle3/features/", "eagle3/target/", "eagle3/tokens/shards.py")
+FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
+PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py", "eagle3/exchange.py")
+LEGS = {
+    "test-dag": Leg(
+        12,
+        (*RULES, *FILES, "config.yaml", "presets/", "profiles/default/", "eagle3/objects.py")
+        + ("eagle3/config.py", "eagle3/data/", "eagle3/features/", "tests/rules/"),
+    ),
+    "test-kills": Leg(
+        4,
+        (*PROCESSES, *FILES, "eagle3/training/", "eagle3/features/", "eagle3/objective/sequence.py")
+        + ("workflow_scripts/", "tests/training/", "tests/scripts/"),
+    ),
+    "test-slurm": Leg(
+        10, (*PROCESSES, "profiles/", "rules/", "workflow_scripts/launch.py", "tests/slurm/")
+    ),
+    "test-container": Leg(
+        12, ("envs/", "pyproject.toml", "rules/containers.py", "tests/container/")
+    ),
+    "test-sglang": Leg(
+        10, (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/")
+    ),
+    "test-faults": Leg(
+        9,
+        (*FILES, *PROCESSES, "eagle3/training/", "eagle3/features/", "rules/", "tests/faults/")
+        + ("workflow_scripts/entry.py", "workflow_scripts/launch.py"),
+    ),
+}
+# what `make test` covers as well as a leg would
+ALWAYS = (
+    *("eagle3/", "benchmarks/", "data/", "docs/", "tests/", "README.md", "SECURITY.md", "LICENSE"),
+    *("Makefile", ".ci/", ".gitignore", ".snakemake-workflow-catalog.yml", "slurm"),
+)
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("--since", help="a commit; else the newest that is a day old")
+    args.add_argument("--all", action="store_true", help="every leg is due")
+    args.add_argument("--today", type=date.fromisoformat, default=date.today())
+    given = args.parse_args()
+    since = None if given.all else given.since or day_old()
+    changed = changed_files(since) if since else None
+    for name, why in reasons(changed, given.today).items():
+        word = "left-out" if why.startswith("no file") else "due"
+        print(word, name, LEGS[name].minutes, why)
+
+
+def reasons(changed: Iterable[str] | None, today: date) -> dict[str, str]:
+    """Why each leg is due or not; `changed` None: all are, as without a commit that is a day old."""
+    turn = in_turn(today)
+    found = {}
+    for name, leg in LEGS.items():
+        hit = None if changed is None else covered(changed, leg.covers)
+        if changed is None:
+            found[name] = "everything is taken as new"
+        elif hit:
+            found[name] = f"it covers {hit[0]}" + (f" and {len(hit) - 1} more" if hit[1:] else "")
+        elif name == turn:
+            found[name] = "it is its turn today"
+        else:
+            found[name] = f"no file that it covers has changed; its turn is on {next_turn(name, today)}"
+    return found
+
+
+def in_turn(today: date) -> str:
+    """The leg that runs on a day whatever has changed."""
+    return list(LEGS)[today.toordinal() % len(LEGS)]
+
+
+def next_turn(name: str, today: date) -> date:
+    days = (today + timedelta(n) for n in range(1, len(LEGS) + 1))
+    return next(day for day in days if in_turn(day) == name)
+
+
+def covered(files: Iterable[str], prefixes: tuple[str, ...]) -> list[str]:
+    """Those of the files that lie under one of the prefixes."""
+    return [file for file in files if file.startswith(prefixes)]
+
+
+def day_old() -> str | None:
+    """The newest commit of the branch that is a day old."""
+    return git("rev-list", "-1", "--before=24.hours", "HEAD").strip() or None
+
+
+def changed_files(since: str) -> list[str]:
+    """Files that differ between a commit and the working tree."""
+    return git("diff", "--name-only", since).splitlines()
+
+
+def git(*words: str) -> str:
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.run(
+        ["git", *words], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
