@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.builders.waiting import wait_for
+from tests.builders.waiting import LIMIT, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = "eagle3.training.stage:StageTrainer._step"  # of training
@@ -41,11 +41,17 @@ class Hold:
             "PYTHONPATH": os.pathsep.join(paths),
         }
 
-    def wait(self, ranks: int = 1, hopeless: Callable[[], str | None] | None = None) -> None:
-        """Until so many ranks stand still."""
+    def wait(
+        self,
+        processes: int = 1,
+        limit: float = LIMIT,
+        hopeless: Callable[[], str | None] | None = None,
+    ) -> None:
+        """Until so many processes stand still."""
         wait_for(
-            lambda: len(list(self.folder.glob("held-*"))) == ranks,
-            f"{ranks} of {self.words[0]} to be held before {self.at or 'its start'}",
+            lambda: len(list(self.folder.glob("held-*"))) >= processes,
+            f"{processes} of {self.words[0]} to be held before {self.at or 'the start'}",
+            limit,
             state=lambda: [path.name for path in self.folder.iterdir()],
             hopeless=hopeless,
         )

@@ -1,8 +1,8 @@
 """Holds a process at one call of a function: on PYTHONPATH, read by every Python that starts.
 
-EAGLE3_TEST_HOLD is what tests/builders/hold.py makes: which process, at which call, and a folder.
-There the process writes `held-<rank>` before the call and goes on once `go` is there. A process
-that hears SIGTERM meanwhile goes on as well, and so do the others.
+EAGLE3_TEST_HOLD is what tests/builders/hold.py makes: which processes, at which call, and a folder.
+There a process leaves `held-<its number>` before the call, and goes on once `go` is there. One that
+hears SIGTERM meanwhile goes on as well, and lets the others go.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LIMIT = 900  # seconds
+LIMIT = 1800  # seconds
 
 
 def arm(words: list[str], at: str, number: int, folder: Path) -> None:
@@ -62,7 +62,7 @@ def hold(folder: Path) -> None:
     # a handler can be set in the main thread alone
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, heard)
-    (folder / f"held-{os.environ.get('RANK', '0')}").touch()
+    (folder / f"held-{os.getpid()}").touch()
     end = time.monotonic() + LIMIT
     while not go.exists():
         if time.monotonic() > end:  # the test has failed long ago
