@@ -48,9 +48,7 @@ LEGS = {
     "test-container": Leg(
         12, ("envs/", "pyproject.toml", "rules/containers.py", "tests/container/")
     ),
-    "test-sglang": Leg(
-        10, (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/")
-    ),
+    "test-sglang": Leg(10, (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/")),
     "test-faults": Leg(
         9,
         (*FILES, *PROCESSES, "eagle3/training/", "eagle3/features/", "rules/", "tests/faults/")
@@ -90,7 +88,9 @@ def reasons(changed: Iterable[str] | None, today: date) -> dict[str, str]:
         elif name == turn:
             found[name] = "it is its turn today"
         else:
-            found[name] = f"no file that it covers has changed; its turn is on {next_turn(name, today)}"
+            found[name] = (
+                f"no file that it covers has changed; its turn is on {next_turn(name, today)}"
+            )
     return found
 
 

@@ -19,7 +19,7 @@ class ObjectProxy:
         self.latency, self.spoil = latency, list[Spoil]()  # one for each of the next range reads
         self.hold: threading.Event | None = None  # range reads wait for it
         self.running = self.most = self.ranges = 0
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
         host = urlsplit(upstream).netloc
         proxy = self
 
@@ -72,9 +72,8 @@ class ObjectProxy:
             self.ranges += 1
             self.running += 1
             self.most = max(self.most, self.running)
-            self._lock.notify_all()
         if self.hold is not None:
-            self.hold.wait(30)
+            self.hold.wait()
 
     def left(self) -> None:
         with self._lock:
@@ -85,15 +84,12 @@ class ObjectProxy:
             spoil = self.spoil.pop(0) if self.spoil else None
         return data if spoil is None else spoil(data)
 
-    def wait_for(self, running: int) -> bool:
-        """Whether so many range reads are under way at once before half a minute has gone."""
-        with self._lock:
-            return self._lock.wait_for(lambda: self.running >= running, 30)
-
     def __enter__(self) -> ObjectProxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.hold is not None:
+            self.hold.set()
         self._server.shutdown()
         self._server.server_close()

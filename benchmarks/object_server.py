@@ -1,43 +1,52 @@
-"""A real S3-compatible server on this machine: moto's, in a process of its own."""
+"""A real S3-compatible server on this machine: moto's, in a process of its own.
+
+python -m benchmarks.object_server    serves until its standard input ends
+"""
 
 from __future__ import annotations
 
-import http.client
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # any will do: the server checks none
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 REGION = "us-east-1"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
 def object_server() -> Iterator[str]:
     """Start it on a free port; yield its http address; stop it afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as server:  # noqa: S603 - our own
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.object_server"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        # nothing is read once the process has ended
+        if server.stdout is None or not (address := server.stdout.readline().strip()):
+            raise RuntimeError("moto's server did not start: is the extra `dev` installed?")
         try:
-            _wait_for(server, port)
-            yield f"http://127.0.0.1:{port}"
+            yield address
         finally:
             server.terminate()
 
 
-def _wait_for(server: subprocess.Popen, port: int) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            raise RuntimeError("moto's server did not start: is the extra `dev` installed?")
-        try:
-            http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError("moto's server does not answer")
+def main() -> None:
+    """Take a port by binding it, say the address, and serve."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    print(f"http://{host}:{port}", flush=True)
+    sys.stdin.read()  # ends with the process that started this one, however it ends
+
+
+if __name__ == "__main__":
+    main()

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from eagle3.leases import PAUSE
+from tests.builders.processes import code_of
+from tests.builders.waiting import wait_for
+
 ROOT = Path(__file__).resolve().parents[1]
 GPU_JOB = "tests.builders.gpu_job"
-LIMIT = 60  # seconds until a test gives up
+LOOKS = 5 * PAUSE  # seconds in which a waiting job looks several times; a slow one looks less often
 
 
 class Machine:
@@ -47,7 +51,8 @@ class Machine:
     @property
     def started(self) -> list[dict]:
         path = self.folder / "started"
-        return [json.loads(line) for line in path.open()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def names(self) -> list[str]:
         return [said["name"] for said in self.started]
@@ -57,6 +62,21 @@ class Machine:
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
+
+    def until_started(self, count: int) -> None:
+        """Wait until so many jobs and ranks have got their devices."""
+        wait_for(lambda: len(self.started) >= count, f"{count} to start", state=self.logs)
+
+    def until_said(self, name: str, words: str = "waiting") -> None:
+        """Wait until a job's log has these words."""
+        wait_for(lambda: words in self.log(name), f"{words!r} of {name}", state=self.logs)
+
+    def code(self, job: subprocess.Popen) -> int:
+        """The exit code of a job, once it has ended."""
+        return code_of(job, "a job", lambda: str(self.logs()))
+
+    def logs(self) -> dict[str, str]:
+        return {path.stem: path.read_text() for path in self.folder.glob("*.log")}
 
     def close(self) -> None:
         for job in self.jobs:
@@ -75,13 +95,6 @@ def alive(process: int) -> bool:
         return False
 
 
-def until(true) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def machine(tmp_path):
     made = Machine(tmp_path)
@@ -92,7 +105,7 @@ def machine(tmp_path):
 def test_eight_jobs_at_once_never_share_one_of_two_devices(machine):
     wanted = [1, 2, 1, 2, 1, 1, 2, 1]
     jobs = [machine.start(gpus, f"job{i}", 0.05) for i, gpus in enumerate(wanted)]
-    assert [job.wait(LIMIT) for job in jobs] == [0] * 8
+    assert [machine.code(job) for job in jobs] == [0] * 8
     found = {said["name"]: said["devices"] for said in machine.started}
     for i, gpus in enumerate(wanted):
         assert len(set(found[f"job{i}"])) == gpus
@@ -101,68 +114,68 @@ def test_eight_jobs_at_once_never_share_one_of_two_devices(machine):
 
 def test_a_job_that_needs_all_devices_takes_none_before_and_is_not_passed_by_later_ones(machine):
     machine.start(1, "first")
-    until(lambda: machine.names() == ["first"])
+    machine.until_started(1)
     both = machine.start(2, "both")
-    until(lambda: "waiting" in machine.log("both"))
+    machine.until_said("both")
     later = machine.start(1, "later", 0)
-    until(lambda: "waiting" in machine.log("later"))
+    machine.until_said("later")
     # the second device is free, and is kept for the job that came before
-    time.sleep(1)
+    time.sleep(LOOKS)
     assert machine.names() == ["first"]
     assert f"({GPU_JOB}) holds 0" in machine.log("both")
     machine.end("first")
-    until(lambda: len(machine.names()) == 2)
+    machine.until_started(2)
     assert machine.names() == ["first", "both"]
     machine.end("both")
-    assert both.wait(LIMIT) == later.wait(LIMIT) == 0
+    assert machine.code(both) == machine.code(later) == 0
 
 
 def test_a_killed_waiter_is_waited_for_no_longer(machine):
     machine.start(1, "first")
-    until(lambda: machine.names() == ["first"])
+    machine.until_started(1)
     both = machine.start(2, "both")
-    until(lambda: "waiting" in machine.log("both"))
+    machine.until_said("both")
     both.kill()
     assert both.wait() == -signal.SIGKILL
-    assert machine.start(1, "later", 0).wait(LIMIT) == 0
+    assert machine.code(machine.start(1, "later", 0)) == 0
 
 
 def test_a_device_stays_leased_while_a_child_of_a_killed_job_lives_and_no_longer(machine):
     job = machine.start(2, "orphan", "child")
-    until(lambda: machine.started)
+    machine.until_started(1)
     job.kill()
     assert job.wait() == -signal.SIGKILL
     orphan = machine.started[0]["process"]
     assert alive(orphan)
     after = machine.start(1, "after", 0)
-    until(lambda: "waiting" in machine.log("after"))
-    time.sleep(1)
+    machine.until_said("after")
+    time.sleep(LOOKS)
     assert after.poll() is None
     assert machine.names() == ["orphan"]
     (machine.folder / "busy-0").rmdir()  # the killed job cannot
     os.kill(orphan, signal.SIGKILL)
-    assert after.wait(LIMIT) == 0
+    assert machine.code(after) == 0
 
 
 def test_ranks_that_outlive_a_killed_torchrun_keep_their_devices(machine):
     job = machine.start(2, "rank", processes=2)
-    until(lambda: len(machine.started) == 2)
+    machine.until_started(2)
     assert sorted(said["devices"] for said in machine.started) == [["0"], ["1"]]
     assert sorted(said["world"] for said in machine.started) == [["0", "2"], ["1", "2"]]
     job.kill()
     job.wait()
     after = machine.start(1, "after", 0)
-    until(lambda: "waiting" in machine.log("after"))
-    time.sleep(1)
+    machine.until_said("after")
+    time.sleep(LOOKS)
     assert after.poll() is None
     for name in ("rank0", "rank1"):
         machine.end(name)
-    assert after.wait(LIMIT) == 0
+    assert machine.code(after) == 0
 
 
 def test_more_devices_than_there_are_is_one_sentence_at_once(machine):
     job = machine.start(3, "greedy", 0)
-    assert job.wait(LIMIT) == 1
+    assert machine.code(job) == 1
     (line,) = machine.log("greedy").splitlines()
     assert line.startswith(
         "error: tests.builders.gpu_job asks for 3 GPUs and there are 2 (0, 1): lower "
@@ -182,31 +195,31 @@ def test_jobs_of_different_views_share_no_device(machine):
     del machine.environment["CUDA_VISIBLE_DEVICES"]
     path = f"{smi.parent}:{machine.environment['PATH']}"
     machine.start(1, "uuid", PATH=path, CUDA_VISIBLE_DEVICES="GPU-bbbb")
-    until(lambda: machine.names() == ["uuid"])
+    machine.until_started(1)
     number = machine.start(1, "number", 0, PATH=path, CUDA_VISIBLE_DEVICES="1")
-    until(lambda: "waiting for 1 of the GPUs 1" in machine.log("number"))
+    machine.until_said("number", "waiting for 1 of the GPUs 1")
     # what is free of all devices is the other one, although it came later
-    assert machine.start(1, "any", 0, PATH=path).wait(LIMIT) == 0
+    assert machine.code(machine.start(1, "any", 0, PATH=path)) == 0
     assert machine.started[1]["name"] == "any"
     assert machine.started[1]["devices"] == ["0"]
     assert machine.started[1]["order"] == "PCI_BUS_ID"
     assert number.poll() is None
     machine.end("uuid")
-    assert number.wait(LIMIT) == 0
+    assert machine.code(number) == 0
 
 
 def test_devices_that_slurm_gave_are_left_alone_unless_they_are_more_than_a_job_needs(machine):
     given = {"SLURM_JOB_ID": "7"}
-    assert machine.start(2, "all", 0, **given).wait(LIMIT) == 0
+    assert machine.code(machine.start(2, "all", 0, **given)) == 0
     assert not (machine.folder / "leases").exists()
     machine.start(1, "one", **given)
     machine.start(1, "two", **given)
-    until(lambda: len(machine.started) == 3)
+    machine.until_started(3)
     assert sorted(said["devices"] for said in machine.started[1:]) == [["0"], ["1"]]
 
 
 def test_a_job_without_gpus_leases_nothing_and_sees_what_was_visible(machine):
-    assert machine.start(0, "plain", 0).wait(LIMIT) == 0
+    assert machine.code(machine.start(0, "plain", 0)) == 0
     assert machine.started[0]["devices"] == ["0", "1"]
     assert machine.started[0]["order"] is None
     assert not (machine.folder / "leases").exists()
@@ -214,7 +227,7 @@ def test_a_job_without_gpus_leases_nothing_and_sees_what_was_visible(machine):
 
 def test_the_folder_and_its_files_let_other_users_take_part(machine):
     machine.start(1, "first")
-    until(lambda: machine.started)
+    machine.until_started(1)
     leases = machine.folder / "leases"
     assert [oct(path.stat().st_mode & 0o7777) for path in (leases, leases / "queue")] == [
         "0o1777",
@@ -223,6 +236,6 @@ def test_the_folder_and_its_files_let_other_users_take_part(machine):
     (file,) = (leases / "queue").iterdir()
     assert oct(file.stat().st_mode & 0o777) == "0o644"
     machine.end("first")
-    assert machine.jobs[0].wait(LIMIT) == 0
-    assert machine.start(2, "second", 0).wait(LIMIT) == 0
+    assert machine.code(machine.jobs[0]) == 0
+    assert machine.code(machine.start(2, "second", 0)) == 0
     assert len(list((leases / "queue").iterdir())) == 1  # the first one's file is gone

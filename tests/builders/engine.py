@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from eagle3.target.sglang import SGLangRequest
+from tests.builders.waiting import wait_for
 
 LAYERS = (1, 3, 4)
 ON_CPU = {  # arguments of a real engine on a machine without a GPU
@@ -47,14 +47,11 @@ def alive(mark: str) -> list[int]:
     return found
 
 
-def wait_until(condition, seconds: float = 15) -> bool:
-    """Whether `condition` comes true within some time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+def wait_for_none(mark: str) -> None:
+    """Until every process that was started with this mark has ended."""
+    wait_for(
+        lambda: not alive(mark), "every process of the engine to end", state=lambda: alive(mark)
+    )
 
 
 def run_marked(monkeypatch, mark: str) -> None:

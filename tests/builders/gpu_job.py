@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.builders.waiting import wait_for
+
 
 def main():
     folder, name, *more = sys.argv[1:]
@@ -40,8 +42,7 @@ def main():
     if more:
         time.sleep(float(more[0]))
     else:
-        while not (folder / f"{name}.end").exists():
-            time.sleep(0.02)
+        wait_for((folder / f"{name}.end").exists, "the test to end this job", limit=900)
     for device in devices:
         (folder / f"busy-{device}").rmdir()
 

@@ -24,6 +24,7 @@ from eagle3.data.regeneration import (
     write_answers,
 )
 from eagle3.errors import UserError
+from tests.builders.ports import address_of_nobody
 from tests.data.openai_server import FakeServer, running
 from tests.data.toy_tokenizers import conversation_of
 
@@ -218,8 +219,9 @@ def test_a_server_that_stays_away_stops_the_job_and_keeps_what_was_answered(
         run(tmp_path, rows, engine)
     lines = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()[1:]]
     assert {line["id"] for line in lines} == {str(n) for n in range(8)}
-    with pytest.raises(UserError, match=r"resources\.regenerate\.servers"):
-        OpenAIEngine(["http://127.0.0.1:9/v1"], None, 1, SAMPLING)
+    absent = pytest.raises(UserError, match=r"resources\.regenerate\.servers")
+    with address_of_nobody() as address, absent:
+        OpenAIEngine([f"{address}/v1"], None, 1, SAMPLING)
 
 
 def test_several_models_must_be_told_apart(server: FakeServer) -> None:

@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.builders.processes import code_of
+from tests.builders.waiting import wait_for
 from tests.rules.workflow import command, snakemake
 
 LIMIT = 600  # seconds, for a busy machine
@@ -55,7 +57,7 @@ class Call:
         return list(dict.fromkeys(SENTENCE.findall(self.text)))
 
     def lasts(self, seconds: float) -> bool:
-        """Wait; whether it is at work after that time."""
+        """Whether it is at work after that time: a fault at a random moment, or none."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -64,7 +66,17 @@ class Call:
 
     def end(self) -> int:
         """Wait until it ends by itself; its exit code."""
-        return self.process.wait(LIMIT)
+        return code_of(self.process, "Snakemake", lambda: self.text, LIMIT)
+
+    def until(self, there: Callable[[], Any], what: str) -> Any:
+        """What `there` returns once it is something; nothing if the call ends before."""
+
+        def look() -> tuple[Any, ...]:
+            over = not self.running
+            found = there()
+            return (found,) if found or over else ()
+
+        return wait_for(look, what, LIMIT, state=lambda: self.text[-4000:])[0]
 
     def jobs(self) -> list[psutil.Process]:
         """Processes that run the project's scripts for it."""
@@ -113,11 +125,12 @@ def left_behind(folder: Path) -> list[psutil.Process]:
 
 def wait_for_none(folder: Path) -> None:
     """Until jobs whose Snakemake was killed have come to their end."""
-    deadline = time.monotonic() + LIMIT
-    while left := left_behind(folder):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"still at work: {[words(each) for each in left]}")
-        time.sleep(0.2)
+    wait_for(
+        lambda: not left_behind(folder),
+        f"all jobs in {folder} to end",
+        LIMIT,
+        state=lambda: [words(each) for each in left_behind(folder)],
+    )
 
 
 def kill(processes: list[psutil.Process]) -> None:

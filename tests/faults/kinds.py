@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.faults.calls import Call, kill, left_behind, script_of, unlock, wait_for_none
 from tests.faults.harm import OUT, candidates, flip, replaced_by, truncate, with_its_dates
 from tests.faults.volume import Volume
@@ -87,7 +89,7 @@ def kill_job(run: Run) -> list[Fault]:
     """kill -9 of processes of rules, one after the other."""
     call, found = run.start("--retries", str(KILLS)), list[Fault]()
     while len(found) < KILLS and run.into(call, 10.0):
-        if jobs := call.jobs():
+        if jobs := call.until(call.jobs, "a job"):
             job = run.rng.choice(jobs)
             found.append(Fault("kill_job", script_of(job) or "ended"))
             kill([job])
@@ -97,9 +99,13 @@ def kill_job(run: Run) -> list[Fault]:
 def kill_rank(run: Run) -> list[Fault]:
     """kill -9 of one rank of two, of each life of the job."""
     call, found, last = run.start("--retries", str(KILLS)), list[Fault](), set[int]()
-    while len(found) < KILLS and call.lasts(0.1):
+
+    def fresh() -> dict[int, psutil.Process]:
         ranks = {rank.pid: rank for rank in call.ranks()}
-        if len(ranks) == 2 and ranks.keys().isdisjoint(last) and call.lasts(run.rng.uniform(0, 9)):
+        return ranks if len(ranks) == 2 and ranks.keys().isdisjoint(last) else {}
+
+    while len(found) < KILLS and (ranks := call.until(fresh, "two ranks of another life")):
+        if call.lasts(run.rng.uniform(0, 9)):
             kill([run.rng.choice([*ranks.values()])])
             found.append(Fault("kill_rank", "train_stage"))
             last = {*ranks}

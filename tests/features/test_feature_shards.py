@@ -19,6 +19,7 @@ from eagle3.tensorfile import open_tensors, read_manifest, save_tensors
 from eagle3.tokens.needed import needed_states
 from tests.builders.models import HIDDEN
 from tests.builders.shards import STATES, TOKENS, chats, stage_settings, token_shard
+from tests.builders.waiting import wait_for
 
 EVERY = pytest.mark.parametrize("codec", CODECS)
 BOTH = pytest.mark.parametrize("codec", ["int8", "bf16_zstd"])  # of fixed width, and compressed
@@ -151,17 +152,17 @@ def test_a_disk_that_fails_is_told_to_the_caller_and_stalls_nothing(tmp_path, to
 
 def test_the_queue_holds_the_caller_back(tmp_path, tokens, monkeypatch):
     """A slow disk: no more than the batches allowed to wait are ever handed over."""
-    gate, written, most = threading.Event(), [], []
+    written, most = [], []
     plain = writer_module.ShardWriter._write
 
     def slow(self, batch):
+        if not written:  # the disk does nothing before the caller has filled the queue
+            wait_for(self._queue.full, "a full queue", state=self._queue.qsize)
         most.append(self._queue.qsize())
-        gate.wait(5)
         plain(self, batch)
         written.append(batch.documents)
 
     monkeypatch.setattr(writer_module.ShardWriter, "_write", slow)
-    threading.Timer(0.3, gate.set).start()
     write(tmp_path / "a", tokens, together=1)
     assert len(written) == 6 and max(most) <= writer_module.WAITING
 

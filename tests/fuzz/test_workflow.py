@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.builders.models import save_model, save_tokenizer
+from tests.builders.waiting import PAUSE
 from tests.rules.workflow import Outcome, command
 
 pytestmark = pytest.mark.dag
@@ -151,14 +151,13 @@ def test_secrets_are_in_no_file_and_no_command_line_and_the_umask_holds(tmp_path
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.is_set():
+        while not stop.wait(PAUSE):
             for line in Path("/proc").glob("[0-9]*/cmdline"):
                 try:
                     if (line.parent / "cwd").resolve() == tmp_path:
                         seen.add(line.read_bytes().decode(errors="replace"))
                 except OSError:
                     continue  # it has ended
-            time.sleep(0.2)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
-import termios
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from eagle3.errors import UserError
 from eagle3.report.watch import parts_of
+from tests.builders.terminal import shown
+from tests.builders.waiting import LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,8 @@ def run(folder: Path, shards: int, lines: dict[str, int], captures: int = 1) -> 
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}\n" * count)
     plan = {"shards": 4, "captures": captures, "steps": 12}
-    (folder / "plan.json").write_text(json.dumps(plan))
+    (folder / "plan.part").write_text(json.dumps(plan))
+    (folder / "plan.part").replace(folder / "plan.json")  # somebody may be reading it
     return folder
 
 
@@ -68,18 +70,13 @@ def test_a_pipe_gets_a_line_for_each_change_until_the_report_is_there(tmp_path: 
     assert process.stdout.readline() == "hidden states 3/4 shards, training 5/12 steps\n"
     (tmp_path / "report.html").write_text("of an earlier run")
     run(tmp_path, 4, {"resume/stage-0001/metrics.jsonl": 12})
-    assert process.communicate(timeout=60)[0].splitlines()[-1].endswith("training 12/12 steps")
+    assert process.communicate(timeout=LIMIT)[0].splitlines()[-1].endswith("training 12/12 steps")
     assert process.returncode == 0
 
 
 def test_a_terminal_gets_a_bar_for_each_part(tmp_path: Path) -> None:
     run(tmp_path, 4, {"metrics/stage-0001.jsonl": 12})
     (tmp_path / "report.html").write_text("done")
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    process = watch(tmp_path, theirs)
-    assert process.wait(timeout=60) == 0
-    os.close(theirs)
-    text = os.read(ours, 65536).decode()
+    text = shown(partial(watch, tmp_path))
     assert "hidden states: 100%|" in text and "4/4 [" in text
     assert "training     : 100%|" in text and "12/12 [" in text

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rules.workflow import ROOT, command, snakemake
+from tests.builders.hold import WRITE, Hold
+from tests.rules.workflow import ROOT, killed_while_held, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 DELIVERY = {"export": 1, "evaluate": 1, "report": 1}
@@ -212,21 +210,11 @@ def test_a_killed_dag_goes_on_with_what_is_missing(copy: Path) -> None:
     first = copy / SHARD.replace("00001", "00000")
     shutil.rmtree(out(copy) / "hidden_states")
     wanted = [SHARD, str(first.relative_to(copy))]
-    process = subprocess.Popen(
-        command(copy, target=wanted),
-        cwd=copy,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    there: list[Path] = []
-    while not there:
-        assert process.poll() is None and time.monotonic() < deadline
-        there = [path for path in (first, copy / SHARD) if path.exists()]
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    # the one shard is whole when the other's job is in the middle of it
+    capture = ("workflow_scripts.capture_hidden_states", "shard-00001")
+    hold = Hold(copy.parent / "hold", capture, WRITE, 2)
+    killed_while_held(copy, hold, first.exists, target=wanted)
+    assert not (copy / SHARD).exists()
     assert snakemake(copy, "--unlock").code == 0
     outcome = snakemake(copy)
     assert outcome.code == 0, outcome.text[-4000:]

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
-import signal
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.rules.workflow import command, snakemake
+from tests.builders.hold import STEP, Hold
+from tests.rules.workflow import killed_while_held, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 
@@ -102,22 +99,17 @@ def test_the_same_stages_in_keep_mode_give_the_same_weights(rolled: Path, start:
 
 
 def killed_in_stage_three(folder: Path) -> None:
-    """Run until stage 2 is trained, then kill Snakemake and all its jobs."""
-    process = subprocess.Popen(
-        command(folder, change=ROLLING, target=LAST),
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Run until stage 3 is in its training, then kill Snakemake and all its jobs."""
     second = folder / "results/small/checkpoints/stage-0002/state.json"
     log = folder / "results/small/logs/train/stage-0003.log"
-    deadline = time.monotonic() + 300
-    while not (second.exists() and log.exists() and len(shards(folder)) >= 1):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    training = Hold(folder.parent / "hold", ("workflow_scripts.train_stage", "stage-0003"), STEP, 2)
+    killed_while_held(
+        folder,
+        training,
+        lambda: second.exists() and log.exists() and len(shards(folder)) >= 1,
+        change=ROLLING,
+        target=LAST,
+    )
 
 
 def test_after_a_kill_and_a_failed_stage_two_windows_are_enough(rolled: Path, start: Path) -> None:

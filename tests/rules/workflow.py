@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.builders.hold import Hold
+from tests.builders.processes import ended, kill_group
+from tests.builders.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,6 +111,25 @@ def command(
     made += ["--directory", str(folder), "--cores", "2", *arguments]
     targets = [target] if isinstance(target, str) else target
     return [*made, "--configfile", str(overlay), "--", *targets]
+
+
+def killed_while_held(folder: Path, hold: Hold, there: Callable[[], Any], **options: Any) -> None:
+    """Make the call, and kill it and all its jobs when one of them is held and `there` is true."""
+    log = hold.folder / "log"
+    environment = os.environ | hold.environment
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            command(folder, **options),
+            cwd=folder,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,
+        )
+    hopeless = ended(process, log.read_text)
+    hold.wait(hopeless=hopeless)
+    wait_for(there, "what must be there before the kill", state=log.read_text, hopeless=hopeless)
+    kill_group(process)
 
 
 def snakemake(folder: Path, *arguments: str, **options: Any) -> Outcome:

@@ -6,10 +6,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,13 @@ from eagle3.features.layout import CHECK_KIND
 from eagle3.features.reader import FeatureShard
 from eagle3.report.plan import KIND as PLAN
 from eagle3.tokens.stages import Stages
+from tests.builders.hold import WRITE, Hold
+from tests.builders.processes import code_of, ended
 from tests.builders.shards import chats, read_all, state_settings, token_shard
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = "workflow_scripts.capture_hidden_states"
+WRITES = 850  # calls; a whole job makes 900 or more
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +78,16 @@ def run(*arguments, **changes):
     )
 
 
-def start(*arguments, **changes):
-    """Start a job and wait until it has begun to write."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    out = arguments[2]
-    process = subprocess.Popen(
-        command(*arguments, **changes),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
-    while process.poll() is None and not list(out.parent.glob(f".{out.name}.*.tmp")):
-        time.sleep(0.01)
+def start(hold, *arguments, **changes):
+    """Start a job and wait until it is held in the middle of its writing; its log is `log` in the
+    hold's folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **hold.environment}
+    path = hold.folder / "log"
+    with open(path, "w") as log:
+        process = subprocess.Popen(
+            command(*arguments, **changes), stdout=log, stderr=log, env=environment
+        )
+    hold.wait(hopeless=ended(process, path.read_text))
     return process
 
 
@@ -102,11 +101,12 @@ def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(
     whole = out.read_bytes()
     shutil.rmtree(out.parent)
     dice = random.Random(kills)
-    for _ in range(kills):
-        process = start(targets["llama"], tokens, out, settings)
-        time.sleep(dice.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    for number in range(kills):
+        moment = dice.randint(1, WRITES)
+        hold = Hold(tmp_path / f"hold-{number}", (SCRIPT,), WRITE, moment)
+        process = start(hold, targets["llama"], tokens, out, settings)
+        process.kill()
+        process.wait()
         assert not out.exists() or out.read_bytes() == whole
     assert list(out.parent.glob(".*.tmp"))  # at least the last kill left something behind
     done = run(targets["llama"], tokens, out, settings)
@@ -136,10 +136,14 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
     targets, tokens, tmp_path, small_disk
 ):
     settings, out = state_settings("bf16"), small_disk / "shard-00000.safetensors"
-    process = start(targets["llama"], tokens, out, settings)
+    hold = Hold(tmp_path / "hold", (SCRIPT,), WRITE)
+    process = start(hold, targets["llama"], tokens, out, settings)
     (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, text
+    hold.release()
+    log = hold.folder / "log"
+    code = code_of(process, "a job on a full disk", log.read_text)
+    text = log.read_text()
+    assert code == 1, text
     errors = [line for line in text.splitlines() if line.startswith("error:")]
     assert errors == [f"error: {out}: cannot be written: No space left on device"]
     assert [path.name for path in small_disk.iterdir()] == ["filler"]

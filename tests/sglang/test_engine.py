@@ -17,9 +17,17 @@ from transformers import AutoModelForCausalLM
 from eagle3.errors import UserError
 from eagle3.target.sglang import run_sglang
 from eagle3.tokens.needed import needed_states
-from tests.builders.engine import LAYERS, ON_CPU, alive, run_marked, sglang_request, wait_until
+from tests.builders.engine import (
+    LAYERS,
+    ON_CPU,
+    alive,
+    run_marked,
+    sglang_request,
+    wait_for_none,
+)
 from tests.builders.models import KINDS
 from tests.builders.shards import chats, naive_states, token_shard
+from tests.builders.waiting import wait_for
 
 BUDGET = 192
 BARE, LONGEST = 5, 256  # the document that nobody answers in; the context of the tiny targets
@@ -110,7 +118,7 @@ def test_a_fault_of_the_consumer_is_one_sentence_and_ends_every_rank(
     made = sglang_request(targets["llama"], "consumers:Failing", ON_CPU, 2)
     with pytest.raises(UserError, match=r"ValueError: no room for \d+ documents$"):
         run_sglang(made, documents, engine_python)
-    assert wait_until(lambda: not alive(mark))
+    wait_for_none(mark)
 
 
 JOB = """
@@ -129,8 +137,12 @@ def test_killing_our_job_leaves_no_engine(targets, engine_python, monkeypatch, t
     made = sglang_request(targets["llama"], "consumers:Sleeping", ON_CPU, sign=str(sign))
     command = [sys.executable, "-c", JOB, json.dumps(asdict(made)), engine_python]
     with subprocess.Popen(command) as job:
-        assert wait_until(sign.exists, 120)
+        wait_for(
+            sign.exists,
+            "a batch to reach the consumer",
+            hopeless=lambda: None if job.poll() is None else f"the job ended with {job.returncode}",
+        )
         assert len(alive(mark)) > 2  # our job, the engine's process, its scheduler
         job.kill()
-    assert wait_until(lambda: not alive(mark))
+    wait_for_none(mark)
     assert not list((tmp_path / "temporary").glob("eagle3-*"))

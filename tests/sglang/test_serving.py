@@ -8,9 +8,6 @@ in half precision the two libraries' sums part ways at near-ties.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,10 +25,12 @@ from eagle3.serving.http import get
 from eagle3.serving.measured import Asking, measure
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
-from tests.builders.engine import wait_until
 from tests.builders.exports import write
 from tests.builders.models import COMMON, VOCAB
+from tests.builders.ports import held_port
+from tests.builders.processes import kill_group
 from tests.builders.shards import TRAIN, open_target, train_draft, training_set
+from tests.builders.waiting import wait_for
 
 NEW, EOS = 32, COMMON["eos_token_id"]
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]
@@ -178,26 +177,27 @@ def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
 @contextmanager
 def server(engine_python, **arguments):
     """A real HTTP server in a process group of its own; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [engine_python, "-m", "sglang.launch_server", "--port", str(port)]
+    command = [engine_python, "-m", "sglang.launch_server"]
     for name, value in (ENGINE | arguments | {"skip_server_warmup": True}).items():
         command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    url = f"http://127.0.0.1:{port}"
+    with held_port() as port, few_cores():
+        url = f"http://127.0.0.1:{port}"
+        process = subprocess.Popen([*command, "--port", str(port)], start_new_session=True)
 
-    def up():
-        try:
-            return get(f"{url}/health") is not None
-        except UserError:
-            return False
+        def up():
+            try:
+                return get(f"{url}/health") is not None
+            except UserError:
+                return False
 
-    with few_cores(), subprocess.Popen(command, start_new_session=True) as process:
+        def over():
+            return None if process.poll() is None else f"it ended with {process.returncode}"
+
         try:
-            assert wait_until(lambda: process.poll() is not None or up(), 400)
+            wait_for(up, f"SGLang's server at {url}", limit=900, hopeless=over)
             yield url
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process)
 
 
 def test_the_client_measures_at_a_server_what_our_decoding_counts(default, engine_python):

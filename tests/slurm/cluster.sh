@@ -28,26 +28,55 @@ lives() {
     [[ $state == [RSD] ]]
 } 2>/dev/null
 
-until_true() { # SECONDS WHAT COMMAND...
-    local tries=$(($1 * 5)) what=$2
-    shift 2
-    for ((; tries > 0; tries--)); do
-        "$@" >/dev/null 2>&1 && return
+LIMIT=180 # seconds, for a busy machine
+
+comes_true() { # COMMAND...: whether it succeeds before the limit has passed
+    local end=$((SECONDS + LIMIT))
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || return 1
         sleep 0.2
     done
-    tail -n 20 "$BASE"/log/* >&2
-    fail "$what did not come up; the ends of its logs are above"
 }
+
+wait_for() { # WHAT COMMAND...
+    local what=$1
+    shift
+    comes_true "$@" && return
+    tail -n 20 "$BASE"/log/* >&2
+    fail "waited $LIMIT s for $what; the ends of the logs are above"
+}
+
+dead() { ! lives "$1"; }
 
 end() { # end the process of a pid file
     if lives "$1"; then
-        kill "$(cat "$1")"
-        for _ in {1..100}; do
-            lives "$1" || break
-            sleep 0.1
-        done
+        kill "$(cat "$1")" || true # it may have ended just now
+        if ! comes_true dead "$1"; then
+            echo "waited $LIMIT s for the end of $1; it is killed" >&2
+            kill -9 "$(cat "$1")" || true
+            comes_true dead "$1" || echo "it does not die" >&2
+        fi
     fi
     rm -f "$1"
+}
+
+# whether a socket of this machine listens or is connected at the port
+taken() {
+    local files=(/proc/net/tcp)
+    [[ ! -e /proc/net/tcp6 ]] || files+=(/proc/net/tcp6)
+    awk -v "port=$(printf ':%04X' "$1")" \
+        'substr($2, length($2) - 4) == port { found = 1 } END { exit !found }' "${files[@]}"
+}
+
+# Slurm cannot be told to take any port and say which. These lie below the ports that the kernel
+# gives to outgoing connections (ip_local_port_range), so that none is lost to one by accident.
+free_ports() { # COUNT
+    local port found=()
+    for ((port = 30817; port < 32768 && ${#found[@]} < $1; port++)); do
+        taken "$port" || found+=("$port")
+    done
+    ((${#found[@]} == $1)) || fail "fewer than $1 ports from 30817 to 32767 are free"
+    echo "${found[@]}"
 }
 
 ours() { [[ -e $CONF/slurm.conf ]] && [[ $(head -n 1 "$CONF/slurm.conf") == "$MARK" ]]; }
@@ -73,7 +102,10 @@ install_packages() {
 
 configure() {
     install -d "$CONF" "$BASE"/{log,pid,ctld} "${NODES[@]/#/$BASE/}"
-    local gpus=() node port=30818
+    local gpus=() ports=() chosen node number
+    chosen=$(free_ports $((1 + ${#NODES[@]})))
+    read -ra ports <<<"$chosen"
+    echo "ports of the test cluster: ${ports[*]}" >&2
     for number in 0 1 2 3; do # clones of /dev/null: with files Slurm hands out each one singly
         gpus+=("$BASE/gpu$number")
         [[ -e ${gpus[-1]} ]] || mknod -m 666 "${gpus[-1]}" c 1 3
@@ -82,8 +114,7 @@ configure() {
 $MARK
 ClusterName=eagle3test
 SlurmctldHost=$HOST(127.0.0.1)
-# below the ports that the kernel gives to outgoing connections (ip_local_port_range)
-SlurmctldPort=30817
+SlurmctldPort=${ports[0]}
 SlurmUser=root
 SlurmdUser=root
 # a requeued job waits as long as credentials live: 120 s by default
@@ -108,9 +139,11 @@ GresTypes=gpu
 MinJobAge=600
 CFG
     : >"$CONF/gres.conf"
-    for node in "${NODES[@]}"; do
-        echo "NodeName=$node NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((++port)) CPUs=8" \
-            "RealMemory=256000 Gres=gpu:fake:${#gpus[@]}" >>"$CONF/slurm.conf"
+    for number in "${!NODES[@]}"; do
+        node=${NODES[number]}
+        echo "NodeName=$node NodeHostname=$HOST NodeAddr=127.0.0.1" \
+            "Port=${ports[number + 1]} CPUs=8 RealMemory=256000" \
+            "Gres=gpu:fake:${#gpus[@]}" >>"$CONF/slurm.conf"
         echo "NodeName=$node Name=gpu Type=fake File=$BASE/gpu[0-3]" >>"$CONF/gres.conf"
     done
     cat >>"$CONF/slurm.conf" <<CFG
@@ -132,10 +165,14 @@ start_munge() {
     chown -R munge: /etc/munge
     install -d -o munge -g munge -m 755 /run/munge
     install -d -o munge -g munge -m 700 /var/log/munge /var/lib/munge
+    rm -f /run/munge/munged.pid # a dead one's
     setpriv --reuid munge --regid munge --clear-groups munged --num-threads=2 --force
-    until_true 10 munged eval 'munge -n | unmunge'
+    wait_for "munged" eval 'munge -n | unmunge'
+    wait_for "munged's number" test -s /run/munge/munged.pid
     cp /run/munge/munged.pid "$BASE/pid/munged"
 }
+
+no_jobs() { [[ -z $(squeue -h) ]]; }
 
 idle() { [[ $(sinfo -h -N -p cpu -t idle -o %N | wc -l) == "${#NODES[@]}" ]]; }
 
@@ -145,19 +182,16 @@ start() {
     configure
     start_munge
     slurmctld
-    until_true 20 slurmctld scontrol ping
+    wait_for slurmctld scontrol ping
     for node in "${NODES[@]}"; do slurmd -N "$node"; done
-    until_true 30 "a node" idle
+    wait_for "the nodes to be idle" idle
 }
 
 stop() {
     ours || return 0
     if lives "$BASE/pid/slurmctld"; then
         scancel --user root || true
-        for _ in {1..50}; do
-            [[ -z $(squeue -h) ]] && break
-            sleep 0.2
-        done
+        comes_true no_jobs || echo "waited $LIMIT s for the end of all jobs; stopping anyway" >&2
     fi
     for node in "${NODES[@]}"; do end "$BASE/pid/slurmd-$node"; done
     end "$BASE/pid/slurmctld"

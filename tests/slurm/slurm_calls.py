@@ -9,15 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from tests.builders.hold import Hold
+from tests.builders.processes import code_of, ended
+from tests.builders.waiting import wait_for
 from tests.rules.workflow import ROOT, Outcome, merged, write_overlay
 
 LIMIT = 900  # seconds, for a busy machine
@@ -50,9 +52,11 @@ class Call:
         target: str = WEIGHTS,
         change: dict[str, Any] | None = None,
         resources: dict[str, dict[str, Any]] | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        """`change`: laid over the configuration; `resources`: over the profile's of each rule."""
-        self.folder = folder
+        """`change`: laid over the configuration; `resources`: over the profile's of each rule;
+        `hold`: which jobs stand still at which moment."""
+        self.folder, self.hold = folder, hold
         given = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
         given |= QUICK
         given["set-resources"] = merged(merged(given["set-resources"], GPUS), resources or {})
@@ -62,8 +66,12 @@ class Call:
         overlay = write_overlay(folder, TRAINING, change or {})
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         command += ["--profile", str(profile), "--configfile", str(overlay), "--", target]
+        # Slurm hands the variables of the one who submits on to his jobs
+        environment = os.environ | (hold.environment if hold else {})
         with open(folder / "snakemake.log", "w") as log:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdout=log, stderr=log, env=environment
+            )
 
     @property
     def text(self) -> str:
@@ -71,64 +79,40 @@ class Call:
 
     def outcome(self) -> Outcome:
         """What came of it, at its end."""
-        return Outcome(self.process.wait(LIMIT), self.text)
+        return Outcome(code_of(self.process, "Snakemake", lambda: self.text, LIMIT), self.text)
 
     def end(self) -> None:
         """Interrupt it if it is at work; Snakemake cancels its jobs then."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(LIMIT)
+            code_of(self.process, "Snakemake, interrupted,", lambda: self.text, LIMIT)
 
-    def until(self, there: Callable[[], Any]) -> Any:
+    def until(self, there: Callable[[], Any], what: str) -> Any:
         """What `there` returns once it is something; Snakemake must be at work until then."""
-        deadline = time.monotonic() + LIMIT
-        while not (found := there()):
-            assert self.process.poll() is None, self.text[-4000:]
-            assert time.monotonic() < deadline, self.text[-4000:]
-            time.sleep(0.05)
-        return found
+        return wait_for(
+            there,
+            what,
+            LIMIT,
+            state=lambda: self.text[-4000:],
+            hopeless=ended(self.process, lambda: self.text),
+        )
 
-    def training(self) -> str:
-        """Slurm's number of the training job, once it has made some steps."""
-        metrics = self.folder / RESUME / "metrics.jsonl"
-        return self._training_once(lambda: metrics.exists() and metrics.stat().st_size)
+    def held(self, rule: str, processes: int) -> list[str]:
+        """Slurm's numbers of a rule's jobs, once so many processes of them are held."""
+        assert self.hold is not None
+        self.hold.wait(processes, LIMIT, ended(self.process, lambda: self.text))
+        return self.jobs(rule)
 
-    def saved_training(self) -> str:
-        """The same, once a save of it is whole; metrics are there while it is being written."""
-        return self._training_once(lambda: list((self.folder / RESUME).glob("step-*")))
+    def saved(self) -> None:
+        """Wait until a save of the training is whole; it is written beside the steps."""
+        self.until(lambda: list((self.folder / RESUME).glob("step-*")), "a whole save")
 
-    def _training_once(self, there: Callable[[], Any]) -> str:
-        self.until(there)
-        (job,) = self.jobs("train_stage")
-        return job
-
-    @contextmanager
-    def standing_still(self, job: str) -> Iterator[None]:
-        """What is done to a training job finds it at work: its ranks wait until Slurm has acted,
-        which takes up to half a minute, and a training of the tests takes less."""
-        ranks = [each for each in psutil.process_iter(["cmdline", "cwd"]) if self._is_rank(each)]
-        assert len(ranks) == 2
-        for rank in ranks:
-            rank.suspend()
-        try:
-            yield
-            self.until(lambda: field(job, "JobState") != "RUNNING" or field(job, "Restarts") != "0")
-        finally:
-            for rank in ranks:
-                with suppress(psutil.NoSuchProcess):
-                    rank.resume()
-
-    def _is_rank(self, process: psutil.Process) -> bool:
-        words = process.info["cmdline"] or ()  # None for one that is dead already
-        trains = "workflow_scripts.train_stage" in words and "torch.distributed.run" not in words
-        return trains and process.info["cwd"] == str(self.folder)
-
-    def jobs(self, rule: str) -> list[str]:
-        """Slurm's numbers of a rule's running jobs."""
+    def jobs(self, rule: str, states: str = "running") -> list[str]:
+        """Slurm's numbers of a rule's jobs in these states."""
         named = re.search(r"SLURM run ID: (\S+)", self.text)
         if named is None:
             return []
-        wanted = ["--states=running", f"--name={named[1]}"]
+        wanted = [f"--states={states}", f"--name={named[1]}"]
         lines = slurm("squeue", "--noheader", "--format=%i %k", *wanted).splitlines()
         return [line.split()[0] for line in lines if f" rule_{rule}" in line]
 
@@ -140,7 +124,7 @@ class Call:
 
 def slurm(*command: str) -> str:
     """Output of a Slurm command."""
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     return done.stdout.strip()
 
 
@@ -159,21 +143,31 @@ def crash(node: str, job: str) -> None:
             heads.append(process)
     assert len(heads) > 1
     for process in [p for head in heads for p in (head, *head.children(recursive=True))]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it ended with its parent
+            process.kill()
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
 
 def repair(node: str) -> None:
     """Bring a crashed node back, and wait until the controller counts on it again."""
     subprocess.run(["slurmd", "-N", node], check=True)
-    deadline = time.monotonic() + LIMIT
-    # not until it is idle: planned and completing are fine, and can last for minutes
-    while {"DOWN", "DRAIN", "NOT_RESPONDING"} & (state := node_state(node)):
-        assert time.monotonic() < deadline, (state, (CLUSTER / "log/slurmctld").read_text()[-4000:])
+
+    def back() -> bool:
+        # not until it is idle: planned and completing are fine, and can last for minutes
+        if not {"DOWN", "DRAIN", "NOT_RESPONDING"} & node_state(node):
+            return True
         # refused where the daemon's return has brought the node up already
         command = ["scontrol", "update", f"nodename={node}", "state=resume"]
         subprocess.run(command, check=False, capture_output=True)
-        time.sleep(0.2)
+        return False
+
+    log = CLUSTER / "log/slurmctld"
+    wait_for(
+        back,
+        f"the controller to count on {node} again",
+        LIMIT,
+        state=lambda: (node_state(node), log.read_text()[-4000:]),
+    )
 
 
 def node_state(node: str) -> set[str]:

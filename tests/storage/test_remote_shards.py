@@ -16,7 +16,9 @@ from eagle3.features.codecs import CODECS
 from eagle3.features.reader import FeatureShard
 from eagle3.objects import split_address, upload
 from eagle3.training.loader import TrainingData, read_ahead
+from tests.builders.ports import address_of_nobody
 from tests.builders.shards import TOKENS, captured, chats, state_settings, token_shard
+from tests.builders.waiting import wait_for
 
 ADDRESS = "s3://states/run/shard.safetensors"
 BUCKET, KEY = split_address(ADDRESS)
@@ -54,10 +56,14 @@ def test_packs_of_remote_shards_equal_local_ones_and_are_asked_for_ahead(targets
         target=lambda: found.extend(read_ahead(far, packs, torch.device("cpu")))
     )
     reading.start()
-    assert proxy.wait_for(objects.REQUESTS)
+    wait_for(
+        lambda: proxy.running >= objects.REQUESTS,
+        f"{objects.REQUESTS} range reads at once",
+        state=lambda: f"{proxy.running} are under way",
+    )
     assert not found
     proxy.hold.set()
-    reading.join()
+    wait_for(lambda: not reading.is_alive(), "all packs to be read", state=lambda: len(found))
     assert proxy.most == objects.REQUESTS
     parts = len(local.layout.parts)
     assert proxy.ranges - before == 12 * parts  # what was announced is not asked for again
@@ -141,10 +147,11 @@ def test_transient_faults_are_repeated(targets, tmp_path, proxy):
 
 def test_a_server_that_is_not_there_is_one_sentence(targets, tmp_path, store, monkeypatch):
     tokens, _ = shard(targets, tmp_path)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setattr(objects, "ATTEMPTS", 1)
-    objects.client.cache_clear()
-    assert "cannot be reached" in refused(tokens)
+    with address_of_nobody() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        objects.client.cache_clear()
+        assert "cannot be reached" in refused(tokens)
 
 
 def test_an_upload_to_a_bucket_that_is_not_there_is_one_sentence(tmp_path, store):

@@ -22,7 +22,8 @@ from eagle3.errors import UserError
 from eagle3.target.sglang import run_sglang
 from eagle3.target.sglang_process import OLDEST
 from eagle3.target.sglang_request import read_documents, write_documents
-from tests.builders.engine import alive, run_marked, sglang_request, wait_until
+from tests.builders.engine import alive, run_marked, sglang_request, wait_for_none
+from tests.builders.waiting import wait_for
 
 TESTS = Path(__file__).resolve().parents[1]
 DOCUMENTS = {4: [7, 8], 9: [5, 6, 7, 8, 9], 2: [3], 6: [9, 9]}
@@ -40,8 +41,13 @@ def mark(monkeypatch, tmp_path):
     chosen = uuid4().hex
     run_marked(monkeypatch, chosen)
     yield chosen
-    assert wait_until(lambda: not alive(chosen))
-    assert wait_until(lambda: not list((tmp_path / "temporary").glob("eagle3-*")))
+    wait_for_none(chosen)
+    folder = tmp_path / "temporary"
+    wait_for(
+        lambda: not list(folder.glob("eagle3-*")),
+        "the engine's folders to be removed",
+        state=lambda: list(folder.iterdir()),
+    )
 
 
 def pretend(folder, version):
@@ -209,10 +215,14 @@ def test_a_job_that_ends_takes_its_engine_along(targets, mark, tmp_path, deadly)
     sign = tmp_path / "sign"
     request = sglang_request(targets["llama"], "consumers:Sleeping", {}, sign=str(sign))
     with subprocess.Popen([sys.executable, "-c", JOB, json.dumps(asdict(request))]) as job:
-        assert wait_until(sign.exists, 60)
+        wait_for(
+            sign.exists,
+            "a batch to reach the consumer",
+            hopeless=lambda: None if job.poll() is None else f"the job ended with {job.returncode}",
+        )
         assert len(alive(mark)) == 3  # our job, the engine's process, its scheduler
         job.send_signal(deadly)
-        job.wait(60)
+        wait_for(lambda: job.poll() is not None, "the job to end", state=lambda: alive(mark))
     assert job.returncode != 0
 
 

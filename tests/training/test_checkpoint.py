@@ -21,6 +21,7 @@ from eagle3.training.checkpoint import (
     write_checkpoint,
 )
 from tests.builders.shards import stage_settings
+from tests.builders.waiting import LIMIT
 
 SETTINGS, INPUTS = stage_settings("train", lr=1), {"tokens-0": "abc"}
 
@@ -129,7 +130,7 @@ def test_a_save_cut_short_under_its_temporary_name_is_never_read_and_later_swept
 def hold(folder, held, release):
     with resume(folder).locked():
         held.set()
-        release.wait(30)
+        release.wait(LIMIT)
 
 
 def test_two_processes_cannot_train_the_same_stage(tmp_path):
@@ -138,12 +139,13 @@ def test_two_processes_cannot_train_the_same_stage(tmp_path):
     other = context.Process(target=hold, args=(tmp_path, held, release))
     other.start()
     try:
-        assert held.wait(30)
+        assert held.wait(LIMIT), f"the other process did not lock its folder in {LIMIT} s"
         with pytest.raises(UserError, match="another process"), resume(tmp_path).locked():
             pass
     finally:
         release.set()
-        other.join(30)
+        other.join(LIMIT)
+    assert other.exitcode == 0
     with resume(tmp_path).locked():  # a process that ends, however it ends, lets go
         pass
 
@@ -153,7 +155,7 @@ def test_a_save_in_the_background_keeps_nobody_waiting_but_the_next_one(tmp_path
     written, true_save, go_on = [], folder.save, threading.Event()
 
     def slow(found):
-        assert go_on.wait(60)
+        assert go_on.wait(LIMIT), f"the save was not let go on in {LIMIT} s"
         true_save(found)
         written.append(found.state["global_step"])
 

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from eagle3.training.checkpoint import read_checkpoint
+from tests.builders.hold import STATE, STEP, Hold
+from tests.builders.processes import code_of, ended, living
 from tests.builders.shards import TRAIN, training_set
+from tests.builders.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 120  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def made(targets, tmp_path_factory):
     return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
 
 
-def start(made, folder, processes=1, save_interval=1000, **more):
+def start(made, folder, processes=1, save_interval=1000, held=None, **more):
     """Start a training job; the launcher becomes torchrun, or the job itself for one process."""
     command = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", "0"]
     command += ["--processes", str(processes), "--", "workflow_scripts.train_stage"]
@@ -52,6 +54,7 @@ def start(made, folder, processes=1, save_interval=1000, **more):
         command += [f"--{name.replace('_', '-')}", str(value)]
     command += ["--tokens", *map(str, made.tokens), "--hidden-states", *map(str, made.states)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= held.environment if held else {}
     with open(folder / "log", "a") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -60,9 +63,14 @@ def log_of(folder):
     return (folder / "log").read_text()
 
 
+def code(process, folder):
+    """Wait for a job to end; its exit code."""
+    return code_of(process, "the training job", lambda: log_of(folder))
+
+
 def finished(process, folder):
     """Wait for a job that should succeed; its checkpoint and metrics."""
-    assert process.wait(LIMIT) == 0, log_of(folder)[-3000:]
+    assert code(process, folder) == 0, log_of(folder)[-3000:]
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     return read_checkpoint(folder / "out"), metrics
 
@@ -81,13 +89,26 @@ def together(made, tmp_path_factory):
     return finished(start(made, folder, processes=2), folder)
 
 
-def wait_for(there, process, folder):
-    """Wait until `there()` while the job runs."""
-    deadline = time.monotonic() + LIMIT
-    while not there():
-        assert process.poll() is None, log_of(folder)[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+@pytest.fixture
+def at_step(tmp_path):
+    """A hold of every rank before the n-th step that it makes."""
+    return lambda number: Hold(
+        tmp_path / f"hold-{number}", ("workflow_scripts.train_stage",), STEP, number
+    )
+
+
+def stopped_at(hold, process, folder, ranks=1):
+    """Wait until so many ranks of a job are held."""
+    hold.wait(ranks, hopeless=ended(process, lambda: log_of(folder)))
+
+
+def saved(process, folder):
+    """Wait for a whole save of a job that is held: it is written in the background."""
+    return wait_for(
+        lambda: list((folder / "resume").glob("step-0*")),
+        "the first save",
+        hopeless=ended(process, lambda: log_of(folder)),
+    )
 
 
 def assert_same_bits(found, expected):
@@ -120,12 +141,13 @@ def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
     assert_near(together, alone)
 
 
-def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_path):
-    process = start(made, tmp_path, save_interval=3)
-    saves = tmp_path / "resume"
-    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
+def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_path, at_step):
+    hold, saves = at_step(8), tmp_path / "resume"
+    process = start(made, tmp_path, save_interval=3, held=hold)
+    stopped_at(hold, process, tmp_path)
+    saved(process, tmp_path)
     process.kill()
-    assert process.wait(LIMIT) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
 
     assert_same_bits(finished(start(made, tmp_path, save_interval=3), tmp_path), alone)
@@ -134,16 +156,15 @@ def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_pa
 
 
 @pytest.mark.parametrize("whom", ["torchrun", "the second rank"])
-def test_sigterm_ends_both_ranks_at_one_step_with_a_save(made, together, tmp_path, whom):
+def test_sigterm_ends_both_ranks_at_one_step_with_a_save(made, together, tmp_path, at_step, whom):
     """No save is due: the only one is that of the stop."""
-    process = start(made, tmp_path, processes=2)
-    # metrics reach the disk after some steps, when their buffer is full
-    running = tmp_path / "resume/metrics.jsonl"
-    wait_for(lambda: running.exists() and running.stat().st_size, process, tmp_path)
+    hold = at_step(8)
+    process = start(made, tmp_path, processes=2, held=hold)
+    stopped_at(hold, process, tmp_path, ranks=2)
     agent = psutil.Process(process.pid)
     ranks = {worker.environ()["RANK"]: worker for worker in agent.children()}
     {"torchrun": agent, "the second rank": ranks["1"]}[whom].send_signal(signal.SIGTERM)
-    assert process.wait(LIMIT) not in (0, -signal.SIGTERM)
+    assert code(process, tmp_path) not in (0, -signal.SIGTERM)
     said = re.findall(r"error: stopped by SIGTERM at step (\d+); the next", log_of(tmp_path))
     assert len(said) == 1
     stopped = int(said[0])
@@ -161,13 +182,17 @@ def ranks_of(process):
     return {p.environ()["RANK"]: p for p in psutil.Process(process.pid).children()}
 
 
-def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(made, together, tmp_path):
-    process = start(made, tmp_path, processes=2, save_interval=3)
-    saves = tmp_path / "resume"
-    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
+def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(
+    made, together, tmp_path, at_step
+):
+    hold = at_step(8)
+    process = start(made, tmp_path, processes=2, save_interval=3, held=hold)
+    stopped_at(hold, process, tmp_path, ranks=2)
+    saved(process, tmp_path)
     ranks_of(process)["1"].kill()
     killed = time.monotonic()
-    assert process.wait(LIMIT) != 0
+    hold.release()
+    assert code(process, tmp_path) != 0
     assert time.monotonic() - killed < 60
     assert "Signal 9 (SIGKILL)" in log_of(tmp_path)
     assert not (tmp_path / "out").exists()
@@ -175,47 +200,57 @@ def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(made, togeth
 
 
 @pytest.mark.parametrize("moment", ["before they meet", "inside the stage"])
-def test_ranks_do_not_outlive_torchrun(made, together, tmp_path, moment):
+def test_ranks_do_not_outlive_torchrun(made, together, tmp_path, at_step, moment):
     """Killed for memory, say: whoever waits for the job's output would wait for them."""
-    process = start(made, tmp_path, processes=2, save_interval=3)
-    wait_for(lambda: len(psutil.Process(process.pid).children()) == 2, process, tmp_path)
-    ranks = psutil.Process(process.pid).children()
+    hold = at_step(8) if moment == "inside the stage" else replace(at_step(1), at="")
+    process = start(made, tmp_path, processes=2, save_interval=3, held=hold)
+    stopped_at(hold, process, tmp_path, ranks=2)
     if moment == "inside the stage":
-        wait_for(lambda: list((tmp_path / "resume").glob("step-0*")), process, tmp_path)
+        saved(process, tmp_path)
+    ranks = psutil.Process(process.pid).children()
+    assert len(ranks) == 2
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(ranks, timeout=40)
-    assert not alive
+    hold.release()
+    wait_for(lambda: not living(ranks), "both ranks to end", state=lambda: log_of(tmp_path)[-3000:])
     assert not (tmp_path / "out").exists()
     assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
 
 
 def test_all_ranks_killed_in_the_middle_of_a_save_go_on_to_the_same_bits(made, together, tmp_path):
-    process = start(made, tmp_path, processes=2, save_interval=1)
     saves = tmp_path / "resume"
-    wait_for(lambda: list(saves.glob("step-0*")), process, tmp_path)
+    # the second save has its tensors then, and the first rank alone writes
+    hold = Hold(tmp_path / "hold", ("workflow_scripts.train_stage",), STATE, 2)
+    process = start(made, tmp_path, processes=2, save_interval=1, held=hold)
+    stopped_at(hold, process, tmp_path)
+    assert list(saves.glob("step-0*"))
     victims = [psutil.Process(process.pid), *ranks_of(process).values()]
-    wait_for(lambda: list(saves.glob(".step-*.tmp/*")), process, tmp_path)
     for victim in victims:
         victim.kill()
-    process.wait(LIMIT)
-    psutil.wait_procs(victims)
+    process.wait()
+    wait_for(lambda: not living(victims), "all ranks to be dead", state=lambda: victims)
     assert list(saves.glob(".step-*.tmp/*"))  # half a save lies there
     assert_same_bits(finished(start(made, tmp_path, 2), tmp_path), together)
     assert "going on from the save at step" in log_of(tmp_path)
     assert not list(saves.glob(".step-*"))
 
 
-def test_a_stage_begun_by_four_ranks_goes_on_with_two_and_ends_with_one(made, alone, tmp_path):
+def test_a_stage_begun_by_four_ranks_goes_on_with_two_and_ends_with_one(
+    made, alone, tmp_path, at_step
+):
     """Weights and moments are saved whole, whoever held parts of them."""
-    for processes, sharing in ((4, 2), (2, 1)):
-        process = start(
-            made, tmp_path, processes, save_interval=2, data_parallel="fsdp2", sp_ring_size=sharing
+    sharded = {"save_interval": 2, "data_parallel": "fsdp2"}
+    for processes, sharing, steps in ((4, 2, 5), (2, 1, 6)):
+        hold, before = at_step(steps), newest(tmp_path)
+        process = start(made, tmp_path, processes, held=hold, sp_ring_size=sharing, **sharded)
+        stopped_at(hold, process, tmp_path, ranks=processes)
+        wait_for(
+            lambda before=before: newest(tmp_path) > before,
+            f"a save after step {before}",
+            hopeless=ended(process, lambda: log_of(tmp_path)),
         )
-        before = newest(tmp_path)
-        wait_for(lambda before=before: newest(tmp_path) > before, process, tmp_path)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT) != 0
+        assert code(process, tmp_path) != 0
         assert not (tmp_path / "out").exists()
     assert_near(finished(start(made, tmp_path), tmp_path), alone)
     went_on = re.findall(r"going on from the save at step (\d+)", log_of(tmp_path))
