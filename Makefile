@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-kills test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz demo-data clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz demo-data clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,15 +24,15 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-kills test-slurm test-container test-sglang test-faults
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
-	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/rules
+	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/rules tests/fuzz
 
-## make test-kills   training and capture jobs of several processes, killed at work and resumed
-test-kills: $(VENV)/.develops
-	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/training tests/scripts tests/target
+## make test-ranks   training and capture by several processes: equal results, killed and resumed
+test-ranks: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/training tests/scripts
 
 ## make test-sglang  capture and speculation with a real SGLang on the CPU, an environment of 3 GB
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready

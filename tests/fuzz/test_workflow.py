@@ -144,6 +144,7 @@ SECRETS = {
 SHARD = "hidden_states/train/shard-00000.safetensors"
 
 
+@pytest.mark.long
 def test_secrets_are_in_no_file_and_no_command_line_and_the_umask_holds(tmp_path: Path) -> None:
     """Real jobs up to the hidden states of a shard; every process of them is looked at."""
     change = small(tmp_path, "model", "rows.jsonl")

@@ -67,6 +67,7 @@ def test_a_second_call_does_nothing(copy: Path) -> None:
     assert not again.jobs
 
 
+@pytest.mark.long
 def test_learning_rate_reruns_training_and_what_follows(copy: Path) -> None:
     kept = ("tokens/train/*", "hidden_states/train/*", "vocab/*", "target/*", "dataset/*")
     before = [dates(copy, pattern) for pattern in kept]
@@ -80,6 +81,7 @@ def test_learning_rate_reruns_training_and_what_follows(copy: Path) -> None:
     assert snakemake(copy, "-n", change=change).idle
 
 
+@pytest.mark.long
 def test_one_more_shard_captures_one_shard(copy: Path) -> None:
     before = hashes(copy, "hidden_states/train/*"), dates(copy, "hidden_states/train/*")
     change = {"dataset": {"num_samples": 192}}
@@ -100,6 +102,7 @@ def test_one_more_shard_captures_one_shard(copy: Path) -> None:
     assert snakemake(copy, "-n", change=change).idle
 
 
+@pytest.mark.long
 def test_a_deleted_draft_is_made_again_without_training(copy: Path) -> None:
     weights = hashes(copy, "draft/sglang/*")
     (copy / "results/small/draft/sglang/model.safetensors").unlink()
@@ -212,6 +215,7 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
     assert snakemake(finished, "-n", change=change).idle
 
 
+@pytest.mark.long
 def test_answers_made_anew_by_the_target_take_the_place_of_those_given(copy: Path) -> None:
     shard = "results/small/tokens/train/shard-00001.safetensors"
     change = {"dataset": {"regenerate": {"backend": "hf", "max_tokens": 8}}}
@@ -232,6 +236,7 @@ def test_answers_made_anew_by_the_target_take_the_place_of_those_given(copy: Pat
     assert snakemake(copy, "-n").jobs["tokens"] == 1  # back to the answers given
 
 
+@pytest.mark.long
 def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -> None:
     before = [json.loads(line) for line in (copy / METRICS).open()]
     sharing = {"processes": 2, "sp_ring_size": 2, "data_parallel": "fsdp2"}
@@ -245,6 +250,7 @@ def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)  # products are bfloat16
 
 
+@pytest.mark.long
 def test_early_stop_hands_a_checkpoint_on_and_a_set_of_prompts_is_decoded(copy: Path) -> None:
     """Four stages of which the first is the best: the last two are not trained."""
     prompts = copy / "gsm8k.jsonl"
@@ -274,6 +280,7 @@ def test_early_stop_hands_a_checkpoint_on_and_a_set_of_prompts_is_decoded(copy: 
     assert dict(snakemake(copy, "-n", change=change).jobs) == {"evaluate": 1, "report": 1}
 
 
+@pytest.mark.long
 def test_states_deleted_after_training_are_not_missed(copy: Path) -> None:
     """Terabytes may go when the draft is there; a later evaluation must not bring them back."""
     (copy / "results/small/hidden_states/train/shard-00001.safetensors").unlink()
@@ -299,6 +306,7 @@ def test_samples_within_the_same_shards_rerun_nothing(finished: Path) -> None:
     assert snakemake(finished, "-n", change={"dataset": {"num_samples": 120}}).idle
 
 
+@pytest.mark.long
 def test_a_spawned_job_sees_the_configuration_its_run_began_with(tmp_path: Path) -> None:
     """What a cluster job does when it starts, after config files were edited and with another run
     under way in the same folder."""

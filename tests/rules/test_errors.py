@@ -97,6 +97,9 @@ def test_a_tracker_that_is_not_installed_is_named_before_work_starts(tmp_path: P
     )
 
 
+ROWS = "results/small/dataset/rows.jsonl"
+
+
 def rows(count: int) -> list[dict[str, Any]]:
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello there"}]
     return [{"id": f"row-{number}", "conversations": turns} for number in range(count)]
@@ -105,17 +108,18 @@ def rows(count: int) -> list[dict[str, Any]]:
 def test_malformed_rows_stop_the_dataset_stage_with_their_causes(tmp_path: Path) -> None:
     lines = [json.dumps(row) for row in rows(10)] + ["{broken", '{"conversations": 3}']
     (tmp_path / "bad.jsonl").write_text("\n".join(lines))
-    outcome = snakemake(tmp_path, change={"dataset": {"source": "bad.jsonl", "num_samples": 2}})
+    change = {"dataset": {"source": "bad.jsonl", "num_samples": 2}}
+    outcome = snakemake(tmp_path, change=change, target=ROWS)
     assert outcome.code == 1
     assert "error: dataset.source: 2 of 12 rows cannot be used (" in outcome.text
     assert "1 x line is not JSON" in outcome.text
-    assert not (tmp_path / "results/small/dataset/rows.jsonl").exists()
+    assert not (tmp_path / ROWS).exists()
 
 
 def test_too_few_rows_are_said_by_the_job_and_then_before_any_job(tmp_path: Path) -> None:
     (tmp_path / "few.jsonl").write_text("\n".join(json.dumps(row) for row in rows(40)))
     dataset = {"source": "few.jsonl", "num_samples": 100}
-    target = "results/small/dataset/rows.jsonl"
+    target = ROWS
     first = snakemake(tmp_path, change={"dataset": dataset}, target=target)
     assert first.code == 1
     assert "dataset.num_samples is 100 but the source has only" in first.text

@@ -91,6 +91,7 @@ def start(hold, *arguments, **changes):
     return process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("codec", "kills"), [("bf16_zstd", 3), ("int8", 2)])
 def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(
     targets, tokens, tmp_path, codec, kills
@@ -132,6 +133,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
     targets, tokens, tmp_path, small_disk
 ):
@@ -155,6 +157,7 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
     settings, found = state_settings("fp32"), []
     for ranks in (1, 2):

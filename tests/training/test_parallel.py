@@ -16,6 +16,7 @@ from eagle3.errors import UserError
 from eagle3.ranks import Ranks, check_sequence
 from tests.training.steps_worker import TYPES, cases, train
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 ALONE = Ranks(0, 1, torch.device("cpu"))
 WORLDS = (2, 4)

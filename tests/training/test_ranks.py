@@ -22,6 +22,7 @@ from tests.builders.processes import code_of, ended, living
 from tests.builders.shards import TRAIN, training_set
 from tests.builders.waiting import wait_for
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 
 
