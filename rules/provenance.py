@@ -19,7 +19,7 @@ from typing import Any
 from eagle3.artifact import Settings, file_sha256
 
 # packages whose versions may change a result; jobs run in the same ones with and without --sdm
-NUMERIC = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
+NUMERIC = ("ml-dtypes", "numpy", "safetensors", "tokenizers", "torch", "transformers")
 LARGE = 2**30  # bytes; hashing more takes seconds, and silence would look like a hang
 
 
