@@ -66,9 +66,14 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     for name in ("tokenizer.json", "vocab.json"):
         if (directory / name).is_file():
             _check_ids(directory / name)
-    found = read_tokenizer(directory)
-    if found is not None:
-        return found
+    found = read_tokenizer(directory) or _ask_transformers(directory, trust_remote_code)
+    if found.is_fast:  # a file may hold the length that somebody once cut or filled up to
+        found.backend_tokenizer.no_truncation()
+        found.backend_tokenizer.no_padding()
+    return found
+
+
+def _ask_transformers(directory: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     described, what = directory / "tokenizer_config.json", f"the tokenizer of {directory}"

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import (
     MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
@@ -112,6 +113,22 @@ def test_a_published_tokenizer_is_read_from_its_files(tmp_path, name):
     found = load_tokenizer(folder)
     assert isinstance(found, FileTokenizer)
     assert_equal(found, AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_length_that_a_file_was_saved_with_cuts_nothing(tmp_path, kind):
+    """Neither where the file is read nor where transformers is asked."""
+    folder = folder_of(tmp_path, "llama-3.1", kind=kind)
+    saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    saved.enable_truncation(4)
+    saved.enable_padding(length=64)
+    saved.save(str(folder / "tokenizer.json"))
+    expected = AutoTokenizer.from_pretrained(folder)(TEXTS[0], add_special_tokens=False)
+    found = load_tokenizer(folder)
+    assert isinstance(found, FileTokenizer) == (kind == "llama")
+    (encoded,) = found.backend_tokenizer.encode_batch([TEXTS[0]], add_special_tokens=False)
+    assert encoded.ids == expected["input_ids"] and len(encoded.ids) > 4
+    assert found(TEXTS[0], add_special_tokens=False)["input_ids"] == encoded.ids
 
 
 def test_a_whole_published_tokenizer_is_too(tmp_path):
