@@ -20,7 +20,7 @@ from eagle3.target.files import read_object
 MOST = {"vocab_size": 2**24, "hidden_size": 2**20, "num_hidden_layers": 2**14}
 # Model types whose class takes these figures from the file as they stand, and whether it works out
 # a missing head_dim as hidden_size / num_attention_heads.
-STATED = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
+PLAIN_TYPES = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
 COUNTS = (
     *("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads"),
     *("num_hidden_layers", "num_key_value_heads", "vocab_size"),
@@ -41,7 +41,7 @@ def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
 
     Raises UserError if it cannot be read.
     """
-    text = stated(read_object(directory / "config.json"))
+    text = from_json(read_object(directory / "config.json"))
     if text is None:
         text = load_text_config(directory, trust_remote_code)
     for name, most in MOST.items():
@@ -54,37 +54,39 @@ def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
     return text
 
 
-def stated(found: Mapping[str, Any]) -> JsonConfig | None:
+def from_json(raw: Mapping[str, Any]) -> JsonConfig | None:
     """The configuration, if the file says all of it; None if transformers has to be asked."""
-    kind = found.get("model_type")
-    if not isinstance(kind, str) or kind not in STATED or found.get("auto_map"):
+    kind = raw.get("model_type")
+    if not isinstance(kind, str) or kind not in PLAIN_TYPES:
+        return None
+    if raw.get("auto_map") or "to_dict" in raw:
         return None
     counts = COUNTS + (EXPERTS if "moe" in kind else ())
-    if not all(type(found.get(name)) is int and found[name] > 0 for name in counts):
+    if not all(type(raw.get(name)) is int and raw[name] > 0 for name in counts):
         return None
-    if any(name not in found for name in OTHERS) or type(found["rms_norm_eps"]) is not float:
+    if any(name not in raw for name in OTHERS) or type(raw["rms_norm_eps"]) is not float:
         return None
-    rope, head_dim = _rope(found), found.get("head_dim")
-    if head_dim is None and STATED[kind]:
-        head_dim = found["hidden_size"] // found["num_attention_heads"]
+    rope, head_dim = _rope(raw), raw.get("head_dim")
+    if head_dim is None and PLAIN_TYPES[kind]:
+        head_dim = raw["hidden_size"] // raw["num_attention_heads"]
     if rope is None or type(head_dim) is not int:
         return None
-    dtype = found.get("dtype", found.get("torch_dtype"))
-    values = {**found, "head_dim": head_dim, "rope_parameters": rope, "dtype": dtype}
+    dtype = raw.get("dtype", raw.get("torch_dtype"))
+    values = {**raw, "head_dim": head_dim, "rope_parameters": rope, "dtype": dtype}
     for older in ("rope_theta", "rope_scaling", "torch_dtype"):
         values.pop(older, None)
     return JsonConfig(**values)
 
 
-def _rope(found: Mapping[str, Any]) -> dict[str, Any] | None:
+def _rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     """Rotary parameters in the form of transformers 5, from either form; None if a part is
     missing."""
-    if "partial_rotary_factor" in found or "original_max_position_embeddings" in found:
+    if "partial_rotary_factor" in raw or "original_max_position_embeddings" in raw:
         return None
-    given = found.get("rope_parameters") or found.get("rope_scaling") or {}
+    given = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(given, dict):
         return None
-    theta = given.get("rope_theta", found.get("rope_theta"))
+    theta = given.get("rope_theta", raw.get("rope_theta"))
     kind = given.get("rope_type", given.get("type", "default"))
     scaled = kind == "llama3" and "original_max_position_embeddings" in given
     if type(theta) not in (int, float) or not (kind == "default" or scaled):
@@ -120,12 +122,12 @@ def load_text_config(directory: Path, trust_remote_code: bool = False) -> Any:
 def check_code(directory: Path, name: str, trusted: bool) -> None:
     """Raise UserError if a file of a model asks for code beside the weights that nobody has
     trusted and that transformers has no class of its own for."""
-    found = read_object(directory / name)
-    if trusted or not found.get("auto_map"):
+    raw = read_object(directory / name)
+    if trusted or not raw.get("auto_map"):
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if found.get("model_type") not in CONFIG_MAPPING:
+    if raw.get("model_type") not in CONFIG_MAPPING:
         raise UserError(
             f"target.model: {directory / name} wants to run code of its own (auto_map), since "
             "transformers does not know the model; read that code, then set "
@@ -135,8 +137,8 @@ def check_code(directory: Path, name: str, trusted: bool) -> None:
 
 def architectures(directory: Path) -> tuple[str, ...]:
     """The names of the target's model classes, as config.json has them."""
-    found = read_object(directory / "config.json").get("architectures")
-    return tuple(found) if isinstance(found, list) else ()
+    names = read_object(directory / "config.json").get("architectures")
+    return tuple(names) if isinstance(names, list) else ()
 
 
 def stop_ids(directory: Path, config: Any) -> list[int]:
@@ -144,14 +146,14 @@ def stop_ids(directory: Path, config: Any) -> list[int]:
 
     Raises UserError if they are no token ids.
     """
-    found = None
+    eos = None
     if (directory / "generation_config.json").is_file():
-        found = read_object(directory / "generation_config.json").get("eos_token_id")
-    if found is None:
-        found = config.eos_token_id
-    if found is None:
+        eos = read_object(directory / "generation_config.json").get("eos_token_id")
+    if eos is None:
+        eos = config.eos_token_id
+    if eos is None:
         return []
-    ids = list(found) if isinstance(found, list | tuple) else [found]
+    ids = list(eos) if isinstance(eos, list | tuple) else [eos]
     if any(type(number) is not int or number < 0 for number in ids):
-        raise UserError(f"target.model: {directory} has eos_token_id {found!r}, which is no token")
+        raise UserError(f"target.model: {directory} has eos_token_id {eos!r}, which is no token")
     return sorted(ids)

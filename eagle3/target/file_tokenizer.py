@@ -47,12 +47,12 @@ class FileTokenizer:
 
     def get_chat_template(self, _: None = None, tools: Any = None) -> str:
         """The template for a chat with or without tools. Raises ValueError if there is none."""
-        found = self.chat_template
-        if isinstance(found, dict):
-            found = (tools is not None and found.get("tool_use")) or found.get("default")
-        if not found:
+        template = self.chat_template
+        if isinstance(template, dict):
+            template = (tools is not None and template.get("tool_use")) or template.get("default")
+        if not template:
             raise ValueError("the tokenizer has no chat template")
-        return found
+        return template
 
     def apply_chat_template(
         self,

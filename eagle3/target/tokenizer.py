@@ -66,11 +66,11 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     for name in ("tokenizer.json", "vocab.json"):
         if (directory / name).is_file():
             _check_ids(directory / name)
-    found = read_tokenizer(directory) or _ask_transformers(directory, trust_remote_code)
-    if found.is_fast:  # a file may hold the length that somebody once cut or filled up to
-        found.backend_tokenizer.no_truncation()
-        found.backend_tokenizer.no_padding()
-    return found
+    tokenizer = read_tokenizer(directory) or _ask_transformers(directory, trust_remote_code)
+    if tokenizer.is_fast:  # a file may hold the length that somebody once cut or filled up to
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def _ask_transformers(directory: Path, trust_remote_code: bool) -> Any:

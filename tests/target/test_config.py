@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.report.plan import target_flops_per_token
-from eagle3.target.config import STATED, architectures, load_config, stated
+from eagle3.target.config import PLAIN_TYPES, architectures, from_json, load_config
 from eagle3.target.reader import _logit_rules
 
 PUBLISHED = json.loads((Path(__file__).parent / "published/configs.json").read_text())
@@ -57,7 +57,7 @@ def test_a_published_file_says_what_transformers_says(tmp_path, name):
     file = PUBLISHED[name]
     folder = folder_with(tmp_path, file)
     found = load_config(folder)
-    assert stated(file) == found  # transformers was not asked
+    assert from_json(file) == found  # transformers was not asked
     assert_same(found, AutoConfig.from_pretrained(folder), file)
     assert architectures(folder) == tuple(AutoConfig.from_pretrained(folder).architectures)
 
@@ -67,16 +67,16 @@ def test_so_does_the_same_file_saved_by_transformers_5(tmp_path, name):
     AutoConfig.for_model(**PUBLISHED[name]).save_pretrained(tmp_path)
     file = json.loads((tmp_path / "config.json").read_text())
     assert "rope_parameters" in file
-    assert_same(stated(file), AutoConfig.from_pretrained(tmp_path), file)
+    assert_same(from_json(file), AutoConfig.from_pretrained(tmp_path), file)
 
 
 def test_every_model_type_is_compared():
     """Mistral's, whose file is spelled like Llama's, by the test below."""
-    assert {file["model_type"] for file in PUBLISHED.values()} == STATED.keys() - {"mistral"}
+    assert {file["model_type"] for file in PUBLISHED.values()} == PLAIN_TYPES.keys() - {"mistral"}
 
 
 @given(
-    kind=st.sampled_from(sorted(STATED)),
+    kind=st.sampled_from(sorted(PLAIN_TYPES)),
     dropped=st.sets(st.sampled_from(sorted(PUBLISHED["Llama-3.1-8B"])), max_size=2),
     changed=st.dictionaries(
         st.sampled_from(
@@ -103,7 +103,7 @@ def test_a_file_that_leaves_something_out_is_never_read_otherwise(
     """Whatever is missing or strange: the JSON is declined, or says what transformers says."""
     base = PUBLISHED["Qwen3-30B-A3B" if "moe" in kind else "Llama-3.1-8B"]
     file = {k: v for k, v in {**base, "model_type": kind, **changed}.items() if k not in dropped}
-    found = stated(file)
+    found = from_json(file)
     if found is not None:
         folder = folder_with(tmp_path_factory.mktemp("config"), file)
         try:
@@ -114,9 +114,9 @@ def test_a_file_that_leaves_something_out_is_never_read_otherwise(
 
 
 def test_other_model_types_and_wrappers_are_asked_of_transformers():
-    assert stated({**PUBLISHED["Llama-3.1-8B"], "model_type": "gpt_oss"}) is None
-    assert stated({"model_type": "gemma3", "text_config": PUBLISHED["Qwen3-32B"]}) is None
-    assert stated({**PUBLISHED["Qwen3-32B"], "auto_map": {"AutoConfig": "x.Y"}}) is None
+    assert from_json({**PUBLISHED["Llama-3.1-8B"], "model_type": "gpt_oss"}) is None
+    assert from_json({"model_type": "gemma3", "text_config": PUBLISHED["Qwen3-32B"]}) is None
+    assert from_json({**PUBLISHED["Qwen3-32B"], "auto_map": {"AutoConfig": "x.Y"}}) is None
 
 
 @pytest.mark.parametrize("value", [2**24 + 1, 0, "many", None, True, 1.5])
