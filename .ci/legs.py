@@ -41,14 +41,14 @@ LEGS = {
         ),
     ),
     "test-ranks": Leg(
-        6,
+        5,
         (
             *(*PROCESSES, *FILES, "eagle3/training/", "eagle3/features/", "eagle3/objective/"),
             *("workflow_scripts/", "tests/training/", "tests/scripts/"),
         ),
     ),
     "test-slurm": Leg(
-        10,
+        13,
         (*PROCESSES, "profiles/", "rules/", "workflow_scripts/launch.py", "tests/slurm/"),
     ),
     "test-container": Leg(
@@ -56,7 +56,7 @@ LEGS = {
         ("envs/", "pyproject.toml", "rules/containers.py", "tests/container/"),
     ),
     "test-sglang": Leg(
-        10,
+        14,
         (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/"),
     ),
     "test-faults": Leg(
