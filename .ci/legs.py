@@ -52,7 +52,7 @@ LEGS = {
         (*PROCESSES, "profiles/", "rules/", "workflow_scripts/launch.py", "tests/slurm/"),
     ),
     "test-container": Leg(
-        12,
+        9,
         ("envs/", "pyproject.toml", "rules/containers.py", "tests/container/"),
     ),
     "test-sglang": Leg(
