@@ -33,7 +33,7 @@ FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
 PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py", "eagle3/exchange.py")
 LEGS = {
     "test-dag": Leg(
-        12,
+        16,
         (
             *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/", "eagle3/objects.py"),
             *("eagle3/config.py", "eagle3/data/", "eagle3/features/", "tests/rules/"),
@@ -60,7 +60,7 @@ LEGS = {
         (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/"),
     ),
     "test-faults": Leg(
-        9,
+        6,
         (
             *(*FILES, *PROCESSES, "eagle3/training/", "eagle3/features/", "rules/"),
             *("workflow_scripts/entry.py", "workflow_scripts/launch.py", "tests/faults/"),
