@@ -5,7 +5,10 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 
-configfile: str(Path(workflow.basedir, "config.yaml"))
+# The demo, unless a configuration is given: what that does not name has the default.
+if not workflow.config_settings.configfiles:
+
+    configfile: str(Path(workflow.basedir, "config.yaml"))
 
 
 report: "docs/captions/workflow.rst"

@@ -70,7 +70,7 @@ def run_pipeline(directory: Path, base: Path | None, codec: str, seed: int, core
     overlay.write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(directory), "--cores", cores, "--quiet", "all"]
-    command += ["--configfile", str(overlay), "--", "train"]
+    command += ["--configfile", str(ROOT / "config.yaml"), str(overlay), "--", "train"]
     with open(directory / "snakemake.log", "a", encoding="utf-8") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)  # noqa: S603
     return directory / "results" / config["run"]

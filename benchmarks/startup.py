@@ -60,7 +60,7 @@ def dry_run(folder: Path) -> str:
     overlay.write_text(yaml.safe_dump(TINY))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(folder), "--cores", "1", "-n", "--printshellcmds"]
-    command += ["--configfile", str(overlay), "--", "train"]
+    command += ["--configfile", str(ROOT / "config.yaml"), str(overlay), "--", "train"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     return done.stdout + done.stderr
 

@@ -84,14 +84,14 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_overlay(folder: Path, *changes: dict[str, Any]) -> Path:
-    """The small configuration with changes laid over it, and what its target learns from: a few
+    """The demo with SMALL and changes laid over it, and what its target learns from: a few
     conversations, since nobody reads what it says."""
     few = folder / "few_chats.jsonl"
     if not few.exists():
         with open(ROOT / "data" / "demo_chat.jsonl", encoding="utf-8") as rows:
             few.write_text("".join(islice(rows, 150)), encoding="utf-8")
-    whole = SMALL
-    for change in changes:
+    whole = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    for change in (SMALL, *changes):
         whole = merged(whole, change)
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(whole), encoding="utf-8")
@@ -102,11 +102,13 @@ def command(
     folder: Path,
     *arguments: str,
     change: dict[str, Any] | None = None,
+    overlay: Path | None = None,
     target: str | Sequence[str] = "train",
     root: Path = ROOT,
 ) -> list[str]:
-    """A call of the project's workflow in `folder` with the small configuration."""
-    overlay = write_overlay(folder, change or {})
+    """A call of the project's workflow in `folder` with `overlay`, else with the small
+    configuration and `change` laid over it."""
+    overlay = overlay or write_overlay(folder, change or {})
     made = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     made += ["--directory", str(folder), "--cores", "2", *arguments]
     targets = [target] if isinstance(target, str) else target
