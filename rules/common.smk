@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
 # planning makes millions of objects that stay: looking for cycles in them takes a tenth of the time
@@ -22,16 +21,21 @@ from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
 from rules import containers, preflight, provenance
 from rules import storage as object_storage
-from rules.gpu_limit import limit_local_gpus
+from rules.gpu_limit import check_local_gpus, limit_local_gpus
 from rules.settings import all_settings
 from rules.words import listed, listed_each, options
+
+
+def refuse(fault):
+    """End with one sentence: Snakemake would put the place in its own file before it."""
+    print(f"error: {fault}", file=sys.stderr)
+    sys.exit(1)
+
 
 METHODS = workflow.deployment_settings.deployment_method  # of --sdm
 CONTAINERS = DeploymentMethod.APPTAINER in METHODS
 if CONTAINERS and DeploymentMethod.CONDA in METHODS:
-    raise WorkflowError(
-        "--sdm: give conda or apptainer, not both: the images hold no conda"
-    )
+    refuse("--sdm: give conda or apptainer, not both: the images hold no conda")
 
 # Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
 # must see the configuration that the DAG was built from; two runs may be under way at once.
@@ -39,21 +43,14 @@ SNAPSHOT = Path(f".snakemake/eagle3-config-{config.get('run')}.json")
 
 if not workflow.is_main_process:
     if not SNAPSHOT.is_file():
-        raise WorkflowError(
-            f"{SNAPSHOT} is missing: the run was renamed while its jobs waited"
-        )
+        refuse(f"{SNAPSHOT} is missing: the run was renamed while its jobs waited")
     config.clear()
     config.update(json.loads(SNAPSHOT.read_text()))
 
-overlay = workflow.config_settings.overwrite_config  # --configfile and --config, merged
 try:
     checked = complete(config, load_schema(ROOT / "config.schema.yaml"))
     config.clear()
     config.update(checked)
-    if workflow.is_main_process:
-        preflight.warn_of_inherited(
-            ROOT / "config.yaml", overlay, config["target"]["model"]
-        )
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
     SETTINGS = all_settings(config, EXTERNAL)
     if not METHODS:  # a job's own environment may have what this one has not
@@ -67,11 +64,12 @@ try:
         config["dataset"]["num_samples"],
     )
 except UserError as fault:
-    raise WorkflowError(str(fault)) from None
+    refuse(fault)
 
 
 onstart:
     if workflow.is_main_process:
+        check_gpus()
         if CONTAINERS:
             check_images()
         SNAPSHOT.parent.mkdir(exist_ok=True)
@@ -126,7 +124,7 @@ try:
         )
         os.environ.update(shown)
 except UserError as fault:
-    raise WorkflowError(str(fault)) from None
+    refuse(fault)
 VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 # files of the target that a rule makes; a target from outside is known by its digest instead
 TARGET_FILES = (
@@ -144,8 +142,19 @@ def of_train(*names):
     return {name: config["resources"]["train"][name] for name in names}
 
 
-LARGEST_JOB = max(CAPTURE["tensor_parallel"], config["resources"]["train"]["processes"])
-limit_local_gpus(workflow, gpus(LARGEST_JOB), os.environ)
+GPUS_OF_JOBS = {
+    "resources.capture.tensor_parallel": gpus(CAPTURE["tensor_parallel"]),
+    "resources.train.processes": gpus(config["resources"]["train"]["processes"]),
+}
+limit_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+
+
+def check_gpus():
+    """This machine has the GPUs of the jobs to come; called before the first one."""
+    try:
+        check_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+    except UserError as fault:
+        refuse(fault)
 
 
 def code(script):
@@ -184,7 +193,7 @@ def check_images():
             if image in workflow.dag.container_imgs:
                 containers.check_there(name, image, own=IMAGES[name] is None)
     except UserError as fault:
-        raise WorkflowError(str(fault)) from None
+        refuse(fault)
 
 
 wildcard_constraints:

@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.errors import UserError
 from eagle3.gpus import visible_gpus
 
 
-def limit_local_gpus(workflow: Any, most: int, environment: Mapping[str, str]) -> None:
+def limit_local_gpus(
+    workflow: Any, wanted: Mapping[str, int], environment: Mapping[str, str]
+) -> None:
     """Limit the resource `gpu` of a local run to the visible devices; call it at parse time.
 
-    `most` is what the largest job asks for, 0 on a CPU. Snakemake trims a job's resources to the
-    limit without a word, so there is none below `most`: such a job fails in the launcher, with a
-    sentence. A limit of the user's own stays.
+    `wanted`: GPUs of the largest jobs by the key that sets them. Where one wants more than there
+    are, a warning says so and there is no limit, since Snakemake would trim the job to it without
+    a word: `check_local_gpus` refuses such a job before any starts. A limit of the user's own
+    stays.
     """
-    # the executor is not known yet, but Snakemake gives every one but its own a number of nodes
-    local = workflow.is_main_process and workflow.resource_settings.nodes is None
-    if most == 0 or not local or "gpu" in workflow.global_resources:
+    most = max(wanted.values())
+    if most == 0 or not _is_local(workflow):
         return
     found = len(visible_gpus(environment))
     if found >= most:
         # before the scheduler exists, which copies the limits: later they would never be given back
         workflow.register_resource("gpu", found)
+    else:
+        print(f"warning: {_sentence(wanted, found)}", file=sys.stderr)
+
+
+def check_local_gpus(
+    workflow: Any, wanted: Mapping[str, int], environment: Mapping[str, str]
+) -> None:
+    """Raise UserError if a job that is about to run wants more GPUs than this machine has."""
+    if not _is_local(workflow):
+        return
+    most = max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
+    if most and most > (found := len(visible_gpus(environment))):
+        raise UserError(_sentence(wanted, found))
+
+
+def _is_local(workflow: Any) -> bool:
+    """Whether jobs run on this machine and the user has set no limit."""
+    # the executor is not known yet, but Snakemake gives every one but its own a number of nodes
+    local = workflow.is_main_process and workflow.resource_settings.nodes is None
+    return local and "gpu" not in workflow.global_resources
+
+
+def _sentence(wanted: Mapping[str, int], found: int) -> str:
+    large = ", ".join(f"{key} is {count}" for key, count in wanted.items() if count > found)
+    return (
+        f"{large}, but this machine has {found or 'no'} GPU{'' if found == 1 else 's'} (nvidia-smi, "
+        "CUDA_VISIBLE_DEVICES): lower it, set resources.device to cpu, or run on a cluster "
+        "(docs/cluster.md)"
+    )

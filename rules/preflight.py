@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,22 +15,22 @@ from typing import Any
 import yaml
 
 from eagle3.artifact import Settings, read_json
+from eagle3.checks import (
+    cached_folder,
+    check_choices,
+    check_config,
+    check_shape,
+    check_target,
+    embedded_text_config,
+)
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
-from eagle3.features.columns import STORED
-from eagle3.features.layout import AUX_CHUNKS
-from eagle3.serving.exports.engines import check_formats
-from eagle3.target.files import TOKENIZER_FILES, check_length, indexed_files, read_object
-from eagle3.target.layers import aux_layers
-from eagle3.tokens.vocab import check_size
-from eagle3.training.conflicts import check_optimizer
+from eagle3.target.files import TOKENIZER_FILES
 from rules.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
-# values of the demo that would spoil the draft of a real target
-SIZED = ("max_length", "draft_vocab_size", "learning_rate", "max_grad_norm", "pack_tokens",
-         "packs_per_batch", "precision")  # fmt: skip
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 EMBEDDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -55,6 +56,7 @@ class External:
     prompts_digest: str = ""
     warm_start: str | None = None  # folder of a draft to start from
     warm_start_digest: str = ""
+    tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -62,27 +64,29 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
-    check_formats(config["export"]["formats"], config["draft"])
+    check_choices(config)
     sources, source_digest = _sources(config["dataset"], root, memo)
-    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""
     target, tokenizer_digest, weights_digest = model, model, model
+    tied: bool | None = None
     if model == EMBEDDED:
         tiny = config["embedded_target"]
         found, embedded_digest = _source(
             "embedded_target.source", Source(tiny["source"]), root, memo
         )
         embedded_source = found.place
-        shape = {"vocab_size": tiny["vocab_size"], "num_hidden_layers": tiny["num_layers"]}
-        shape["max_position_embeddings"] = tiny["max_position_embeddings"]
-        shape["hidden_size"] = tiny["hidden_size"]
-        _check_target(config, shape)
-        target = None
-    elif not model.startswith(HUB):
+        check_shape(config, embedded_text_config(tiny))
+        target, tied = None, False
+    elif model.startswith(HUB):
+        fetched = cached_folder(model, config["target"]["revision"])
+        if fetched:
+            check_config(config, fetched)
+    else:
         folder = _existing("target.model", model, root)
         target = str(folder)
-        tokenizer_digest, weights_digest = _inspect(config, folder, memo)
+        tied = _inspect(config, folder)
+        tokenizer_digest, weights_digest = _digests(config, folder, memo)
     return External(
         sources,
         source_digest,
@@ -93,6 +97,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         weights_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
         *_warm_start(config["train"]["warm_start"], root, memo),
+        tied,
     )
 
 
@@ -133,10 +138,12 @@ def _warm_start(given: str | None, root: Path, memo: Path) -> tuple[str | None, 
 
 def _existing(key: str, path: str, root: Path) -> Path:
     """A path from the configuration: relative to the working directory, else to the project."""
-    for candidate in (Path(path), root / path):
+    for candidate in (Path(path).expanduser(), root / path):
         if candidate.exists():
             return candidate
-    raise UserError(f"config: {key} is {path!r}, which does not exist (nor {root / path})")
+    on_hub = key == "target.model" and HUB_NAME.fullmatch(path)
+    hint = f"; for a model of the Hugging Face hub write {HUB}{path}" if on_hub else ""
+    raise UserError(f"config: {key} is {path!r}, which does not exist (nor {root / path}){hint}")
 
 
 def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[Source, ...], str]:
@@ -168,82 +175,35 @@ def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, s
     return located(source, path), file_digests([path], memo)[0]
 
 
-def _inspect(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, str]:
-    """Check a model directory; return digests of its tokenizer and of its weights."""
-    described = folder / "config.json"
+def _inspect(config: Mapping[str, Any], folder: Path) -> bool:
+    """Check a model directory; return whether its output head is its input embedding."""
     weights = sorted(folder.glob("*.safetensors"))
-    if not described.is_file() or not weights:
+    if not (folder / "config.json").is_file() or not weights:
         missing = "config.json" if weights else "config.json and *.safetensors"
         raise UserError(
             f"config: target.model is {str(folder)!r}, which is not a Hugging Face model directory "
             f"(no {missing})"
         )
-    found = read_object(described)
-    text = found.get("text_config")
-    _check_target(config, text if isinstance(text, dict) else found)
-    for index in folder.glob("*.index.json"):
-        indexed_files(index)
     code = sorted(folder.glob("*.py")) if config["target"]["trust_remote_code"] else []
     if code:
         print(
             "warning: target.trust_remote_code is true, so jobs run "
-            f"{', '.join(map(str, code))} with all rights of yours",
+            f"{', '.join(map(str, code))} with all your rights",
             file=sys.stderr,
         )
+    return check_target(config, folder)
+
+
+def _digests(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, str]:
+    """Digests of a target's tokenizer and of its weights."""
+    code = sorted(folder.glob("*.py")) if config["target"]["trust_remote_code"] else []
+    described_by = [folder / "config.json", *code]
     names = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    described_by = [described, *code]
-    tokenizer = folder_digest([*described_by, *names], memo)
-    return tokenizer, folder_digest([*described_by, *folder.glob("*.index.json"), *weights], memo)
-
-
-def _check_target(config: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    """The draft has to fit the target; a figure that the target does not state is checked later."""
-    vocab_size, layers = target.get("vocab_size"), target.get("num_hidden_layers")
-    context, hidden = target.get("max_position_embeddings"), target.get("hidden_size")
-    states = config["hidden_states"]
-    if isinstance(vocab_size, int):
-        check_size(config["vocab"]["draft_vocab_size"], vocab_size)
-    if isinstance(layers, int):
-        chosen = aux_layers(states["aux_layers"], layers)
-        if states["backend"] == "sglang" and chosen[-1] == layers - 1:
-            raise UserError(
-                f"config: hidden_states.aux_layers is {list(chosen)}; SGLang cannot return the "
-                f"output of the last layer: use layers below {layers - 1}, or backend hf"
-            )
-    if isinstance(hidden, int):
-        STORED[states["codec"]].columns(AUX_CHUNKS, hidden)
-    if isinstance(context, int):
-        check_length(config["tokens"]["max_length"], context)
-        answer = config["evaluation"]["max_new_tokens"]
-        if answer + config["evaluation"]["num_draft_tokens"] + 2 > context:
-            raise UserError(
-                f"config: evaluation.max_new_tokens is {answer}, which leaves "
-                f"no room for a prompt in the target's context of {context} tokens"
-            )
-
-
-def warn_of_inherited(base: Path, overlay: Mapping[str, Any], model: str) -> None:
-    """Say which demo-sized values of `config.yaml` a run with a target of its own takes over."""
-    names = inherited(yaml.safe_load(base.read_text(encoding="utf-8")), overlay, model)
-    if names:
-        print(
-            f"warning: target.model is {model!r}, but these values are those of the tiny demo in "
-            f"config.yaml: {', '.join(names)}; name them in your own configuration",
-            file=sys.stderr,
-        )
-
-
-def inherited(base: Mapping[str, Any], overlay: Mapping[str, Any], model: str) -> list[str]:
-    """Keys of `base` that fit the embedded target only and that `overlay` does not name."""
-    if model == EMBEDDED or base.get("target", {}).get("model") != EMBEDDED:
-        return []
-    found = [] if "run" in overlay else ["run"]
-    for section in ("tokens", "vocab", "train"):
-        named = overlay.get(section) or {}
-        for key, value in base[section].items():
-            if key in SIZED and key not in named:
-                found.append(f"{section}.{key} = {value}")
-    return found
+    weights = [*folder.glob("*.index.json"), *folder.glob("*.safetensors")]
+    return (
+        folder_digest([*described_by, *names], memo),
+        folder_digest([*described_by, *weights], memo),
+    )
 
 
 def check_known_rows(report: Path, settings: Settings, want: int) -> None:

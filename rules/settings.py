@@ -71,7 +71,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     windows = ("dataset.shards", "hidden_states.window_shards")
     schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
-    capture = (*states, "target.dtype", *loading, *reading)
+    # the head of a target whose files hold one is read without the embedding
+    head = reading if external.tied is not False else ("target.lm_head_key",)
+    capture = (*states, "target.dtype", *loading, *head)
     add("hidden_states", capture, ("tokens", "weights"))
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content

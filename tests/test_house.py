@@ -34,6 +34,7 @@ ROOMS = (
     "training",
     "serving",
     "report",
+    "checks",
 )
 SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))
 CODE = [*SOURCES, *(ROOT / "workflow_scripts").glob("*.py"), *(ROOT / "rules").glob("*")]

@@ -99,6 +99,17 @@ def derive_config(
     )
 
 
+def check_heads(draft: DraftConfig, size: int) -> None:
+    """Raise UserError if the heads cannot be divided among the ranks of a Ulysses group."""
+    heads, kv = draft.num_attention_heads, draft.num_key_value_heads
+    if heads % size or (kv % size and size % kv):
+        raise UserError(
+            f"resources.train.sp_ulysses_size: {size} ranks cannot divide the draft's {heads} "
+            f"heads with {kv} of keys: take one that divides {heads} and that divides {kv} or is "
+            "a multiple of it, or share by sp_ring_size"
+        )
+
+
 def _dense_width(target: Any) -> int | None:
     """The target's own, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)."""
     only_experts = getattr(target, "num_local_experts", 0) and not hasattr(

@@ -83,7 +83,8 @@ class CaptureJob:
 
     @cached_property
     def head(self) -> Head:
-        keys = self.section["lm_head_key"], self.section["embedding_key"]
+        # the settings name the embedding where the head may be tied to it
+        keys = self.section["lm_head_key"], self.section.get("embedding_key", "")
         return read_head(TargetWeights(self.target), self.config, *keys)
 
     def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:

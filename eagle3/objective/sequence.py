@@ -24,7 +24,6 @@ from collections.abc import Sequence
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.errors import UserError
 from eagle3.exchange import all_gather, all_to_all, ring_gather
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.shares import Share, Shares
@@ -147,17 +146,6 @@ def kv_heads(draft: DraftConfig, size: int) -> list[list[int]]:
         return [[rank * count // size] for rank in range(size)]
     each = count // size
     return [list(range(rank * each, (rank + 1) * each)) for rank in range(size)]
-
-
-def check_heads(draft: DraftConfig, size: int) -> None:
-    """Raise UserError if the heads cannot be divided among the ranks of a Ulysses group."""
-    heads, kv = draft.num_attention_heads, draft.num_key_value_heads
-    if heads % size or (kv % size and size % kv):
-        raise UserError(
-            f"resources.train.sp_ulysses_size: {size} ranks cannot divide the draft's {heads} "
-            f"heads with {kv} of keys: take one that divides {heads} and that divides {kv} or is "
-            "a multiple of it, or share by sp_ring_size"
-        )
 
 
 def _to_heads(

@@ -11,6 +11,8 @@ from eagle3.errors import UserError, first_line
 
 INDEX = "model.safetensors.index.json"
 WANTED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model", "*.tiktoken")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -8,7 +8,6 @@ tensor-parallel plan that transformers has for the model; states come out whole 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +21,9 @@ from eagle3.ranks import Ranks
 from eagle3.target.config import load_text_config, load_whole_config
 from eagle3.target.files import INDEX, indexed_files
 from eagle3.target.reader import Head
+from eagle3.target.split import check_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# figures of a configuration that the plans of transformers split over the ranks
-SPLIT = (
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-)
 
 
 class HFTarget:
@@ -231,26 +223,12 @@ def _check_split(config: Any, ranks: Ranks) -> None:
             f"{setting}, but transformers has no tensor-parallel plan for {config.model_type}; "
             "use 1"
         )
-    figures = {key: getattr(config, key, None) for key in SPLIT}
-    figures = {key: value for key, value in figures.items() if value}
-    for key, value in figures.items():
-        if math.gcd(*_whole(value)) % ranks.world:
-            common = math.gcd(*(n for each in figures.values() for n in _whole(each)))
-            allowed = [n for n in range(1, ranks.world) if common % n == 0]
-            raise UserError(
-                f"{setting}, which does not divide the target's {key} ({value}); use "
-                + " or ".join(map(str, allowed))
-            )
+    check_transformers(config, ranks.world)
     if ranks.device.type == "cpu" and torch.cuda.is_available():
         raise UserError(
             f"{setting} and resources.device is cpu, but transformers splits over the GPUs that it "
             "sees; set resources.device to cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
         )
-
-
-def _whole(value: Any) -> list[int]:
-    """A figure of the configuration, which may be one number or one for each layer."""
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 @contextmanager

@@ -7,17 +7,11 @@ from typing import Any
 
 import torch
 
-from eagle3.errors import UserError
+from eagle3.target.logits import is_tied, logit_rules
 from eagle3.target.weights import TargetWeights
 
 HALVES = (torch.bfloat16, torch.float16)
 
-# What configurations say about logits, and what we do with it. A key that looks like it changes
-# logits and is not listed here is refused: it would make every teacher wrong without a word.
-SOFTCAP_KEYS = ("final_logit_softcapping",)
-MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
-DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
-HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
 # Model types whose norms multiply by one plus the stored gain
 GAIN_MINUS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "qwen3_next")
 
@@ -77,34 +71,13 @@ def read_head(weights: TargetWeights, config: Any, lm_head_key: str, embedding_k
 
     Raises UserError if the configuration changes logits in a way we do not know.
     """
-    name = lm_head_key
-    if name not in weights and getattr(config, "tie_word_embeddings", False):
-        name = embedding_key
-    scale, softcap = _logit_rules(config)
+    scale, softcap = logit_rules(config)
+    if is_tied(weights, config, lm_head_key):
+        return Head(weights.read(embedding_key, "embedding_key"), None, scale, softcap)
+    name = weights.check(lm_head_key, "lm_head_key")
     bias_name = name.removesuffix("weight") + "bias"
-    bias = weights.read(bias_name, "lm_head_key") if bias_name in weights else None
+    bias = weights.read(bias_name, "lm_head_key") if bias_name in weights.file_of else None
     return Head(weights.read(name, "lm_head_key"), bias, scale, softcap)
-
-
-def _logit_rules(config: Any) -> tuple[float, float | None]:
-    """Scale and soft cap that the target applies to its logits."""
-    scale, softcap = 1.0, None
-    known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
-    for key, value in config.to_dict().items():
-        if not ("logit" in key or "lm_head" in key) or value is None or value is False:
-            continue
-        if key not in known:
-            raise UserError(
-                f"target.model: its configuration has {key} = {value!r}, a rule on logits that is "
-                "not known here; the draft would learn wrong distributions"
-            )
-        if key in MULTIPLIER_KEYS:
-            scale *= value
-        elif key in DIVISOR_KEYS:
-            scale /= value
-        elif key in SOFTCAP_KEYS:
-            softcap = float(value)
-    return scale, softcap
 
 
 def read_final_norm(weights: TargetWeights, config: Any, final_norm_key: str) -> torch.Tensor:

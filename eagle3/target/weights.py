@@ -10,6 +10,7 @@ from eagle3.target.files import INDEX, indexed_files
 from eagle3.tensorfile import open_tensors
 
 SINGLE = "model.safetensors"
+EMBEDDING = "embed_tokens.weight"
 
 
 class TargetWeights:
@@ -30,21 +31,51 @@ class TargetWeights:
                 "weights are read"
             )
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.file_of
+    def name_of(self, name: str) -> str | None:
+        """The name under which the files hold a tensor, None if they do not.
 
-    def read(self, name: str, setting: str, framework: str = "pt") -> Any:
-        """One tensor, of torch (pt) or NumPy (np).
-
-        Raises UserError that names the configuration key `setting`.
+        Wrappers of multimodal models put prefixes of their own before the names of the text model,
+        so a name that no file has stands for the one that ends alike; if several do (vision
+        towers have norms too), for the one beside the only embedding.
         """
-        if name not in self.file_of:
+        if name in self.file_of:
+            return name
+        ending = name.removeprefix("model.")
+        alike = [found for found in self.file_of if found.endswith(f".{ending}")]
+        if len(alike) > 1:
+            embeddings = [found for found in self.file_of if found.endswith(f".{EMBEDDING}")]
+            beside = [found.removesuffix(EMBEDDING) + ending for found in embeddings]
+            alike = beside if len(beside) == 1 and beside[0] in alike else []
+        return alike[0] if alike else None
+
+    def check(self, name: str, setting: str) -> str:
+        """`name_of`, or UserError that names the configuration key `setting`."""
+        found = self.name_of(name)
+        if found is None:
             last = name.rsplit(".", 2)[-2:]
             close = [n for n in self.file_of if n.split(".")[-2:] == last][:3]
             raise UserError(
                 f"target.{setting} is {name!r}, which {self.directory} does not hold"
                 + (f"; did you mean {' or '.join(close)}?" if close else "")
             )
+        return found
+
+    def check_files(self) -> None:
+        """Raise UserError if a file that the index names is missing."""
+        missing = sorted({n for n in self.file_of.values() if not (self.directory / n).is_file()})
+        if missing:
+            raise UserError(
+                f"target.model: {self.directory} lacks {', '.join(missing[:3])}"
+                f"{' and others' if len(missing) > 3 else ''}, which {INDEX} names; download the "
+                "model again"
+            )
+
+    def read(self, name: str, setting: str, framework: str = "pt") -> Any:
+        """One tensor, of torch (pt) or NumPy (np).
+
+        Raises UserError that names the configuration key `setting`.
+        """
+        name = self.check(name, setting)
         path = self.directory / self.file_of[name]
         with open_tensors(path, framework) as handle, Foreign(f"target.model: {path} lacks {name}"):
             return handle.get_tensor(name)

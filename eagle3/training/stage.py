@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.pack import Pack
-from eagle3.objective.sequence import check_heads
 from eagle3.objective.shares import Sharing
 from eagle3.objective.ttt import TargetParts
 from eagle3.progress import Progress

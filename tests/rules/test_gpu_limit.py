@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from rules.gpu_limit import limit_local_gpus
+from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import ROOT, snakemake
 
 SNAKEFILE = f"""
@@ -18,7 +21,7 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from rules.gpu_limit import limit_local_gpus
 
-limit_local_gpus(workflow, config["most"], os.environ)
+limit_local_gpus(workflow, {{"most": config["most"]}}, os.environ)
 
 rule all:
     input: expand("{{number}}.done", number=range(3))
@@ -30,17 +33,21 @@ rule job:
 """
 
 
-@pytest.fixture
-def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two devices, by an nvidia-smi that comes first in PATH."""
-    program = tmp_path / "bin" / "nvidia-smi"
+def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """So many devices, by an nvidia-smi that comes first in PATH."""
+    program = folder / "bin" / "nvidia-smi"
     program.parent.mkdir()
-    program.write_text(
-        "#!/bin/sh\necho 'GPU 0: F (UUID: GPU-aa)'\necho 'GPU 1: F (UUID: GPU-bb)'\n"
-    )
+    lines = (f"echo 'GPU {number}: F (UUID: GPU-{number:02d})'" for number in range(count))
+    program.write_text("\n".join(["#!/bin/sh", *lines]))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with two of them."""
+    pretend(tmp_path, monkeypatch, 2)
     return tmp_path
 
 
@@ -85,6 +92,45 @@ def test_the_workflow_limits_itself_if_it_uses_gpus(
     assert ('Provided resources: gpu=Resource("gpu", 2)' in outcome.text) == limit
 
 
+@pytest.mark.dag
+def test_more_gpus_than_there_are_is_a_warning_in_a_plan_and_an_error_before_the_first_job(
+    devices: Path,
+) -> None:
+    change = {
+        "resources": {"device": "cuda", "train": {"processes": 3}},
+        "train": {"packs_per_batch": 3},
+    }
+    sentence = "resources.train.processes is 3, but this machine has 2 GPUs"
+    planned = snakemake(devices, "-n", "--quiet", "rules", change=change)
+    assert planned.code == 0 and f"warning: {sentence}" in planned.text
+    # what needs no GPU runs: the plan is made on any machine
+    some = snakemake(devices, change=change, target="results/small/dataset/rows.jsonl")
+    assert some.code == 0, some.text
+    refused = snakemake(devices, change=change)
+    assert refused.code == 1 and not refused.jobs.total()
+    assert f"\nerror: {sentence}" in refused.text and "WorkflowError" not in refused.text
+
+
+@pytest.mark.dag
+def test_readmes_example_plans_one_gpu_for_each_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied as it is, to a machine with one GPU: nothing of the demo is in it."""
+    pretend(tmp_path, monkeypatch, 1)
+    (block,) = re.findall(r"```yaml\n(# my\.yaml\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (tmp_path / "my.yaml").write_text(block)
+    config = yaml.safe_load(block)
+    (tmp_path / config["dataset"]["source"]).write_text('{"conversations": []}\n')
+    model = tmp_path / config["target"]["model"]
+    save_model(model, "llama", vocab_size=32000, max_position_embeddings=4096)
+    save_tokenizer(model)
+    planned = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=tmp_path / "my.yaml")
+    assert planned.code == 0 and "warning" not in planned.text, planned.text
+    outcome = snakemake(tmp_path, "-n", overlay=tmp_path / "my.yaml")
+    gpus = {int(count) for count in re.findall(r"\bgpu=(\d+)", outcome.text)}
+    assert gpus == {1}
+
+
 def limited(most: int, visible: str, **changes: object) -> dict[str, int]:
     """The limits of a workflow of which Snakemake knows what `changes` say."""
     resources: dict[str, int] = {}
@@ -95,7 +141,7 @@ def limited(most: int, visible: str, **changes: object) -> dict[str, int]:
         "register_resource": resources.__setitem__,
     }
     workflow = SimpleNamespace(**(known | changes))
-    limit_local_gpus(workflow, most, {"CUDA_VISIBLE_DEVICES": visible, "PATH": ""})
+    limit_local_gpus(workflow, {"any": most}, {"CUDA_VISIBLE_DEVICES": visible, "PATH": ""})
     return resources
 
 

@@ -226,6 +226,18 @@ def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) ->
     assert before["tokens"].digest != after["tokens"].digest
 
 
+@pytest.mark.parametrize(("tied", "captures"), [(None, True), (True, True), (False, False)])
+def test_the_embeddings_name_reaches_the_capture_unless_the_files_hold_a_head(
+    config: dict[str, Any], tied: bool | None, captures: bool
+) -> None:
+    external = External(**{**vars(EXTERNAL), "tied": tied})
+    renamed = deepcopy(config)
+    renamed["target"]["embedding_key"] = "other"
+    before, after = all_settings(config, external), all_settings(renamed, external)
+    assert (before["hidden_states"] != after["hidden_states"]) == captures
+    assert before["train"] != after["train"]
+
+
 def test_a_window_of_all_shards_is_no_window(config: dict[str, Any]) -> None:
     larger = deepcopy(config)
     larger["hidden_states"]["window_shards"] = 99

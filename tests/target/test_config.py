@@ -14,7 +14,7 @@ from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.report.plan import target_flops_per_token
 from eagle3.target.config import PLAIN_TYPES, architectures, from_json, load_config
-from eagle3.target.reader import _logit_rules
+from eagle3.target.logits import logit_rules
 
 PUBLISHED = json.loads((Path(__file__).parent / "published/configs.json").read_text())
 FIGURES = (
@@ -49,7 +49,7 @@ def assert_same(found, expected, file):
     # what the pipeline makes of it
     assert draft_of(found) == draft_of(expected)
     assert target_flops_per_token(found) == target_flops_per_token(expected)
-    assert _logit_rules(found) == _logit_rules(expected)
+    assert logit_rules(found) == logit_rules(expected)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

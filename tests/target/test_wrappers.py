@@ -61,14 +61,27 @@ def test_a_wrapper_that_ties_its_embeddings_needs_no_head(tmp_path):
     directory = save_wrapper(tmp_path / "tied", "qwen2_5_vl", tie_word_embeddings=True)
     weights, config = TargetWeights(directory), load_config(directory)
     embedding_key, head_key, _ = KEYS["qwen2_5_vl"]
-    assert head_key not in weights
+    assert head_key not in weights.file_of
     head = read_head(weights, config, head_key, embedding_key)
     assert torch.equal(head.weight, weights.read(embedding_key, "embedding_key"))
 
 
-def test_the_keys_of_a_plain_model_name_those_of_the_wrapper(saved):
-    with pytest.raises(UserError, match=r"did you mean language_model\.model\.embed_tokens\.weig"):
-        TargetWeights(saved["llava"]).read("model.embed_tokens.weight", "embedding_key")
+@pytest.mark.parametrize("kind", KEYS)
+def test_the_names_of_a_plain_model_stand_for_those_of_the_wrapper(saved, kind):
+    weights = TargetWeights(saved[kind])
+    plain = ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight")
+    for name, expected in zip(plain, KEYS[kind], strict=True):
+        assert weights.name_of(name) == (expected if expected in weights.file_of else None)
+
+
+def test_a_name_that_several_tensors_end_with_is_the_one_beside_the_embedding(saved):
+    weights = TargetWeights(saved["llava"])
+    weights.file_of["vision_tower.norm.weight"] = "model.safetensors"  # as in Qwen3-VL
+    assert weights.name_of("model.norm.weight") == "language_model.model.norm.weight"
+    weights.file_of["talker.embed_tokens.weight"] = "model.safetensors"
+    assert weights.name_of("model.norm.weight") is None
+    with pytest.raises(UserError, match=r"did you mean .*talker\.embed_tokens\.weight"):
+        weights.read("model.embed_tokens.weight", "embedding_key")
 
 
 def test_eight_layers_are_counted_in_the_text_part(saved):

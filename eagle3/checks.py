@@ -1,0 +1,140 @@
+"""Is this configuration legal? Everything that files already say is asked here, before any job.
+
+`check_choices` needs the configuration alone, `check_target` the target's config.json and the
+header of its weights; neither imports torch. What only the data can tell (bad rows, too few of
+them) is counted by the jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eagle3.data.sources import HUB
+from eagle3.draft.config import check_heads, derive_config
+from eagle3.errors import UserError
+from eagle3.features.columns import STORED
+from eagle3.features.layout import AUX_CHUNKS
+from eagle3.serving.exports.engines import check_formats
+from eagle3.target import split
+from eagle3.target.config import JsonConfig, load_config
+from eagle3.target.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
+from eagle3.target.layers import aux_layers
+from eagle3.target.logits import is_tied, logit_rules
+from eagle3.target.weights import TargetWeights
+from eagle3.tokens.vocab import check_size
+from eagle3.training.conflicts import check_optimizer
+
+Config = Mapping[str, Any]
+
+
+def check_choices(config: Config) -> None:
+    """Raise UserError for choices that exclude each other, whatever the target is."""
+    check_formats(config["export"]["formats"], config["draft"])
+    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
+
+
+def check_target(config: Config, folder: Path) -> bool:
+    """Whether the output head of the target in `folder` is its input embedding.
+
+    Raises UserError if the target is not whole or cannot be used as configured.
+    """
+    section = config["target"]
+    weights = TargetWeights(folder)
+    weights.check_files()
+    _check_tokenizer(folder)
+    text = check_config(config, folder)
+    tied = is_tied(weights, text, section["lm_head_key"])
+    for key in ("embedding_key", "final_norm_key", *(() if tied else ("lm_head_key",))):
+        weights.check(section[key], key)
+    return tied
+
+
+def check_config(config: Config, folder: Path) -> Any:
+    """The target's text configuration, checked. Raises UserError as `check_shape` does."""
+    text = load_config(folder, config["target"]["trust_remote_code"])
+    logit_rules(text)
+    check_shape(config, text)
+    return text
+
+
+def check_shape(config: Config, text: Any) -> None:
+    """Raise UserError if sizes of the run do not fit a target of the text configuration `text`."""
+    states, resources = config["hidden_states"], config["resources"]
+    layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
+    if states["backend"] == "sglang" and layers[-1] == text.num_hidden_layers - 1:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(layers)}; SGLang cannot return the output of the "
+            f"last layer: use layers below {text.num_hidden_layers - 1}, or backend hf"
+        )
+    STORED[states["codec"]].columns(AUX_CHUNKS, text.hidden_size)
+    _check_lengths(config, text.max_position_embeddings)
+    draft_vocab_size = config["vocab"]["draft_vocab_size"]
+    check_size(draft_vocab_size, text.vocab_size)
+    draft = derive_config(text, config["draft"], draft_vocab_size, layers)
+    ranks = resources["capture"]["tensor_parallel"]
+    if ranks > 1:
+        by_backend = {"hf": split.check_transformers, "sglang": split.check_sglang}
+        by_backend[states["backend"]](text, ranks)
+    if config["train"]["attention_backend"] == "usp":
+        check_heads(draft, resources["train"]["sp_ulysses_size"])
+
+
+def _check_lengths(config: Config, context: int) -> None:
+    """Documents, and prompts with their answers, have to fit into the target's context."""
+    check_length(config["tokens"]["max_length"], context)
+    answer = config["evaluation"]["max_new_tokens"]
+    if answer + config["evaluation"]["num_draft_tokens"] + 2 > context:
+        raise UserError(
+            f"evaluation.max_new_tokens is {answer}, which leaves no room for a prompt in the "
+            f"target's context of {context} tokens"
+        )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """A target needs a tokenizer and a chat template, which code beside the weights may bring."""
+    if any(folder.glob("*.py")):
+        return
+    if not any(found for name in VOCABULARIES for found in folder.glob(name)):
+        raise UserError(
+            f"target.model: {folder} has no tokenizer ({', '.join(VOCABULARIES)}): download or "
+            "save it beside the weights"
+        )
+    described = folder / "tokenizer_config.json"
+    inside = described.is_file() and read_object(described).get("chat_template")
+    if not inside and not any((folder / name).exists() for name in TEMPLATE_FILES):
+        raise UserError(
+            f"target.model: {folder} has no chat template ({', '.join(TEMPLATE_FILES)}, or in "
+            "tokenizer_config.json), as base models have none: use the chat model"
+        )
+
+
+def embedded_text_config(tiny: Mapping[str, Any]) -> JsonConfig:
+    """The text configuration that the embedded target will have.
+
+    `tiny`: the section `embedded_target`.
+    """
+    return JsonConfig(
+        model_type="llama",
+        vocab_size=tiny["vocab_size"],
+        hidden_size=tiny["hidden_size"],
+        intermediate_size=tiny["intermediate_size"],
+        num_hidden_layers=tiny["num_layers"],
+        num_attention_heads=tiny["num_heads"],
+        num_key_value_heads=tiny["num_kv_heads"],
+        head_dim=tiny["hidden_size"] // tiny["num_heads"],
+        max_position_embeddings=tiny["max_position_embeddings"],
+        rms_norm_eps=1e-6,
+        bos_token_id=None,
+        eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+
+
+def cached_folder(model: str, revision: str | None) -> Path | None:
+    """Where a model of the hub lies on this machine, None if its config.json was never fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(model.removeprefix(HUB), "config.json", revision=revision)
+    return Path(path).parent if isinstance(path, str) else None

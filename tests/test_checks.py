@@ -1,0 +1,159 @@
+"""What a target's own files say is compared with the configuration before any job."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle3.checks import check_shape, check_target, embedded_text_config
+from eagle3.config import complete, load_schema
+from eagle3.draft.config import derive_config
+from eagle3.errors import UserError
+from eagle3.target.config import load_config
+from eagle3.target.embedded import EmbeddedTargetSettings, build_model
+from eagle3.target.layers import aux_layers
+from tests.builders.models import save_model, save_tokenizer
+from tests.rules.workflow import ROOT, merged
+
+FITTING: dict[str, Any] = {
+    "run": "x",
+    "tokens": {"max_length": 128},
+    "vocab": {"draft_vocab_size": 48},
+}
+CONFIG = complete(FITTING, load_schema(ROOT / "config.schema.yaml"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root, folders = tmp_path_factory.mktemp("targets"), {}
+    for name, changes in {"plain": {}, "tied": {"tie_word_embeddings": True}}.items():
+        folders[name] = save_model(root / name, "llama", shards=True, **changes)
+        save_tokenizer(folders[name])
+    return folders
+
+
+def changed(change: dict[str, Any]) -> dict[str, Any]:
+    return merged(deepcopy(CONFIG), change)
+
+
+def test_a_target_that_fits_says_whether_its_head_is_its_embedding(saved: dict[str, Path]) -> None:
+    assert check_target(CONFIG, saved["plain"]) is False
+    assert check_target(CONFIG, saved["tied"]) is True
+
+
+USP = {"attention_backend": "usp"}
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "vocabulary": ({"vocab": {"draft_vocab_size": 97}}, "vocab.draft_vocab_size is 97, larger"),
+    "length": ({"tokens": {"max_length": 512}}, "tokens.max_length is 512, beyond the target's"),
+    "answers": ({"evaluation": {"max_new_tokens": 250}}, "evaluation.max_new_tokens is 250, which"),
+    "layers": (
+        {"hidden_states": {"aux_layers": [1, 2, 8]}},
+        "hidden_states.aux_layers is [1, 2, 8]",
+    ),
+    "SGLang's last layer": (
+        {"hidden_states": {"aux_layers": [1, 2, 7], "backend": "sglang"}},
+        "SGLang cannot return the output of the last layer: use layers below 7",
+    ),
+    "heads of keys": (
+        {"resources": {"capture": {"tensor_parallel": 4}}},
+        "resources.capture.tensor_parallel is 4, which does not divide the target's "
+        "num_key_value_heads (2); use 1 or 2",
+    ),
+    "heads in SGLang": (
+        {"hidden_states": {"backend": "sglang"}, "resources": {"capture": {"tensor_parallel": 3}}},
+        "resources.capture.tensor_parallel is 3; SGLang cannot split the target's 4 heads with 2",
+    ),
+    "heads of the draft": (
+        {"train": USP, "resources": {"train": {"sp_ulysses_size": 3}}},
+        "resources.train.sp_ulysses_size: 3 ranks cannot divide the draft's 4 heads",
+    ),
+    "shape of the draft": (
+        {"draft": {"num_attention_heads": 3}},
+        "draft.num_attention_heads 3 is not a multiple of num_key_value_heads 2",
+    ),
+    "embedding": (
+        {"target": {"embedding_key": "wte.weight"}},
+        "target.embedding_key is 'wte.weight', which",
+    ),
+    "norm": (
+        {"target": {"final_norm_key": "model.ln_f.weight"}},
+        "target.final_norm_key is 'model",
+    ),
+    "head": ({"target": {"lm_head_key": "output.weight"}}, "target.lm_head_key is 'output.weight'"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit_the_target_is_one_sentence(saved: dict[str, Path], name: str) -> None:
+    change, sentence = MISFITS[name]
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        check_target(changed(change), saved["plain"])
+
+
+def test_sglang_copies_heads_of_keys_where_there_are_fewer_than_ranks(
+    saved: dict[str, Path],
+) -> None:
+    four = {
+        "hidden_states": {"backend": "sglang"},
+        "resources": {"capture": {"tensor_parallel": 4}},
+    }
+    check_target(changed(four), saved["plain"])
+
+
+def edited(folder: Path, **values: Any) -> None:
+    """config.json with other values."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def damage(folder: Path, fault: str) -> None:
+    match fault:
+        case "a missing file of weights":
+            sorted(folder.glob("model-*.safetensors"))[0].unlink()
+        case "no tokenizer":
+            (folder / "tokenizer.json").unlink()
+        case "no chat template":
+            (folder / "chat_template.jinja").unlink()
+        case "other rotary positions":
+            rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+            edited(folder, rope_parameters=rope)
+        case "an unknown rule on logits":
+            edited(folder, logit_bias=2.0)
+
+
+FAULTS = {
+    "a missing file of weights": r"lacks model-00001-of-\d+\.safetensors, which model",
+    "no tokenizer": r"has no tokenizer \(tokenizer\.json, ",
+    "no chat template": r"has no chat template .* use the chat model",
+    "other rotary positions": r"its rotary positions are of type 'dynamic'",
+    "an unknown rule on logits": r"its configuration has logit_bias = 2\.0, a rule on logits",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_target_that_is_not_whole_or_not_supported_is_refused(
+    saved: dict[str, Path], tmp_path: Path, fault: str
+) -> None:
+    folder = shutil.copytree(saved["plain"], tmp_path / "model")
+    damage(folder, fault)
+    with pytest.raises(UserError, match=FAULTS[fault]):
+        check_target(CONFIG, folder)
+
+
+def test_the_embedded_target_is_checked_by_the_configuration_it_will_have(tmp_path: Path) -> None:
+    tiny = {**CONFIG["embedded_target"], "hidden_size": 32, "vocab_size": 300, "num_layers": 7}
+    sizes = {key: value for key, value in tiny.items() if key != "source"}
+    build_model(EmbeddedTargetSettings(**sizes), 300).config.save_pretrained(tmp_path)
+    saved, expected = load_config(tmp_path), embedded_text_config(tiny)
+    layers = aux_layers(None, 7)
+    drafts = [derive_config(text, {}, 64, layers).to_dict() for text in (saved, expected)]
+    for draft in drafts:  # the tokenizer decides on its special tokens
+        del draft["bos_token_id"], draft["eos_token_id"]
+    assert drafts[0] == drafts[1]
+    check_shape(changed({"vocab": {"draft_vocab_size": 64}}), expected)
