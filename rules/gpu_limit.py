@@ -52,7 +52,7 @@ def _is_local(workflow: Any) -> bool:
 def _sentence(wanted: Mapping[str, int], found: int) -> str:
     large = ", ".join(f"{key} is {count}" for key, count in wanted.items() if count > found)
     return (
-        f"{large}, but this machine has {found or 'no'} GPU{'' if found == 1 else 's'} (nvidia-smi, "
-        "CUDA_VISIBLE_DEVICES): lower it, set resources.device to cpu, or run on a cluster "
-        "(docs/cluster.md)"
+        f"{large}, but this machine has {found or 'no'} GPU{'' if found == 1 else 's'} "
+        "(nvidia-smi, CUDA_VISIBLE_DEVICES): lower it, set resources.device to cpu, or run on a "
+        "cluster (docs/cluster.md)"
     )

@@ -72,9 +72,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
     # the head of a target whose files hold one is read without the embedding
-    head = reading if external.tied is not False else ("target.lm_head_key",)
-    capture = (*states, "target.dtype", *loading, *head)
-    add("hidden_states", capture, ("tokens", "weights"))
+    head = reading if external.tied is not False else reading[1:]
+    add("hidden_states", (*states, "target.dtype", *loading, *head), ("tokens", "weights"))
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content
     own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
