@@ -34,7 +34,7 @@ def compute(directory, ranks):
     config, weights = load_config(directory), TargetWeights(directory)
     layers = aux_layers(None, config.num_hidden_layers)
     engine = HFTarget.load(directory, layers, "float32", ranks=ranks)
-    (embedding,) = [name for name in EMBEDDINGS if name in weights]
+    (embedding,) = [name for name in EMBEDDINGS if name in weights.file_of]
     head = read_head(weights, config, "lm_head.weight", embedding)
     teacher = TeacherRows(head, engine.dtype, ranks, block_bytes=1024)
     aux, last = engine.flat_states(documents())

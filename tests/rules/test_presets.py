@@ -79,14 +79,14 @@ def repeated(named: dict[str, Any], default: dict[str, Any], place: str = "") ->
 @pytest.mark.dag
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path, preset: Path) -> None:
-    given = overlay(preset)
+    config = complete(overlay(preset), load_schema(ROOT / "config.schema.yaml"))
     outcome = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=preset)
     assert outcome.code == 0, outcome.text[-3000:]
     jobs = dict(line.split()[:2] for line in outcome.text.splitlines() if len(line.split()) == 2)
-    shards = given["dataset"]["num_samples"] // given["dataset"]["shard_size"]
+    shards = config["dataset"]["num_samples"] // config["dataset"]["shard_size"]
     assert jobs["hidden_states"] == str(shards)
     assert int(jobs["tokens"]) == shards + int(jobs["held_out_states"])
-    assert jobs["train_stage"] == str(given["train"]["epochs"])
+    assert jobs["train_stage"] == str(config["train"]["epochs"])
     assert "embedded_target" not in jobs
 
 
