@@ -27,7 +27,7 @@ class Leg:
 
 
 # the jobs and files that every run goes through
-RULES = ("Snakefile", "rules/", "workflow_scripts/", "config.schema.yaml")
+RULES = ("Snakefile", "rules/", "workflow_scripts/")
 CAPTURE = ("eagle3/features/", "eagle3/target/", "eagle3/tokens/shards.py")
 FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
 PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py", "eagle3/exchange.py")
@@ -36,7 +36,7 @@ LEGS = {
         16,
         (
             *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/", "eagle3/objects.py"),
-            *("eagle3/config.py", "eagle3/data/", "eagle3/features/", "tests/rules/"),
+            *("eagle3/config/", "eagle3/data/", "eagle3/features/", "tests/rules/"),
             "tests/fuzz/test_workflow.py",
         ),
     ),

@@ -15,7 +15,7 @@ gc.set_threshold(500_000)
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from eagle3.data.sources import Source, to_text
 from eagle3.errors import UserError
 from eagle3.tokens.stages import Stages
@@ -48,7 +48,7 @@ if not workflow.is_main_process:
     config.update(json.loads(SNAPSHOT.read_text()))
 
 try:
-    checked = complete(config, load_schema(ROOT / "config.schema.yaml"))
+    checked = Config.of(config).to_dict()
     config.clear()
     config.update(checked)
     EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))

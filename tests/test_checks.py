@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 
 from eagle3.checks import check_shape, check_target, embedded_text_config
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.target.config import load_config
 from eagle3.target.embedded import EmbeddedTargetSettings, build_model
 from eagle3.target.layers import aux_layers
 from tests.builders.models import save_model, save_tokenizer
-from tests.rules.workflow import ROOT, merged
+from tests.rules.workflow import merged
 
 FITTING: dict[str, Any] = {
     "run": "x",
     "tokens": {"max_length": 128},
     "vocab": {"draft_vocab_size": 48},
 }
-CONFIG = complete(FITTING, load_schema(ROOT / "config.schema.yaml"))
+CONFIG = Config.of(FITTING).to_dict()
 
 
 @pytest.fixture(scope="module")

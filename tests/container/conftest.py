@@ -59,7 +59,7 @@ def project(area: Path, image: Path) -> Path:
     """A copy of the project with the witness rule and the image."""
     folder = area / "project"
     folder.mkdir()
-    for name in ("Snakefile", "config.schema.yaml", "config.yaml"):
+    for name in ("Snakefile", "config.yaml"):
         shutil.copy2(ROOT / name, folder)
     skipped = shutil.ignore_patterns("__pycache__", "images")
     for name in ("data", "docs", "eagle3", "envs", "profiles", "rules", "workflow_scripts"):

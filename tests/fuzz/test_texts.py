@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.artifact import Manifest, Settings, read_json, write_json
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from eagle3.data.regeneration import Answer, Record
 from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
@@ -22,8 +22,7 @@ from rules.settings import all_settings
 from tests.builders.damage import CASES, HOSTILE, budget, damaged, ends_well, mistaken
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = load_schema(ROOT / "config.schema.yaml")
-DEFAULT = complete(yaml.safe_load((ROOT / "config.yaml").read_text()), SCHEMA)
+DEFAULT = Config.of(yaml.safe_load((ROOT / "config.yaml").read_text())).to_dict()
 EXTERNAL = External((), "", "", "", None, "", "")
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 # what people and machines write where a text or a number belongs
@@ -51,8 +50,8 @@ def test_a_configuration_is_refused_in_sentences_or_gives_settings(data: st.Data
             section[path[-1]] = data.draw(ODD | st.dictionaries(st.text(max_size=3), ODD))
 
     def read() -> None:
-        full = complete(given_config, SCHEMA)
-        assert complete(full, SCHEMA) == full
+        full = Config.of(given_config).to_dict()
+        assert Config.of(full).to_dict() == full
         for each in all_settings(full, EXTERNAL).values():
             assert Settings.parse(each.text).digest == each.digest
         # a path below results/, however it is called
@@ -60,7 +59,7 @@ def test_a_configuration_is_refused_in_sentences_or_gives_settings(data: st.Data
         assert "\n" not in full["run"]
 
     if not ends_well("configuration", read, "config: "):
-        assert complete(DEFAULT, SCHEMA) == DEFAULT
+        assert Config.of(DEFAULT).to_dict() == DEFAULT
 
 
 @pytest.mark.parametrize(
@@ -68,14 +67,16 @@ def test_a_configuration_is_refused_in_sentences_or_gives_settings(data: st.Data
 )
 def test_a_run_cannot_leave_the_folder_of_results(run: str) -> None:
     with pytest.raises(UserError, match="config: run is "):
-        complete({"run": run}, SCHEMA)
+        Config.of({"run": run})
 
 
 def test_a_configuration_that_contains_itself_is_refused() -> None:
     loop: dict[str, Any] = {}
     loop["more"] = loop
-    with pytest.raises(UserError, match="config: it is nested too deeply"):
-        complete({"run": "r", "resources": {"capture": {"sglang_arguments": loop}}}, SCHEMA)
+    with pytest.raises(
+        UserError, match=r"config: resources\.capture\.sglang_arguments is nested too deeply"
+    ):
+        Config.of({"run": "r", "resources": {"capture": {"sglang_arguments": loop}}})
 
 
 @pytest.fixture(scope="module")

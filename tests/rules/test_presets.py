@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from benchmarks.startup import planned
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, merged, snakemake
 
@@ -53,7 +53,7 @@ def test_every_preset_has_a_small_copy_of_its_target() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_is_a_valid_overlay_named_as_its_file(preset: Path) -> None:
-    config = complete(overlay(preset), load_schema(ROOT / "config.schema.yaml"))
+    config = Config.of(overlay(preset)).to_dict()
     assert config["run"] == preset.stem
     assert config["target"]["model"].startswith("hub:")
     assert f"--configfile presets/{preset.name} -- train" in preset.read_text()
@@ -61,8 +61,7 @@ def test_a_preset_is_a_valid_overlay_named_as_its_file(preset: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_names_only_what_differs_from_the_defaults(preset: Path) -> None:
-    schema = load_schema(ROOT / "config.schema.yaml")
-    default = complete({"run": "any"}, schema)
+    default = Config.of({"run": "any"}).to_dict()
     assert list(repeated(overlay(preset), default)) == []
     assert list(repeated({"train": {"epochs": 10, "seed": 1}}, default)) == ["train.epochs"]
 
@@ -79,7 +78,7 @@ def repeated(named: dict[str, Any], default: dict[str, Any], place: str = "") ->
 @pytest.mark.dag
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path, preset: Path) -> None:
-    config = complete(overlay(preset), load_schema(ROOT / "config.schema.yaml"))
+    config = Config.of(overlay(preset)).to_dict()
     outcome = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=preset)
     assert outcome.code == 0, outcome.text[-3000:]
     jobs = dict(line.split()[:2] for line in outcome.text.splitlines() if len(line.split()) == 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from rules import preflight, provenance
 from rules.settings import all_settings
 
@@ -18,7 +18,7 @@ def settings_of(tmp_path: Path, change: dict) -> dict[str, str]:
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     for section, values in change.items():
         config[section] = {**config.get(section, {}), **values}
-    full = complete(config, load_schema(ROOT / "config.schema.yaml"))
+    full = Config.of(config).to_dict()
     external = preflight.locate(full, ROOT, tmp_path / "digests.json")
     return {stage: s.digest for stage, s in all_settings(full, external).items()}
 

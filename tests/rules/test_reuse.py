@@ -125,7 +125,7 @@ def project(tmp_path: Path) -> Path:
     """A copy of the project that a test may edit."""
     folder = tmp_path / "project"
     folder.mkdir()
-    for name in ("Snakefile", "config.schema.yaml", "config.yaml"):
+    for name in ("Snakefile", "config.yaml"):
         shutil.copy2(ROOT / name, folder)
     for name in ("data", "docs", "eagle3", "envs", "profiles", "rules", "workflow_scripts"):
         skipped = shutil.ignore_patterns("__pycache__", "images")

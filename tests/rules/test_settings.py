@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
+from eagle3.config.section import alternatives, is_mapping, is_section, item_type
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
 from rules.preflight import External, locate
 from rules.settings import all_settings
 from tests.rules.workflow import ROOT
 
-SCHEMA = load_schema(ROOT / "config.schema.yaml")
 EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")
 
 # What no output depends on. Everything else must reach a stage.
@@ -81,33 +83,29 @@ FIRST = {
 }
 
 
-def leaves(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def leaves(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key that holds a value, by its dotted name."""
-    for name, part in schema["properties"].items():
-        if "properties" in part:
-            yield from leaves(part, f"{prefix}{name}.")
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", part
+            yield f"{prefix}{name}", field
 
 
-def another(part: dict[str, Any], value: Any) -> Any:
-    """A value that the schema allows, other than `value`."""
-    kinds = part.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if "enum" in part:
-        return next(choice for choice in part["enum"] if choice != value)
-    if "boolean" in kinds:
+def another(field: FieldInfo, value: Any) -> Any:
+    """A value of the same kind, other than `value`."""
+    kinds = alternatives(field.annotation)
+    if get_origin(field.annotation) is Literal:
+        return next(choice for choice in get_args(field.annotation) if choice != value)
+    if bool in kinds:
         return not value
-    if "array" in kinds:
+    if item_type(kinds) is not None:
         return [1, 2, 3]
-    if "object" in kinds:
+    if is_mapping(kinds[0]):
         return {"more": "other"}
-    if "integer" in kinds:
-        step = part.get("multipleOf", 1)
-        most = part.get("maximum", 10**9)
-        start = 256 if value is None else value
-        return start + step if start + step <= most else start - step
-    if "number" in kinds:
+    if int in kinds:
+        return 256 if value is None else value + 16 if value > 16 else 1 + value % 16
+    if float in kinds:
         return 0.5 if value is None or value != 0.5 else 0.25
     return f"{value or 'x'}-other"
 
@@ -133,12 +131,12 @@ def listed(table: dict[str, Any], key: str) -> Any:
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
     """The defaults, with several shards so that every key can change something."""
-    return complete({"run": "x", "dataset": {"num_samples": 512, "shard_size": 128}}, SCHEMA)
+    return Config.of({"run": "x", "dataset": {"num_samples": 512, "shard_size": 128}}).to_dict()
 
 
-@pytest.mark.parametrize(("key", "part"), list(leaves(SCHEMA)), ids=[k for k, _ in leaves(SCHEMA)])
+@pytest.mark.parametrize(("key", "field"), list(leaves()), ids=[k for k, _ in leaves()])
 def test_a_key_reaches_the_stages_that_depend_on_it(
-    config: dict[str, Any], key: str, part: dict[str, Any]
+    config: dict[str, Any], key: str, field: FieldInfo
 ) -> None:
     changed = deepcopy(config)
     section, name = found(changed, key)
@@ -149,7 +147,7 @@ def test_a_key_reaches_the_stages_that_depend_on_it(
         "hidden_states.window_shards": 2,
         "export.formats": ["sglang", "hf"],
     }
-    section[name] = values.get(key) or another(part, section[name])
+    section[name] = values.get(key) or another(field, section[name])
     before, after = all_settings(config, EXTERNAL), all_settings(changed, EXTERNAL)
     touched = {stage for stage in before if before[stage].digest != after[stage].digest}
     if listed(IRRELEVANT, key):

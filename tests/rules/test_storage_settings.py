@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from snakemake_interface_common.plugin_registry.plugin import TaggedSettings
 from snakemake_storage_plugin_s3 import StorageProviderSettings
 
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
 from eagle3.errors import UserError
 from rules import storage
 
-SCHEMA = load_schema(Path(__file__).resolve().parents[2] / "config.schema.yaml")
-
 
 def prefix(value):
-    return complete({"run": "r", "resources": {"storage_prefix": value}}, SCHEMA)
+    return Config.of({"run": "r", "resources": {"storage_prefix": value}}).to_dict()
 
 
 @pytest.mark.parametrize("value", [None, "s3://bucket", "s3://my.bucket-1/a/b_c=d"])

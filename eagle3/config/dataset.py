@@ -1,0 +1,154 @@
+"""Sections `dataset` and `resources.regenerate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
+
+from eagle3.config.section import Section, Text, matching
+
+TAGS = {str: "<string>", list: "<array>", dict: "<object>"}  # of an error's location, to pydantic
+
+
+def tag_of(value: Any) -> str | None:
+    """Which type of a union a value is checked against."""
+    return next((tag for kind, tag in TAGS.items() if isinstance(value, kind)), None)
+
+
+class SourceEntry(Section):
+    """One of several sources; what it leaves out is as in the section."""
+
+    source: Text = Field(description="As above.")
+    subset: str | None = Field(default=None, description="In place of the section's.")
+    split: str | None = Field(default=None, description="In place of the section's.")
+    revision: str | None = Field(default=None, description="In place of the section's.")
+    weight: float = Field(default=1.0, gt=0, description="Twice the weight, twice the rows.")
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if k in self.model_fields_set}
+
+
+OneSource = Annotated[
+    Annotated[Text, Tag(TAGS[str])] | Annotated[SourceEntry, Tag(TAGS[dict])], Discriminator(tag_of)
+]
+Address = Annotated[
+    str,
+    AfterValidator(
+        matching(
+            r"https?://[^,@\s]+",
+            "must be an address without user or password, which every list of processes would show",
+        )
+    ),
+]
+Sources = Annotated[list[OneSource], Field(min_length=1)]
+
+
+class Regenerate(Section):
+    """Have the target write the answers itself, so that the draft learns from text that it will
+    meet (docs/datasets.md)."""
+
+    backend: Literal["none", "server", "hf"] = Field(
+        default="none",
+        description="`none`: keep the answers of the dataset; `server`: ask servers that speak "
+        "OpenAI's protocol (SGLang, vLLM), listed in resources.regenerate.servers; `hf`: "
+        "transformers in the job itself, for small targets.",
+    )
+    model: str | None = Field(
+        default=None,
+        description="The model's name on the servers; null if they serve only one.",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    top_k: int | None = Field(
+        default=None, ge=1, description="Sample from this many tokens; null: from all."
+    )
+    max_tokens: int = Field(
+        default=1024,
+        ge=1,
+        description="Length limit of an answer. A conversation ends before an answer that is cut "
+        "off there.",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="The seed of every answer is derived from this one."
+    )
+
+
+class Dataset(Section):
+    """Where conversations come from, and how many are used."""
+
+    source: Annotated[
+        Annotated[Text, Tag(TAGS[str])] | Annotated[Sources, Tag(TAGS[list])], Discriminator(tag_of)
+    ] = Field(
+        default="data/demo_chat.jsonl",
+        description="A local .json, .jsonl or .parquet file, `hub:<owner>/<name>` for a Hugging "
+        "Face dataset, or a name of docs/datasets.md. Or a list of them, each of which may be a "
+        "mapping of `source`, `subset`, `split`, `revision` and `weight`; twice the weight takes "
+        "twice the rows.",
+    )
+    subset: str | None = Field(
+        default=None,
+        description="Hub datasets only: name of the configuration. Datasets known by name also "
+        "take `all`.",
+    )
+    split: str | None = Field(
+        default=None,
+        description="Hub datasets only: the split to read. Null is `train`, or that of "
+        "docs/datasets.md.",
+    )
+    revision: str | None = Field(
+        default=None,
+        description="Hub datasets only: a commit, tag or branch. Null is that of docs/datasets.md, "
+        "and the latest for other datasets; pin it to make the run reproducible.",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the row order and of the split into train and eval."
+    )
+    num_samples: int = Field(
+        default=512,
+        ge=1,
+        description="Training conversations to use, rounded up to whole shards. More of them only "
+        "add shards.",
+    )
+    shard_size: int = Field(
+        default=128, ge=1, description="Conversations per shard, the unit of capture."
+    )
+    eval_fraction: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of the rows that is held out from training, chosen by a hash of the id.",
+    )
+    deduplicate: bool = Field(
+        default=False,
+        description="Drop conversations that are equal to an earlier one, whatever their id.",
+    )
+    regenerate: Regenerate = Field(default_factory=Regenerate)
+    max_bad_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="The dataset and token stages fail when a larger share of the rows cannot be "
+        "used. It changes no output, so a change re-runs nothing.",
+    )
+
+
+class RegenerateJobs(Section):
+    """The jobs in which the target writes answers."""
+
+    servers: list[Address] = Field(
+        default=[],
+        description="Base URLs, such as http://gpu-3:30000/v1. A key, if they need one, is read "
+        "from OPENAI_API_KEY.",
+    )
+    concurrency: int = Field(default=32, ge=1, description="Requests at once to each server.")
+    batch: int = Field(default=16, ge=1, description="Conversations at once with backend `hf`.")
+    threads: int = Field(default=2, ge=1, description="CPU threads of a job.")

@@ -1,0 +1,130 @@
+"""What pydantic finds wrong, as a person would say it: key, value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from eagle3.config.dataset import TAGS
+from eagle3.config.section import alternatives, is_mapping, is_section, item_type
+
+PLAIN_TEXT = "must be text without NUL or surrogates"
+NAMES = "a name must be text, so quote it"
+WORDS = {int: "integer", float: "number", bool: "boolean", str: "string", NoneType: "null"}
+LIMITS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "greater than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+    "multiple_of": ("multiple_of", "a multiple of"),
+}
+# of no use in a hint: the demo's own model, whose keys resemble those of targets and drafts
+DEMO = "embedded_target"
+
+
+def sentences(fault: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Every fault in one sentence, in the order of their keys. `model` is the whole configuration's
+    class."""
+    unknown: dict[str, list[str]] = {}  # by what is said of them
+    found: list[tuple[str, str]] = []
+    for error in fault.errors(include_url=False):
+        path = [str(part) for part in error["loc"] if part not in TAGS.values()]
+        if error["type"] == "invalid_key":
+            path[-1] = str(error["input"])  # YAML reads `on:` as true
+        if error["type"] in ("extra_forbidden", "invalid_key"):
+            unknown.setdefault(_hint(path, model), []).append(".".join(path))
+        else:
+            found.append((".".join(path), _sentence(error, path, model)))
+    for hint, keys in unknown.items():
+        found.append((min(keys), f"unknown key {', '.join(sorted(keys))}; {hint}"))
+    return [sentence for _, sentence in sorted(found)]
+
+
+def _sentence(error: ErrorDetails, path: Sequence[str], model: type[BaseModel]) -> str:
+    key, kind, limits = ".".join(path), error["type"], error.get("ctx", {})
+    if kind == "missing":
+        return f"{key} is missing"
+    if path[-1] == "[key]":
+        return f"{'.'.join(path[:-1])}: {NAMES}"
+    return f"{key} is {shown(error['input'])}; {_rule(kind, limits, path, model, error['msg'])}"
+
+
+def _rule(
+    kind: str, limits: Mapping[str, Any], path: Sequence[str], model: type[BaseModel], message: str
+) -> str:
+    """What is allowed."""
+    if kind in LIMITS:
+        name, words = LIMITS[kind]
+        return f"must be {words} {limits[name]:g}"
+    match kind:
+        case "literal_error":
+            return f"allowed: {', '.join(get_args(_annotation(path, model)))}"
+        case "too_short":
+            return f"must have at least {limits['min_length']} entries"
+        case "too_long":
+            return f"must have at most {limits['max_length']} entries"
+        case "string_too_short":
+            return "must not be empty"
+        case "string_unicode":
+            return PLAIN_TEXT
+        case "scalar_type":
+            return message
+    if kind.endswith("_type") or kind == "union_tag_not_found":
+        return f"expected {type_words(_annotation(path, model))}"
+    return message
+
+
+def shown(value: Any) -> str:
+    """A value as Python writes it."""
+    try:
+        return repr(value)
+    except ValueError:  # Python refuses to write integers of more than 4300 digits
+        return "a number of thousands of digits"
+
+
+def type_words(annotation: Any) -> str:
+    """`integer or null`."""
+    kinds = alternatives(annotation)
+    return " or ".join(
+        WORDS.get(kind) or ("mapping" if is_mapping(kind) else "list") for kind in kinds
+    )
+
+
+def _annotation(path: Sequence[str], model: type[BaseModel]) -> Any:
+    """The type of what stands at a path."""
+    annotation: Any = model
+    for part in path:
+        kinds = alternatives(annotation)
+        section = next((kind for kind in kinds if is_section(kind)), None)
+        if section is not None:
+            annotation = section.model_fields[part].annotation
+        else:
+            annotation = item_type(kinds)
+    return annotation
+
+
+def _hint(path: Sequence[str], model: type[BaseModel]) -> str:
+    """Where the key that was meant may be."""
+    *above, name = path
+    here = next(kind for kind in alternatives(_annotation(above, model)) if is_section(kind))
+    elsewhere = [key for key, last in _keys(model) if last == name and not key.startswith(DEMO)]
+    if len(elsewhere) > 1 and above:  # train.threads: resources.train.threads
+        elsewhere = [key for key in elsewhere if key.split(".")[-2:] == [above[-1], name]]
+    if len(elsewhere) == 1:
+        return f"did you mean {elsewhere[0]}?"
+    close = difflib.get_close_matches(name, list(here.model_fields), n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(here.model_fields)}"
+
+
+def _keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
+    """Every key with its dotted name, sections not counted."""
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield from _keys(field.annotation, f"{above}{name}.")  # type: ignore[arg-type]
+        else:
+            yield f"{above}{name}", name

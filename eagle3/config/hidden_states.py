@@ -1,0 +1,101 @@
+"""Sections `hidden_states`, `resources.capture` and `resources.containers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from eagle3.config.section import Section, Text, distinct
+
+
+def ascending(values: list[int]) -> list[int]:
+    """A validator of lists."""
+    if values != sorted(values):
+        raise PydanticCustomError("ascending", "must be ascending")
+    return values
+
+
+Layers = Annotated[
+    list[Annotated[int, Field(ge=0)]],
+    Field(min_length=3, max_length=3),
+    AfterValidator(distinct),
+    AfterValidator(ascending),
+]
+
+
+class HiddenStates(Section):
+    """What is captured from the target, and how it is stored."""
+
+    aux_layers: Layers | None = Field(
+        default=None,
+        description="Three ascending 0-based layers whose outputs the draft reads; null is "
+        "`[1, n/2 - 1, n - 4]` for a target of n layers.",
+    )
+    backend: Literal["hf", "sglang"] = Field(
+        default="hf",
+        description="What runs the target: `hf` (transformers, any causal language model) or "
+        "`sglang` (SGLang 0.5.23 or newer, in its own environment).",
+    )
+    codec: Literal["bf16", "bf16_zstd", "fp8_e4m3", "fp8_e4m3_zstd", "int8", "nf4", "fp32"] = Field(
+        default="bf16",
+        description="Storage format of the states (docs/storage.md). bf16_zstd is lossless for "
+        "bf16. fp8_e4m3 and int8 take half the space, nf4 a quarter. fp8_e4m3_zstd is fp8_e4m3, "
+        "compressed.",
+    )
+    window_shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="Shards that one stage of training reads (docs/rolling.md); null is all of "
+        "them. A stage makes epochs_per_stage passes over its window, then the next stage takes "
+        "the next window.",
+    )
+    keep: bool = Field(
+        default=True,
+        description="false is rolling mode: the states of a window are removed once its stage is "
+        "trained, and captured again when a later stage needs them. At most two windows are on the "
+        "disk at a time.",
+    )
+
+
+class CaptureJobs(Section):
+    """The jobs that run the target."""
+
+    threads: int = Field(default=1, ge=1, description="CPU threads of a capture job.")
+    batch_tokens: int = Field(default=16384, ge=1, description="Token budget of a forward pass.")
+    tensor_parallel: int = Field(
+        default=1, ge=1, description="Ranks that share one target; one GPU each on cuda."
+    )
+    self_check: bool = Field(
+        default=True,
+        description="Capture one document of each shard a second time, by a plain forward pass of "
+        "transformers, and compare. With backend `sglang` this loads the target twice.",
+    )
+    sglang_python: Text = Field(
+        default="python",
+        description="Interpreter that has SGLang, a path or a name; only with backend `sglang` and "
+        "without --sdm, which has its own.",
+    )
+    sglang_arguments: dict[str, Any] = Field(
+        default={},
+        description="Further arguments of SGLang's Engine by their Python names, such as "
+        "`{mem_fraction_static: 0.7}`; only those that do not change the states.",
+    )
+
+
+class Containers(Section):
+    """Images that jobs run in under --sdm apptainer (docs/containers.md): the path of an image
+    file, or an address with its digest (`docker://…@sha256:…`). Null is the project's own
+    definition, built by `make image`."""
+
+    eagle3: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Image of every job except a capture through SGLang.",
+    )
+    sglang: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Image of the capture jobs with hidden_states.backend `sglang`.",
+    )

@@ -1,0 +1,54 @@
+"""Sections `resources` and `hardware`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from eagle3.config.dataset import RegenerateJobs
+from eagle3.config.evaluation import EvaluateJobs
+from eagle3.config.hidden_states import CaptureJobs, Containers
+from eagle3.config.section import Section, matching
+from eagle3.config.train import TrainJobs
+
+Prefix = Annotated[
+    str,
+    AfterValidator(
+        matching(
+            r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.)[A-Za-z0-9_.=-]+)*",
+            "must be s3://<bucket> or s3://<bucket>/<folder>, without a slash at the end",
+        )
+    ),
+]
+
+
+class Resources(Section):
+    """Speed and placement only; no change here re-runs a job, except for another image while
+    --sdm apptainer is in force."""
+
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
+    disk_budget_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="The most that the hidden states may take on disk, in GB (10^9 bytes); null is "
+        "all that is free.",
+    )
+    containers: Containers = Field(default_factory=Containers)
+    storage_prefix: Prefix | None = Field(
+        default=None,
+        description="`s3://<bucket>/<folder>` in which hidden states and checkpoints are stored "
+        "instead of on the disk (docs/storage.md); endpoint and credentials come from the "
+        "environment, never from here. disk_budget_gb has no meaning then.",
+    )
+    capture: CaptureJobs = Field(default_factory=CaptureJobs)
+    regenerate: RegenerateJobs = Field(default_factory=RegenerateJobs)
+    train: TrainJobs = Field(default_factory=TrainJobs)
+    evaluate: EvaluateJobs = Field(default_factory=EvaluateJobs)
+
+
+class Hardware(Section):
+    """Figures for the plan's time estimates; nothing else reads them."""
+
+    tflops: float = Field(default=0.1, gt=0, description="Sustained TFLOP/s of one device.")
+    devices: int = Field(default=1, ge=1, description="Devices that work at once.")
