@@ -18,7 +18,6 @@ import statistics
 import time
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,13 +28,14 @@ import yaml
 
 from benchmarks.tables import parser, show
 from eagle3.artifact import Settings
-from eagle3.config import complete, load_schema
+from eagle3.config.configuration import Config
+from eagle3.config.train import Train
 from eagle3.draft.model import Eagle3Draft
 from eagle3.objective.ttt import TargetParts
 from eagle3.ranks import Ranks
 from eagle3.serving.simulated import simulate
 from eagle3.target.config import load_config, stop_ids
-from eagle3.tokens.packing import PackingSettings, pack_documents
+from eagle3.tokens.packing import pack_documents
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.tokens.vocab import read_mapping
@@ -43,7 +43,6 @@ from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.memory import keep_freed_memory
-from eagle3.training.settings import TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 
@@ -99,7 +98,7 @@ class Bench:
     """States, tokens and target of a run, opened once."""
 
     def __init__(self, given: Any) -> None:
-        self.config = complete(_merged(given.configfile), load_schema(ROOT / "config.schema.yaml"))
+        self.config = Config.of(_merged(given.configfile)).to_dict()
         self.target = given.target or given.results / "target"
         self.mapping, _ = read_mapping(given.results / "vocab" / "mapping.safetensors")
         self.stop = set(stop_ids(self.target, load_config(self.target)))
@@ -150,12 +149,11 @@ class Bench:
         draft: Eagle3Draft, parts: TargetParts, values: dict[str, Any], data: TrainingData
     ) -> int:
         """All of a training in one stage; its steps."""
-        known = {field.name for field in fields(TrainSettings)}
-        train = TrainSettings(**{k: v for k, v in values.items() if k in known})
+        train = Train.model_validate(values)
         epochs, shards = train.epochs, len(data.pairs)
         documents = Documents.of(pair.tokens for pair in data.pairs)
         stages = Stages(shards, shards, epochs, epochs)
-        schedule = build_schedule(documents, PackingSettings.of(vars(train)), stages)
+        schedule = build_schedule(documents, train, stages)
         trainer = StageTrainer(draft, parts, data, train, schedule, 1, ALONE)
         with TemporaryDirectory() as folder:
             resume = ResumeFolder(Path(folder) / "resume", Settings("bench", {}, {}), {})

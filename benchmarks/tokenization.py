@@ -23,8 +23,9 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from benchmarks.tables import parser, show
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Conversation, parse_row
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.masks import Masker
 from eagle3.data.sources import Source, read_rows
 from eagle3.data.templates import Renderer
 from eagle3.target.tokenizer import load_tokenizer
@@ -68,7 +69,7 @@ def conversations(source: str, count: int, join: int) -> list[Conversation]:
 
 def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dict[str, Any]]:
     """Both ways over the same conversations."""
-    masker = Masker(tokenizer, TokenSettings(max_length=10**9))
+    masker = Masker(tokenizer, Tokens(max_length=10**9))
     plain = PrefixEncoding(tokenizer)
     ways: dict[str, Callable[[], Documents]] = {
         "this": lambda: documents(masker, talks),

@@ -13,10 +13,11 @@ import pytest
 
 from eagle3.checks import check_shape, check_target, embedded_text_config
 from eagle3.config.configuration import Config
+from eagle3.config.target import EmbeddedTarget
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.target.config import load_config
-from eagle3.target.embedded import EmbeddedTargetSettings, build_model
+from eagle3.target.embedded import build_model
 from eagle3.target.layers import aux_layers
 from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import merged
@@ -148,8 +149,7 @@ def test_a_target_that_is_not_whole_or_not_supported_is_refused(
 
 def test_the_embedded_target_is_checked_by_the_configuration_it_will_have(tmp_path: Path) -> None:
     tiny = {**CONFIG["embedded_target"], "hidden_size": 32, "vocab_size": 300, "num_layers": 7}
-    sizes = {key: value for key, value in tiny.items() if key != "source"}
-    build_model(EmbeddedTargetSettings(**sizes), 300).config.save_pretrained(tmp_path)
+    build_model(EmbeddedTarget.model_validate(tiny), 300).config.save_pretrained(tmp_path)
     saved, expected = load_config(tmp_path), embedded_text_config(tiny)
     layers = aux_layers(None, 7)
     drafts = [derive_config(text, {}, 64, layers).to_dict() for text in (saved, expected)]

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from eagle3.config.dataset import Regenerate
 from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import (
     Engine,
     Record,
-    Sampling,
     regenerate,
     write_answers,
 )
@@ -45,23 +45,21 @@ def main() -> None:
         check_enough(len(dataset), given.want)
     size = values["dataset"]["shard_size"]
     rows = dataset.read(given.shard * size, (given.shard + 1) * size)
-    section = values["dataset"]["regenerate"]
-    keys = ("temperature", "top_p", "top_k", "max_tokens", "seed")
-    sampling = Sampling(**{key: section[key] for key in keys})
+    sampling = Regenerate.from_settings(values["dataset"]["regenerate"])
     inputs = {"dataset": dataset.manifest.inputs["rows"]}
     identity = f"{given.settings.digest} {inputs['dataset']} {given.split} {given.shard}"
     with Record.opened(given.resume, identity) as record:
-        outcome = regenerate(rows, _engine(given, section, sampling), sampling.seed, record)
+        outcome = regenerate(rows, _engine(given, sampling), sampling.seed, record)
         report = write_answers(given.out, given.report, outcome, given.settings, inputs)
         given.resume.unlink()
     logging.info("%s", {k: v for k, v in report.items() if k != "first_dropped"})
 
 
-def _engine(given: Any, section: dict[str, Any], sampling: Sampling) -> Engine:
+def _engine(given: Any, sampling: Regenerate) -> Engine:
     """Where answers come from."""
-    if section["backend"] == "server":
+    if sampling.backend == "server":
         servers = given.servers.split(",")
-        return OpenAIEngine(servers, section["model"], given.concurrency, sampling)
+        return OpenAIEngine(servers, sampling.model, given.concurrency, sampling)
     values = given.settings.values
     target, tokens = values["target"], values["tokens"]
     renderer = {

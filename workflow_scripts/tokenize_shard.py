@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.config.tokens import Tokens
+from eagle3.data.masks import Masker
 from eagle3.data.regeneration import read_answers
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.target.config import load_config, stop_ids
@@ -26,7 +27,8 @@ def main() -> None:
     args.add_argument("--answers", type=Path, nargs=2, help="rows answered anew, their report")
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
-    values, target = given.settings.values["tokens"], given.settings.values["target"]
+    tokens = Tokens.from_settings(given.settings.values["tokens"])
+    target = given.settings.values["target"]
     above = given.settings.upstream
     dataset = Dataset(given.dataset, given.split, above.get("dataset"))
     if given.split == "train":
@@ -34,8 +36,8 @@ def main() -> None:
     directory = resolve_target(given.target, target["revision"], weights=False)
     trusted = target["trust_remote_code"]
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
-    check_length(values["max_length"], config.max_position_embeddings)
-    masker = Masker(tokenizer, TokenSettings.of(values), stop_ids(directory, config))
+    check_length(tokens.max_length, config.max_position_embeddings)
+    masker = Masker(tokenizer, tokens, stop_ids(directory, config))
     size = given.settings.values["dataset"]["shard_size"]
     if given.answers:
         answers, report = given.answers

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from eagle3.config.target import EmbeddedTarget
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
-from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
+from eagle3.target.embedded import build_model, save, train
 from eagle3.target.embedded_tokenizer import train_tokenizer
 from workflow_scripts import entry
 
@@ -23,13 +24,14 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True)
     given = args.parse_args()
     torch.set_num_threads(given.threads)
+    settings = EmbeddedTarget.from_settings(given.settings.values["embedded_target"])
     try:
-        make(given, EmbeddedTargetSettings(**given.settings.values["embedded_target"]))
+        make(given, settings)
     except ValueError as fault:
         raise UserError(f"embedded_target: {fault}") from None
 
 
-def make(given: argparse.Namespace, settings: EmbeddedTargetSettings) -> None:
+def make(given: argparse.Namespace, settings: EmbeddedTarget) -> None:
     """Train and save."""
     conversations = []
     for row in read_rows(Source(given.source)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from eagle3.artifact import REMAKE, Settings, part_of, read_json
+from eagle3.config.train import Train, TrainJobs
 from eagle3.errors import UserError
 from eagle3.ranks import joined_ranks
 from eagle3.target.files import resolve_target
@@ -21,7 +22,6 @@ from eagle3.training.early_stop import SCORE, carry_on, is_exhausted
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.memory import keep_freed_memory
-from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from eagle3.training.tracker import tracking
@@ -78,9 +78,9 @@ def main() -> None:
             "code": given.code,  # a save of other code is no save of this stage
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
-        settings = TrainSettings(**values["train"])
-        options = TrainOptions(given.recompute, given.data_parallel)
-        trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks, options)
+        settings = Train.from_settings(values["train"])
+        jobs = TrainJobs(recompute=given.recompute, data_parallel=given.data_parallel)
+        trainer = StageTrainer(draft, target, data, settings, schedule, given.stage, ranks, jobs)
         trainer.stop.listen()
         with tracking(given.tracker if ranks.first else "none", given.tracking) as trainer.track:
             run_stage(

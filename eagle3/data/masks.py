@@ -7,32 +7,17 @@ exactly there and never contains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Rendered, Renderer, Span
 from eagle3.errors import UserError
-
-
-@dataclass(frozen=True)
-class TokenSettings:
-    """The configuration's `tokens` section."""
-
-    max_length: int = 2048
-    chat_template: str = "auto"
-    chat_template_options: Mapping[str, Any] = field(default_factory=dict)
-    system_prompt: str | None = None
-    train_only_last_turn: bool = False
-    rewritten_turns: str = "separate"
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> TokenSettings:
-        return cls(**{each.name: section[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,7 @@ class Masker:
     def __init__(
         self,
         tokenizer: Any,
-        values: TokenSettings,
+        values: Tokens,
         stop_ids: Iterable[int] = (),
     ) -> None:
         """`stop_ids`: generation_config.eos_token_id of the target; the end of a turn must be one.

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from eagle3.data.regeneration import Answer, Request, Sampling
+from eagle3.config.dataset import Regenerate
+from eagle3.data.regeneration import Answer, Request
 from eagle3.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class OpenAIEngine:
     """Asks servers for answers, so many at once and no more."""
 
     def __init__(
-        self, servers: Sequence[str], model: str | None, concurrency: int, sampling: Sampling
+        self, servers: Sequence[str], model: str | None, concurrency: int, sampling: Regenerate
     ) -> None:
         """`servers`: base URLs such as http://host:30000/v1. `model`: null for the only one that
         the first server has. `concurrency`: requests at once, to each server.

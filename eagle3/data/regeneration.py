@@ -38,17 +38,6 @@ LISTED = 100  # dropped rows named one by one in the report
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the target answers."""
-
-    temperature: float
-    top_p: float
-    top_k: int | None
-    max_tokens: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Request:
     """A conversation that waits for an answer."""
 

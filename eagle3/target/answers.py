@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from eagle3.config.dataset import Regenerate
 from eagle3.data.conversations import BadRow
-from eagle3.data.regeneration import Answer, Request, Sampling
+from eagle3.data.regeneration import Answer, Request
 from eagle3.data.templates import Renderer
 from eagle3.device import check_device
 from eagle3.target.config import stop_ids
@@ -24,7 +25,7 @@ class HFAnswers:
         self,
         directory: Path,
         renderer: dict[str, Any],
-        sampling: Sampling,
+        sampling: Regenerate,
         batch: int,
         dtype: str = "auto",
         device: str = "cpu",

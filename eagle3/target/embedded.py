@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,60 +22,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from eagle3.config.target import EmbeddedTarget
 from eagle3.target.embedded_tokenizer import END_ID, PAD_ID, train_tokenizer
 
-__all__ = ["EmbeddedTargetSettings", "build_model", "save", "train", "train_tokenizer"]
+__all__ = ["build_model", "save", "train", "train_tokenizer"]
 
 LOG_SECONDS = 10.0
 PARTS = 2  # of a batch, one a thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
 WEIGHT_DECAY = 0.05
-MIN_LAYERS = 7  # below this, the three layers that EAGLE-3 reads by default are not distinct
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class EmbeddedTargetSettings:
-    """Size and training of the embedded target.
-
-    Raises:
-        ValueError: a shape does not divide evenly, a size is too small or the dtype is unknown.
-    """
-
-    vocab_size: int = 1024
-    hidden_size: int = 128
-    intermediate_size: int = 256
-    num_layers: int = 8
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    max_position_embeddings: int = 1024
-    epochs: int = 1
-    batch_tokens: int = 1024
-    learning_rate: float = 8e-3
-    seed: int = 0
-    dtype: str = "bfloat16"
-
-    def __post_init__(self) -> None:
-        if self.num_layers < MIN_LAYERS:
-            raise ValueError(f"num_layers is {self.num_layers}, needs at least {MIN_LAYERS}")
-        if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size}, num_heads {self.num_heads} and num_kv_heads "
-                f"{self.num_kv_heads} must each be a multiple of the next"
-            )
-        if self.epochs < 1 or self.block_tokens < 2:
-            raise ValueError(
-                f"epochs {self.epochs}, batch_tokens {self.batch_tokens} and "
-                f"max_position_embeddings {self.max_position_embeddings} must be at least 1, 2, 2"
-            )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}, must be one of {', '.join(DTYPES)}")
-
-    @property
-    def block_tokens(self) -> int:
-        """Length of one training sequence."""
-        return min(BLOCK_TOKENS, self.batch_tokens, self.max_position_embeddings)
+def block_tokens(settings: EmbeddedTarget) -> int:
+    """Length of one training sequence."""
+    return min(BLOCK_TOKENS, settings.batch_tokens, settings.max_position_embeddings)
 
 
 @torch.no_grad()
@@ -90,7 +51,7 @@ def _initialise(name: str, weight: Tensor) -> None:
         weight.normal_(std=weight.shape[1] ** -0.5)
 
 
-def build_model(settings: EmbeddedTargetSettings, vocab_size: int) -> LlamaForCausalLM:
+def build_model(settings: EmbeddedTarget, vocab_size: int) -> LlamaForCausalLM:
     """A freshly initialised Llama with float32 weights, seeded by `settings.seed`.
 
     `vocab_size` is the real size of the tokenizer, which may be below `settings.vocab_size`. The
@@ -119,15 +80,13 @@ def build_model(settings: EmbeddedTargetSettings, vocab_size: int) -> LlamaForCa
     return model
 
 
-def _batches(
-    documents: Sequence[Sequence[int]], settings: EmbeddedTargetSettings
-) -> Iterator[Tensor]:
+def _batches(documents: Sequence[Sequence[int]], settings: EmbeddedTarget) -> Iterator[Tensor]:
     """Token ids of all epochs, [up to batch_tokens // block_tokens, block_tokens] at a time.
 
     Each epoch joins the documents in a new order and drops what does not fill the last block.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    length = settings.block_tokens
+    length = block_tokens(settings)
     for _ in range(settings.epochs):
         order = torch.randperm(len(documents), generator=generator).tolist()
         joined = torch.tensor([token for index in order for token in documents[index]])
@@ -159,7 +118,7 @@ def _gradients(
 def train(
     model: LlamaForCausalLM,
     documents: Sequence[Sequence[int]],
-    settings: EmbeddedTargetSettings,
+    settings: EmbeddedTarget,
     log: logging.Logger,
 ) -> float:
     """Language-model training on every token of `documents`, in place, in float32.
@@ -172,8 +131,8 @@ def train(
         ValueError: the documents together do not fill a single block.
     """
     tokens = sum(map(len, documents))
-    if tokens < settings.block_tokens:
-        raise ValueError(f"{tokens} tokens do not fill a block of {settings.block_tokens}")
+    if tokens < block_tokens(settings):
+        raise ValueError(f"{tokens} tokens do not fill a block of {block_tokens(settings)}")
     batches = list(_batches(documents, settings))
     steps = len(batches)
     log.info("%d tokens, %d epochs, %d steps", tokens, settings.epochs, steps)

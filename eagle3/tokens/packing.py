@@ -7,26 +7,9 @@ one optimiser step, however many ranks share it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 WINDOW = 2048  # documents that are sorted by length together: fills packs, keeps the order random
-
-
-@dataclass(frozen=True)
-class PackingSettings:
-    """The keys of the configuration's `train` section that decide packs and steps."""
-
-    pack_tokens: int
-    packs_per_batch: int
-    seed: int
-
-    @classmethod
-    def of(cls, section: Mapping[str, Any]) -> PackingSettings:
-        return cls(**{name: section[name] for name in cls.__dataclass_fields__})
 
 
 def pack_documents(

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.tokens.needed import needed_states
-from eagle3.tokens.packing import PackingSettings, batches, pack_documents
+from eagle3.tokens.packing import batches, pack_documents
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
@@ -69,9 +70,7 @@ class Documents:
         return Documents(self.lengths[inside], self.rows[inside], offsets - offsets[0])
 
 
-def build_schedule(
-    documents: Documents, packing: PackingSettings, stages: Stages
-) -> dict[str, Any]:
+def build_schedule(documents: Documents, train: Train, stages: Stages) -> dict[str, Any]:
     """The schedule of a run over all its documents.
 
     Raises UserError if there is nothing to train on or a document does not fit into a pack.
@@ -82,16 +81,16 @@ def build_schedule(
             "no document has two supervised tokens in a row, so there is nothing to train on; "
             "check tokens.max_length, tokens.chat_template and what the token shards dropped"
         )
-    if longest > packing.pack_tokens:
+    if longest > train.pack_tokens:
         raise UserError(
-            f"train.pack_tokens is {packing.pack_tokens} but a document has {longest} tokens; "
+            f"train.pack_tokens is {train.pack_tokens} but a document has {longest} tokens; "
             f"raise it to at least {longest}"
         )
     planned, first_step = [], 0
     for stage in stages.numbers:
         window, epochs = stages.shards_of(stage), list(stages.epochs_of(stage))
-        plans = stage_packs(documents.of_shards(window), packing, epochs)
-        steps = sum(len(batches(packs, packing.packs_per_batch)) for packs in plans)
+        plans = stage_packs(documents.of_shards(window), train, epochs)
+        steps = sum(len(batches(packs, train.packs_per_batch)) for packs in plans)
         planned.append(
             {
                 "stage": stage,
@@ -115,12 +114,11 @@ def build_schedule(
 
 
 def stage_packs(
-    documents: Documents, packing: PackingSettings, epochs: Sequence[int]
+    documents: Documents, train: Train, epochs: Sequence[int]
 ) -> list[list[np.ndarray]]:
     """Packs of a stage's documents, one list for each of its epochs."""
     return [
-        pack_documents(documents.lengths, packing.pack_tokens, packing.seed, epoch)
-        for epoch in epochs
+        pack_documents(documents.lengths, train.pack_tokens, train.seed, epoch) for epoch in epochs
     ]
 
 

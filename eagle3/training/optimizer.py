@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from eagle3.config.train import Train
 from eagle3.training.masters import Replicated
 
 BETAS = (0.9, 0.95)
@@ -22,16 +22,6 @@ STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
     torch.optim.Muon: ("momentum_buffer",),
 }
-
-
-@dataclass(frozen=True)
-class RateSettings:
-    """How the learning rate moves."""
-
-    peak: float  # of one global batch, however many ranks and packs it has
-    schedule: str
-    warmup_ratio: float  # share of all steps, rising linearly
-    decay_ratio: float  # of `wsd`: share of all steps at the end, falling linearly
 
 
 def build_optimizers(
@@ -60,24 +50,24 @@ def build_optimizers(
     return [adamw, muon]
 
 
-def learning_rate(step: int, total: int, settings: RateSettings) -> float:
+def learning_rate(step: int, total: int, train: Train) -> float:
     """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule.
 
     `cosine` and `linear` fall to 0, `constant` stays, `wsd` (warm-up, stable, decay) stays and
     falls linearly over the last steps.
     """
-    peak = settings.peak
-    warmup = math.ceil(settings.warmup_ratio * total)
+    peak = train.learning_rate
+    warmup = math.ceil(train.warmup_ratio * total)
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(total - warmup, 1)
-    match settings.schedule:
+    match train.lr_schedule:
         case "cosine":
             return peak * 0.5 * (1 + math.cos(math.pi * done))
         case "linear":
             return peak * (1 - done)
         case "wsd":
-            falling = max(math.ceil(settings.decay_ratio * total), 1)
+            falling = max(math.ceil(train.lr_decay_ratio * total), 1)
             return peak * min(1.0, (total - step) / (falling + 1))
     return peak
 

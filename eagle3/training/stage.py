@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from eagle3.config.train import Train, TrainJobs
 from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.pack import Pack
 from eagle3.objective.shares import Sharing
-from eagle3.objective.ttt import TargetParts
+from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.progress import Progress
 from eagle3.ranks import Ranks
-from eagle3.tokens.packing import PackingSettings, batches
+from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
 from eagle3.training.conflicts import check_optimizer
@@ -40,14 +41,13 @@ from eagle3.training.optimizer import (
     restore_optimizer,
 )
 from eagle3.training.record import line, quality, speed
-from eagle3.training.settings import TrainOptions, TrainSettings
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
 from eagle3.training.stopping import StopRequest
 from eagle3.training.tracker import Track
 
 log = logging.getLogger(__name__)
-DEFAULT_OPTIONS = TrainOptions()
+DEFAULT_JOBS = TrainJobs()
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class StageTrainer:
         draft: Eagle3Draft,
         target: TargetParts,
         data: TrainingData,
-        settings: TrainSettings,
+        settings: Train,
         schedule: dict[str, Any],
         stage: int,
         ranks: Ranks,
-        options: TrainOptions = DEFAULT_OPTIONS,
+        jobs: TrainJobs = DEFAULT_JOBS,
     ) -> None:
         """Raises UserError if the shards do not give the packs that the schedule was made for, if
-        ranks cannot share the draft's heads, or if settings and options exclude each other."""
-        check_optimizer(settings.optimizer, options.data_parallel)
+        ranks cannot share the draft's heads, or if `settings` and `jobs` exclude each other."""
+        check_optimizer(settings.optimizer, jobs.data_parallel)
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.stop = StopRequest()
@@ -83,11 +83,11 @@ class StageTrainer:
         self.total_steps = int(schedule["total_steps"])
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
-        objective = settings.objective(options.recompute)
+        objective = _objective(settings, jobs.recompute)
         self.sharing = Sharing(ranks, settings.ttt_steps)
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
-        self.masters = masters_of(options.data_parallel, draft, ranks)
+        self.masters = masters_of(jobs.data_parallel, draft, ranks)
         self.optimizers = build_optimizers(draft, settings.optimizer, settings.weight_decay)
         self.runner = StepRunner(
             draft,
@@ -184,7 +184,7 @@ class StageTrainer:
         """One optimiser step over the packs of all ranks; also: was any of them asked to stop?"""
         settings, documents = self.settings, self.data.documents
         rows = self.data.rows(step.packs)
-        rate = learning_rate(step.number, self.total_steps, settings.rate_settings())
+        rate = learning_rate(step.number, self.total_steps, settings)
         asked = self.stop.asked
         result = self.runner.run(packs, len(self._dealt(step)), rows, rate, asked)
         lengths = np.concatenate([documents.lengths[pack] for pack in step.packs])
@@ -213,10 +213,23 @@ class StageTrainer:
         return record, result.stopping
 
 
-def _planned(data: TrainingData, settings: TrainSettings, planned: dict[str, Any]) -> list[Step]:
+def _objective(train: Train, recompute: bool) -> Objective:
+    """What a forward pass computes; `recompute` changes how much of it is kept."""
+    return Objective(
+        steps=train.ttt_steps,
+        decay=train.step_decay,
+        loss=train.loss,
+        lk_eta=train.lk_eta,
+        dtype=getattr(torch, train.precision),
+        attention=train.attention_backend,
+        active_rows=train.active_rows,
+        recompute=recompute,
+    )
+
+
+def _planned(data: TrainingData, settings: Train, planned: dict[str, Any]) -> list[Step]:
     """The steps of a stage, checked against the schedule."""
-    packing = PackingSettings.of(vars(settings))
-    plans = stage_packs(data.documents, packing, planned["epochs"])
+    plans = stage_packs(data.documents, settings, planned["epochs"])
     if packs_digest(plans) != planned["packs_digest"]:
         raise UserError(
             f"stage {planned['stage']}: the token shards do not give the packs of the schedule; "
@@ -224,6 +237,6 @@ def _planned(data: TrainingData, settings: TrainSettings, planned: dict[str, Any
         )
     steps: list[Step] = []
     for epoch, packs in zip(planned["epochs"], plans, strict=True):
-        for batch in batches(packs, packing.packs_per_batch):
+        for batch in batches(packs, settings.packs_per_batch):
             steps.append(Step(planned["first_step"] + len(steps), epoch, batch))
     return steps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from eagle3.artifact import Manifest, Settings, write_json
+from eagle3.config.train import Train
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.features.job import CaptureJob, Placement, capture_shard
@@ -20,7 +22,6 @@ from eagle3.target.layers import aux_layers
 from eagle3.target.reader import read_head
 from eagle3.target.weights import TargetWeights
 from eagle3.tensorfile import save_tensors
-from eagle3.tokens.packing import PackingSettings
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.shards import read_token_shard, write_token_shard
@@ -30,7 +31,6 @@ from eagle3.tokens.vocab import build_mapping, count_supervised
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.settings import TrainSettings
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.models import VOCAB
@@ -42,7 +42,7 @@ TARGET_KEYS = {
     "lm_head_key": "lm_head.weight",
     "final_norm_key": "model.norm.weight",
 }
-TRAIN = TrainSettings(
+TRAIN = Train(
     epochs=2,
     epochs_per_stage=2,
     ttt_steps=3,
@@ -66,6 +66,11 @@ TRAIN = TrainSettings(
     norm_init="target",
     feature_noise=0.0,
 )
+
+
+def changed(train: Train, **keys: Any) -> Train:
+    """The same training but for some keys."""
+    return Train(**{**train.model_dump(), **keys})
 
 
 def stage_settings(stage, upstream=None, **values):
@@ -166,14 +171,14 @@ class TrainingSet:
     mapping: object
     schedule_file: Path
     schedule: dict
-    train: TrainSettings
+    train: Train
     settings: Settings
 
 
 def schedule_of(shards, train, window=None):
     """The schedule of token shards: all of them in every stage, or `window` at a time."""
     stages = Stages(len(shards), window or len(shards), train.epochs, train.epochs_per_stage)
-    return build_schedule(Documents.of(shards), PackingSettings.of(vars(train)), stages)
+    return build_schedule(Documents.of(shards), train, stages)
 
 
 def training_set(
@@ -216,7 +221,7 @@ def training_set(
     settings = Settings(
         "train",
         {
-            "train": asdict(train),
+            "train": train.model_dump(),
             "draft": switches or {},
             "hidden_states": {"aux_layers": layers},
             "target": TARGET_KEYS,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.masks import BATCH, Masker, TokenizedDocument, TokenSettings, supervised
+from eagle3.data.masks import BATCH, Masker, TokenizedDocument, supervised
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from tests.data.toy_tokenizers import (
@@ -50,7 +51,7 @@ def every(
     tokenizer: Any, length: int = 10_000, last: bool = False, stop: Any = (), **more: Any
 ) -> Callable[[Conversation], list[TokenizedDocument]]:
     """From a conversation to its documents; raises why there are none."""
-    values = TokenSettings(max_length=length, train_only_last_turn=last, **more)
+    values = Tokens(max_length=length, train_only_last_turn=last, **more)
     build = Masker(tokenizer, values, stop)
 
     def documents(conversation: Conversation) -> list[TokenizedDocument]:
@@ -204,7 +205,7 @@ def test_more_conversations_than_a_batch_keep_their_order_and_their_causes() -> 
     tokenizer = BYTES["chatml"]
     talks = [conversation_of("Hi", f"Hello {n}") for n in range(BATCH + 5)]
     talks[3] = conversation_of("Hi", "Hello<|im_end|>")
-    found = list(Masker(tokenizer, TokenSettings())(iter(talks)))
+    found = list(Masker(tokenizer, Tokens())(iter(talks)))
     assert [talk for talk, _ in found] == talks
     for number, (_, documents) in enumerate(found):
         if number == 3:

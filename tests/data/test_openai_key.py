@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from eagle3.config.dataset import Regenerate
 from eagle3.data.openai_engine import OpenAIEngine
-from eagle3.data.regeneration import Request, Sampling
+from eagle3.data.regeneration import Request
 from eagle3.errors import UserError
 
 KEY = "sk-not-to-be-seen"
@@ -43,7 +44,7 @@ def test_a_key_that_a_server_sends_back_is_not_shown(
     server = HTTPServer(("127.0.0.1", 0), Echo)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = [f"http://127.0.0.1:{server.server_port}/v1"]
-    sampling = Sampling(temperature=0.0, top_p=1.0, top_k=None, max_tokens=4, seed=0)
+    sampling = Regenerate(temperature=0.0, top_p=1.0, top_k=None, max_tokens=4, seed=0)
     try:
         with pytest.raises(UserError, match=r"no: Bearer \[key\]") as said:
             OpenAIEngine(address, None, 1, sampling)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Conversation, parse_row
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.masks import Masker
 from eagle3.data.preformatted import Marks, answers_of
 from eagle3.data.regeneration import Record, regenerate
 from eagle3.data.templates import Renderer
@@ -121,7 +122,7 @@ def test_a_text_of_another_template_or_cut_short_is_refused(text: str, cause: st
 
 def test_a_row_with_a_text_is_read_written_and_masked_like_its_turns() -> None:
     turns = conversation_of("Hi", "Hello!")
-    masker = Masker(toy_tokenizer(CHATML), TokenSettings())
+    masker = Masker(toy_tokenizer(CHATML), Tokens())
     text = masker.renderer.render(turns)[0].text
     row, repairs = parse_row({"text": text, "conversations": None})
     assert repairs == [] and Conversation.from_json(row.to_json()) == row

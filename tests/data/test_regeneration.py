@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eagle3.artifact import Settings
+from eagle3.config.dataset import Regenerate
 from eagle3.data.conversations import Conversation
 from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import (
@@ -18,7 +19,6 @@ from eagle3.data.regeneration import (
     Outcome,
     Record,
     Request,
-    Sampling,
     read_answers,
     regenerate,
     write_answers,
@@ -28,7 +28,7 @@ from tests.builders.ports import address_of_nobody
 from tests.data.openai_server import FakeServer, running
 from tests.data.toy_tokenizers import conversation_of
 
-SAMPLING = Sampling(temperature=0.5, top_p=0.9, top_k=7, max_tokens=9, seed=3)
+SAMPLING = Regenerate(temperature=0.5, top_p=0.9, top_k=7, max_tokens=9, seed=3)
 SETTINGS = Settings("regenerate", {}, {})
 CUT = "answer cut off at max_tokens"
 

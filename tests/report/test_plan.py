@@ -90,7 +90,7 @@ def planned(
     held_out=0,
 ):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
-    train = vars(TRAIN) | {"epochs": 2, "epochs_per_stage": 2 // stages}
+    train = TRAIN.model_dump() | {"epochs": 2, "epochs_per_stage": 2 // stages}
     schedule = schedule_of([shard], SimpleNamespace(**train))
     target = model_config("llama")
     values = {

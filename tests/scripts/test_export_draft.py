@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
 from safetensors.torch import load_file
@@ -13,14 +13,21 @@ from safetensors.torch import load_file
 from eagle3.serving.exports.forms import form_of
 from eagle3.serving.exports.load import load_draft
 from eagle3.target.weights import TargetWeights
-from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
+from tests.builders.shards import (
+    TARGET_KEYS,
+    TRAIN,
+    changed,
+    stage_settings,
+    train_draft,
+    training_set,
+)
 
 EXPORT = {"dtype": "float32", "embedding": True, "verifier": None}
 
 
 def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, tmp_path):
     made = training_set(
-        tmp_path, targets["sharded"], replace(TRAIN, epochs=1, epochs_per_stage=1), documents=8
+        tmp_path, targets["sharded"], changed(TRAIN, epochs=1, epochs_per_stage=1), documents=8
     )
     draft, _ = train_draft(made, tmp_path)
     settings = stage_settings(

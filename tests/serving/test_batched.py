@@ -13,7 +13,7 @@ from eagle3.serving.batched import Limits, Pair, decode_batch
 from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.sampling import Sampling
 from tests.builders.models import VOCAB
-from tests.builders.shards import TRAIN, open_target, train_draft, training_set
+from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 
 NEW, STOP = 14, {5, 11, 30}
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 3 + 5 * i % 17).tolist() for i in range(7)]
@@ -28,7 +28,7 @@ def pair(request, targets, tmp_path_factory):
     for prompt in PROMPTS[:4]:
         answer = decode_plain(engine, head, prompt, NEW, set()).tokens
         texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
-    train = replace(TRAIN, epochs=30, epochs_per_stage=30, learning_rate=1e-2, max_grad_norm=5.0)
+    train = changed(TRAIN, epochs=30, epochs_per_stage=30, learning_rate=1e-2, max_grad_norm=5.0)
     made = training_set(folder, target, train, texts=texts)
     draft, parts = train_draft(made, folder)
     ids = torch.from_numpy(made.mapping.target_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
 from tests.builders.models import VOCAB
-from tests.builders.shards import TRAIN, open_target, train_draft, training_set
+from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 
 NEW = 16
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(4)]
@@ -57,7 +57,7 @@ def pair(request, targets, tmp_path_factory):
         answer = decode_plain(engine, head, prompt, NEW, set()).tokens
         texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
         answers.append(answer)
-    train = replace(
+    train = changed(
         TRAIN, epochs=40, epochs_per_stage=40, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=4
     )
     made = training_set(folder, targets[kind], train, texts=texts)

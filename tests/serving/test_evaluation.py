@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ from eagle3.serving.pairing import check_pair
 from eagle3.target.config import load_config
 from tests.builders.exports import write
 from tests.builders.models import save_model, save_tokenizer
-from tests.builders.shards import TARGET_KEYS, TRAIN, train_draft, training_set
+from tests.builders.shards import TARGET_KEYS, TRAIN, changed, train_draft, training_set
 
 VALUES = {
     "num_prompts": 4,
@@ -34,7 +32,7 @@ def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
     target = save_model(folder / "target", "llama", max_position_embeddings=64)
     save_tokenizer(target)
-    made = training_set(folder, target, replace(TRAIN, epochs=1, epochs_per_stage=1))
+    made = training_set(folder, target, changed(TRAIN, epochs=1, epochs_per_stage=1))
     draft, _ = train_draft(made, folder)
     write("sglang", folder / "draft", draft.state_dict(), made.mapping, draft.config)
     return target, folder / "draft"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from tests.builders.models import VOCAB
 from tests.builders.shards import (
     TRAIN,
     captured,
+    changed,
     chats,
     open_target,
     token_shard,
@@ -59,7 +60,7 @@ def world(request, targets, tmp_path_factory):
         if len(answer) > 1:
             texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
             prompts.append(prompt)
-    train = replace(
+    train = changed(
         TRAIN, epochs=30, epochs_per_stage=30, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=4
     )
     made = training_set(folder, target, train, texts=texts[: len(texts) // 2], draft_vocab=48)

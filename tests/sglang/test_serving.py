@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from tests.builders.exports import write
 from tests.builders.models import COMMON, VOCAB
 from tests.builders.ports import held_port
 from tests.builders.processes import kill_group
-from tests.builders.shards import TRAIN, open_target, train_draft, training_set
+from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 from tests.builders.waiting import wait_for
 
 NEW, EOS = 32, COMMON["eos_token_id"]
@@ -80,7 +80,7 @@ def served(folder, target, layers=None, switches=None):
         answer = decode_plain(engine, head, prompt, NEW, set()).tokens
         texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
         answers.append(answer)
-    train = replace(
+    train = changed(
         TRAIN, epochs=60, epochs_per_stage=60, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=6
     )
     made = training_set(folder, target, train, texts=texts[::2], layers=layers, switches=switches)

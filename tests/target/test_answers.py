@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.data.regeneration import Request, Sampling
+from eagle3.config.dataset import Regenerate
+from eagle3.data.regeneration import Request
 from eagle3.target.answers import HFAnswers
 from tests.builders.models import save_model, save_tokenizer
 
 RENDERER = {"choice": "auto", "options": {}, "system_prompt": None}
-GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=None, max_tokens=8, seed=0)
+GREEDY = Regenerate(temperature=0.0, top_p=1.0, top_k=None, max_tokens=8, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_and_the_others_are_answered(tar
 
 
 def test_samples_are_the_same_again_and_follow_the_seed(target):
-    sampling = Sampling(temperature=1.0, top_p=0.95, top_k=20, max_tokens=8, seed=0)
+    sampling = Regenerate(temperature=1.0, top_p=0.95, top_k=20, max_tokens=8, seed=0)
 
     def sampled(asked):
         one = engine(target, sampling)

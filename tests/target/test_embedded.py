@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from eagle3.target.embedded import EmbeddedTargetSettings, build_model, save, train
+from eagle3.config.target import EmbeddedTarget
+from eagle3.target.embedded import build_model, save, train
 from eagle3.target.embedded_tokenizer import train_tokenizer
 
 LOG = logging.getLogger("test")
@@ -26,7 +27,7 @@ CHAT = [
     {"role": "user", "content": "Hi, is it 20 °C?"},
     {"role": "assistant", "content": "Yes 🙂"},
 ]
-SMALL = EmbeddedTargetSettings(
+SMALL = EmbeddedTarget(
     vocab_size=300,
     hidden_size=32,
     intermediate_size=48,
@@ -94,7 +95,7 @@ def test_vocabulary_must_hold_the_bytes() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        EmbeddedTargetSettings(**wrong)
+        EmbeddedTarget(**wrong)
 
 
 def test_training_lowers_the_loss_and_repeats_exactly(

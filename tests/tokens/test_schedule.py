@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from eagle3.artifact import Manifest, Settings
+from eagle3.config.train import Train
 from eagle3.errors import UserError
-from eagle3.tokens.packing import PackingSettings, batches
+from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import (
     Documents,
     build_schedule,
@@ -20,7 +21,7 @@ from eagle3.tokens.schedule import (
 from eagle3.tokens.shards import TokenShard, offsets_of
 from eagle3.tokens.stages import Stages
 
-PACKING = PackingSettings(pack_tokens=32, packs_per_batch=2, seed=3)
+PACKING = Train(pack_tokens=32, packs_per_batch=2, seed=3)
 ONE = Stages(shards=1, window_shards=1, epochs=1, epochs_per_stage=1)
 STAGES = Stages(shards=4, window_shards=4, epochs=5, epochs_per_stage=2)
 
@@ -125,7 +126,7 @@ def test_nothing_to_train_on_is_said_with_where_to_look() -> None:
 
 def test_a_document_that_does_not_fit_into_a_pack_is_refused() -> None:
     documents = Documents.of([shard("0" * 20 + "1" * 13)])
-    assert build_schedule(documents, replace(PACKING, pack_tokens=33), ONE)["tokens"] == 33
+    assert build_schedule(documents, Train(pack_tokens=33), ONE)["tokens"] == 33
     with pytest.raises(UserError) as caught:
         build_schedule(documents, PACKING, ONE)
     assert str(caught.value) == (

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.ranks import Ranks
 from eagle3.training.conflicts import check_optimizer
 from eagle3.training.masters import Replicated
 from eagle3.training.optimizer import (
-    RateSettings,
     build_optimizers,
     learning_rate,
     optimizer_tensors,
@@ -32,21 +32,27 @@ SCHEDULES = ("cosine", "linear", "constant", "wsd")
     schedule=st.sampled_from(SCHEDULES),
 )
 def test_the_rate_rises_to_its_peak_then_never_again(total, warmup_ratio, decay_ratio, schedule):
-    settings = RateSettings(2.0, schedule, warmup_ratio, decay_ratio)
-    rates = [learning_rate(step, total, settings) for step in range(total)]
+    train = Train(
+        learning_rate=1.0,
+        lr_schedule=schedule,
+        warmup_ratio=warmup_ratio,
+        lr_decay_ratio=decay_ratio,
+    )
+    rates = [learning_rate(step, total, train) for step in range(total)]
     warmup = math.ceil(warmup_ratio * total)
-    assert all(0 < rate <= 2.0 + 1e-12 for rate in rates)
+    assert all(0 < rate <= 1.0 + 1e-12 for rate in rates)
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     # the last step of the warm-up and the first after it both run at the peak
     falling = math.ceil(decay_ratio * total) if schedule == "wsd" else 0
     for step in {max(warmup - 1, 0), min(warmup, total - 1)}:
         if step < warmup or step < total - falling - 1:
-            assert rates[step] == pytest.approx(2.0)
+            assert rates[step] == pytest.approx(1.0)
 
 
 def rate(step, schedule):
-    return learning_rate(step, 100, RateSettings(1.0, schedule, 0.1, 0.2))
+    train = Train(learning_rate=1.0, lr_schedule=schedule, warmup_ratio=0.1, lr_decay_ratio=0.2)
+    return learning_rate(step, 100, train)
 
 
 def test_known_points():

@@ -19,7 +19,7 @@ import torch
 from eagle3.training.checkpoint import read_checkpoint
 from tests.builders.hold import STATE, STEP, Hold
 from tests.builders.processes import code_of, ended, living
-from tests.builders.shards import TRAIN, training_set
+from tests.builders.shards import TRAIN, changed, training_set
 from tests.builders.waiting import wait_for
 
 pytestmark = pytest.mark.long
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def made(targets, tmp_path_factory):
     """A stage of some forty steps, three packs each: an odd number for two ranks."""
-    train = replace(TRAIN, epochs=12, epochs_per_stage=12, packs_per_batch=3)
+    train = changed(TRAIN, epochs=12, epochs_per_stage=12, packs_per_batch=3)
     return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from eagle3.training.setup import build_draft
 from tests.builders.exports import write
-from tests.builders.shards import TRAIN, train_draft, training_set
+from tests.builders.shards import TRAIN, changed, train_draft, training_set
 
 CPU = torch.device("cpu")
 
@@ -22,7 +21,7 @@ def made(targets, tmp_path_factory):
 
 def built(made, existing=None, draft=None, **train):
     values = deepcopy(made.settings.values)
-    values["train"] = asdict(replace(TRAIN, **train))
+    values["train"] = changed(TRAIN, **train).model_dump()
     values["draft"] = draft or {}
     return build_draft(made.target, values, made.mapping, CPU, existing)
 

@@ -18,7 +18,7 @@ from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
-from tests.builders.shards import TRAIN, schedule_of, training_set
+from tests.builders.shards import TRAIN, changed, schedule_of, training_set
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -26,7 +26,7 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 @pytest.fixture(scope="module")
 def made(targets, tmp_path_factory):
     """About ten steps of training data."""
-    train = replace(TRAIN, pack_tokens=64, packs_per_batch=2)
+    train = changed(TRAIN, pack_tokens=64, packs_per_batch=2)
     return training_set(tmp_path_factory.mktemp("set"), targets["llama"], train)
 
 
@@ -82,7 +82,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path, recipe):
-    train = replace(made.train, **RECIPES[recipe])
+    train = changed(made.train, **RECIPES[recipe])
     whole, metrics = Job(made, tmp_path / "whole", train).run()
     steps = len(metrics)
     assert steps >= 8
@@ -136,7 +136,7 @@ def test_a_stop_at_the_end_leaves_nothing_to_do_but_the_checkpoint(
 
 def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
     whole, metrics = Job(made, tmp_path / "one").run()
-    split = replace(made.train, epochs_per_stage=1)
+    split = changed(made.train, epochs_per_stage=1)
     Job(made, tmp_path / "a", split, 1).run()
     second, tail = Job(made, tmp_path / "b", split, 2).run(previous=tmp_path / "a/out")
     assert_same(whole, second)
@@ -144,7 +144,7 @@ def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
 
 
 def test_frozen_weights_stay_the_targets_and_are_saved_all_the_same(made, tmp_path):
-    train = replace(made.train, **RECIPES["noise and frozen"])
+    train = changed(made.train, **RECIPES["noise and frozen"])
     job = Job(made, tmp_path, train)
     fresh = {name: p.clone() for name, p in job.trainer.draft.named_parameters()}
     out, _ = job.run()
@@ -157,7 +157,7 @@ def test_frozen_weights_stay_the_targets_and_are_saved_all_the_same(made, tmp_pa
 
 def test_noise_changes_what_is_trained_and_nothing_of_the_order(made, tmp_path):
     _, plain = Job(made, tmp_path / "plain").run()
-    _, noisy = Job(made, tmp_path / "noisy", replace(made.train, feature_noise=0.2)).run()
+    _, noisy = Job(made, tmp_path / "noisy", changed(made.train, feature_noise=0.2)).run()
     assert [r["rows"] for r in plain] == [r["rows"] for r in noisy]
     assert all(a["loss"] != b["loss"] for a, b in zip(plain, noisy, strict=True))
 
@@ -165,9 +165,9 @@ def test_noise_changes_what_is_trained_and_nothing_of_the_order(made, tmp_path):
 def test_packs_accumulated_in_a_batch_equal_one_big_pack(made, tmp_path):
     """Everything in one step: as many small packs, or as a single large one."""
     tokens = int(TrainingData(made.tokens, made.states).documents.lengths.sum())
-    common = replace(made.train, epochs=1, warmup_ratio=0.0, max_grad_norm=1e9)
-    small = replace(common, pack_tokens=40, packs_per_batch=1000)
-    big = replace(common, pack_tokens=tokens, packs_per_batch=1)
+    common = changed(made.train, epochs=1, warmup_ratio=0.0, max_grad_norm=1e9)
+    small = changed(common, pack_tokens=40, packs_per_batch=1000)
+    big = changed(common, pack_tokens=tokens, packs_per_batch=1)
     jobs = Job(made, tmp_path / "small", small), Job(made, tmp_path / "big", big)
     assert len(jobs[0].trainer.steps[0].packs) > 5 and len(jobs[1].trainer.steps[0].packs) == 1
     (one, left), (other, right) = jobs[0].run(), jobs[1].run()
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_leaves_the_save(mad
 
 
 def test_the_loss_falls_and_the_draft_learns_a_tiny_set_by_heart(targets, tmp_path):
-    train = replace(
+    train = changed(
         TRAIN, epochs=80, epochs_per_stage=80, learning_rate=2e-2, max_grad_norm=5.0, ttt_steps=2
     )
     small = training_set(tmp_path / "set", targets["qwen3"], train, documents=4, draft_vocab=96)
