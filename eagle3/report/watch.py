@@ -31,12 +31,16 @@ def parts_of(folder: Path) -> list[Part]:
     except FileNotFoundError:
         return []
     captured = list((folder / "hidden_states" / "train").rglob("*.check.json"))
-    # what a running stage has recorded moves to metrics/ when it is done
-    metrics = [*folder.glob("metrics/stage-*.jsonl"), *folder.glob("resume/stage-*/metrics.jsonl")]
+    # what a stage has recorded moves to metrics/ when it is done, and is in both for a moment
+    steps: dict[str, int] = {}
+    for path in folder.glob("metrics/stage-*.jsonl"):
+        steps[path.stem] = _steps(path)
+    for path in folder.glob("resume/stage-*/metrics.jsonl"):
+        steps[path.parent.name] = max(_steps(path), steps.get(path.parent.name, 0))
     shards = plan["shards"]
     return [
         Part("hidden states", len(captured), shards * plan["captures"], "shards"),
-        Part("training", sum(_steps(path) for path in metrics), plan["steps"], "steps"),
+        Part("training", sum(steps.values()), plan["steps"], "steps"),
     ]
 
 

@@ -71,4 +71,4 @@ def _keep_before(metrics: Path, first_step: int, fresh: bool) -> None:
             # a kill can cut the last line short
             if line.endswith("\n") and json.loads(line)["step"] < first_step:
                 kept.append(line)
-    metrics.write_text("".join(kept), encoding="utf-8")
+    write_text(metrics, "".join(kept))  # whole or not at all, if this job is killed too

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from io import FileIO
 from typing import Any
 
 import torch
 
 from eagle3.draft.config import DraftConfig
+from eagle3.errors import UserError
 from eagle3.objective.losses import step_weights
 from eagle3.objective.totals import StepTotals
 from eagle3.objective.work import Work
@@ -73,3 +76,14 @@ def line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
         f"({record['matrix_rate_share']:.0%} of the matrix rate, {waiting:.0%} waiting for states) "
         f"stage ends in {left:.0f} s"
     )
+
+
+def append(metrics: FileIO, record: dict[str, Any]) -> None:
+    """Add a record to a metrics file that is opened without a buffer: whoever watches sees it at
+    once. Raises UserError if the disk is full."""
+    text = json.dumps(record).encode() + b"\n"
+    try:
+        while text:  # a disk that is nearly full takes a part
+            text = text[metrics.write(text) :]
+    except OSError as fault:
+        raise UserError(f"{metrics.name}: cannot be written: {fault.strerror}") from None

@@ -5,9 +5,9 @@ The batches are a function of the schedule alone; ranks share each batch by deal
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
-from eagle3.training.record import line, quality, speed
+from eagle3.training.record import append, line, quality, speed
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
 from eagle3.training.stopping import StopRequest
@@ -147,10 +147,10 @@ class StageTrainer:
             packs = with_noise(packs, mine, self.settings.feature_noise, self.settings.seed)
         progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None
         stopping = False
-        with open(metrics, "a", encoding="utf-8") as out, resume.saving() as save:
+        with open(metrics, "ab", buffering=0) as out, resume.saving() as save:
             for step in todo:
                 record, stopping = self._step(step, packs)
-                out.write(json.dumps(record) + "\n")
+                append(out, record)
                 last = step is todo[-1]
                 if self.track:
                     self.track(record)
@@ -160,7 +160,7 @@ class StageTrainer:
                 if due or stopping:
                     checkpoint = self.checkpoint(step.number + 1, {"inputs": resume.inputs})
                     if self.ranks.first:
-                        out.flush()
+                        os.fsync(out.fileno())  # a save is never ahead of its records
                         save(checkpoint)
                 if stopping:
                     break
@@ -173,7 +173,9 @@ class StageTrainer:
         self.ranks.barrier()
         if not self.ranks.first:
             sys.exit(1)  # one rank says why
-        raise UserError(f"stopped by SIGTERM at step {step}; the next call goes on from there")
+        raise UserError(
+            f"stopped by SIGTERM at step {step}; the next call goes on from there"
+        )
 
     def _dealt(self, step: Step) -> list[np.ndarray]:
         """Packs of a step that fall to this rank, and to those it shares them with."""

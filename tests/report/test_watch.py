@@ -47,6 +47,11 @@ def test_steps_of_finished_stages_and_of_the_running_one_are_counted(tmp_path: P
     assert told(run(tmp_path, 3, {}, captures=2))[0] == (3, 8)
 
 
+def test_a_stage_that_is_just_being_finished_is_counted_once(tmp_path: Path) -> None:
+    both = {"metrics/stage-0001.jsonl": 6, "resume/stage-0001/metrics.jsonl": 6}
+    assert told(run(tmp_path, 4, both))[1] == (6, 12)
+
+
 def test_nothing_is_known_before_the_plan_and_a_wrong_folder_is_named(tmp_path: Path) -> None:
     assert parts_of(tmp_path) == []
     with pytest.raises(UserError, match=r"nowhere: no such run; give its folder"):

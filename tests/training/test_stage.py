@@ -16,6 +16,7 @@ from eagle3.ranks import Ranks
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
+from eagle3.training.record import append
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.shards import TRAIN, changed, schedule_of, training_set
@@ -97,6 +98,46 @@ def test_a_stage_in_one_go_equals_half_a_stage_and_a_resume(made, tmp_path, reci
     exact = ("step", "epoch", "rows", "loss", "loss_at", "accuracy_at", "gradient_norm")
     assert [[r[k] for k in exact] for r in resumed] == [[r[k] for k in exact] for r in metrics]
     assert not list((tmp_path / "halves/resume").glob("step-*"))
+
+
+def test_each_record_can_be_read_when_its_step_is_done(made, tmp_path):
+    """By `watch`, and by whoever looks after a kill -9."""
+    job = Job(made, tmp_path)
+    step_of, seen = job.trainer._step, []
+
+    def step(*given):
+        seen.append((tmp_path / "resume/metrics.jsonl").read_bytes())
+        return step_of(*given)
+
+    job.trainer._step = step
+    _, metrics = job.run()
+    assert [text.count(b"\n") for text in seen] == list(range(len(metrics)))
+    assert [json.loads(line) for line in seen[-1].splitlines()] == metrics[:-1]
+
+
+def test_a_resumed_stage_drops_half_a_line_and_the_steps_after_its_save(made, tmp_path):
+    first = Job(made, tmp_path)
+    stop_after(first, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        first.run(save_interval=3)
+    running = tmp_path / "resume/metrics.jsonl"
+    assert [json.loads(line)["step"] for line in running.open()] == [0, 1, 2, 3, 4]
+    with running.open("a") as half:
+        half.write('{"step": 5, "lo')
+    second = Job(made, tmp_path)
+    stop_after(second, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        second.run()
+    assert [json.loads(line)["step"] for line in running.open()] == [0, 1, 2]
+    _, metrics = Job(made, tmp_path).run()
+    assert [record["step"] for record in metrics] == list(range(len(metrics)))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_record_that_finds_no_room_is_one_sentence():
+    sentence = r"^/dev/full: cannot be written: No space left on device$"
+    with open("/dev/full", "ab", buffering=0) as full, pytest.raises(UserError, match=sentence):
+        append(full, {"step": 0})
 
 
 @pytest.mark.parametrize("when", ["before the last step", "after it"])
