@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz demo-data clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -89,10 +89,6 @@ lock: $(VENV)/.runs
 fuzz: $(VENV)/.develops
 	EAGLE3_FUZZ=$(or $(TIMES),100) PATH="$(BIN):$$PATH" python -m pytest tests/fuzz \
 	    -m "not dag" -s
-
-## make demo-data    write data/demo_chat.jsonl anew (the same bytes)
-demo-data:
-	$(PYTHON) data/make_demo_chat.py
 
 ## make clean        remove the environments and the caches, never results
 clean:
