@@ -1,24 +1,38 @@
 """Chain decoding of several prompts at once, greedy or sampled.
 
-The same rounds as in `chain`, which does one prompt at a time; sequences that are done leave the
-batch. With float32 both count the same but where two logits are nearly equal.
+One round: the draft proposes a chain of tokens, the target checks all of them in one pass, the
+longest prefix that the target agrees with is kept, and the target's next token with it. As in
+SGLang, the draft's row of position t holds the target's state of token t and the embedding of
+token t + 1; rows of tokens that were committed are rebuilt from true target states, and only rows
+inside a round feed on the draft's own output. Sequences that are done leave the batch. Tested
+against the same rounds for one prompt at a time (tests/serving/chain.py): with float32 both count
+the same but where two logits are nearly equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.serving.caches import DraftBatch, TargetBatch
-from eagle3.serving.chain import Decoded
 from eagle3.serving.sampling import Sampling, draw, verify, verify_greedy
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
 
 GREEDY = Sampling()
+
+
+@dataclass
+class Decoded:
+    """One greedy answer."""
+
+    tokens: list[int] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)  # top-1 minus top-2 logit, plain decoding only
+    committed: list[int] = field(default_factory=list)  # tokens kept by each verify pass
+    target_passes: int = 0
 
 
 @dataclass(frozen=True)

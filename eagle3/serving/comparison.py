@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eagle3.serving.chain import Decoded
+from eagle3.serving.batched import Decoded
 
 TIE = 1e-4  # a top-2 logit gap below this may fall either way between two orders of summation
 

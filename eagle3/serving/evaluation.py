@@ -18,8 +18,7 @@ from eagle3.data.sources import Unreadable
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance, unigram_acceptance
-from eagle3.serving.batched import GREEDY, Limits, Pair, decode_batch
-from eagle3.serving.chain import Decoded
+from eagle3.serving.batched import GREEDY, Decoded, Limits, Pair, decode_batch
 from eagle3.serving.comparison import compare
 from eagle3.serving.exports.load import load_draft
 from eagle3.serving.pairing import check_pair

@@ -146,7 +146,7 @@ def test_the_project_elsewhere_reruns_nothing(finished: Path, project: Path) -> 
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("eagle3/serving/chain.py", {"evaluate": 1, "report": 1}),
+        ("eagle3/serving/batched.py", {"evaluate": 1, "report": 1}),
         ("eagle3/report/page.html.jinja", {"report": 1}),
         ("eagle3/training/optimizer.py", TRAINING),
         ("eagle3/features/writer.py", {}),  # capture: by its version alone

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.serving.acceptance import acceptance, bootstrap_interval, unigram_acceptance
-from eagle3.serving.chain import Decoded
+from eagle3.serving.batched import Decoded
 from eagle3.serving.comparison import TIE, compare
 
 DRAFTS = 5

@@ -10,10 +10,10 @@ import torch
 
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.serving.batched import Limits, Pair, decode_batch
-from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.sampling import Sampling
 from tests.builders.models import VOCAB
 from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
+from tests.serving.chain import DraftChain, decode_plain, decode_speculative
 
 NEW, STOP = 14, {5, 11, 30}
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 3 + 5 * i % 17).tolist() for i in range(7)]

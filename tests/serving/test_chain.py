@@ -12,11 +12,11 @@ from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective import scores
 from eagle3.objective.pack import Pack
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
-from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
 from tests.builders.models import VOCAB
 from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
+from tests.serving.chain import DraftChain, decode_plain, decode_speculative
 
 NEW = 16
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(4)]

@@ -14,7 +14,6 @@ from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.errors import UserError
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.serving.acceptance import rows_acceptance
-from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.simulated import Run, runs_of, simulate
 from eagle3.target.hf import HFTarget
 from eagle3.target.reader import Head
@@ -30,6 +29,7 @@ from tests.builders.shards import (
     train_draft,
     training_set,
 )
+from tests.serving.chain import DraftChain, decode_plain, decode_speculative
 
 NEW, DEPTH = 20, 4
 STOP = {5, 11, 30}

@@ -19,7 +19,6 @@ import torch
 
 from eagle3.errors import UserError
 from eagle3.serving.acceptance import acceptance
-from eagle3.serving.chain import DraftChain, decode_plain, decode_speculative
 from eagle3.serving.exports.load import load_draft
 from eagle3.serving.http import get
 from eagle3.serving.measured import Asking, measure
@@ -31,6 +30,7 @@ from tests.builders.ports import held_port
 from tests.builders.processes import kill_group
 from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 from tests.builders.waiting import wait_for
+from tests.serving.chain import DraftChain, decode_plain, decode_speculative
 
 NEW, EOS = 32, COMMON["eos_token_id"]
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]
