@@ -50,9 +50,10 @@ rule train_stage:
     params:
         settings=settings("train"),
         code=code("train_stage.py"),
-    # SIGTERM goes to all processes of a cluster's job: the shell and the log wait for the save
+    # SIGTERM goes to all processes of a cluster's job, and Ctrl-C to all of a terminal's: the shell
+    # and the log wait for the save
     shell:
-        "trap : TERM; python -m workflow_scripts.launch --gpus {resources.gpu}"
+        "trap : INT TERM; python -m workflow_scripts.launch --gpus {resources.gpu}"
         " --processes {resources.processes} --nodes {resources.nodes} --"
         " workflow_scripts.train_stage --settings {params.settings:q}"
         " --code {params.code} --stage {wildcards.stage}"
@@ -61,4 +62,4 @@ rule train_stage:
         " --scores {resources.scores}"
         " --threads {threads} {resources.options} --resume {resources.resume:q}"
         " --metrics {output.metrics:q} --out {output.model:q} {output.optimizer:q} {output.state:q} 2>&1"
-        " | (trap '' TERM; exec tee {log:q})"
+        " | (trap '' INT TERM; exec tee {log:q})"

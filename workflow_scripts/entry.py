@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from eagle3.artifact import Settings
-from eagle3.errors import UserError
 from eagle3.features.source import Address, address
+from workflow_scripts.ending import OneSentence
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -44,7 +44,8 @@ def numbered(text: str) -> list[Address]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main; a UserError ends it with its sentence and exit code 1."""
+    """Run a script's main. What the user can mend ends it with one sentence and exit code 1, Ctrl-C
+    with one and 130 (see `ending`)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(
         level=logging.INFO,
@@ -52,10 +53,8 @@ def run(main: Callable[[], None]) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
+    logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
     for chatty in ("httpx", "filelock", "matplotlib", "datasets", "boto3", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
+    with OneSentence():
         main()
-    except UserError as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        sys.exit(1)

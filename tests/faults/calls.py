@@ -108,7 +108,7 @@ def script_of(process: psutil.Process) -> str | None:
 
 
 def is_rank(process: psutil.Process) -> bool:
-    return "torch.distributed.run" not in words(process)
+    return "workflow_scripts.torchrun" not in words(process)
 
 
 def left_behind(folder: Path) -> list[psutil.Process]:

@@ -145,12 +145,12 @@ def cut(run: Run, call: Call) -> list[Fault]:
     return [Fault("power_cut", hit)]
 
 
-def _signalled(run: Run, kind: str, number: int) -> list[Fault]:
+def _signalled(run: Run, kind: str, send: Callable[[int], None]) -> list[Fault]:
     call = run.start()
     if not run.into(call):
         return []
     hit = run.moment(call)
-    call.process.send_signal(number)
+    send(call.process.pid)
     call.end()
     wait_for_none(run.folder)
     return [Fault(kind, hit)]
@@ -158,12 +158,12 @@ def _signalled(run: Run, kind: str, number: int) -> list[Fault]:
 
 def terminate(run: Run) -> list[Fault]:
     """SIGTERM to Snakemake, which waits for what is under way."""
-    return _signalled(run, "terminate", signal.SIGTERM)
+    return _signalled(run, "terminate", lambda process: os.kill(process, signal.SIGTERM))
 
 
 def interrupt(run: Run) -> list[Fault]:
-    """Ctrl-C."""
-    return _signalled(run, "interrupt", signal.SIGINT)
+    """Ctrl-C, which a terminal sends to all processes of the call."""
+    return _signalled(run, "interrupt", lambda process: os.killpg(process, signal.SIGINT))
 
 
 def full_disk(run: Run) -> list[Fault]:

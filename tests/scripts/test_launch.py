@@ -14,7 +14,7 @@ from workflow_scripts.launch import check_processes, cluster_command, local_comm
 
 ROOT = Path(__file__).resolve().parents[2]
 RANKS_SEEN = "tests.builders.ranks_seen"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = [sys.executable, "-m", "workflow_scripts.torchrun"]
 STALE = {
     "RANK": "1",
     "WORLD_SIZE": "2",

@@ -2,7 +2,7 @@
 
 EAGLE3_TEST_HOLD is what tests/builders/hold.py makes: which processes, at which call, and a folder.
 There a process leaves `held-<its number>` before the call, and goes on once `go` is there. One that
-hears SIGTERM meanwhile goes on as well, and lets the others go.
+hears SIGTERM or SIGINT meanwhile goes on as well, and lets the others go.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,12 +21,13 @@ from types import FrameType
 from typing import Any
 
 LIMIT = 1800  # seconds
+TORCHRUN = re.compile(r"-m (torch\.distributed\.run|workflow_scripts\.torchrun)\b")
 
 
 def arm(words: list[str], at: str, number: int, folder: Path) -> None:
     """Hold a process whose command line has all `words` before the given call."""
     line = " ".join(sys.orig_argv)
-    if not all(word in line for word in words) or "torch.distributed.run" in line:
+    if not all(word in line for word in words) or TORCHRUN.search(line):
         return
     if "snakemake" in sys.orig_argv or "workflow_scripts.launch" in sys.orig_argv:
         return  # their command lines may have the words of their jobs
@@ -53,15 +55,17 @@ def arm(words: list[str], at: str, number: int, folder: Path) -> None:
 def hold(folder: Path) -> None:
     """Say so, and wait."""
     go = folder / "go"
-    before: Any = signal.getsignal(signal.SIGTERM)
+    before: Any = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def heard(code: int, frame: FrameType | None) -> None:
-        before(code, frame)
         go.touch()
+        before[code](code, frame)
 
     # a handler can be set in the main thread alone
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, heard)
+    if threading.current_thread() is threading.main_thread():
+        for code, handler in before.items():
+            if callable(handler):
+                signal.signal(code, heard)
     (folder / f"held-{os.getpid()}").touch()
     end = time.monotonic() + LIMIT
     while not go.exists():

@@ -1,0 +1,127 @@
+"""How a job ends: with one sentence, whatever ends it, and however many ranks it has.
+
+Imports nothing of the project or of a library at its top: it is in force while those load.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn
+
+INTERRUPTED = "stopped by Ctrl-C; the same command goes on from what is finished"
+INTERRUPT_CODE = 128 + signal.SIGINT  # as shells count it
+# faults of the disk, which are no faults of this project, and what to do about each
+REMEDIES = {
+    errno.ENOSPC: "free some space, then give the same command again",
+    errno.EDQUOT: "free some space or ask for more, then give the same command again",
+    errno.EROFS: "make it writable, or let the run lie elsewhere (snakemake --directory)",
+    errno.EACCES: "change its permissions, or let the run lie elsewhere (snakemake --directory)",
+    errno.EPERM: "change its permissions, or let the run lie elsewhere (snakemake --directory)",
+    errno.EIO: "check the disk, then give the same command again",
+}
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun: <folder of its ranks>/<rank>/error.json
+
+
+def leave_at_once_on_interrupt() -> None:
+    """End the process on SIGINT without running another line of the libraries it imports: an
+    import that is cut off may raise anything. Nothing has been written yet."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if first_of_ranks():
+        os.write(2, f"error: {INTERRUPTED}\n".encode())
+    os._exit(INTERRUPT_CODE)
+
+
+class OneSentence:
+    """A context that turns what ends a job into a sentence on stderr and an exit code.
+
+    Faults of this project's own making keep their traceback. Of the ranks of one machine only the
+    first to fail has anything to say: the others fail because it has left them.
+    """
+
+    def __init__(self) -> None:
+        self._interrupted = False
+
+    def __enter__(self) -> None:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # torchrun passes on what the terminal has sent already
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if fault is None or isinstance(fault, SystemExit):
+            return
+        if self._interrupted or isinstance(fault, KeyboardInterrupt):
+            end(INTERRUPTED, INTERRUPT_CODE)
+        sentence = sentence_of(fault)
+        if sentence is not None:
+            end(sentence)
+        if not first_of_ranks():
+            sys.exit(1)
+
+
+def sentence_of(fault: BaseException) -> str | None:
+    """What to say of a fault that the user can mend; None of one that needs a traceback."""
+    from eagle3.errors import UserError, first_line
+
+    if isinstance(fault, UserError):
+        return str(fault)
+    if isinstance(fault, OSError) and fault.errno in REMEDIES:
+        # Python does not know the file if a write to an open one fails
+        known = isinstance(fault.filename, (str, bytes, os.PathLike))
+        name = os.fsdecode(fault.filename) if known else "a temporary file or the log"
+        return f"{name}: {os.strerror(fault.errno)}: {REMEDIES[fault.errno]}"
+    if _is_lost_rank(fault):
+        return f"another rank has ended: {first_line(fault)}"
+    return None
+
+
+def _is_lost_rank(fault: BaseException) -> bool:
+    """Whether this rank failed because one of another machine did, which has said why."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "torch" not in sys.modules:
+        return False
+    from torch.distributed import DistError
+
+    return isinstance(fault, DistError) or (
+        isinstance(fault, RuntimeError) and "gloo" in str(fault)
+    )
+
+
+def end(sentence: str, code: int = 1) -> NoReturn:
+    """Say why, unless another rank has, and end the process."""
+    if first_of_ranks():
+        with suppress(OSError, ValueError):  # the log may lie on the disk that is full
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def first_of_ranks() -> bool:
+    """Whether no other rank of torchrun's on this machine has failed before; asked once by each."""
+    named = os.environ.get(ERROR_FILE)
+    if named is None:
+        return True
+    try:
+        os.close(os.open(Path(named).parents[1] / "failed", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    except OSError:  # better said twice than never
+        return True
+    return True

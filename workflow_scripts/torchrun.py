@@ -1,0 +1,35 @@
+"""torchrun without its own account of a failure: the rank that failed has the last word.
+
+python -m workflow_scripts.torchrun OPTIONS_OF_TORCHRUN -m MODULE ARGUMENTS
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from eagle3.errors import UserError
+from workflow_scripts import entry
+
+
+def main() -> None:
+    logging.disable(logging.ERROR)  # pages on each signal, and a table of exit codes
+    try:
+        run.run(run.parse_args(None))
+    except SignalException as ended:
+        sys.exit(128 + ended.sigval)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        if failure.exitcode < 0:  # it could not say anything itself
+            raise UserError(
+                f"rank {rank} was ended by Signal {-failure.exitcode} ({failure.signal_name()})"
+            ) from None
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    entry.run(main)
