@@ -30,7 +30,7 @@ class Leg:
 RULES = ("Snakefile", "rules/", "workflow_scripts/")
 CAPTURE = ("eagle3/features/", "eagle3/target/", "eagle3/tokens/shards.py")
 FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
-PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py", "eagle3/exchange.py")
+PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py")
 LEGS = {
     "test-dag": Leg(
         16,

@@ -38,9 +38,9 @@ class Textbook:
         known = target.draft_ids >= 0
         plan = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps)
         self.active = []
-        for rows in plan.steps:
+        for slots in plan.slots:
             flat = torch.zeros(size, dtype=torch.bool, device=device)
-            flat[plan.tokens[rows.slots]] = True
+            flat[plan.tokens[slots]] = True
             self.active.append(flat.view(batch, length))
         self.chosen = known.nonzero().flatten()
 
@@ -53,7 +53,7 @@ class Textbook:
             teacher = logits[..., self.chosen].softmax(-1)  # [B, S, V_draft]
         position = torch.arange(length, device=self.ids.device).repeat(batch)
         later = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).triu(1)
-        hidden = draft.fused(self.aux.to(draft.fc.weight.dtype))
+        hidden = draft.project_aux(self.aux.to(draft.fc.weight.dtype))
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
         repeat = config.num_attention_heads // config.num_key_value_heads

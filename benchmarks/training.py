@@ -35,6 +35,7 @@ from benchmarks.tables import parser, show
 from benchmarks.textbook import Textbook
 from eagle3.objective.ttt import Objective, ttt_loss
 from eagle3.objective.work import Work
+from eagle3.torch_internals import onednn_linear, onednn_multiplies_bfloat16
 from eagle3.training.memory import keep_freed_memory
 
 SHAPES = {"small": SMALL, "large": LARGE}
@@ -234,10 +235,6 @@ def plain_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return a @ b.t()
 
 
-def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
-
-
 def widened_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a.float() @ b.float().t()).to(a.dtype)
 
@@ -245,8 +242,8 @@ def widened_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def best_rate(dtype: torch.dtype) -> float:
     """FLOP/s of large products at one thread, by the fastest way at hand."""
     best, products = 0.0, [plain_product, widened_product]
-    if dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        products.append(onednn_product)
+    if dtype == torch.float32 or onednn_multiplies_bfloat16():
+        products.append(onednn_linear)
     for m, k, n in ((1024, 1024, 1024), (2048, 1024, 3584)):
         a, b = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
         for _ in range(3):

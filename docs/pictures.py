@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from eagle3.objective.shares import deal
+from eagle3.objective.sequence_parallel.sharding import deal_rows
 
 ULYSSES, RING, STEPS = 2, 2, 7
 RANKS = ULYSSES * RING
@@ -61,7 +61,7 @@ def main() -> None:
     mpl.rcParams["svg.hashsalt"] = "parallelism"
     flags, begins = active_rows()
     active, count = flags.nonzero().flatten(), len(flags)
-    shares = deal(active, count, RANKS, STEPS)
+    shards = deal_rows(active, count, RANKS, STEPS)
     figure, (held, seen) = plt.subplots(2, 1, figsize=(9.5, 4.6), layout="constrained")
     grid(held, "Rows of a pack that a rank reads from disk and computes", count, begins)
     grid(
@@ -70,9 +70,9 @@ def main() -> None:
         count,
         begins,
     )
-    for rank, share in enumerate(shares):
+    for rank, shard in enumerate(shards):
         bar(held, 0, count, rank, EMPTY)
-        for row in share.rows.tolist():
+        for row in shard.rows.tolist():
             bar(held, row, row + 1, rank, ACTIVE if flags[row] else QUIET)
         half = rank % ULYSSES
         bar(seen, 0, count, rank, EMPTY)

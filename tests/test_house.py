@@ -19,7 +19,7 @@ ROOMS = (
     "progress",
     "launched",
     "ranks",
-    "exchange",
+    "torch_internals",
     "artifact",
     "objects",
     "tensorfile",

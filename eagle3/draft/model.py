@@ -107,7 +107,7 @@ class Eagle3Draft(nn.Module):
         self.inv_freq = self.inv_freq.to(self.fc.weight.device)
         return self
 
-    def fused(self, aux: torch.Tensor) -> torch.Tensor:
+    def project_aux(self, aux: torch.Tensor) -> torch.Tensor:
         """States of three layers side by side [N, 3H] -> hidden of the first step [N, H]"""
         if self.config.fc_norm:
             chunks = zip(self.fc_norm, aux.chunk(3, dim=-1), strict=True)

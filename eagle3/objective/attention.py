@@ -16,11 +16,14 @@ None but it ever holds scores of all queries against all keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 
-from eagle3.draft.chains import exact
+from eagle3.draft.fused_ops import at_least_fp32
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,48 @@ class Keys:
     own_k: Sequence[torch.Tensor] = ()  # [A_j, kv_heads, d] of steps j = 1..k
     own_v: Sequence[torch.Tensor] = ()
 
+    def with_own(self, own: Pair | None) -> Keys:
+        """The keys and values of one more step beside them."""
+        if own is None:
+            return self
+        return replace(self, own_k=[*self.own_k, own[0]], own_v=[*self.own_v, own[1]])
+
 
 # queries [A, heads, d], rotated -> attended values [A, heads d]
-Attention = Callable[[torch.Tensor, Keys, Queries], torch.Tensor]
+Backend = Callable[[torch.Tensor, Keys, Queries], torch.Tensor]
+
+
+class Attention(Protocol):
+    """Attention of all steps of a pack."""
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """Keys and values of step 0 [T, kv_heads, d], rotated, as later calls take them."""
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """Rotated queries [A_k, heads, d] of a step -> attended values [A_k, heads d], and the keys
+        for the next step. `own`: the keys and values [A_k, kv_heads, d] that later steps add."""
+
+
+class PackAttention:
+    """Attention of all steps of a pack through one back end."""
+
+    def __init__(self, backend: Backend, queries: Sequence[Queries]) -> None:
+        self.backend, self.queries = backend, queries
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """See `Attention`."""
+        # by head in memory, once: back ends would make a copy at every step, and keep it
+        k0, v0 = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k0, v0))
+        return Keys(k0, v0)
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """See `Attention`."""
+        keys = keys.with_own(own)
+        return self.backend(q, keys, self.queries[step]), keys
 
 
 def reference_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
@@ -53,10 +95,10 @@ def reference_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.
     grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
     key = torch.arange(len(k0), device=q.device)
     seen = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
-    scores = exact(torch.einsum("akgd,tkd->akgt", grouped, k0))
+    scores = at_least_fp32(torch.einsum("akgd,tkd->akgt", grouped, k0))
     scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
-    mine = [k[index] for k, index in zip(keys.own_k, queries.own, strict=True)]
-    own = [exact((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in mine]
+    own_keys = [k[index] for k, index in zip(keys.own_k, queries.own, strict=True)]
+    own = [at_least_fp32((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in own_keys]
     weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)
     shared, *shares = weights.split([len(k0), *[1] * len(own)], dim=-1)  # [A, kv, g, T | 1]
     attended = torch.einsum("akgt,tkd->akgd", shared, v0)

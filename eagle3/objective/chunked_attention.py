@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from eagle3.draft.products import as_factor
+from eagle3.draft.matmul import as_factor
 from eagle3.objective.attention import Keys, Queries
 
 CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document

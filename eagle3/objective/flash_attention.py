@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from eagle3.draft.chains import exact
+from eagle3 import torch_internals
+from eagle3.draft.fused_ops import at_least_fp32
 from eagle3.objective.attention import Keys, Queries
 
 
@@ -67,7 +68,7 @@ class _Flash(torch.autograd.Function):
         prefix_lse = lse[documents.at]  # [A, heads]
         merged_lse = torch.logsumexp(torch.cat((prefix_lse[..., None], terms.scores), -1), -1)
         share = (prefix_lse - merged_lse).exp()[..., None]
-        merged = exact(out[documents.at]) * share + terms.values(merged_lse)
+        merged = at_least_fp32(out[documents.at]) * share + terms.values(merged_lse)
         merged = merged.to(q.dtype)
         ctx.queries, ctx.documents, ctx.state = queries, documents, state
         ctx.save_for_backward(q, k0, v0, merged, merged_lse, lse, *own)
@@ -89,7 +90,7 @@ class _Flash(torch.autograd.Function):
         )
         steps = len(own) // 2
         terms = _OwnTerms(ctx.queries, q, own[:steps], own[steps:])
-        dq_own, down = terms.backward(exact(dout), exact(merged), merged_lse)
+        dq_own, down = terms.backward(at_least_fp32(dout), at_least_fp32(merged), merged_lse)
         dk0 = torch.zeros_like(k0).index_copy_(0, documents.keys, dk)
         dv0 = torch.zeros_like(v0).index_copy_(0, documents.keys, dv)
         return None, (dq[documents.at] + dq_own).to(q.dtype), dk0, dv0, *down
@@ -107,12 +108,12 @@ class _OwnTerms:
     ) -> None:
         self.index, self.own = queries.own, (*own_k, *own_v)
         self.scale, self.group = q.shape[-1] ** -0.5, 1
-        self.q = exact(q)
+        self.q = at_least_fp32(q)
         if own_k:
             self.group = q.shape[1] // own_k[0].shape[1]
         self.keys, self.picked = (
             [
-                exact(tensor[index]).repeat_interleave(self.group, 1)  # [A, heads, d]
+                at_least_fp32(tensor[index]).repeat_interleave(self.group, 1)  # [A, heads, d]
                 for tensor, index in zip(tensors, queries.own, strict=True)
             ]
             for tensors in (own_k, own_v)
@@ -158,18 +159,15 @@ def _prefix(
     the kernel wants back."""
     if q.device.type == "cuda":
         bounds, longest = documents.bounds()
-        out, lse, *state, _ = torch.ops.aten._flash_attention_forward(
-            q, k, v, bounds, bounds, longest, longest, 0.0, True, False
-        )
-        return out, lse.T, tuple(state)
+        out, lse, state = torch_internals.cuda_flash_attention(q, k, v, bounds, longest)
+        return out, lse.T, state
     outs, lses = [], []
     for parts in zip(*(t.split(documents.lengths) for t in _expanded(q, k, v)), strict=True):
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *(t.transpose(0, 1)[None] for t in parts), 0.0, True
-        )
+        by_head = (t.transpose(0, 1)[None] for t in parts)
+        out, lse = torch_internals.cpu_flash_attention(*by_head)
         outs.append(out[0].transpose(0, 1))
         lses.append(lse[0].transpose(0, 1))
-    return torch.cat(outs), exact(torch.cat(lses)), ()
+    return torch.cat(outs), at_least_fp32(torch.cat(lses)), ()
 
 
 def _prefix_backward(
@@ -185,17 +183,16 @@ def _prefix_backward(
     """Gradients of q [S, heads, d], k and v [S, kv_heads, d]."""
     if q.device.type == "cuda":
         bounds, longest = documents.bounds()
-        dq, dk, dv = torch.ops.aten._flash_attention_backward(
-            dout, q, k, v, out, lse.T.contiguous(), bounds, bounds, longest, longest, 0.0, True,
-            *state,
-        )  # fmt: skip
-        return dq, dk, dv
+        by_head_lse = lse.T.contiguous()
+        return torch_internals.cuda_flash_attention_backward(
+            dout, q, k, v, out, by_head_lse, bounds, longest, state
+        )
     found = []
     tensors = (dout, *_expanded(q, k, v), out, lse)
     for parts in zip(*(t.split(documents.lengths) for t in tensors), strict=True):
-        *by_head, lse_part = (t.transpose(0, 1)[None] for t in parts)
-        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            *by_head, lse_part.contiguous(), 0.0, True
+        dout_h, q_h, k_h, v_h, out_h, lse_h = (t.transpose(0, 1)[None] for t in parts)
+        gradients = torch_internals.cpu_flash_attention_backward(
+            dout_h, q_h, k_h, v_h, out_h, lse_h.contiguous()
         )
         found.append([t[0].transpose(0, 1) for t in gradients])
     dq, dk, dv = (torch.cat(each) for each in zip(*found, strict=True))

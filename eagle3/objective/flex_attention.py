@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from eagle3.draft.chains import exact
+from eagle3.draft.fused_ops import at_least_fp32
 from eagle3.objective.attention import Keys, Queries
 
 
@@ -42,15 +42,15 @@ def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torc
         return_aux=AuxRequest(lse=True),
     )
     out, lse = (
-        exact(out[0].transpose(0, 1)),
+        at_least_fp32(out[0].transpose(0, 1)),
         aux.lse[0].transpose(0, 1),
     )  # [A, heads, d], [A, heads]
     group, scale = q.shape[1] // k0.shape[1], q.shape[-1] ** -0.5
     scores, values = [lse], []
     for k, v, index in zip(keys.own_k, keys.own_v, queries.own, strict=True):
-        each = exact(k[index]).repeat_interleave(group, 1)  # [A, heads, d]
-        scores.append((exact(q) * each).sum(-1) * scale)
-        values.append(exact(v[index]).repeat_interleave(group, 1))
+        each = at_least_fp32(k[index]).repeat_interleave(group, 1)  # [A, heads, d]
+        scores.append((at_least_fp32(q) * each).sum(-1) * scale)
+        values.append(at_least_fp32(v[index]).repeat_interleave(group, 1))
     first, *shares = torch.stack(scores, -1).softmax(-1)[..., None].unbind(-2)  # [A, heads, 1]
     out = first * out
     for share, value in zip(shares, values, strict=True):

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.draft.fusion import fused
-from eagle3.objective.teacher import Lesson
+from eagle3.draft.compiled import compiled_on_cuda
+from eagle3.objective.teacher import TeacherProbs
 
 LOSSES = ("soft_ce", "kl", "reverse_kl", "tv", "lk_alpha", "lk_hybrid")
 WITH_LOGS = ("reverse_kl",)  # those that need log p
@@ -35,20 +35,20 @@ class RowLosses:
     gradient: torch.Tensor  # [N, V_draft], d loss / d logits
 
 
-@fused
+@compiled_on_cuda
 def row_losses(
     kind: str,
     logits: torch.Tensor,  # [N, V_draft], at least float32; overwritten
-    lesson: Lesson,  # of the N rows, of the same type; overwritten
+    teacher: TeacherProbs,  # of the N rows, of the same type; overwritten
     mix: torch.Tensor,  # [N], l of lk_hybrid
 ) -> RowLosses:
     """The loss `kind` of each row, and its gradient."""
     top = logits.amax(-1)
-    p, on_draft = lesson.p, lesson.on_draft[:, None]
+    p, on_draft = teacher.p, teacher.on_draft[:, None]
     if kind == "reverse_kl":
         log_q = logits.log_softmax(-1)
         q = log_q.exp()
-        ratio = log_q.sub_(lesson.log_p)
+        ratio = log_q.sub_(teacher.log_p)
         loss = torch.linalg.vecdot(q, ratio)
         accepted = torch.minimum(p.mul_(on_draft), q, out=p).sum(-1)
         return RowLosses(loss, accepted, top, ratio.sub_(loss[:, None]).mul_(q))
@@ -59,7 +59,7 @@ def row_losses(
     divergence = q - p  # d cross entropy / d logits
     own = p.mul_(on_draft)  # P
     if kind in ("soft_ce", "kl"):
-        loss = cross_entropy - lesson.entropy if kind == "kl" else cross_entropy
+        loss = cross_entropy - teacher.entropy if kind == "kl" else cross_entropy
         return RowLosses(loss, torch.minimum(own, q, out=own).sum(-1), top, divergence)
     accepted = torch.minimum(own, q).sum(-1)
     # d tv / d logits = q (sum q [q < P] - [q < P])
@@ -72,7 +72,7 @@ def row_losses(
         safe = accepted.clamp_min(torch.finfo(q.dtype).tiny)
         return RowLosses(-safe.log(), accepted, top, variation.div_(safe[:, None]))
     share = mix[:, None]
-    loss = mix * (cross_entropy - lesson.entropy) + (1 - mix) * (1 - accepted)
+    loss = mix * (cross_entropy - teacher.entropy) + (1 - mix) * (1 - accepted)
     gradient = divergence.mul_(share).addcmul_(variation, 1 - share)
     return RowLosses(loss, accepted, top, gradient)
 

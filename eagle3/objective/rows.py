@@ -24,51 +24,26 @@ from functools import cached_property
 
 import torch
 
-# rows of a step are filled up to a multiple, since libraries prepare code for each shape; to a
-# smaller one where there are few
-ROUND, ROUND_FEW, FEW = 64, 16, 512
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """Rows of one step that are computed here, as places in the list of step 0."""
-
-    slots: torch.Tensor  # int64, ascending; [A_k] on a rank alone
-    in_mask: int  # rows that the mask alone would allow: the denominator of metrics
-
-    def filled(self) -> torch.Tensor:
-        return filled(self.slots)
-
-
-def filled(slots: torch.Tensor) -> torch.Tensor:
-    """The slots with the last one repeated up to a multiple. What the copies compute is never
-    used."""
-    missing = -len(slots) % (ROUND if len(slots) > FEW else ROUND_FEW)
-    return torch.cat((slots, slots[-1:].expand(missing)))
-
 
 @dataclass(frozen=True)
 class ActiveRows:
-    """Rows of all steps.
+    """Rows of all steps. A slot is a place in the list of step 0.
 
     Row t at step k reads token t + 1 + k and is taught by the state there, which are what row
-    t + k had at step 0. A chain stays inside one run of supervised tokens, so that row is active at
-    step 0, and its place in the list is the slot of row t plus k.
+    t + k had at step 0. All of these lie in one run of supervised tokens, so row t + k is active at
+    step 0, and its slot is that of row t plus k.
     """
 
     tokens: torch.Tensor  # int64 [A_0], token index of each row of step 0, ascending
     last: torch.Tensor  # int64 [A_0], the last step at which each is active
     reach: torch.Tensor  # int64 [A_0], and at which serving can reach it: `last`, or less
-    steps: list[StepRows]
+    allowed: torch.Tensor  # int64 [A_0], and at which the mask alone would allow it
+    slots: list[torch.Tensor]  # int64 [A_k] for each step, ascending
 
     @cached_property
     def depth(self) -> int:
-        """Steps that have a row, here or on another rank."""
-        return min(int(self.last.max()) + 1 if len(self.last) else 0, len(self.steps))
-
-    def among(self, slots: torch.Tensor, k: int) -> torch.Tensor:
-        """Those of `slots` that are active at step k."""
-        return slots[self.last[slots] >= k]
+        """Steps that have a row."""
+        return min(int(self.last.max()) + 1 if len(self.last) else 0, len(self.slots))
 
 
 def run_lengths(flags: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
@@ -93,28 +68,24 @@ def step_rows(
     documents: torch.Tensor,  # int64 [N]
     in_draft_vocab: torch.Tensor,  # bool [V]
     steps: int,
-    mine: torch.Tensor | None = None,  # int64, slots that are computed here
     by_mask: bool = False,
 ) -> ActiveRows:
-    """Active rows of steps 0..steps-1 over the tokens of a pack, all of them or those in `mine`.
-    `by_mask`: the first of the two conditions is enough."""
+    """Active rows of steps 0..steps-1 over the tokens of a pack. `by_mask`: the first of the two
+    conditions is enough."""
     supervised = _padded(run_lengths(loss_mask, documents))
     known = _padded(run_lengths(in_draft_vocab[input_ids], documents))
     index = torch.arange(len(input_ids), device=input_ids.device)
     # x_{t+1} must follow x_t in the same document; a run from t + 1 then stays inside it
     inside = torch.zeros_like(loss_mask)
     inside[:-1] = documents[1:] == documents[:-1]
-    chain = torch.where(inside, supervised[index + 1], 0)  # supervised tokens in a row from t + 1
-    tokens = (chain >= 2).nonzero().flatten()
+    run = torch.where(inside, supervised[index + 1], 0)  # supervised tokens in a row from t + 1
+    tokens = (run >= 2).nonzero().flatten()
     # the last step at which each row is active: both runs must be long enough
-    allowed = chain[tokens] - 2
+    allowed = run[tokens] - 2
     reach = torch.minimum(allowed, known[tokens + 2])
     last = allowed if by_mask else reach
-    if mine is None:
-        mine = torch.arange(len(tokens), device=tokens.device)
-    here, seen = last[mine], allowed[mine]
-    found = [StepRows(mine[here >= k], int((seen >= k).sum())) for k in range(steps)]
-    return ActiveRows(tokens, last, reach, found)
+    slots = [(last >= k).nonzero().flatten() for k in range(steps)]
+    return ActiveRows(tokens, last, reach, allowed, slots)
 
 
 def _padded(runs: torch.Tensor) -> torch.Tensor:

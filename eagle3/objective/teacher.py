@@ -16,7 +16,7 @@ from eagle3.target.reader import Head
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherProbs:
     """Distributions of some teacher rows."""
 
     p: torch.Tensor  # [r, V_draft], renormalised on the draft vocabulary
@@ -24,14 +24,14 @@ class Lesson:
     entropy: torch.Tensor  # [r], of p, in nats
     log_p: torch.Tensor  # [r, V_draft], or [r, 0] where the loss does not need it
 
-    def of(self, places: torch.Tensor, dtype: torch.dtype) -> Lesson:
-        """The same for rows places int64 [N], new tensors of type `dtype`."""
-        return Lesson(*(tensor[places].to(dtype) for tensor in vars(self).values()))
+    def rows(self, index: torch.Tensor, dtype: torch.dtype) -> TeacherProbs:
+        """Rows `index` int64 [N], new tensors of type `dtype`."""
+        return TeacherProbs(*(tensor[index].to(dtype) for tensor in vars(self).values()))
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What lessons are formed from, for the R teacher rows of a pack."""
+    """What the distributions are formed from, for the R teacher rows of a pack."""
 
     last: torch.Tensor  # [R, H]
     lse: torch.Tensor  # float32 [R], of the full vocabulary
@@ -43,7 +43,7 @@ class Teacher:
         """`draft_ids` int64 [V], -1 outside the draft vocabulary."""
         return cls(pack.last, pack.teacher_lse, draft_ids[pack.teacher_argmax], head)
 
-    def lesson(self, rows: torch.Tensor, logs: bool) -> Lesson:
+    def probs(self, rows: torch.Tensor, logs: bool) -> TeacherProbs:
         """The distributions of `rows` int64 [r]."""
         logits = self.head.exact_logits(self.last[rows])  # [r, V_draft]
         p = logits.softmax(-1)
@@ -52,4 +52,5 @@ class Teacher:
         # at most one but for rounding: both are of the state as stored
         on_draft = (lse - self.lse[rows]).exp().clamp(max=1.0)
         entropy = lse - torch.linalg.vecdot(p, logits)  # sum p (lse - logits)
-        return Lesson(p, on_draft, entropy, logits.sub_(lse[:, None]) if logs else logits[:, :0])
+        log_p = logits.sub_(lse[:, None]) if logs else logits[:, :0]
+        return TeacherProbs(p, on_draft, entropy, log_p)

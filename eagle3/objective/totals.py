@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from eagle3.objective.head_loss import PairResults
+
 
 @dataclass
 class StepTotals:
@@ -35,6 +37,18 @@ class StepTotals:
     def add(self, other: StepTotals) -> None:
         for f in fields(self):
             getattr(self, f.name).add_(getattr(other, f.name))
+
+    def add_pairs(self, step: torch.Tensor, results: PairResults, reachable: torch.Tensor) -> None:
+        """Add N pairs of a row and a step with a loss; `step` int64 [N], `reachable` bool [N]."""
+        sums = {
+            "loss": results.loss,
+            "correct": results.correct * reachable,
+            "accepted": results.accepted * reachable,
+            "reached": reachable,
+        }
+        for name, values in sums.items():
+            getattr(self, name).index_add_(0, step, values.double())
+        self.trained += torch.bincount(step, minlength=len(self.trained))
 
     def mean_acceptance(self) -> torch.Tensor:
         """[K], of rows with a loss that serving can reach"""

@@ -15,7 +15,7 @@ class Work:
     rows: int  # rows of aux: fused states, keys and values of step 0
     active: Sequence[int]  # [K], |A_k|
     scored: int  # rows with a loss, over all steps
-    lessons: int  # distributions of the teacher
+    teacher_rows: int  # distributions of the teacher
     attended: int  # pairs of a query and a key of step 0, over all steps
 
     def flops(self, draft: DraftConfig) -> float:
@@ -31,7 +31,7 @@ class Work:
         per_row = q * h + 3 * h * draft.intermediate_size
         trained = halves * h + sum(self.active) * per_row
         trained += self.scored * h * draft.draft_vocab_size
-        fused, taught = self.rows * 3 * h * h, self.lessons * h * draft.draft_vocab_size
+        fused, taught = self.rows * 3 * h * h, self.teacher_rows * h * draft.draft_vocab_size
         # forward: scores and values; backward: two for each of them
         attention = 6 * self.attended * q
         passes = 3 if draft.fc_norm else 2

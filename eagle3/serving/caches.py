@@ -115,7 +115,7 @@ class DraftBatch:
         Returns the hidden state [B, H] of each last real row.
         """
         positions = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        hidden = self._rows(self.draft.fused(aux), tokens, positions)
+        hidden = self._rows(self.draft.project_aux(aux), tokens, positions)
         return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
 
     def propose(

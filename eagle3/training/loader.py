@@ -26,7 +26,7 @@ from eagle3.features.layout import Layout, Part
 from eagle3.features.reader import FeatureShard, decoded
 from eagle3.features.source import Address
 from eagle3.objective.pack import Pack
-from eagle3.objective.shares import Share, Shares, Sharing
+from eagle3.objective.sequence_parallel.sharding import PackShards, RowShard, SequenceSharding
 from eagle3.tokens.schedule import Documents
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
@@ -49,7 +49,7 @@ Found = tuple[ShardPair, int]  # a document: its shards, and its number there
 
 @dataclass(frozen=True)
 class StagedPack:
-    """A pack, or a share of it, whose states are still in stored form. N tokens, T rows of aux, R
+    """A pack, or a shard of it, whose states are still in stored form. N tokens, T rows of aux, R
     rows of last."""
 
     input_ids: torch.Tensor  # int64 [N]
@@ -59,13 +59,13 @@ class StagedPack:
     row_tokens: torch.Tensor  # int64 [T]
     last_tokens: torch.Tensor  # int64 [R]
     buffers: dict[str, torch.Tensor]  # uint8 [T or R, row_bytes] for each part of the layout
-    shares: Shares | None = None
+    shards: PackShards | None = None
 
     def to(self, device: torch.device) -> StagedPack:
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS}
         buffers = {n: t.to(device, non_blocking=True) for n, t in self.buffers.items()}
-        shares = self.shares.to(device) if self.shares else None
-        return StagedPack(**moved, buffers=buffers, shares=shares)
+        shards = self.shards.to(device) if self.shards else None
+        return StagedPack(**moved, buffers=buffers, shards=shards)
 
     def decoded(self, layout: Layout) -> Pack:
         states = decoded(layout, self.buffers)
@@ -80,11 +80,11 @@ class StagedPack:
             last_tokens=self.last_tokens,
             teacher_argmax=states["teacher_argmax"].long(),
             teacher_lse=states["teacher_lse"],
-            shares=self.shares,
+            shards=self.shards,
         )
 
 
-COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shares")]
+COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shards")]
 
 
 class TrainingData:
@@ -119,24 +119,24 @@ class TrainingData:
         """Checksums of the token shards; those of the states are tied to them."""
         return {f"tokens-{i}": p.tokens.manifest.content_sha256 for i, p in enumerate(self.pairs)}
 
-    def pack(self, numbers: np.ndarray, sharing: Sharing | None = None) -> Pack:
-        """The pack of some documents, or this rank's share of it, in ordinary memory."""
-        return self.staged(numbers, sharing).decoded(self.layout)
+    def pack(self, numbers: np.ndarray, sharding: SequenceSharding | None = None) -> Pack:
+        """The pack of some documents, or this rank's shard of it, in ordinary memory."""
+        return self.staged(numbers, sharding).decoded(self.layout)
 
     def staged(
-        self, numbers: np.ndarray, sharing: Sharing | None = None, pinned: bool = False
+        self, numbers: np.ndarray, sharding: SequenceSharding | None = None, pinned: bool = False
     ) -> StagedPack:
-        """The pack of some documents, or this rank's share of it, its states as stored."""
+        """The pack of some documents, or this rank's shard of it, its states as stored."""
         found = [self._find(number) for number in numbers.tolist()]
         tensors = _columns(found)
-        shares = sharing.of(tensors["row_tokens"], tensors["last_tokens"]) if sharing else None
-        if shares is None:
+        shards = sharding.of(tensors["row_tokens"], tensors["last_tokens"]) if sharding else None
+        if shards is None:
             buffers = self._whole(found, pinned)
         else:
-            buffers = self._shared(found, shares.mine, pinned)
+            buffers = self._shard(found, shards.local, pinned)
         if pinned:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return StagedPack(**tensors, buffers=buffers, shares=shares)
+        return StagedPack(**tensors, buffers=buffers, shards=shards)
 
     def announce(self, numbers: np.ndarray) -> None:
         """Have the states of some documents fetched; returns at once."""
@@ -168,11 +168,11 @@ class TrainingData:
             pair.features.read_into(document, view)
         return buffers
 
-    def _shared(self, found: list[Found], share: Share, pinned: bool) -> dict[str, torch.Tensor]:
+    def _shard(self, found: list[Found], shard: RowShard, pinned: bool) -> dict[str, torch.Tensor]:
         """The rows of a share, as `_whole` has them."""
         parts = self.layout.parts
         wanted = {
-            part.name: (share.rows if part.of_aux else share.taught).numpy() for part in parts
+            part.name: (shard.rows if part.of_aux else shard.taught).numpy() for part in parts
         }
         ends = {part.name: self._ends(part, found) for part in parts}
         cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
@@ -226,17 +226,17 @@ def read_ahead(
     data: TrainingData,
     packs: Iterable[np.ndarray],
     device: torch.device,
-    sharing: Sharing | None = None,
+    sharding: SequenceSharding | None = None,
 ) -> Iterator[Pack]:
-    """Packs, or this rank's shares of them, in order on `device`; the next ones are read while the
+    """Packs, or this rank's shards of them, in order on `device`; the next ones are read while the
     caller works on the last."""
     planned = list(packs)
     if device.type != "cuda":
-        yield from _in_order(partial(data.pack, sharing=sharing), data, planned)
+        yield from _in_order(partial(data.pack, sharding=sharding), data, planned)
         return
     side = torch.cuda.Stream(device)
     sent: deque[tuple[Pack, torch.cuda.Event]] = deque()
-    for staged in _in_order(partial(data.staged, sharing=sharing, pinned=True), data, planned):
+    for staged in _in_order(partial(data.staged, sharding=sharding, pinned=True), data, planned):
         with torch.cuda.stream(side):
             pack = staged.to(device).decoded(data.layout)
             sent.append((pack, side.record_event()))
@@ -250,8 +250,8 @@ def _received(pack: Pack, arrived: torch.cuda.Event) -> Pack:
     """A pack that the current stream may read."""
     current = torch.cuda.current_stream()
     current.wait_event(arrived)
-    held = [pack.tensors(), *(vars(share) for share in (pack.shares.all if pack.shares else ()))]
-    for tensor in itertools.chain.from_iterable(each.values() for each in held):
+    parts = [pack.tensors(), *(vars(shard) for shard in (pack.shards.all if pack.shards else ()))]
+    for tensor in itertools.chain.from_iterable(part.values() for part in parts):
         tensor.record_stream(current)  # else its memory is reused too early
     return pack
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from eagle3.draft.chains import exact
+from eagle3.draft.fused_ops import at_least_fp32
 from eagle3.objective.pack import Pack
 
 # lowbias32 (github.com/skeeto/hash-prospector), and 2^32 over the golden ratio: as signed numbers
@@ -26,7 +26,7 @@ def with_noise(
 ) -> Iterator[Pack]:
     """`packs` with noise. `planned`: the step of each, and the documents' numbers in the stage."""
     for pack, (step, numbers) in zip(packs, planned, strict=True):
-        rows = pack.row_tokens if pack.shares is None else pack.row_tokens[pack.shares.mine.rows]
+        rows = pack.row_tokens if pack.shards is None else pack.row_tokens[pack.shards.local.rows]
         documents = torch.from_numpy(numbers).to(rows.device)[pack.documents[rows]]
         keys = row_keys(seed, step, documents, pack.positions[rows])
         yield replace(pack, aux=noisy(pack.aux, keys, size))
@@ -34,7 +34,7 @@ def with_noise(
 
 def noisy(aux: torch.Tensor, keys: torch.Tensor, size: float) -> torch.Tensor:
     """aux [T, 3H] with noise by `keys` int32 [T], in its own type."""
-    wide = exact(aux).unflatten(-1, (3, -1))  # [T, 3, H]
+    wide = at_least_fp32(aux).unflatten(-1, (3, -1))  # [T, 3, H]
     scale = size * wide.square().mean(-1, keepdim=True).sqrt()
     draws = uniform(keys, aux.shape[1]).to(wide.dtype).view_as(wide)
     return (wide + scale * draws).flatten(1).to(aux.dtype)

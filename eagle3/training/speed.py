@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from eagle3.draft.products import times_transposed
+from eagle3.draft.matmul import times_transposed
 
 PHASES = ("fetch", "forward", "backward", "optimizer")
 

@@ -23,7 +23,7 @@ from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.pack import Pack
-from eagle3.objective.shares import Sharing
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.progress import Progress
 from eagle3.ranks import Ranks
@@ -84,7 +84,7 @@ class StageTrainer:
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
         objective = _objective(settings, jobs.recompute)
-        self.sharing = Sharing(ranks, settings.ttt_steps)
+        self.sharding = SequenceSharding(ranks, settings.ttt_steps)
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(jobs.data_parallel, draft, ranks)
@@ -142,7 +142,7 @@ class StageTrainer:
         todo = [step for step in self.steps if step.number >= first_step]
         mine = [(step.number, pack) for step in todo for pack in self._dealt(step)]
         wanted = [pack for _, pack in mine]
-        packs = read_ahead(self.data, wanted, self.ranks.device, self.sharing)
+        packs = read_ahead(self.data, wanted, self.ranks.device, self.sharding)
         if self.settings.feature_noise > 0:
             packs = with_noise(packs, mine, self.settings.feature_noise, self.settings.seed)
         progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None

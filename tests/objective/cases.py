@@ -78,7 +78,7 @@ def target_parts(generator, draft_vocab=DRAFT_VOCAB):
 
 def pack_of(documents, head):
     """Documents as the loader packs them: cut after the last supervised token, needed rows only."""
-    parts = {name: [] for name in Pack.__dataclass_fields__ if name != "shares"}
+    parts = {name: [] for name in Pack.__dataclass_fields__ if name != "shards"}
     start = 0
     for number, doc in enumerate(documents):
         supervised = doc["mask"].nonzero().flatten()
@@ -102,7 +102,7 @@ def pack_of(documents, head):
 
 
 def random_logits(seed, scale=2.0, rows=6, draft_vocab=11, vocab=17):
-    """Logits, a lesson, and the target's own probabilities on the draft vocabulary."""
+    """Logits, a teacher's distributions, and the target's probabilities on the draft vocabulary."""
     draw = torch.Generator().manual_seed(seed)
     head = torch.randn(vocab, 5, generator=draw, dtype=torch.float64) * scale
     last = torch.randn(rows, 5, generator=draw, dtype=torch.float64)
@@ -111,4 +111,4 @@ def random_logits(seed, scale=2.0, rows=6, draft_vocab=11, vocab=17):
     teacher = Teacher(last, whole.logsumexp(-1), whole.argmax(-1), Head(head[:draft_vocab]))
     logits = torch.randn(rows, draft_vocab, generator=draw, dtype=torch.float64) * scale
     mix = torch.rand(rows, generator=draw, dtype=torch.float64)
-    return logits, teacher.lesson(torch.arange(rows), logs=True), own, mix
+    return logits, teacher.probs(torch.arange(rows), logs=True), own, mix

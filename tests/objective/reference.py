@@ -41,7 +41,7 @@ class SlowDraft:
             rows = [rms_norm(r, gain, self.c.rms_norm_eps) for r in rows]
         return rows if position is None else [rotated(r, position, self.inv_freq) for r in rows]
 
-    def fused(self, aux):
+    def project_aux(self, aux):
         if self.c.fc_norm:
             size = self.c.hidden_size
             parts = [aux[i * size : (i + 1) * size] for i in range(3)]
@@ -103,7 +103,7 @@ def slow_loss(
     length = len(ids)
     weights = [decay**k for k in range(steps)]
     weights = [w / sum(weights) for w in weights]
-    fused = [slow.fused(doc["aux"][t]) for t in range(length - 1)]
+    fused = [slow.project_aux(doc["aux"][t]) for t in range(length - 1)]
     step0 = [
         slow.key_value(slow.layer_input(embedding[ids[t + 1]], fused[t]), t)
         for t in range(length - 1)

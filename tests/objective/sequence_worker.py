@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from eagle3.objective.shares import Sharing
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.ranks import Ranks, joined_ranks, sequence_groups
 from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
@@ -101,7 +101,7 @@ def main():
                 )
                 plain = replace(objective, attention="reference", recompute=False)
                 expected = outcome(draft, pack, target, plain)
-                part = pack.shared(Sharing(ranks, STEPS))
+                part = pack.sharded(SequenceSharding(ranks, STEPS))
                 got = outcome(draft, part, target, objective, ranks.sequence.handle)
                 key = f"{ulysses}x{ring} {type_name} {backend}{' recomputed' * recompute}: {name}"
                 found[key] = difference(got, expected)

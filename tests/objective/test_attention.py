@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from eagle3.objective import chunked_attention as chunked
 from eagle3.objective.attention import Keys, Queries, reference_attention
-from eagle3.objective.attention_choice import BACKENDS
 from eagle3.objective.chunked_attention import chunks_of
+from eagle3.objective.dispatch import BACKENDS
 
 KV, GROUP, D = 2, 3, 4
 ON_CPU = [name for name in BACKENDS if name not in ("reference", "flex")]

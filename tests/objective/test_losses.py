@@ -32,12 +32,12 @@ def plain(kind, logits, own, mix):
 @pytest.mark.parametrize("kind", LOSSES)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 6))
 def test_loss_and_gradient_are_those_of_autograd(kind, seed, scale):
-    logits, lesson, own, mix = random_logits(seed, scale)
+    logits, probs, own, mix = random_logits(seed, scale)
     expected_from = logits.clone().requires_grad_()
     loss, accepted = plain(kind, expected_from, own, mix)
     loss.sum().backward()
     top = logits.max(-1).values.clone()
-    found = row_losses(kind, logits, lesson, mix)
+    found = row_losses(kind, logits, probs, mix)
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(found.accepted, accepted.detach(), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found.gradient, expected_from.grad, rtol=1e-8, atol=1e-10)
@@ -47,20 +47,20 @@ def test_loss_and_gradient_are_those_of_autograd(kind, seed, scale):
 @given(seed=st.integers(0, 10_000))
 def test_gradients_of_logits_sum_to_zero_and_vanish_where_draft_and_teacher_agree(seed):
     for kind in LOSSES:
-        logits, lesson, _, mix = random_logits(seed)
-        assert row_losses(kind, logits, lesson, mix).gradient.sum(-1).abs().max() < 1e-9
+        logits, probs, _, mix = random_logits(seed)
+        assert row_losses(kind, logits, probs, mix).gradient.sum(-1).abs().max() < 1e-9
     for kind in ("soft_ce", "kl", "reverse_kl"):
-        _, lesson, own, mix = random_logits(seed)
-        assert row_losses(kind, own.log(), lesson, mix).gradient.abs().max() < 1e-9
+        _, probs, own, mix = random_logits(seed)
+        assert row_losses(kind, own.log(), probs, mix).gradient.abs().max() < 1e-9
 
 
 def test_a_loss_without_acceptance_stays_finite():
     """A draft that is certain of what the target never says."""
-    _, lesson, _, mix = random_logits(0)
-    lesson.on_draft[:] = 0
+    _, probs, _, mix = random_logits(0)
+    probs.on_draft[:] = 0
     logits = torch.zeros(6, 11, dtype=torch.float64)
     logits[:, 0] = 900.0
-    found = row_losses("lk_alpha", logits, lesson, mix)
+    found = row_losses("lk_alpha", logits, probs, mix)
     assert found.loss.isfinite().all() and found.gradient.isfinite().all()
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.objective.rows import ROUND_FEW, step_rows
+from eagle3.objective.rows import step_rows
 from tests.objective.reference import active_at
 
 STEPS = 5
@@ -32,12 +32,9 @@ def test_rows_are_those_of_the_definition(documents):
                 allowed[k] += active_at(t, k, flags, tokens, [True] * 4)
         begin += len(doc)
     assert found.tokens.tolist() == expected[0]
-    for k, rows in enumerate(found.steps):
-        assert found.tokens[rows.slots].tolist() == expected[k]
-        assert rows.in_mask == allowed[k]
+    assert found.depth == sum(map(bool, expected))
+    for k, slots in enumerate(found.slots):
+        assert found.tokens[slots].tolist() == expected[k]
+        assert int((found.allowed >= k).sum()) == allowed[k]
         # row t reads at step k what row t + k has at step 0
-        assert torch.equal(found.tokens[rows.slots + k], found.tokens[rows.slots] + k)
-        filled = rows.filled() if len(rows.slots) else rows.slots
-        assert len(filled) % ROUND_FEW == 0
-        assert torch.equal(filled[: len(rows.slots)], rows.slots)
-        assert (filled[len(rows.slots) :] == rows.slots[-1:]).all()
+        assert torch.equal(found.tokens[slots + k], found.tokens[slots] + k)

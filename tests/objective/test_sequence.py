@@ -14,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eagle3.draft.config import check_heads
 from eagle3.errors import UserError
-from eagle3.objective.sequence import check_heads, kv_heads, query_heads
-from eagle3.objective.shares import deal
+from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
+from eagle3.objective.sequence_parallel.sharding import deal_rows
 from tests.objective.cases import tiny_draft
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,24 +51,24 @@ def test_sharing_a_pack_changes_neither_loss_nor_any_gradient(differences, layou
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 5), st.integers(1, 7))
 def test_every_row_is_dealt_once_and_active_ones_evenly(flags, ranks, steps):
     active = torch.tensor(flags, dtype=torch.bool).nonzero().flatten()
-    shares = deal(active, len(flags), ranks, steps)
-    assert torch.cat([s.rows for s in shares]).sort().values.tolist() == list(range(len(flags)))
-    assert torch.cat([s.slots for s in shares]).sort().values.tolist() == list(range(len(active)))
-    counts = [len(s.slots) for s in shares]
+    shards = deal_rows(active, len(flags), ranks, steps)
+    assert torch.cat([s.rows for s in shards]).sort().values.tolist() == list(range(len(flags)))
+    assert torch.cat([s.slots for s in shards]).sort().values.tolist() == list(range(len(active)))
+    counts = [len(s.slots) for s in shards]
     assert max(counts) - min(counts) <= 2
-    rows = [len(s.rows) for s in shares]
+    rows = [len(s.rows) for s in shards]
     assert max(rows) - min(rows) <= 3
-    for share in shares:
-        assert set(active[share.slots].tolist()) <= set(share.rows.tolist())
-        reached = {int(s) + k for s in share.slots for k in range(steps)}
-        assert {s for s in reached if s < len(active)} == set(share.taught.tolist())
-        for tensor in vars(share).values():
+    for shard in shards:
+        assert set(active[shard.slots].tolist()) <= set(shard.rows.tolist())
+        reached = {int(s) + k for s in shard.slots for k in range(steps)}
+        assert {s for s in reached if s < len(active)} == set(shard.taught.tolist())
+        for tensor in vars(shard).values():
             assert torch.equal(tensor, tensor.unique())
 
 
 def test_zig_zag_gives_every_rank_as_many_pairs_of_query_and_key():
     rows = torch.arange(4096)
-    work = [int((s.slots + 1).sum()) for s in deal(rows, 4096, 4, 7)]
+    work = [int((s.slots + 1).sum()) for s in deal_rows(rows, 4096, 4, 7)]
     assert max(work) == min(work)
 
 

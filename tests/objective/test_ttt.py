@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.objective import rows
-from eagle3.objective.attention_choice import BACKENDS
+from eagle3.objective import bucketing
+from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.losses import LOSSES
 from eagle3.objective.ttt import Objective, ttt_loss
 from tests.objective.cases import (
@@ -102,7 +102,7 @@ def textbook_loss(draft, doc, embedding, head, steps, decay):
     target_p = torch.cat([target_p[1:], target_p.new_zeros(1, target_p.shape[1])])
     mask = torch.zeros(length)
     mask[: length - 2] = 1.0  # mask'[t] = m[t + 1] * m[t + 2] for a mask of ones
-    hidden = draft.fused(doc["aux"])
+    hidden = draft.project_aux(doc["aux"])
     dense = torch.full((length, length), float("-inf")).triu(1).double()
     keys, values, total = [], [], 0.0
     repeat = config.num_attention_heads // config.num_key_value_heads
@@ -197,7 +197,7 @@ def test_filling_rows_up_changes_nothing(monkeypatch, multiple):
     documents, head, target = small_case(9)
     draft, packs = tiny_draft(), [pack_of(documents, head)]
     usual = outcome(draft, packs, target, exact_objective(7))
-    monkeypatch.setattr(rows, "ROUND_FEW", multiple)
+    monkeypatch.setattr(bucketing, "FEW_MULTIPLE", multiple)
     assert_same(outcome(draft, packs, target, exact_objective(7)), usual)
 
 

@@ -39,7 +39,7 @@ class DraftChain:
 
         Returns the hidden state [1, H] of the last row.
         """
-        return self._rows(self.draft.fused(aux), next_tokens)[-1:]
+        return self._rows(self.draft.project_aux(aux), next_tokens)[-1:]
 
     def propose(self, hidden: torch.Tensor, count: int) -> list[int]:
         """A chain of `count` tokens after the row that gave `hidden`; the cache stays as it was."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagle3.draft.model import Eagle3Draft, initialise
-from eagle3.objective import scores
+from eagle3.objective import head_loss
 from eagle3.objective.pack import Pack
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.target.hf import HFTarget
@@ -130,7 +130,7 @@ def slow_proposals(pair, aux, tokens, count):
     aux [n, 3H] true states of every token but the last.
     """
     draft, chain = pair.draft, []
-    hidden = draft.fused(aux)  # what each row takes in
+    hidden = draft.project_aux(aux)  # what each row takes in
     reads = list(tokens[1:])
     for _ in range(count):
         n = len(hidden)
@@ -166,13 +166,13 @@ def test_a_chain_is_the_training_time_test_of_its_first_row(pair, monkeypatch):
     """Same positions, same tokens in, same states in: logits of proposal k are those of step k."""
     count, logits = 4, []
     hook = pair.draft.lm_head.register_forward_hook(lambda _m, _i, out: logits.append(out))
-    row_losses, trained = scores.row_losses, []
+    row_losses, trained = head_loss.row_losses, []
 
     def watched(kind, found, *more):
         trained.extend(found.clone())
         return row_losses(kind, found, *more)
 
-    monkeypatch.setattr(scores, "row_losses", watched)
+    monkeypatch.setattr(head_loss, "row_losses", watched)
     try:
         for prompt in PROMPTS:
             first = pair.plain(prompt, 1).tokens

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from eagle3.objective.shares import Sharing
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.ranks import Ranks, joined_ranks, sequence_groups
 from eagle3.training.masters import masters_of
@@ -78,7 +78,7 @@ def train(ranks, kind, dtype, recipe):
         packs, _ = batch(number, dtype)
         rows = sum(len(pack.last) for pack in packs)
         mine = [
-            pack.shared(Sharing(ranks, STEPS))
+            pack.sharded(SequenceSharding(ranks, STEPS))
             for pack in packs[ranks.data.index :: ranks.data.size]
         ]
         result = runner.run(iter(mine), len(mine), rows, 1e-3, stop=False)

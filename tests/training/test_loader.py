@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from eagle3.errors import UserError
 from eagle3.objective.rows import step_rows
-from eagle3.objective.shares import Sharing
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.ranks import Group, Ranks
 from eagle3.target.layers import aux_layers
 from eagle3.training.loader import TrainingData, read_ahead
@@ -97,12 +97,12 @@ def test_rows_known_before_any_forward_pass_are_those_of_the_objective(data):
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("numbers", [[0, 1, 5, 6], [4], [3]])
-def test_a_rank_reads_its_share_of_a_pack_and_nothing_else(data, size, numbers):
+def test_a_rank_reads_its_shard_of_a_pack_and_nothing_else(data, size, numbers):
     whole = data.pack(np.array(numbers))
     for index in range(size):
         ranks = Ranks(index, size, torch.device("cpu"), sequence=Group(index, size))
-        sharing = Sharing(ranks, 3)
-        found, expected = data.pack(np.array(numbers), sharing), whole.shared(sharing)
+        sharding = SequenceSharding(ranks, 3)
+        found, expected = data.pack(np.array(numbers), sharding), whole.sharded(sharding)
         assert found.tensors().keys() == expected.tensors().keys()
         for name, tensor in found.tensors().items():
             assert torch.equal(tensor, getattr(expected, name)), name

@@ -1,8 +1,8 @@
-"""Element-wise chains as one kernel each where that pays.
+"""Functions of several element-wise operations, compiled into one kernel on CUDA.
 
-On CUDA every operation of a chain would read and write its whole tensor, so the chain is compiled
-(PyTorch's Inductor makes a Triton kernel of it) the first time it is called there. On a CPU it runs
-as it is written: nobody needs a compiler, and that is the twin the compiled form is tested against.
+Eager, every operation there would read and write its whole tensor, so the function is compiled
+(PyTorch's Inductor makes a Triton kernel of it) the first time it is called on CUDA. On a CPU it
+runs as it is written: nobody needs a compiler, and the tests compare the compiled form with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 
 
-def fused(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+def compiled_on_cuda(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
     """`function`, compiled where its first tensor is on CUDA."""
 
     @cache
@@ -26,7 +26,7 @@ def fused(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
 
     @wraps(function)
     def call(*args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
-        first = next(each for each in args if isinstance(each, torch.Tensor))
+        first = next(value for value in args if isinstance(value, torch.Tensor))
         chosen: Callable[..., Any] = compiled() if first.is_cuda else function
         return chosen(*args, **kwargs)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from eagle3.draft.chains import gathered_sum, rms_norm, rotation, swiglu
+from eagle3.draft.fused_ops import gathered_sum, rms_norm, rotation, swiglu
 from eagle3.draft.model import RMSNorm
 from eagle3.draft.rope import angles, rotate
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.draft.halves import Matrix
-from eagle3.objective import scores as room
-from eagle3.objective.scores import LossKind, Pairs, scores
+from eagle3.draft.training_forward import MixedLinear
+from eagle3.objective import head_loss as room
+from eagle3.objective.head_loss import LossKind, Pairs, head_loss
 from eagle3.objective.teacher import Teacher
 from eagle3.target.reader import Head
 from tests.objective.cases import DRAFT_VOCAB, HIDDEN, VOCAB
@@ -58,7 +58,7 @@ def test_chunks_give_what_autograd_over_all_logits_gives(monkeypatch, seed, chun
     expected, loss, correct, accepted = plain(whole, chosen, teacher, pairs, x, weight, weights)
     wanted = torch.autograd.grad(expected * 0.37, (x, weight))
     kind = LossKind("soft_ce", weights, torch.ones(STEPS))
-    total, found = scores(x, Matrix.of(weight, torch.float64), pairs, teacher, kind)
+    total, found = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
     torch.testing.assert_close(total, expected, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-10, atol=1e-11)
     torch.testing.assert_close(found.accepted, accepted.detach(), rtol=1e-10, atol=1e-11)
@@ -71,5 +71,5 @@ def test_without_a_gradient_none_is_formed():
     _, _, teacher, pairs, x, weight = random_case(0)
     kind = LossKind("soft_ce", torch.full((STEPS,), 0.25), torch.ones(STEPS))
     with torch.no_grad():
-        total, _ = scores(x, Matrix.of(weight, torch.float64), pairs, teacher, kind)
+        total, _ = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
     assert not total.requires_grad

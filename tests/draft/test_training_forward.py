@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.draft.halves import HalvedDraft
+from eagle3.draft.training_forward import TrainingDraft
 from tests.objective.cases import HIDDEN, SWITCHES, tiny_draft
 
 
@@ -34,12 +34,12 @@ def test_projections_equal_those_of_the_whole_input(seed, switches):
         return draft.queries(x[queried], positions[queried]), k0, v0, draft.queries(y, then), k, v
 
     def halved():
-        halves = HalvedDraft(draft, torch.float64, 31)
-        embedded = halves.embedded(embedding, queried)
-        first = halves.first_projections(
+        layer = TrainingDraft(draft, torch.float64, 31)
+        embedded = layer.project_embeddings(embedding, queried)
+        first = layer.first_projections(
             hidden, embedded, positions, queried, torch.arange(len(queried))
         )
-        return *first, *halves.projections(later, embedded, index, then)
+        return *first, *layer.projections(later, embedded, index, then)
 
     outcomes = []
     for function in (plain, halved):
@@ -60,10 +60,10 @@ def test_projections_equal_those_of_the_whole_input(seed, switches):
 def test_the_rest_of_the_layer_is_the_drafts(switches):
     draw = torch.Generator().manual_seed(0)
     draft = tiny_draft(**SWITCHES[switches])
-    halves = HalvedDraft(draft, torch.float64, 4)
+    layer = TrainingDraft(draft, torch.float64, 4)
     hidden, attended = normal(draw, 5, HIDDEN), normal(draw, 5, 4, 6)
     expected = draft.finish(hidden, attended)
-    torch.testing.assert_close(halves.finish(hidden, attended.flatten(1)), expected)
-    torch.testing.assert_close(halves.head(halves.head_input(hidden)), draft.logits(hidden))
+    torch.testing.assert_close(layer.finish(hidden, attended.flatten(1)), expected)
+    torch.testing.assert_close(layer.head(layer.head_input(hidden)), draft.logits(hidden))
     aux = torch.randn(5, 3 * HIDDEN, generator=draw, dtype=torch.float64)
-    torch.testing.assert_close(halves.fused(aux), draft.fused(aux))
+    torch.testing.assert_close(layer.project_aux(aux), draft.project_aux(aux))

@@ -1,7 +1,7 @@
-"""Element-wise chains of the draft with their backward passes written out.
+"""Fused element-wise operations of the draft, with their backward passes written out.
 
-Autograd would keep every intermediate of them; these keep their inputs only and make about half the
-passes over memory. Statistics are in at least float32.
+Autograd would keep every intermediate tensor; these keep their inputs only and make about half the
+passes over memory. On CUDA each is compiled into one kernel. Statistics are in at least float32.
 """
 
 from __future__ import annotations
@@ -11,38 +11,39 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
-from eagle3.draft.fusion import fused
+from eagle3.draft.compiled import compiled_on_cuda
+from eagle3.torch_internals import silu_backward
 
 
-def exact(x: torch.Tensor) -> torch.Tensor:
+def at_least_fp32(x: torch.Tensor) -> torch.Tensor:
     """`x` in at least float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-@fused
+@compiled_on_cuda
 def _norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Normed x [N, ..., H], and the scale of each row [N, ..., 1]."""
-    wide = exact(x)
+    wide = at_least_fp32(x)
     square = torch.linalg.vecdot(wide, wide)
     scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()[..., None]
     return (wide * scale).mul_(gain).to(x.dtype), scale
 
 
-@fused
+@compiled_on_cuda
 def _norm_backward(
     dy: torch.Tensor, x: torch.Tensor, gain: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of x [N, ..., H] and of the gain [..., H]."""
-    dy, unit = exact(dy), exact(x) * scale
+    dy, unit = at_least_fp32(dy), at_least_fp32(x) * scale
     dgain = (dy * unit).sum(0)
     dunit = dy * gain
     along = torch.linalg.vecdot(dunit, unit).div_(x.shape[-1])[..., None]
     return dunit.addcmul_(unit, along, value=-1).mul_(scale).to(x.dtype), dgain
 
 
-@fused
+@compiled_on_cuda
 def _gain_gradient(dy: torch.Tensor, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return (exact(dy) * (exact(x) * scale)).sum(0)
+    return (at_least_fp32(dy) * (at_least_fp32(x) * scale)).sum(0)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -66,16 +67,16 @@ def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
     return _RMSNorm.apply(x, gain, eps)
 
 
-@fused
+@compiled_on_cuda
 def _gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return silu(gate).mul_(up)
 
 
-@fused
+@compiled_on_cuda
 def _gated_backward(
     dy: torch.Tensor, gate: torch.Tensor, up: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.ops.aten.silu_backward(dy * up, gate), silu(gate).mul_(dy)
+    return silu_backward(dy * up, gate), silu(gate).mul_(dy)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -94,8 +95,8 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return _SwiGLU.apply(gate, up)
 
 
-@fused
-def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+@compiled_on_cuda
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     low, high = x.chunk(2, dim=-1)
     out = torch.empty_like(x)
     out_low, out_high = out.chunk(2, dim=-1)
@@ -108,16 +109,16 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin)
+        return _rotated(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, -sin), None, None  # the opposite turn
+        return _rotated(grads[0], cos, -sin), None, None  # by the opposite angle
 
 
 def rotation(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x [N, heads, d] turned by angles that are given as cos and sin [N, 1, d / 2]."""
+    """x [N, heads, d] rotated by angles with these cos and sin [N, 1, d / 2]."""
     return _Rotation.apply(x, cos, sin)
 
 

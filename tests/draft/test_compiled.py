@@ -1,4 +1,4 @@
-"""Chains compiled for CUDA against themselves as written; Inductor compiles for a CPU here."""
+"""Operations compiled for CUDA against the same as written; Inductor compiles for a CPU here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from eagle3.draft import chains, fusion
+from eagle3.draft import compiled, fused_ops
 from eagle3.objective.losses import row_losses
 from tests.objective.cases import random_logits
 
@@ -28,13 +28,13 @@ def compiler():
 
 def test_on_a_cpu_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_args, **_more: pytest.fail("compiled"))
-    double = fusion.fused(lambda name, x: x * 2)
+    double = compiled.compiled_on_cuda(lambda name, x: x * 2)
     assert double("a", torch.ones(2)).tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("chain", ["_norm_backward", "_turned"])
-def test_compiled_chains_give_the_same(compiler, chain):
-    written = inspect.unwrap(getattr(chains, chain))
+@pytest.mark.parametrize("name", ["_norm_backward", "_rotated"])
+def test_compiled_operations_give_the_same(compiler, name):
+    written = inspect.unwrap(getattr(fused_ops, name))
     draw = torch.Generator().manual_seed(0)
 
     def normal(*size):
@@ -42,8 +42,8 @@ def test_compiled_chains_give_the_same(compiler, chain):
 
     inputs = {
         "_norm_backward": (normal(9, 8), normal(9, 8), normal(8), normal(9, 1)),
-        "_turned": (normal(9, 2, 8), normal(9, 1, 4), normal(9, 1, 4)),
-    }[chain]
+        "_rotated": (normal(9, 2, 8), normal(9, 1, 4), normal(9, 1, 4)),
+    }[name]
     expected = written(*(t.clone() for t in inputs))
     found = torch.compile(written, dynamic=True)(*inputs)
     torch.testing.assert_close(found, expected)
@@ -52,9 +52,9 @@ def test_compiled_chains_give_the_same(compiler, chain):
 def test_a_compiled_loss_gives_the_same(compiler):
     written = inspect.unwrap(row_losses)
     expected, found = (
-        function("lk_hybrid", logits, lesson, mix)
+        function("lk_hybrid", logits, probs, mix)
         for function in (written, torch.compile(written, dynamic=True))
-        for logits, lesson, _, mix in [random_logits(3)]
+        for logits, probs, _, mix in [random_logits(3)]
     )
     for name, tensor in vars(expected).items():
         torch.testing.assert_close(getattr(found, name), tensor, rtol=1e-12, atol=1e-13)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from eagle3.draft.chains import exact
-from eagle3.draft.halves import Matrix
-from eagle3.draft.products import times_transposed, weight_gradient
+from eagle3.draft.fused_ops import at_least_fp32
+from eagle3.draft.matmul import times_transposed, weight_gradient
+from eagle3.draft.training_forward import MixedLinear
 from eagle3.objective.losses import WITH_LOGS, row_losses
 from eagle3.objective.teacher import Teacher
 
@@ -35,8 +35,8 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What came of each pair."""
+class PairResults:
+    """Of each pair."""
 
     loss: torch.Tensor  # [N]
     correct: torch.Tensor  # bool [N], no logit is above that of the target's choice
@@ -52,7 +52,7 @@ class LossKind:
     mix: torch.Tensor  # [K], l of lk_hybrid
 
 
-class _Scores(torch.autograd.Function):
+class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -63,27 +63,27 @@ class _Scores(torch.autograd.Function):
         teacher: Teacher,
         kind: LossKind,
     ) -> tuple[torch.Tensor, ...]:
-        wide = exact(narrow[:0]).dtype
+        wide = at_least_fp32(narrow[:0]).dtype
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        parts: list[tuple[torch.Tensor, ...]] = []
+        loss, accepted = (x.new_empty(len(x), dtype=wide) for _ in range(2))
+        correct = x.new_empty(len(x), dtype=torch.bool)
         for first, stop in _chunks(pairs, len(narrow), kind.weights):
             at = slice(first, stop)
             rows, place = pairs.teacher[at].unique_consecutive(return_inverse=True)
-            lesson = teacher.lesson(rows, logs=kind.name in WITH_LOGS).of(place, wide)
+            probs = teacher.probs(rows, logs=kind.name in WITH_LOGS).rows(place, wide)
             step = pairs.step[at]
             logits = times_transposed(x[at], narrow).to(wide)  # [n, V_draft]
             answer = logits.gather(-1, teacher.argmax[pairs.teacher[at], None])[:, 0]
-            found = row_losses(kind.name, logits, lesson, kind.mix.to(wide)[step])
-            correct = answer == found.top
-            parts.append((found.loss, correct, found.accepted))
-            share = kind.weights.to(wide)[step, None]
-            dlogits = found.gradient.to(x.dtype)
+            losses = row_losses(kind.name, logits, probs, kind.mix.to(wide)[step])
+            loss[at], accepted[at] = losses.loss, losses.accepted
+            correct[at] = answer == losses.top
+            step_weight = kind.weights.to(wide)[step, None]
+            dlogits = losses.gradient.to(x.dtype)
             if dx is not None:
-                dx[at] = times_transposed(dlogits, narrow.t()) * share.to(x.dtype)
+                dx[at] = times_transposed(dlogits, narrow.t()) * step_weight.to(x.dtype)
             if dweight is not None:  # a frozen head takes none
-                dweight += weight_gradient(dlogits, (x[at] * share).to(x.dtype), weight.dtype)
-        loss, correct, accepted = (torch.cat(each) for each in zip(*parts, strict=True))
+                dweight += weight_gradient(dlogits, (x[at] * step_weight).to(x.dtype), weight.dtype)
         ctx.save_for_backward(dx, dweight)
         ctx.mark_non_differentiable(loss, correct, accepted)
         total = torch.dot(loss, kind.weights.to(wide)[pairs.step])
@@ -98,16 +98,16 @@ class _Scores(torch.autograd.Function):
         return dx, dweight, None, None, None, None
 
 
-def scores(
-    x: torch.Tensor, head: Matrix, pairs: Pairs, teacher: Teacher, kind: LossKind
-) -> tuple[torch.Tensor, Scored]:
-    """Weighted sum of the losses of the pairs with head inputs x [N, H], N > 0, and its parts."""
-    total, *found = _Scores.apply(x, head.weight, head.narrow, pairs, teacher, kind)
-    return total, Scored(*found)
+def head_loss(
+    x: torch.Tensor, head: MixedLinear, pairs: Pairs, teacher: Teacher, kind: LossKind
+) -> tuple[torch.Tensor, PairResults]:
+    """Weighted sum of the losses of the pairs with head inputs x [N, H], and its parts."""
+    total, *results = _HeadLoss.apply(x, head.weight, head.narrow, pairs, teacher, kind)
+    return total, PairResults(*results)
 
 
 def _chunks(pairs: Pairs, vocab: int, like: torch.Tensor) -> list[tuple[int, int]]:
     """Stretches of pairs that hold whole teacher rows where they can: each begins a new one."""
     size = max(CHUNK_BYTES[like.device.type] // (4 * vocab), FEWEST_ROWS)
-    bounds = list(range(0, len(pairs.teacher), size))
-    return [*zip(bounds, [*bounds[1:], len(pairs.teacher)], strict=True)]
+    total = len(pairs.teacher)
+    return [(first, min(first + size, total)) for first in range(0, total, size)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.draft import products
-from eagle3.draft.products import as_factor, linear, times_transposed, weight_gradient
+from eagle3.draft import matmul
+from eagle3.draft.matmul import as_factor, linear, times_transposed, weight_gradient
 
 
 @pytest.mark.parametrize("onednn", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_product_is_a_linear_layer(monkeypatch, onednn, dtype):
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: onednn)
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(70, 24, generator=draw, dtype=dtype).requires_grad_()
     weight = torch.randn(40, 24, generator=draw, dtype=dtype).requires_grad_()
@@ -26,7 +26,7 @@ def test_a_product_is_a_linear_layer(monkeypatch, onednn, dtype):
 
 @pytest.mark.parametrize("onednn", [False, True])
 def test_operands_may_be_strided(monkeypatch, onednn):
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: onednn)
     a, b = torch.randn(9, 30), torch.randn(30, 11)
     expected = a[:, ::2] @ b[::2]
     torch.testing.assert_close(times_transposed(a[:, ::2], b[::2].t()), expected)
@@ -36,7 +36,7 @@ def test_operands_may_be_strided(monkeypatch, onednn):
 @pytest.mark.parametrize(("rows", "inner", "columns"), [(0, 3, 2), (2, 0, 3), (2, 3, 0)])
 def test_operands_may_be_empty(monkeypatch, onednn, rows, inner, columns):
     """A rank without a row of a pack has a weight gradient of zeros."""
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: onednn)
+    monkeypatch.setattr(matmul, "onednn_is_faster", lambda: onednn)
     a, b = torch.randn(rows, inner), torch.randn(columns, inner)
     torch.testing.assert_close(times_transposed(a, b), a @ b.t())
     torch.testing.assert_close(weight_gradient(a.t(), b.t(), torch.float32), a @ b.t())
@@ -44,7 +44,7 @@ def test_operands_may_be_empty(monkeypatch, onednn, rows, inner, columns):
 
 @pytest.mark.parametrize("emulated", [False, True])
 def test_bfloat16_products_are_sums_in_float32_rounded_once(monkeypatch, emulated):
-    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: emulated)
+    monkeypatch.setattr(matmul, "bfloat16_is_emulated", lambda: emulated)
     a, b = torch.randn(70, 300).bfloat16(), torch.randn(40, 300).bfloat16()
     exact = a.double() @ b.double().t()
     found = times_transposed(a, b)
@@ -60,10 +60,10 @@ def test_bfloat16_products_are_sums_in_float32_rounded_once(monkeypatch, emulate
 
 
 def test_only_bfloat16_on_a_cpu_that_emulates_it_is_widened(monkeypatch):
-    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: True)
+    monkeypatch.setattr(matmul, "bfloat16_is_emulated", lambda: True)
     wide, narrow = torch.ones(2), torch.ones(2).bfloat16()
     assert as_factor(wide) is wide and as_factor(narrow).dtype == torch.float32
-    monkeypatch.setattr(products, "bfloat16_is_emulated", lambda: False)
+    monkeypatch.setattr(matmul, "bfloat16_is_emulated", lambda: False)
     assert as_factor(narrow) is narrow
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from eagle3.torch_internals import multiplies_bfloat16, onednn_linear
+
 
 @cache
 def onednn_is_faster() -> bool:
@@ -31,9 +33,7 @@ def onednn_is_faster() -> bool:
 def bfloat16_is_emulated() -> bool:
     """x86 processors without instructions for it multiply bfloat16 matrices ten times slower than
     float32's."""
-    return platform.machine() in ("x86_64", "AMD64") and not (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    return platform.machine() in ("x86_64", "AMD64") and not multiplies_bfloat16()
 
 
 def as_factor(x: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if single and a.numel() and b.numel() and onednn_is_faster():
         # strided operands would be 50 times slower there
         a, b = a.contiguous(), b.contiguous()
-        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+        return onednn_linear(a, b)
     return a @ b.t()
 
 

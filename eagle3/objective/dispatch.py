@@ -1,0 +1,62 @@
+"""The one place where the objective meets the ranks and the kernels that compute it.
+
+`ttt` is defined on the rows of a pack and on attention among them. What it gets of both is the
+pack's own on one rank, this rank's part under sequence parallelism, and in either case filled up to
+the shapes that kernels like.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from eagle3.draft.config import DraftConfig
+from eagle3.objective.attention import Attention, Backend, PackAttention, reference_attention
+from eagle3.objective.bucketing import in_buckets
+from eagle3.objective.chunked_attention import chunked_attention
+from eagle3.objective.flash_attention import flash_attention
+from eagle3.objective.flex_attention import prefix_flex_attention
+from eagle3.objective.pack import Pack
+from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
+from eagle3.objective.rows import ActiveRows
+from eagle3.objective.sequence_parallel.attention import exchanging_attention
+from eagle3.objective.sequence_parallel.local_rows import local_index
+
+BACKENDS: dict[str, Backend] = {
+    "chunked": chunked_attention,
+    "flash": flash_attention,
+    "flex": prefix_flex_attention,
+    "reference": reference_attention,
+}
+
+
+def dispatch(
+    pack: Pack, active: ActiveRows, backend: str, dtype: torch.dtype, draft: DraftConfig
+) -> tuple[RowIndex, Attention]:
+    """Rows that are computed here, and attention among them. `backend`: `Objective.attention`."""
+    prefixes = Prefixes.of(pack, active)
+    attend = choose_backend(backend, pack.aux.device, dtype, pack.shards is not None)
+    if pack.shards is None:
+        index = whole_index(pack, active, prefixes)
+        queries = prefixes.queries(active.slots[: active.depth])
+        return in_buckets(index, PackAttention(attend, queries))
+    index = local_index(pack, active, prefixes, pack.shards.local)
+    usp = backend == "usp"
+    attention = exchanging_attention(usp, attend, active, prefixes, pack.shards, draft)
+    return in_buckets(index, attention)
+
+
+def choose_backend(
+    name: str, device: torch.device, dtype: torch.dtype, sharded: bool = False
+) -> Backend:
+    """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
+    ranks that share a pack exchange keys (see `sequence_parallel`).
+
+    CUDA's flash kernel takes half precision only, and computes whole documents, of which a rank
+    with a shard of a pack has few rows; on a CPU products of chunks are faster than its flash
+    kernel, whose backward pass is slow (docs/performance.md).
+    """
+    if name in ("auto", "usp"):
+        on_cuda = device.type == "cuda"
+        whole = dtype in (torch.bfloat16, torch.float16) and not sharded
+        name = "chunked" if not on_cuda else "flash" if whole else "flex"
+    return BACKENDS[name]

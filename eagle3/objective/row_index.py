@@ -1,0 +1,112 @@
+"""Where each step finds what its rows read: index tensors, made once for a pack.
+
+A pack has T rows of aux, and R = |A_0| of them, the active ones of step 0, have a teacher. Row t at
+step k reads the token and is compared with the teacher that row t + k has at step 0, so both are
+looked up among the R. For one document with rows 0..5, of which 2, 3 and 4 are active, all to the
+last step that their run allows:
+
+    step 0   rows 2 3 4   of the T rows 0..5       reads 0 1 2   of the R
+    step 1   rows 0 1     of those of step 0       reads 1 2
+    step 2   rows 0       of those of step 1       reads 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from eagle3.objective.attention import Queries
+from eagle3.objective.pack import Pack
+from eagle3.objective.rows import ActiveRows
+from eagle3.objective.totals import StepTotals
+
+
+@dataclass(frozen=True)
+class StepIndex:
+    """The A_k rows of one step."""
+
+    rows: torch.Tensor  # int64 [A_k], where each stands at the step before; at step 0 among the T
+    reads: torch.Tensor  # int64 [A_k], whose token and teacher each one takes, among the R
+    positions: torch.Tensor  # int64 [A_k], rotary
+    reachable: torch.Tensor  # bool [A_k], serving can get there
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """The rows of a pack that are computed, step by step."""
+
+    ids: torch.Tensor  # int64 [T], the token that each row of aux reads at step 0
+    positions: torch.Tensor  # int64 [T], rotary
+    taught: torch.Tensor  # int64 [R], rows with a teacher, among the T
+    steps: Sequence[StepIndex]  # those that have a row
+    totals: StepTotals  # counts of rows; sums of what the loss says are zero
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Keys of step 0 that an active row sees: those of rows `starts` to `rows`, itself included."""
+
+    rows: torch.Tensor  # int64 [A_0], of the active rows among the T rows of the pack
+    starts: torch.Tensor  # int64 [A_0], first row of each one's document
+
+    @classmethod
+    def of(cls, pack: Pack, active: ActiveRows) -> Prefixes:
+        row_of_token = torch.full_like(pack.input_ids, -1, dtype=torch.int64)
+        row_of_token[pack.row_tokens] = torch.arange(
+            len(pack.row_tokens), device=pack.row_tokens.device
+        )
+        rows = row_of_token[active.tokens]
+        documents = pack.documents[pack.row_tokens]
+        return cls(rows, torch.searchsorted(documents, documents[rows]))
+
+    def queries(self, slots: Sequence[torch.Tensor]) -> list[Queries]:
+        """The queries of each step, which are of the active rows `slots` int64 [A_k]."""
+        queries = []
+        for k, step in enumerate(slots):
+            own = [torch.searchsorted(earlier, step) for earlier in slots[1 : k + 1]]
+            queries.append(Queries(self.rows[step], self.starts[step], own))
+        return queries
+
+
+def whole_index(pack: Pack, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
+    """The index of a pack that one rank computes."""
+    slots = torch.arange(len(active.tokens), device=pack.input_ids.device)
+    return RowIndex(
+        ids=pack.input_ids[pack.row_tokens + 1],
+        positions=pack.positions[pack.row_tokens],
+        taught=prefixes.rows,
+        steps=step_indices(pack, active, active.slots, prefixes.rows, slots),
+        totals=count_rows(active, slots, prefixes),
+    )
+
+
+def step_indices(
+    pack: Pack,
+    active: ActiveRows,
+    slots: Sequence[torch.Tensor],  # int64 [A_k] for each step, the active rows that are computed
+    rows: torch.Tensor,  # int64 [A_0], where active rows stand among the rows of aux
+    taught: torch.Tensor,  # int64 [A_0], where their tokens and teachers stand
+) -> list[StepIndex]:
+    """The index of every step that has a row."""
+    positions = pack.positions[active.tokens]
+    steps = []
+    for k, step in enumerate(slots[: active.depth]):
+        before = rows[step] if k == 0 else torch.searchsorted(slots[k - 1], step)
+        steps.append(
+            StepIndex(before, taught[step + k], positions[step] + k, active.reach[step] >= k)
+        )
+    return steps
+
+
+def count_rows(active: ActiveRows, slots: torch.Tensor, prefixes: Prefixes) -> StepTotals:
+    """Totals with the counts of the active rows `slots` int64 [S]."""
+    totals = StepTotals.zeros(len(active.slots), slots.device)
+    step = torch.arange(len(active.slots), device=slots.device)
+    on = active.last[slots, None] >= step  # [S, K]
+    totals.active.copy_(on.sum(0))
+    totals.in_mask.copy_((active.allowed[slots, None] >= step).sum(0))
+    keys = prefixes.rows[slots] - prefixes.starts[slots] + 1
+    totals.attended.copy_((keys[:, None] * on).sum(0))
+    return totals

@@ -1,0 +1,153 @@
+"""Attention over the rows of several ranks: who gets which keys, and which heads.
+
+Keys and values of step 0 are exchanged once for all TTT steps. Later steps add to each row's own
+keys only, which no other row reads. All of them are rotated already, by each row's position in its
+document.
+
+    GatheredKeys   every rank gets the keys and values of all rows, and attends for its own queries
+    Ulysses        Ulysses x ring: the ranks of a Ulysses group swap rows for heads, so that each
+                   has all their rows and some heads; round the ring go keys and values of these
+                   heads
+
+    sp_ulysses_size 2 x sp_ring_size 2, heads 0..3      own rows     attends for      keys of
+    rank 0    ring 0, ulysses 0                          A            A B, heads 0 1   A B C D
+    rank 1    ring 0, ulysses 1                          B            A B, heads 2 3   A B C D
+    rank 2    ring 1, ulysses 0                          C            C D, heads 0 1   A B C D
+    rank 3    ring 1, ulysses 1                          D            C D, heads 2 3   A B C D
+
+With fewer heads of keys than ranks in a Ulysses group, a head goes to all ranks that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from eagle3.draft.config import DraftConfig
+from eagle3.objective.attention import Attention, Backend, Keys, PackAttention, Pair
+from eagle3.objective.row_index import Prefixes
+from eagle3.objective.rows import ActiveRows
+from eagle3.objective.sequence_parallel.collectives import all_gather, all_to_all, ring_gather
+from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
+from eagle3.objective.sequence_parallel.sharding import PackShards
+from eagle3.ranks import Group
+
+
+def exchanging_attention(
+    usp: bool,
+    backend: Backend,
+    active: ActiveRows,
+    prefixes: Prefixes,
+    shards: PackShards,
+    draft: DraftConfig,
+) -> Attention:
+    """`usp`: exchange heads (Ulysses) and pass on keys (ring), or else gather all keys."""
+    if usp:
+        return Ulysses(backend, active, prefixes, shards, draft)
+    slots = shards.local.active_slots(active)[: active.depth]
+    return GatheredKeys(PackAttention(backend, prefixes.queries(slots)), shards)
+
+
+class GatheredKeys:
+    """Every rank attends for its own rows, to gathered keys."""
+
+    def __init__(self, local: PackAttention, shards: PackShards) -> None:
+        self.local, self.shards = local, shards
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T."""
+        rows = [shard.rows for shard in self.shards.all]
+        counts = [len(part) for part in rows]
+        gathered = all_gather(torch.cat((k0, v0), dim=1), counts, self.shards.ranks.sequence)
+        k, v = gathered[torch.cat(rows).argsort()].chunk(2, dim=1)
+        return self.local.keys(k, v)
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """See `attention.Attention`."""
+        return attend_if_any(self.local, step, q, own, keys)
+
+
+class Ulysses:
+    """Every rank attends for the rows of its Ulysses group, with some of the heads."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        active: ActiveRows,
+        prefixes: Prefixes,
+        shards: PackShards,
+        draft: DraftConfig,
+    ) -> None:
+        self.group, self.ring = shards.ranks.ulysses, shards.ranks.ring
+        size = self.group.size
+        self.query_heads, self.kv_heads = query_heads(draft, size), kv_heads(draft, size)
+        blocks = [shards.all[at : at + size] for at in range(0, len(shards.all), size)]
+        self.rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
+        by_rank = [shard.active_slots(active) for shard in blocks[self.ring.index]]
+        steps = list(zip(*by_rank, strict=True))[: active.depth]
+        # rows of each rank of the group, at every step, and their order among all of these
+        self.counts = [[len(slots) for slots in ranks] for ranks in steps]
+        self.order = [torch.cat(ranks).argsort() for ranks in steps]
+        queries = prefixes.queries([torch.cat(ranks).sort().values for ranks in steps])
+        self.local = PackAttention(backend, queries)
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T, some heads."""
+        counts = [len(rows) for rows in self.rows[self.ring.index]]
+        of_group = swap_rows_for_heads((k0, v0), [self.kv_heads] * 2, counts, self.group)
+        sizes = [sum(len(rows) for rows in block) for block in self.rows]
+        gathered = ring_gather(of_group, sizes, self.ring)
+        rows = torch.cat([rows for block in self.rows for rows in block])
+        k, v = gathered[rows.argsort()].chunk(2, dim=1)
+        return self.local.keys(k, v)
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """See `attention.Attention`."""
+        heads = [self.query_heads] + [self.kv_heads] * (2 if own else 0)
+        swapped = swap_rows_for_heads((q, *(own or ())), heads, self.counts[step], self.group)
+        widths = [len(of_rank[0]) for of_rank in heads]
+        q, *own_kv = swapped[self.order[step]].split(widths, dim=1)
+        own = (own_kv[0], own_kv[1]) if own_kv else None
+        attended, keys = attend_if_any(self.local, step, q, own, keys)
+        return self._to_rows(step, attended), keys
+
+    def _to_rows(self, step: int, attended: torch.Tensor) -> torch.Tensor:
+        """Attended values of some heads [A, heads here d] -> of the rows of this rank [A_k, heads
+        d]."""
+        counts = self.counts[step]
+        own, size = counts[self.group.index], self.group.size
+        by_owner = attended[self.order[step].argsort()]
+        received = all_to_all(by_owner, counts, [own] * size, self.group)
+        return received.unflatten(0, (size, own)).transpose(0, 1).flatten(1)
+
+
+def attend_if_any(
+    local: PackAttention, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+) -> tuple[torch.Tensor, Keys]:
+    """Attention of this rank. Without a query its output is empty, and a part of the graph of all
+    keys, so that the backward passes of the ranks meet."""
+    if len(q):
+        return local.attend(step, q, own, keys)
+    return (q + 0 * (keys.k0.sum() + keys.v0.sum())).flatten(1), keys.with_own(own)
+
+
+def swap_rows_for_heads(
+    parts: Sequence[torch.Tensor],  # [A, heads, d], as many heads as each has
+    heads: Sequence[list[list[int]]],  # of each part, those that each rank gets
+    counts: list[int],  # rows of each rank
+    group: Group,
+) -> torch.Tensor:
+    """Rows of this rank with all heads -> rows of all ranks with some heads, parts side by side:
+    [sum(counts), heads here, d]"""
+    for_rank = [
+        torch.cat(
+            [part[:, of_rank[rank]] for part, of_rank in zip(parts, heads, strict=True)], dim=1
+        )
+        for rank in range(group.size)
+    ]
+    return all_to_all(torch.cat(for_rank), [len(parts[0])] * group.size, counts, group)

@@ -1,0 +1,95 @@
+"""Which rows of a pack each of several sequence ranks has.
+
+Tokens and masks are small, and every rank has them all, so all of them know the same active rows.
+States are dealt out by row. Active rows, which cost nearly everything, are cut into two even
+blocks for each rank, one from the front and one from the back (zig-zag): a row sees more keys the
+later it stands. The others, of which only keys and values are wanted, are dealt out in even blocks.
+
+    rows     . . a a a . . . a a a a a          a active
+    rank 0       0 0             0 0
+    rank 1           1     1 1 1
+    others   0 0       0 1 1
+
+Row t at step k reads the token and the teacher that row t + k has at step 0, so a rank also holds
+the teachers of the K - 1 active rows behind each of its blocks. No row is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from eagle3.objective.rows import ActiveRows
+from eagle3.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class RowShard:
+    """What one rank holds; rows number the T rows of aux, slots the R active rows. Ascending."""
+
+    rows: torch.Tensor  # int64 [T_p], of aux
+    slots: torch.Tensor  # int64 [S_p], active rows that are computed here
+    taught: torch.Tensor  # int64 [R_p], slots whose row of `last` is held: all of `slots` are
+
+    def to(self, device: torch.device) -> RowShard:
+        return RowShard(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+
+    def active_slots(self, active: ActiveRows) -> list[torch.Tensor]:
+        """Of `slots` those that are active, int64, for each step."""
+        last = active.last[self.slots]
+        return [self.slots[last >= k] for k in range(len(active.slots))]
+
+
+@dataclass(frozen=True)
+class PackShards:
+    """The shards of a pack by sequence rank, and which rank this is."""
+
+    all: Sequence[RowShard]
+    ranks: Ranks
+
+    @property
+    def local(self) -> RowShard:
+        return self.all[self.ranks.sequence.index]
+
+    def to(self, device: torch.device) -> PackShards:
+        return PackShards([shard.to(device) for shard in self.all], self.ranks)
+
+
+def deal_rows(active: torch.Tensor, total: int, ranks: int, steps: int) -> list[RowShard]:
+    """Deal out `total` rows of which `active` int64 [R], ascending, have a loss at step 0."""
+    size = len(active)
+    is_other = torch.ones(total, dtype=torch.bool)
+    is_other[active] = False
+    others = is_other.nonzero().flatten()
+    shards = []
+    for rank in range(ranks):
+        blocks = [
+            (size * piece // (2 * ranks), size * (piece + 1) // (2 * ranks))
+            for piece in (rank, 2 * ranks - 1 - rank)
+        ]
+        slots = torch.cat([torch.arange(*block) for block in blocks])
+        taught = [torch.arange(a, min(b + steps - 1, size) if b > a else a) for a, b in blocks]
+        first, last = len(others) * rank // ranks, len(others) * (rank + 1) // ranks
+        rows = torch.cat((active[slots], others[first:last])).sort().values
+        shards.append(RowShard(rows, slots, torch.cat(taught).unique()))
+    return shards
+
+
+@dataclass(frozen=True)
+class SequenceSharding:
+    """How packs are sharded among sequence ranks."""
+
+    ranks: Ranks
+    steps: int
+
+    def of(self, row_tokens: torch.Tensor, last_tokens: torch.Tensor) -> PackShards | None:
+        """The shards of a pack with these tokens of its rows of aux [T] and last [R]; None if no
+        rank shares it."""
+        count = self.ranks.sequence.size
+        if count == 1:
+            return None
+        # the state at token t + 1 teaches row t at step 0: every active row has one
+        active = torch.searchsorted(row_tokens, last_tokens - 1)
+        return PackShards(deal_rows(active, len(row_tokens), count, self.steps), self.ranks)
