@@ -31,8 +31,8 @@ class Target(Section):
     embedding_key: str = Field(
         default="model.embed_tokens.weight",
         description="Name of the input embedding in the target's safetensors files. If no file has "
-        "it, the only tensor with the same ending is taken, as in multimodal models; the same holds "
-        "for the other two names.",
+        "it, the only tensor with the same ending is taken, as in multimodal models; so for the "
+        "other two names.",
     )
     lm_head_key: str = Field(
         default="lm_head.weight",
