@@ -39,8 +39,8 @@ def counts(config: Config) -> Iterator[str]:
     if stages > MOST_STAGES:
         yield (
             f"train.epochs {train.epochs}, train.epochs_per_stage {train.epochs_per_stage} and "
-            f"hidden_states.window_shards {window} give {stages} stages, more than {MOST_STAGES}: "
-            "raise epochs_per_stage or window_shards"
+            f"hidden_states.window_shards {window or 'null'} give {stages} stages, more than "
+            f"{MOST_STAGES}: raise epochs_per_stage or window_shards"
         )
 
 

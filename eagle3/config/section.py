@@ -73,14 +73,12 @@ def distinct(values: list[Any]) -> list[Any]:
 
 def alternatives(annotation: Any) -> list[Any]:
     """The types that an annotation allows: `int | None` gives int and NoneType."""
-    match get_origin(annotation):
-        case origin if origin is Annotated:
-            return alternatives(get_args(annotation)[0])
-        case origin if origin in (Union, UnionType):
-            return [kind for part in get_args(annotation) for kind in alternatives(part)]
-        case origin if origin is Literal:
-            return [str]
-    return [annotation]
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return alternatives(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in alternatives(part)]
+    return [str] if origin is Literal else [annotation]
 
 
 def is_section(kind: Any) -> bool:

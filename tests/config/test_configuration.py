@@ -193,7 +193,7 @@ FAULTS = {
     "dataset: {num_samples: 1000001, shard_size: 10}": "dataset.num_samples 1000001 over dataset."
     "shard_size 10 gives 100001 shards, more than 100000: raise shard_size to at least 11",
     "train: {epochs: 10000}": "train.epochs 10000, train.epochs_per_stage 1 and hidden_states."
-    "window_shards None give 10000 stages, more than 9999: raise epochs_per_stage or window_shards",
+    "window_shards null give 10000 stages, more than 9999: raise epochs_per_stage or window_shards",
     "embedded_target: {hidden_size: 48, num_heads: 16, num_kv_heads: 16}": "embedded_target."
     "hidden_size 48 over num_heads 16 gives heads of odd width",
     "resources: {device: gpu}": "resources.device is 'gpu'; allowed: cpu, cuda",
@@ -218,6 +218,7 @@ FAULTS = {
     "a pack: ranks share a batch by its packs, so some would have nothing to do",
     "dataset: {regenerate: {backend: server}}": "dataset.regenerate.backend is 'server' but "
     "resources.regenerate.servers is empty: name at least one, such as http://localhost:30000/v1",
+    "embedded_target: {num_layers: 4}": "embedded_target.num_layers is 4; must be at least 7",
     "embedded_target: {num_heads: 3}": "embedded_target.hidden_size 128 must be a multiple of "
     "num_heads 3, and num_heads of num_kv_heads 2",
 }

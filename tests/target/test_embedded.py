@@ -90,14 +90,6 @@ def test_vocabulary_must_hold_the_bytes() -> None:
         train_tokenizer(TEXTS, 258)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_layers": 4}, {"num_heads": 3}, {"epochs": 0}, {"dtype": "int8"}]
-)
-def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        EmbeddedTarget(**wrong)
-
-
 def test_training_lowers_the_loss_and_repeats_exactly(
     tokenizer: PreTrainedTokenizerFast, documents: list[list[int]]
 ) -> None:
