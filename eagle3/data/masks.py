@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Rendered, Renderer, Span
 from eagle3.errors import UserError
+
+if TYPE_CHECKING:  # jobs that only read tokens start without pydantic
+    from eagle3.config.tokens import Tokens
 
 
 @dataclass(frozen=True)

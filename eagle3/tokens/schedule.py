@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.packing import batches, pack_documents
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
+
+if TYPE_CHECKING:  # jobs that only read the schedule start without pydantic
+    from eagle3.config.train import Train
 
 KIND = "schedule"
 # shares of supervised tokens that no chat data has: masks that miss the answers, or cover prompts
