@@ -12,11 +12,10 @@ from eagle3.errors import UserError
 def check_doubled_keys(path: Path) -> None:
     """Raise UserError that names every key which a configuration file has twice.
 
-    A file that is no YAML passes: whoever reads it says so.
+    A file that is not YAML passes: whoever loads it says so.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        top = yaml.compose(text, Loader=yaml.SafeLoader)
+        top = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
     except RecursionError:
         raise UserError(f"config: {path} is nested too deeply") from None
     except yaml.YAMLError:

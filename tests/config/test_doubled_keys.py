@@ -39,11 +39,12 @@ def test_a_doubled_key_is_named_with_its_lines(tmp_path: Path, text: str, said: 
         "a: &x [*x, *x]\n",  # inside itself
         "train: [",  # whoever reads it says so
         "- {a: 1}\n- {a: 2}\n",
+        "a: \udcff\n",  # no UTF-8
     ],
 )
 def test_a_file_without_one_passes(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     check_doubled_keys(path)
 
 
