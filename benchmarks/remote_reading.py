@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 
 from benchmarks.object_proxy import ObjectProxy
@@ -41,7 +42,7 @@ def main() -> None:
     rows = [row("local", FeatureShard(given.states, tokens), tokens, AHEAD)]
     with object_server() as server, ObjectProxy(server, given.latency) as proxy:
         use(server, 1)
-        objects.client().create_bucket(Bucket="states")
+        boto3.client("s3").create_bucket(Bucket="states")
         objects.upload(given.states, ADDRESS)
         for threads, ahead in [(given.threads[-1], 0), *((n, AHEAD) for n in given.threads)]:
             use(proxy.address, threads)
@@ -54,7 +55,7 @@ def main() -> None:
 def use(endpoint: str, threads: int) -> None:
     """Have the project's client talk to `endpoint` with so many threads."""
     os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
-    objects.client.cache_clear()
+    objects.store.cache_clear()
     pool = ThreadPoolExecutor(threads)
     objects._requests = lambda: pool  # type: ignore[assignment]
 

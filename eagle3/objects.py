@@ -1,16 +1,17 @@
 """Objects in S3-compatible storage: ranges read ahead in threads, whole files written.
 
-Endpoint, region and credentials are boto3's own (`AWS_ENDPOINT_URL`, `~/.aws`, an instance's role):
-nothing here knows them. boto3 comes with the extra `s3` and is imported when an object is opened.
+obstore transfers them. Endpoint, region and credentials are boto3's own (`AWS_ENDPOINT_URL`,
+`~/.aws`, an instance's role), as for Snakemake's plugin: nothing here knows them. Both libraries
+come with the extra `s3` and are imported when an object is opened.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,9 @@ from eagle3.errors import UserError
 SCHEME = "s3://"
 REQUESTS = 16  # ranges asked for at once by one process
 ATTEMPTS = 6  # of a request, and of the transfer of its answer
-TRANSFER_PAUSE = 0.2  # seconds after a first broken transfer, twice as long after each other one
-REFUSALS = {
-    "403": "access is denied; check the credentials and the bucket's policy",
-    "404": f"no such object: {REMAKE}",
-    "412": "was replaced while it was being read: start the job again",
-    "416": f"ends too early: {REMAKE}",
-}
+CONNECT = timedelta(seconds=10)
+SILENCE = timedelta(seconds=60)  # in the middle of an answer
+TRANSFER = timedelta(hours=1)  # of one answer, however large
 
 
 class ObjectFile:
@@ -39,11 +36,12 @@ class ObjectFile:
     def __init__(self, address: str) -> None:
         """Raises UserError if there is no such object or it may not be read."""
         self.name = address
-        self._bucket, self._key = split_address(address)
-        with _told(address):
-            found = client().head_object(Bucket=self._bucket, Key=self._key)
-        self.size, self._tag = int(found["ContentLength"]), found["ETag"]
-        self._coming: dict[tuple[int, int], Future[bytearray]] = {}
+        bucket, self._key = split_address(address)
+        self._store = store(bucket)
+        with _one_sentence(address):
+            found = self._store.head(self._key)
+        self.size, self._tag = int(found["size"]), found["e_tag"]
+        self._coming: dict[tuple[int, int], Future[memoryview]] = {}
         self._lock = threading.Lock()
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
@@ -62,7 +60,7 @@ class ObjectFile:
             if size:
                 self._ask(place, size, keep=True)
 
-    def _ask(self, place: int, size: int, keep: bool) -> Future[bytearray]:
+    def _ask(self, place: int, size: int, keep: bool) -> Future[memoryview]:
         """The answer to come, that of an earlier announcement if there is one."""
         with self._lock:
             answer = self._coming.get((place, size))
@@ -74,39 +72,13 @@ class ObjectFile:
                 del self._coming[place, size]
         return answer
 
-    def _fetch(self, place: int, size: int) -> bytearray:
-        """One range. boto3 repeats a failed request, but not a transfer that breaks off."""
-        from botocore.exceptions import (
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
-        )
-
-        with _told(self.name):
-            for attempt in range(ATTEMPTS):
-                try:
-                    return self._transfer(place, size)
-                except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
-                    if attempt + 1 == ATTEMPTS:
-                        raise
-                    time.sleep(TRANSFER_PAUSE * 2**attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _transfer(self, place: int, size: int) -> bytearray:
-        answer = client().get_object(
-            Bucket=self._bucket,
-            Key=self._key,
-            Range=f"bytes={place}-{place + size - 1}",
-            IfMatch=self._tag,
-        )
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            chunk = answer["Body"].read(min(len(rest), 2**20))
-            if not chunk:  # a range that reaches beyond the end is answered with what there is
-                raise UserError(f"{self.name}: ends too early: {REMAKE}")
-            rest[: len(chunk)] = chunk
-            rest = rest[len(chunk) :]
+    def _fetch(self, place: int, size: int) -> memoryview:
+        """One range of the object that was opened."""
+        options = {"range": (place, place + size), "if_match": self._tag}
+        with _one_sentence(self.name):
+            data = memoryview(self._store.get(self._key, options=options).bytes())
+        if len(data) < size:  # a range that reaches beyond the end is answered with what there is
+            raise UserError(f"{self.name}: ends too early: {REMAKE}")
         return data
 
 
@@ -116,20 +88,18 @@ def upload(path: Path, address: str) -> None:
     Raises UserError if it cannot be written.
     """
     bucket, key = split_address(address)
-    from boto3.exceptions import S3UploadFailedError
-
-    with _told(address):
-        try:
-            client().upload_file(str(path), bucket, key)
-        except S3UploadFailedError as fault:
-            raise UserError(f"{address}: cannot be written ({_one_line(fault)})") from None
+    client = store(bucket)
+    with _one_sentence(address, missing="there is no such bucket"):
+        client.put(key, path)
 
 
 def download(address: str, path: Path) -> None:
     """Write an object to a file. Raises UserError if it cannot be read."""
     bucket, key = split_address(address)
-    with _told(address):
-        client().download_file(bucket, key, str(path))
+    client = store(bucket)
+    with _one_sentence(address), open(path, "wb") as out:
+        for part in client.get(key):
+            out.write(part)
 
 
 def is_object(address: Path | str) -> bool:
@@ -145,30 +115,44 @@ def split_address(address: str) -> tuple[str, str]:
     return bucket, key
 
 
-@lru_cache(maxsize=1)
-def client() -> Any:
-    """The one client of this process; it may be used from several threads.
+@lru_cache
+def store(bucket: str) -> Any:
+    """The one client of a bucket in this process; it may be used from several threads.
 
-    Raises UserError if boto3 is not installed.
+    Raises UserError if the extra is not installed or boto3 finds no credentials.
     """
     try:
         import boto3
-        from botocore.config import Config
+        import botocore.session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+        from obstore.store import S3Store
     except ModuleNotFoundError:
         raise UserError(
             "s3:// addresses need the extra `s3`: pip install -c envs/constraints.txt -e '.[s3]'"
         ) from None
-    return boto3.client(
-        "s3",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},  # waits in between
-            connect_timeout=10,
-            read_timeout=60,
-            max_pool_connections=REQUESTS,
-            # other servers than Amazon's often know no checksums; documents carry their own
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
+    core = botocore.session.get_session()
+    session = boto3.Session(botocore_session=core)
+    known = session.client("s3").meta
+    try:
+        credentials = Boto3CredentialProvider(session)
+    except ValueError:
+        raise UserError(f"{SCHEME}{bucket}: there are no credentials; see boto3's manual") from None
+    options: Any = {
+        "allow_http": True,
+        "connect_timeout": CONNECT,
+        "read_timeout": SILENCE,
+        "timeout": TRANSFER,
+    }
+    if bundle := core.get_config_variable("ca_bundle"):  # for a certificate of the house
+        options["root_certificate"] = Path(bundle).read_bytes()
+    return S3Store(
+        bucket,
+        endpoint=known.endpoint_url,
+        region=known.region_name,
+        credential_provider=credentials,
+        client_options=options,
+        # also of a transfer that breaks off, which goes on where it broke
+        retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": TRANSFER},
     )
 
 
@@ -179,20 +163,22 @@ def _requests() -> ThreadPoolExecutor:
 
 
 @contextmanager
-def _told(address: str) -> Iterator[None]:
-    """Put what the client raises into one sentence."""
-    client()  # its own sentence if boto3 is not installed
-    from botocore.exceptions import BotoCoreError, ClientError
+def _one_sentence(address: str, missing: str = f"no such object: {REMAKE}") -> Iterator[None]:
+    """Turn what the client raises into a UserError. `missing`: what to say where nothing is."""
+    from obstore import exceptions
 
     try:
         yield
-    except ClientError as fault:
-        status = str(fault.response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-        sentence = REFUSALS.get(status, f"the storage refuses it ({_one_line(fault)})")
-        raise UserError(f"{address}: {sentence}") from None
-    except BotoCoreError as fault:
-        raise UserError(f"{address}: cannot be reached ({_one_line(fault)})") from None
-
-
-def _one_line(fault: Exception) -> str:
-    return " ".join(str(fault).split())
+    except FileNotFoundError:
+        sentence = missing
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
+        sentence = "access is denied; check the credentials and the bucket's policy"
+    except exceptions.BaseError as fault:  # its first part; a Rust structure follows
+        said = " ".join(str(fault).partition("Debug source")[0].split())
+        sentence = f"cannot be reached ({said})"
+        # a transfer that went on after a break has no class of its own for it
+        if isinstance(fault, exceptions.PreconditionError) or "precondition failure" in said:
+            sentence = "was replaced while it was being read: start the job again"
+    else:
+        return
+    raise UserError(f"{address}: {sentence}")

@@ -24,12 +24,11 @@ def store(server, monkeypatch):
     for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
-    monkeypatch.setattr(objects, "TRANSFER_PAUSE", 0.0)
-    objects.client.cache_clear()
+    objects.store.cache_clear()
     direct = boto3.client("s3")
     direct.create_bucket(Bucket=BUCKET)
     yield direct
-    objects.client.cache_clear()
+    objects.store.cache_clear()
 
 
 @pytest.fixture
@@ -37,5 +36,5 @@ def proxy(server, store, monkeypatch):
     """What the project's client talks to instead, in front of the server."""
     with ObjectProxy(server) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.address)
-        objects.client.cache_clear()
+        objects.store.cache_clear()
         yield between

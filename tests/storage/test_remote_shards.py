@@ -145,18 +145,45 @@ def test_transient_faults_are_repeated(targets, tmp_path, proxy):
     assert proxy.spoil == []
 
 
+def test_a_transfer_that_breaks_off_does_not_go_on_in_another_object(
+    targets, tmp_path, store, proxy
+):
+    tokens, local = shard(targets, tmp_path)
+    upload(local.path, ADDRESS)
+    remote = FeatureShard(ADDRESS, tokens)
+    other = bytes(byte ^ 1 for byte in local.path.read_bytes())
+
+    def replaced(body):
+        store.put_object(Bucket=BUCKET, Key=KEY, Body=other)
+        return body[: len(body) // 2]
+
+    proxy.spoil = [replaced]
+    with pytest.raises(UserError, match="was replaced while it was being read: start the job"):
+        remote.read(1)
+
+
+def test_missing_credentials_are_one_sentence(tmp_path, store, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    objects.store.cache_clear()
+    with pytest.raises(UserError, match=r"^s3://states: there are no credentials"):
+        objects.ObjectFile(ADDRESS)
+
+
 def test_a_server_that_is_not_there_is_one_sentence(targets, tmp_path, store, monkeypatch):
     tokens, _ = shard(targets, tmp_path)
     monkeypatch.setattr(objects, "ATTEMPTS", 1)
     with address_of_nobody() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-        objects.client.cache_clear()
+        objects.store.cache_clear()
         assert "cannot be reached" in refused(tokens)
 
 
 def test_an_upload_to_a_bucket_that_is_not_there_is_one_sentence(tmp_path, store):
     (tmp_path / "file").write_bytes(b"1")
-    with pytest.raises(UserError, match=r"^s3://absent/key: cannot be written .*NoSuchBucket"):
+    with pytest.raises(UserError, match=r"^s3://absent/key: there is no such bucket$"):
         upload(tmp_path / "file", "s3://absent/key")
 
 
@@ -167,10 +194,10 @@ def test_an_address_without_bucket_or_key_is_refused(text):
 
 
 def test_local_shards_need_no_client(targets, tmp_path):
-    """boto3 is imported where an object is opened and nowhere else."""
+    """The client is imported where an object is opened and nowhere else."""
     _, local = shard(targets, tmp_path)
     code = (
-        "import sys; sys.modules['boto3'] = None\n"
+        "import sys; sys.modules['obstore'] = None\n"
         "from pathlib import Path\n"
         "from eagle3.errors import UserError\n"
         "from eagle3.features.reader import FeatureShard\n"
