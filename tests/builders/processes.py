@@ -12,6 +12,9 @@ import psutil
 
 from tests.builders.waiting import LIMIT, wait_for
 
+# before a command: it hears Ctrl-C, also where the tests run in the background, which ignores it
+HEARS_INTERRUPTS = ["env", "--default-signal=INT"]
+
 
 def ended(process: subprocess.Popen, text: Callable[[], str]) -> Callable[[], str | None]:
     """For `wait_for`: the exit code and the end of the output of a process that is over."""

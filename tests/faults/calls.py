@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tests.builders.processes import code_of
+from tests.builders.processes import HEARS_INTERRUPTS, code_of
 from tests.builders.waiting import wait_for
 from tests.rules.workflow import command, snakemake
 
@@ -35,7 +35,7 @@ class Call:
         self.folder, self.log = folder, folder.parent / f"call-{number:03d}.log"
         with open(self.log, "w") as out:
             self.process = subprocess.Popen(
-                command(folder, *arguments, change=CHANGE),
+                [*HEARS_INTERRUPTS, *command(folder, *arguments, change=CHANGE)],
                 cwd=folder,
                 stdout=out,
                 stderr=out,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builders.hold import STEP, Hold
-from tests.builders.processes import code_of, ended
+from tests.builders.processes import HEARS_INTERRUPTS, code_of, ended
 from tests.rules.workflow import command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
@@ -29,7 +29,7 @@ def interrupted(folder: Path, hold: Hold, processes: int, **options: Any) -> str
     log = folder.parent / "interrupted.log"
     with open(log, "w") as out:
         process = subprocess.Popen(
-            command(folder, **options),
+            [*HEARS_INTERRUPTS, *command(folder, **options)],
             cwd=folder,
             stdout=out,
             stderr=out,

@@ -14,6 +14,7 @@ import pytest
 
 from eagle3.artifact import Settings
 from eagle3.data.sources import Source, to_text
+from tests.builders.processes import HEARS_INTERRUPTS
 from tests.builders.waiting import wait_for
 from tests.faults.volume import Volume
 from workflow_scripts.ending import INTERRUPTED, REMEDIES, sentence_of
@@ -29,7 +30,7 @@ ENVIRONMENT = os.environ | {
 def job(fault: str, processes: int, rank: int = 0) -> subprocess.CompletedProcess[str]:
     words = ["--gpus", "0", "--processes", str(processes), "--"]
     words += ["tests.builders.failing_job", fault, str(rank)]
-    command = [sys.executable, "-m", "workflow_scripts.launch", *words]
+    command = [*HEARS_INTERRUPTS, sys.executable, "-m", "workflow_scripts.launch", *words]
     return subprocess.run(
         command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
     )
@@ -81,7 +82,7 @@ def test_a_bug_in_one_rank_is_one_traceback_and_a_killed_rank_is_named() -> None
 
 
 def test_ctrl_c_while_libraries_load_is_the_same_sentence() -> None:
-    command = [sys.executable, "-m", "workflow_scripts.train_stage"]
+    command = [*HEARS_INTERRUPTS, sys.executable, "-m", "workflow_scripts.train_stage"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{process.pid}/maps")
     wait_for(lambda: "libtorch" in maps.read_text(), "torch to be loaded")
