@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from http.client import HTTPException
+from functools import cache
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+
+import httpx2
 
 from eagle3.errors import UserError
 
@@ -15,33 +14,33 @@ SECONDS = 600.0  # for one answer
 
 def get(url: str) -> str | None:
     """The body, or None where the server has no such page. Raises UserError if it is not there."""
-    try:
-        return _body(Request(url))  # noqa: S310 - `_body` looks at the scheme
-    except HTTPError:
-        return None
+    reply = _reply("GET", url)
+    return reply.text if reply.is_success else None
 
 
 def post(url: str, body: dict[str, Any]) -> Any:
     """What the server says to a JSON body. Raises UserError if it says no, or nothing."""
-    data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    asked = Request(url, data, kind)  # noqa: S310 - `_body` looks at the scheme
+    reply = _reply("POST", url, body)
+    if not reply.is_success:
+        raise UserError(f"{url}: refused with status {reply.status_code}: {reply.text[:500]}")
     try:
-        return json.loads(_body(asked))
-    except HTTPError as fault:
-        said = fault.read(500).decode(errors="replace")
-        raise UserError(f"{url}: refused with status {fault.code}: {said}") from None
+        return reply.json()
     except ValueError as fault:
         raise UserError(f"{url}: answered with something else than JSON ({fault})") from None
 
 
-def _body(asked: Request) -> str:
-    if not asked.full_url.startswith(("http://", "https://")):
-        raise UserError(f"--url: {asked.full_url} must start with http:// or https://")
+def _reply(method: str, url: str, body: dict[str, Any] | None = None) -> httpx2.Response:
     try:
-        with urlopen(asked, timeout=SECONDS) as reply:  # noqa: S310 - checked above
-            return reply.read().decode()
-    except HTTPError:
-        raise
-    except (URLError, HTTPException, OSError) as fault:
-        reason = getattr(fault, "reason", fault)
-        raise UserError(f"{asked.full_url}: does not answer ({reason}); is it running?") from None
+        return _client().request(method, url, json=body)
+    except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
+        raise UserError(f"--url: {url} must start with http:// or https://") from None
+    except httpx2.HTTPError as fault:
+        raise UserError(f"{url}: does not answer ({fault}); is it running?") from None
+
+
+@cache
+def _client() -> httpx2.Client:
+    """One for all threads; as many connections as requests, and none kept that a server may close
+    just when it is used again."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx2.Client(timeout=SECONDS, limits=limits, follow_redirects=True)
