@@ -54,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
         datefmt="%Y-%m-%d %H:%M:%S",
     )
     logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
-    for chatty in ("httpx", "filelock", "matplotlib", "datasets", "boto3", "botocore"):
+    for chatty in ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     with OneSentence():
         main()
