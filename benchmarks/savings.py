@@ -14,7 +14,7 @@ import torch
 
 from eagle3.draft.fused_ops import at_least_fp32, rms_norm
 from eagle3.draft.training_forward import EmbeddingProjections, MixedLinear, TrainingDraft
-from eagle3.objective import bucketing, row_index, ttt
+from eagle3.objective import bucketing, dispatch, row_index, ttt
 from eagle3.objective.head_loss import LossKind, PairResults, Pairs
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, StepIndex, step_indices, whole_index
@@ -26,7 +26,7 @@ from eagle3.target.reader import Head
 @contextmanager
 def every_row(pack: Pack, _head: Head) -> Iterator[None]:
     """All rows go through all steps, whether or not they have a loss."""
-    true_rows, true_pairs = ttt.step_rows, ttt.pairs_with_loss
+    true_rows, true_pairs = dispatch.step_rows, RowIndex.pairs
     true_plans: list[ActiveRows] = []
 
     def all_rows(*args: Any, **more: Any) -> ActiveRows:
@@ -36,17 +36,18 @@ def every_row(pack: Pack, _head: Head) -> Iterator[None]:
         last = torch.full_like(slots, steps - 1)
         return ActiveRows(pack.row_tokens, last, last, last, [slots] * steps)
 
-    def pairs(index: RowIndex, teacher: Teacher) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    def pairs(index: RowIndex, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         plan = true_plans[-1]
         whole = whole_index(pack, plan, Prefixes.of(pack, plan))
-        true, _, reachable = true_pairs(whole, teacher)
+        true, _, reachable = true_pairs(whole, known)
         row = plan.tokens[true.teacher - true.step]
         size = len(index.steps[0].rows)
         places = true.step * size + torch.searchsorted(pack.row_tokens, row)
         return true, places, reachable
 
     with (
-        patch.multiple(ttt, step_rows=all_rows, pairs_with_loss=pairs),
+        patch.object(dispatch, "step_rows", all_rows),
+        patch.object(RowIndex, "pairs", pairs),
         patch.object(row_index, "step_indices", clamped_indices),
     ):
         yield

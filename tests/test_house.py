@@ -112,3 +112,16 @@ def test_no_rule_uses_ancient() -> None:
     """On a file that a rule makes it would hide needed work (Snakemake issue 4166)."""
     for path in (ROOT / "rules").glob("*.smk"):
         assert "ancient(" not in path.read_text(), path.name
+
+
+def test_the_objective_meets_ranks_and_buckets_in_one_file() -> None:
+    """`dispatch` plugs both in; a pack only carries its shards."""
+    room = ROOT / "eagle3" / "objective"
+    users = {}
+    for plug in ("sequence_parallel", "bucketing"):
+        users[plug] = {
+            path.name
+            for path in room.glob("*.py")
+            if any(name.startswith(f"eagle3.objective.{plug}") for name in imported(path))
+        }
+    assert users == {"sequence_parallel": {"dispatch.py", "pack.py"}, "bucketing": {"dispatch.py"}}

@@ -17,9 +17,10 @@ from eagle3.objective.flash_attention import flash_attention
 from eagle3.objective.flex_attention import prefix_flex_attention
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
-from eagle3.objective.rows import ActiveRows
+from eagle3.objective.rows import step_rows
 from eagle3.objective.sequence_parallel.attention import exchanging_attention
 from eagle3.objective.sequence_parallel.local_rows import local_index
+from eagle3.objective.settings import Objective, TargetParts
 
 BACKENDS: dict[str, Backend] = {
     "chunked": chunked_attention,
@@ -30,18 +31,27 @@ BACKENDS: dict[str, Backend] = {
 
 
 def dispatch(
-    pack: Pack, active: ActiveRows, backend: str, dtype: torch.dtype, draft: DraftConfig
+    pack: Pack, target: TargetParts, objective: Objective, draft: DraftConfig
 ) -> tuple[RowIndex, Attention]:
-    """Rows that are computed here, and attention among them. `backend`: `Objective.attention`."""
+    """The rows that are computed here, and attention among them."""
+    active = step_rows(
+        pack.input_ids,
+        pack.loss_mask,
+        pack.documents,
+        target.draft_ids >= 0,
+        objective.steps,
+        by_mask=objective.active_rows == "supervised",
+    )
     prefixes = Prefixes.of(pack, active)
-    attend = choose_backend(backend, pack.aux.device, dtype, pack.shards is not None)
+    name, sharded = objective.attention, pack.shards is not None
+    backend = choose_backend(name, pack.aux.device, objective.dtype, sharded)
     if pack.shards is None:
         index = whole_index(pack, active, prefixes)
         queries = prefixes.queries(active.slots[: active.depth])
-        return in_buckets(index, PackAttention(attend, queries))
+        return in_buckets(index, PackAttention(backend, queries))
     index = local_index(pack, active, prefixes, pack.shards.local)
-    usp = backend == "usp"
-    attention = exchanging_attention(usp, attend, active, prefixes, pack.shards, draft)
+    usp = name == "usp"
+    attention = exchanging_attention(usp, backend, active, prefixes, pack.shards, draft)
     return in_buckets(index, attention)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from eagle3.objective.attention import Queries
+from eagle3.objective.head_loss import Pairs
 from eagle3.objective.pack import Pack
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.totals import StepTotals
@@ -41,7 +42,24 @@ class RowIndex:
     positions: torch.Tensor  # int64 [T], rotary
     taught: torch.Tensor  # int64 [R], rows with a teacher, among the T
     steps: Sequence[StepIndex]  # those that have a row
-    totals: StepTotals  # counts of rows; sums of what the loss says are zero
+    totals: StepTotals  # counts of rows; sums over losses are zero
+
+    def pairs(self, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+        """Pairs of a row and a step that have a loss, by teacher row; where each stands among the
+        hidden states of all steps, and whether serving can reach it. `known` bool [R]: teachers
+        whose argmax is in the draft vocabulary."""
+        steps, reads, places, begin = [], [], [], 0
+        for k, rows in enumerate(self.steps):
+            count = len(rows.reachable)
+            steps.append(torch.full_like(rows.reads[:count], k))
+            reads.append(rows.reads[:count])
+            places.append(begin + torch.arange(count, device=rows.reads.device))
+            begin += len(rows.reads)
+        read = torch.cat(reads)
+        order = read.argsort(stable=True)
+        order = order[known[read[order]]]
+        reachable = torch.cat([rows.reachable for rows in self.steps])[order]
+        return Pairs(read[order], torch.cat(steps)[order]), torch.cat(places)[order], reachable
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.objective.pack import Pack
 from eagle3.target.reader import Head
 
 
@@ -37,11 +36,6 @@ class Teacher:
     lse: torch.Tensor  # float32 [R], of the full vocabulary
     argmax: torch.Tensor  # int64 [R], draft id of the target's argmax, -1 outside
     head: Head  # on the draft vocabulary
-
-    @classmethod
-    def of(cls, pack: Pack, head: Head, draft_ids: torch.Tensor) -> Teacher:
-        """`draft_ids` int64 [V], -1 outside the draft vocabulary."""
-        return cls(pack.last, pack.teacher_lse, draft_ids[pack.teacher_argmax], head)
 
     def probs(self, rows: torch.Tensor, logs: bool) -> TeacherProbs:
         """The distributions of `rows` int64 [r]."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from eagle3.objective.head_loss import PairResults
+from eagle3.objective.head_loss import PairResults, Pairs
 
 
 @dataclass
@@ -38,8 +38,8 @@ class StepTotals:
         for f in fields(self):
             getattr(self, f.name).add_(getattr(other, f.name))
 
-    def add_pairs(self, step: torch.Tensor, results: PairResults, reachable: torch.Tensor) -> None:
-        """Add N pairs of a row and a step with a loss; `step` int64 [N], `reachable` bool [N]."""
+    def add_pairs(self, pairs: Pairs, results: PairResults, reachable: torch.Tensor) -> None:
+        """Add the results of N pairs; `reachable` bool [N]: serving can get there."""
         sums = {
             "loss": results.loss,
             "correct": results.correct * reachable,
@@ -47,8 +47,8 @@ class StepTotals:
             "reached": reachable,
         }
         for name, values in sums.items():
-            getattr(self, name).index_add_(0, step, values.double())
-        self.trained += torch.bincount(step, minlength=len(self.trained))
+            getattr(self, name).index_add_(0, pairs.step, values.double())
+        self.trained += torch.bincount(pairs.step, minlength=len(self.trained))
 
     def mean_acceptance(self) -> torch.Tensor:
         """[K], of rows with a loss that serving can reach"""

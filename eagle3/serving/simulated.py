@@ -117,9 +117,8 @@ def runs_of(
     draft: Eagle3Draft, target: TargetParts, pack: Pack, objective: Objective, stop: set[int]
 ) -> list[list[Run]]:
     """The runs of each document of a pack that has rows, in order."""
-    active, right = right_choices(draft, pack, target, objective)
-    tokens = active.tokens
-    # the state at token t + 1 teaches row t: rows and teachers stand in the same order
+    right = right_choices(draft, pack, target, objective)
+    tokens = pack.last_tokens - 1  # the state at token t + 1 teaches row t
     said = (pack.input_ids[tokens + 2] == pack.teacher_argmax).cpu().numpy()
     places, outcome = tokens.cpu().numpy(), right.cpu().numpy()
     documents, ids = pack.documents.cpu().numpy()[places], pack.input_ids.cpu().numpy()
