@@ -56,7 +56,8 @@ class RotaryTable:
 class EmbeddingProjections:
     """What the embeddings of tokens add to projections."""
 
-    kv: torch.Tensor  # [T, 2 kv_heads d], of the token that each row reads at step 0
+    kv: torch.Tensor  # [T, 2 kv_heads d], of the token that each row reads at step 0; more rows if
+    # some tokens are read by later steps only (sequence parallelism)
     qkv: torch.Tensor  # [R, (heads + 2 kv_heads) d], of the tokens that later steps read too
 
 

@@ -24,7 +24,7 @@ FEW_MULTIPLE, FEW = 16, 512  # a smaller multiple for steps with few rows
 
 def in_buckets(index: RowIndex, attention: Attention) -> tuple[RowIndex, Attention]:
     """The same work with rows filled up."""
-    counts = [len(step.rows) for step in index.steps]
+    counts = [step.count for step in index.steps]
     steps = [_fill_step(step) for step in index.steps]
     index = replace(index, taught=fill_up(index.taught), steps=steps)
     return index, WithoutCopies(attention, counts)

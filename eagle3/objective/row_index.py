@@ -26,12 +26,17 @@ from eagle3.objective.totals import StepTotals
 
 @dataclass(frozen=True)
 class StepIndex:
-    """The A_k rows of one step."""
+    """The A_k rows of one step. Copies may stand behind them in the first three tensors."""
 
     rows: torch.Tensor  # int64 [A_k], where each stands at the step before; at step 0 among the T
     reads: torch.Tensor  # int64 [A_k], whose token and teacher each one takes, among the R
     positions: torch.Tensor  # int64 [A_k], rotary
     reachable: torch.Tensor  # bool [A_k], serving can get there
+
+    @property
+    def count(self) -> int:
+        """A_k."""
+        return len(self.reachable)
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,9 @@ class RowIndex:
         whose argmax is in the draft vocabulary."""
         steps, reads, places, begin = [], [], [], 0
         for k, rows in enumerate(self.steps):
-            count = len(rows.reachable)
-            steps.append(torch.full_like(rows.reads[:count], k))
-            reads.append(rows.reads[:count])
-            places.append(begin + torch.arange(count, device=rows.reads.device))
+            reads.append(rows.reads[: rows.count])
+            steps.append(torch.full_like(reads[-1], k))
+            places.append(begin + torch.arange(rows.count, device=reads[-1].device))
             begin += len(rows.reads)
         read = torch.cat(reads)
         order = read.argsort(stable=True)

@@ -117,9 +117,8 @@ def right_choices(
     states = hidden_states(layer, pack, target, index, attention)
     answers = target.draft_ids[pack.teacher_argmax]  # int64 [R], -1 outside
     for k, (rows, state) in enumerate(zip(index.steps, states, strict=True)):
-        count = len(rows.reachable)
-        reads = rows.reads[:count]
-        x = layer.head_input(state[:count])
+        reads = rows.reads[: rows.count]
+        x = layer.head_input(state[: rows.count])
         chosen = [layer.head(part).argmax(-1) for part in x.split(CHOSEN_AT_ONCE)]
         # -1 is never chosen: a token outside the draft vocabulary is a miss
         right[reads - k, k] = torch.cat(chosen) == answers[reads]
