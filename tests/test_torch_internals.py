@@ -69,6 +69,20 @@ def test_the_flash_kernels_of_a_cpu_are_attention():
         torch.testing.assert_close(found[0].transpose(0, 1), gradient)
 
 
+def test_the_flash_kernels_of_cuda_take_and_return_what_they_did():
+    """Shapes only, which needs no GPU: arguments and outputs that changed show here."""
+    q, k, v = (
+        torch.empty(8, heads, 16, device="meta", dtype=torch.bfloat16) for heads in (4, 2, 2)
+    )
+    bounds = torch.empty(3, dtype=torch.int32, device="meta")
+    out, lse, state = torch_internals.cuda_flash_attention(q, k, v, bounds, 5)
+    assert (out.shape, lse.shape, len(state)) == (q.shape, (4, 8), 2)
+    gradients = torch_internals.cuda_flash_attention_backward(
+        out, q, k, v, out, lse, bounds, 5, state
+    )
+    assert [t.shape for t in gradients] == [q.shape, k.shape, v.shape]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 def test_the_flash_kernels_of_cuda_are_attention_inside_documents():
     q, k, v, dout = documents("cuda", torch.bfloat16)
