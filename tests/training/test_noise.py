@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.objective.shares import Shares, deal
+from eagle3.objective.sequence_parallel.sharding import PackShards, deal_rows
 from eagle3.training.noise import noisy, row_keys, uniform, with_noise
 from tests.objective.cases import HIDDEN, pack_of, random_documents, target_parts
 
@@ -102,9 +102,9 @@ def test_ranks_that_share_a_pack_draw_for_their_rows_what_one_rank_draws():
     pack, planned = packed([0, 1, 2]), [(4, np.arange(3))]
     (whole,) = with_noise([pack], planned, 0.1, 7)
     active = torch.searchsorted(pack.row_tokens, pack.last_tokens - 1)
-    shares = deal(active, len(pack.row_tokens), ranks=2, steps=3)
-    for index, share in enumerate(shares):
+    shards = deal_rows(active, len(pack.row_tokens), ranks=2, steps=3)
+    for index, shard in enumerate(shards):
         ranks = SimpleNamespace(sequence=SimpleNamespace(index=index))
-        part = replace(pack, aux=pack.aux[share.rows], shares=Shares(shares, ranks))
+        part = replace(pack, aux=pack.aux[shard.rows], shards=PackShards(shards, ranks))
         (own,) = with_noise([part], planned, 0.1, 7)
-        assert torch.equal(own.aux, whole.aux[share.rows])
+        assert torch.equal(own.aux, whole.aux[shard.rows])

@@ -226,8 +226,8 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_leaves_the_save(mad
     job = Job(made, tmp_path)
     inner, count = job.data.pack, [0]
 
-    def pack(numbers, sharing=None):
-        found = inner(numbers, sharing)
+    def pack(numbers, sharding=None):
+        found = inner(numbers, sharding)
         count[0] += 1
         return replace(found, aux=found.aux * float("nan")) if count[0] == 9 else found
 
