@@ -161,7 +161,7 @@ def logits_by_hand(folder, aux, embeddings):
 def logits_of(draft, aux, embeddings):
     """The same by the draft's class."""
     places = torch.arange(len(aux))
-    fuse = draft.fused
+    fuse = draft.project_aux
     hidden = fuse(aux)
     x = draft.layer_input(embeddings, hidden)
     q, (k, v) = draft.queries(x, places), draft.keys_values(x, places)
