@@ -15,7 +15,11 @@ report: "docs/captions/workflow.rst"
 
 
 include: "rules/common.smk"
-include: "rules/paths.smk"
+
+
+container: IMAGE
+
+
 include: "rules/dataset.smk"
 include: "rules/target.smk"
 include: "rules/tokens.smk"
@@ -43,9 +47,9 @@ rule train:
     """The main job: a trained, exported and measured draft, and the report about it."""
     default_target: True
     input:
-        rules.plan.output,
-        forms(FORMS, "config.json"),
-        forms(FORMS, "model.safetensors"),
-        rules.select_best.output.choice,
-        rules.evaluate.output,
-        rules.report.output,
+        PATHS.plan,
+        [PATHS.draft(name, "config.json") for name in FORMATS],
+        [PATHS.draft(name) for name in FORMATS],
+        PATHS.choice,
+        PATHS.acceptance,
+        PATHS.report,

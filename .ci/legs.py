@@ -27,7 +27,8 @@ class Leg:
 
 
 # the jobs and files that every run goes through
-RULES = ("Snakefile", "rules/", "workflow_scripts/")
+RUN = ("eagle3/run.py", "eagle3/paths.py", "eagle3/workflow/")
+RULES = ("Snakefile", "rules/", "workflow_scripts/", *RUN)
 CAPTURE = ("eagle3/features/", "eagle3/target/", "eagle3/tokens/shards.py")
 FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
 PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py")
@@ -49,11 +50,11 @@ LEGS = {
     ),
     "test-slurm": Leg(
         13,
-        (*PROCESSES, "profiles/", "rules/", "workflow_scripts/launch.py", "tests/slurm/"),
+        (*PROCESSES, *RUN, "profiles/", "rules/", "workflow_scripts/launch.py", "tests/slurm/"),
     ),
     "test-container": Leg(
         9,
-        ("envs/", "pyproject.toml", "rules/containers.py", "tests/container/"),
+        ("envs/", "pyproject.toml", *RUN, "tests/container/"),
     ),
     "test-sglang": Leg(
         14,

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from benchmarks.tables import parser, show
+from eagle3.run import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND, LAUNCHER, REDIRECTIONS = "Shell command: ", "workflow_scripts.launch", (">", "2>&1", "|")
@@ -78,11 +79,17 @@ def planned(text: str) -> Iterator[tuple[str, list[str]]]:
         yield job[0], job[1:stop]
 
 
+def planned_run(folder: Path) -> dict[str, str]:
+    """The variable by which the jobs of the newest dry run in `folder` find their run."""
+    runs = (folder / ".snakemake" / "eagle3").glob("*-*.json")
+    return {VARIABLE: str(max(runs, key=lambda path: path.stat().st_mtime_ns).absolute())}
+
+
 def row(folder: Path, module: str, arguments: list[str]) -> dict[str, Any]:
     """CPU seconds of one job, and its dearest imports."""
     command = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
-    environment |= {"TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false"} | planned_run(folder)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(command, folder, environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

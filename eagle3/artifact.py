@@ -55,10 +55,15 @@ class Settings:
     values: dict[str, Any]
     upstream: dict[str, str]
 
-    @classmethod
-    def parse(cls, text: str) -> Settings:
-        """Read the JSON that a rule passes as `--settings`."""
-        return cls(**json.loads(text))
+    @property
+    def lines(self) -> list[str]:
+        """A line for each value and each stage above, such as `train.epochs = 10`.
+
+        Snakemake compares them and shows those that differ. A brace would be a wildcard to it.
+        """
+        lines = [f"{key} = {canonical(value)}" for key, value in _leaves(self.values)]
+        lines += [f"{name} ({digest})" for name, digest in self.upstream.items()]
+        return [line.replace("{", "\\u007b") for line in sorted(lines)]
 
     @property
     def text(self) -> str:
@@ -67,6 +72,15 @@ class Settings:
     @property
     def digest(self) -> str:
         return digest(self.text)
+
+
+def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
 
 
 @dataclass(frozen=True)

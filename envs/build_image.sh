@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 name=${1:?eagle3 or sglang}
 python=${PYTHON:-python3}
 torch=${TORCH:-cpu}
-image=$(cd .. && "$python" -m rules.containers "$name")
+image=$(cd .. && "$python" -m eagle3.workflow.containers "$name")
 arguments=()
 wanted=()
 if [[ $name == eagle3 ]]; then

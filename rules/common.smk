@@ -1,10 +1,9 @@
-# The configuration, checked, and what follows from it: shards, stages, settings, images.
+# The run, built from the configuration and checked, and what its rules share.
 import gc
-import json
-import math
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
@@ -12,18 +11,12 @@ from snakemake.settings.types import DeploymentMethod
 # planning makes millions of objects that stay: looking for cycles in them takes a tenth of the time
 gc.set_threshold(500_000)
 
-ROOT = Path(workflow.basedir)
+# of this workflow, also where another one loads it as a module
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(ROOT))
 
-from eagle3.config.configuration import Config
-from eagle3.data.sources import Source, to_text
 from eagle3.errors import UserError
-from eagle3.tokens.stages import Stages
-from rules import containers, preflight, provenance
-from rules import storage as object_storage
-from rules.gpu_limit import check_local_gpus, limit_local_gpus
-from rules.settings import all_settings
-from rules.words import listed, listed_each, options
+from eagle3.workflow import containers, gpu_limit, object_storage, prepare, provenance
 
 
 def refuse(fault):
@@ -36,125 +29,66 @@ METHODS = workflow.deployment_settings.deployment_method  # of --sdm
 CONTAINERS = DeploymentMethod.APPTAINER in METHODS
 if CONTAINERS and DeploymentMethod.CONDA in METHODS:
     refuse("--sdm: give conda or apptainer, not both: the images hold no conda")
-
-# Jobs on a cluster read this file again when they start, maybe after config.yaml was edited. They
-# must see the configuration that the DAG was built from; two runs may be under way at once.
-SNAPSHOT = Path(f".snakemake/eagle3-config-{config.get('run')}.json")
-
-if not workflow.is_main_process:
-    if not SNAPSHOT.is_file():
-        refuse(f"{SNAPSHOT} is missing: the run was renamed while its jobs waited")
-    config.clear()
-    config.update(json.loads(SNAPSHOT.read_text()))
-
 try:
-    checked = Config.of(config).to_dict()
-    config.clear()
-    config.update(checked)
-    EXTERNAL = preflight.locate(config, ROOT, Path(".snakemake/eagle3-digests.json"))
-    SETTINGS = all_settings(config, EXTERNAL)
-    if not METHODS:  # a job's own environment may have what this one has not
-        preflight.check_tracker(config["resources"]["train"]["tracker"])
-    if config["resources"]["storage_prefix"]:
-        object_storage.check_plugin(config["resources"]["storage_prefix"])
+    if workflow.is_main_process:
+        RUN = prepare.new_run(config, workflow.configfiles, ROOT, bool(METHODS))
+    else:
+        RUN = prepare.planned_run(config)
+    if RUN.config.resources.storage_prefix:
+        object_storage.check_plugin(RUN.config.resources.storage_prefix)
         object_storage.share_settings(workflow.storage_provider_settings.get("s3"))
-    preflight.check_known_rows(
-        Path(f"results/{config['run']}/dataset/rows.report.json"),
-        SETTINGS["dataset"],
-        config["dataset"]["num_samples"],
-    )
+    BACKEND = "eagle3" if RUN.config.hidden_states.backend == "hf" else "sglang"
+    IMAGE = prepare.image("eagle3", RUN, ROOT)
+    CAPTURE_IMAGE = prepare.image(BACKEND, RUN, ROOT)
+    os.environ.update(prepare.environment(RUN, ROOT, bool(METHODS), CONTAINERS))
 except UserError as fault:
     refuse(fault)
+
+PATHS, JOBS, STAGES = RUN.paths, RUN.config.resources, RUN.stages
+HELD_OUT = replace(PATHS, rolling=False)  # their states stay in rolling mode too
+FORMATS = RUN.config.export.formats  # the first is what the evaluation decodes with
+VERSIONS = prepare.stage_versions(ROOT / "rules" / "stage_versions.yaml")
+ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
+CAPTURE_ENVIRONMENT = str(ROOT / "envs" / f"{BACKEND}.yaml")
+GPUS_OF_JOBS = {
+    "resources.capture.tensor_parallel": JOBS.capture.tensor_parallel,
+    "resources.train.processes": JOBS.train.processes,
+}
+if JOBS.device == "cuda":
+    gpu_limit.limit_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
 
 
 onstart:
     if workflow.is_main_process:
-        check_gpus()
-        if CONTAINERS:
-            check_images()
-        SNAPSHOT.parent.mkdir(exist_ok=True)
-        SNAPSHOT.write_text(json.dumps(config, sort_keys=True))
+        check_before_jobs()
 
 
-OUT = f"results/{config['run']}"
-LOGS, TIMES = f"{OUT}/logs", f"{OUT}/benchmarks"
-DATASET, TARGET = f"{OUT}/dataset", EXTERNAL.target or f"{OUT}/target"
-SHARDS = [
-    f"{number:05d}"
-    for number in range(
-        math.ceil(config["dataset"]["num_samples"] / config["dataset"]["shard_size"])
-    )
-]
-ROLLING = not config["hidden_states"]["keep"]
-STAGES = Stages(
-    len(SHARDS),
-    config["hidden_states"]["window_shards"] or len(SHARDS),
-    config["train"]["epochs"],
-    config["train"]["epochs_per_stage"],
-)
-DEVICE = config["resources"]["device"]
-BACKEND, CAPTURE = config["hidden_states"]["backend"], config["resources"]["capture"]
-STORAGE = config["resources"]["storage_prefix"]
-# in object storage the disk only holds what is being captured
-DISK = (
-    {"states_in_storage": True}
-    if STORAGE
-    else {"disk_budget_gb": config["resources"]["disk_budget_gb"]}
-)
-ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
-CAPTURE_ENVIRONMENT = str(
-    ROOT / "envs" / ("eagle3.yaml" if BACKEND == "hf" else "sglang.yaml")
-)
-# used with --sdm apptainer
-IMAGES = config["resources"]["containers"]
-CAPTURE_NAME = "eagle3" if BACKEND == "hf" else "sglang"
-try:
-    IMAGE = containers.image("eagle3", IMAGES["eagle3"], ROOT)
-    CAPTURE_IMAGE = containers.image(CAPTURE_NAME, IMAGES[CAPTURE_NAME], ROOT)
-    if CONTAINERS:
-        read_there = (EXTERNAL.embedded_source, EXTERNAL.warm_start, TARGET)
-        outside = [Source(path) for path in read_there if path]
-        outside += [*EXTERNAL.sources, *(Source(path) for _, path in EXTERNAL.prompts)]
-        hub = any(source.on_hub for source in outside)
-        local = [source.place for source in outside if not source.on_hub]
-        large = ["results", OUT, f"{OUT}/hidden_states"]
-        large += [f"{OUT}/hidden_states/{split}" for split in ("train", "eval")]
-        shown = containers.environment(
-            [ROOT, *local, *large], hub=hub, cuda=DEVICE == "cuda"
-        )
-        os.environ.update(shown)
-except UserError as fault:
-    refuse(fault)
-VERSIONS = preflight.stage_versions(ROOT / "rules" / "stage_versions.yaml")
-# files of the target that a rule makes; a target from outside is known by its digest instead
-TARGET_FILES = (
-    [] if EXTERNAL.target else [f"{TARGET}/{name}" for name in preflight.EMBEDDED_FILES]
-)
-
-
-def gpus(count):
-    """GPUs of a job; on a machine without, none are asked for."""
-    return count if DEVICE == "cuda" else 0
-
-
-def of_train(*names):
-    """What resources.train says of some things."""
-    return {name: config["resources"]["train"][name] for name in names}
-
-
-GPUS_OF_JOBS = {
-    "resources.capture.tensor_parallel": gpus(CAPTURE["tensor_parallel"]),
-    "resources.train.processes": gpus(config["resources"]["train"]["processes"]),
-}
-limit_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
-
-
-def check_gpus():
-    """This machine has the GPUs of the jobs to come; called before the first one."""
+def check_before_jobs():
+    """The GPUs and images of the jobs to come are there."""
     try:
-        check_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+        gpu_limit.check_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+        if CONTAINERS:
+            for name, image in (("eagle3", IMAGE), (BACKEND, CAPTURE_IMAGE)):
+                if image in workflow.dag.container_imgs:
+                    own = getattr(JOBS.containers, name) is None
+                    containers.check_there(name, image, own=own)
     except UserError as fault:
         refuse(fault)
+
+
+def settings(stage):
+    """What shapes the output of a stage, a line for each key, so that Snakemake names the key that
+    changed."""
+    return RUN.settings[stage].lines
+
+
+def export_settings(formats):
+    """The same of some formats of the export."""
+    return [
+        f"{name}: {line}"
+        for name in formats
+        for line in RUN.settings[f"export_{name}"].lines
+    ]
 
 
 def code(script):
@@ -164,13 +98,18 @@ def code(script):
 
 def version(stage):
     """Hand-kept version of a stage upstream of the hidden states."""
-    return str(VERSIONS[stage]["version"])
+    return f"version {VERSIONS[stage]['version']}"
 
 
 def version_of_shard(stage):
     """The same for a stage of many shards. The shard is named because Snakemake's cache between
     workflows knows jobs by their params and not by their wildcards."""
     return lambda wildcards: f"{version(stage)}, {wildcards.split} {wildcards.shard}"
+
+
+def gpus(count):
+    """GPUs of a job; on a machine without, none are asked for."""
+    return count if JOBS.device == "cuda" else 0
 
 
 def offered_to_cache(name):
@@ -180,28 +119,85 @@ def offered_to_cache(name):
         workflow.get_rule(name)._benchmark = None
 
 
-def settings(stage):
-    """The settings of a stage as the one text that its rule declares; a function, since Snakemake
-    would read `{split}` in a text, such as a system prompt, as its wildcard."""
-    return lambda wildcards: SETTINGS[stage].text
+def stored(path, retrieve=True, temporary=False):
+    """Where a large file lies: the path itself, or the object of that name in object storage.
+
+    With `retrieve` Snakemake gives jobs a copy and uploads what they write; without, they read and
+    write the object themselves.
+    """
+    if not JOBS.storage_prefix:
+        return temp(path) if temporary else path
+    address = RUN.stored(path)
+    # marked before it becomes an object: `temp` takes none, though Snakemake removes them all right
+    return storage.s3(temp(address) if temporary else address, retrieve=retrieve)
 
 
-def check_images():
-    """The images of the jobs to come are there; called before the first one."""
-    try:
-        for name, image in (("eagle3", IMAGE), (CAPTURE_NAME, CAPTURE_IMAGE)):
-            if image in workflow.dag.container_imgs:
-                containers.check_there(name, image, own=IMAGES[name] is None)
-    except UserError as fault:
-        refuse(fault)
+def unmoved(addresses):
+    """Files that jobs read where they are, in object storage too."""
+    if not JOBS.storage_prefix:
+        return addresses
+    return list(map(partial(storage.s3, retrieve=False), addresses))
+
+
+# Long lists of inputs are given as functions: of a list itself, Snakemake hashes all of it once for
+# each of its files, which takes minutes with thousands of shards.
+def token_shards(wildcards):
+    return RUN.token_shards()
+
+
+def window_tokens(wildcards):
+    return RUN.window_tokens(int(wildcards.stage))
+
+
+def window_states(wildcards):
+    return unmoved(RUN.window_states(int(wildcards.stage)))
+
+
+def capture_checks(wildcards):
+    return RUN.capture_checks()
+
+
+def stage_metrics(wildcards):
+    return RUN.stage_metrics()
+
+
+def stage_scores(wildcards):
+    return RUN.stage_scores()
+
+
+def scores_before(wildcards):
+    return RUN.scores_before(int(wildcards.stage))
+
+
+def previous_checkpoint(wildcards):
+    """Files of the stage before, none for the first."""
+    above = int(wildcards.stage) - 1
+    names = (
+        ("model.safetensors", "optimizer.safetensors", "state.json") if above else ()
+    )
+    return [stored(PATHS.checkpoint(above, name)) for name in names]
+
+
+def window_gate(wildcards):
+    """Rolling mode: the window of a stage waits until the stage two before it is trained."""
+    done = int(wildcards.stage) - 2
+    return stored(PATHS.checkpoint(done)) if done > 0 else []
+
+
+def capture_priority(wildcards):
+    """Windows in the order of their stages; training and what is cheap go before any capture."""
+    if RUN.rolling:
+        return -int(wildcards.stage)
+    return -STAGES.first_reader(int(wildcards.shard))
+
+
+def exported(name):
+    """A file of the checkpoint that is exported."""
+    best = RUN.config.export.checkpoint == "best"
+    return stored(PATHS.best(name) if best else PATHS.checkpoint(STAGES.count, name))
 
 
 wildcard_constraints:
     split="train|eval",
     shard=r"\d{5}",
     stage=r"\d{4}",
-
-
-# scripts find the package from any directory, and the interpreter that runs Snakemake unless the
-# job has an environment of its own
-shell.prefix(preflight.shell_prefix(ROOT, bool(METHODS), CONTAINERS))

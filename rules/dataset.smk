@@ -1,71 +1,51 @@
-# From a source to every valid row in a fixed order. `num_samples` is not its business. The source
-# is no input: its content is in `settings`, and its path or date alone should re-run nothing.
 rule dataset:
+    """Every usable conversation of the sources in a fixed order. The sources are no input: their
+    content is in the settings, and a path or date alone re-runs nothing."""
     output:
-        rows=f"{DATASET}/rows.jsonl",
-        index=f"{DATASET}/rows.index.safetensors",
-        report=f"{DATASET}/rows.report.json",
+        rows=PATHS.rows,
+        index=PATHS.rows_index,
+        report=PATHS.rows_report,
     log:
-        f"{LOGS}/dataset.log",
+        PATHS.log("dataset"),
     benchmark:
-        f"{TIMES}/dataset.tsv"
+        PATHS.times("dataset")
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(
-            sources=to_text(EXTERNAL.sources),
-            want=config["dataset"]["num_samples"],
-            max_bad_fraction=config["dataset"]["max_bad_fraction"],
-            out=DATASET,
-        ),
     params:
-        settings=settings("dataset"),
+        *settings("dataset"),
         code=version("dataset"),
+    message:
+        "dataset: conversations from the sources"
     shell:
-        "python -m workflow_scripts.prepare_dataset --settings {params.settings:q}"
-        " {resources.options} > {log:q} 2>&1"
+        "python -m workflow_scripts.prepare_dataset > {log:q} 2>&1"
 
 
-# The target answers the questions of a shard anew, with dataset.regenerate. What was answered before
-# a kill lies in resume/, unknown to Snakemake.
 rule regenerate:
+    """The target's own answers to the conversations of a shard, with dataset.regenerate. Answers
+    before a kill are in resume/, unknown to Snakemake."""
     input:
-        TARGET_FILES,
-        index=rules.dataset.output.index,
-        rows=rules.dataset.output.rows,
+        RUN.target_files,
+        index=PATHS.rows_index,
+        rows=PATHS.rows,
     output:
-        answers=ANSWERS[0],
-        report=ANSWERS[1],
+        answers=PATHS.answers(),
+        report=PATHS.answers_report(),
     log:
-        f"{LOGS}/regenerate/{{split}}-{{shard}}.log",
+        PATHS.log("regenerate/{split}-{shard}"),
     benchmark:
-        f"{TIMES}/regenerate/{{split}}-{{shard}}.tsv"
+        PATHS.times("regenerate/{split}-{shard}")
     priority: 40
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    threads: config["resources"]["regenerate"]["threads"]
+    threads: JOBS.regenerate.threads
     resources:
-        gpu=gpus(int(config["dataset"]["regenerate"]["backend"] == "hf")),
-        options=options(
-            dataset=DATASET,
-            target=TARGET,
-            want=config["dataset"]["num_samples"],
-            device=DEVICE,
-            servers=",".join(config["resources"]["regenerate"]["servers"]) or None,
-            concurrency=config["resources"]["regenerate"]["concurrency"],
-            batch=config["resources"]["regenerate"]["batch"],
-        ),
-        resume=lambda wildcards: f"{OUT}/resume/answers/{wildcards.split}-{wildcards.shard}.jsonl",
+        gpu=gpus(int(RUN.config.dataset.regenerate.backend == "hf")),
     params:
-        settings=settings("regenerate"),
+        *settings("regenerate"),
         code=version_of_shard("regenerate"),
+    message:
+        "regenerate: answers of {wildcards.split} shard {wildcards.shard}"
     shell:
-        "python -m workflow_scripts.launch --gpus {resources.gpu} --processes 1 --"
-        " workflow_scripts.regenerate_answers --settings {params.settings:q} --threads {threads}"
-        " {resources.options} --split {wildcards.split} --shard {wildcards.shard}"
-        " --resume {resources.resume:q} --out {output.answers:q} --report {output.report:q}"
-        " > {log:q} 2>&1"
+        "python -m workflow_scripts.launch --gpus {resources.gpu} --"
+        " workflow_scripts.regenerate_answers --split {wildcards.split} --shard {wildcards.shard}"
+        " --threads {threads} > {log:q} 2>&1"

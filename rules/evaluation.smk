@@ -1,40 +1,31 @@
-# How good the draft is, measured.
 rule evaluate:
+    """How good the draft is: prompts are decoded with it and without it."""
     input:
-        TARGET_FILES,
-        draft=rules.export.output,
-        rows=rules.dataset.output.rows,
-        index=rules.dataset.output.index,
+        RUN.target_files,
+        draft=[PATHS.draft(FORMATS[0], "config.json"), PATHS.draft(FORMATS[0])],
+        rows=PATHS.rows,
+        index=PATHS.rows_index,
     output:
         report(
-            f"{OUT}/evaluation/acceptance.json",
+            PATHS.acceptance,
             caption="../docs/captions/acceptance.rst",
             category="Evaluation",
             labels={"what": "acceptance length"},
         ),
     log:
-        f"{LOGS}/evaluate.log",
+        PATHS.log("evaluate"),
     benchmark:
-        f"{TIMES}/evaluate.tsv"
+        PATHS.times("evaluate")
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    threads: config["resources"]["evaluate"]["threads"]
+    threads: JOBS.evaluate.threads
     resources:
-        gpu=gpus(CAPTURE["tensor_parallel"]),  # as many as hold the target
-        options=options(
-            dataset=DATASET,
-            draft=f"{OUT}/draft/{FORMS[0]}",
-            target=TARGET,
-            device=DEVICE,
-            batch=config["resources"]["evaluate"]["batch"],
-            prompts=json.dumps(EXTERNAL.prompts) if EXTERNAL.prompts else None,
-        ),
+        gpu=gpus(JOBS.capture.tensor_parallel),  # as many as hold the target
     params:
-        settings=settings("evaluate"),
+        *settings("evaluate"),
         code=code("evaluate_draft.py"),
+    message:
+        "evaluate: prompts are decoded with the draft"
     shell:
-        "python -m workflow_scripts.launch --gpus {resources.gpu} --processes 1 --"
-        " workflow_scripts.evaluate_draft --settings {params.settings:q} --threads {threads}"
-        " {resources.options} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m workflow_scripts.launch --gpus {resources.gpu} -- workflow_scripts.evaluate_draft"
+        " --threads {threads} 2>&1 | tee -i {log:q}"

@@ -1,47 +1,57 @@
-# The draft in the forms that engines load: the one that the evaluation decodes with, and in a job of
-# their own the others, so that one of them more or less leaves the evaluation as it is.
+# The draft in the formats that engines load: the one that the evaluation decodes with, and in a job
+# of their own the others, so that one of them more or less leaves the evaluation as it is.
 rule export:
-    """The draft in the first form, which is what the evaluation decodes with."""
+    """The draft in the first format, which is what the evaluation decodes with."""
     input:
-        TARGET_FILES,
+        RUN.target_files,
         model=exported("model.safetensors"),
         state=exported("state.json"),
-        vocab=rules.vocab.output.mapping,
+        vocab=PATHS.vocab,
     output:
-        configs=forms(FORMS[:1], "config.json"),
-        models=forms(FORMS[:1], "model.safetensors"),
+        configs=[PATHS.draft(name, "config.json") for name in FORMATS[:1]],
+        models=[PATHS.draft(name) for name in FORMATS[:1]],
     log:
-        f"{LOGS}/export.log",
+        PATHS.log("export"),
     benchmark:
-        f"{TIMES}/export.tsv"
+        PATHS.times("export")
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(target=TARGET, out=f"{OUT}/draft"),
     params:
-        settings=form_settings(FORMS[:1]),
+        *settings(f"export_{FORMATS[0]}"),
         code=code("export_draft.py"),
+    message:
+        f"export: the draft for {FORMATS[0]}"
     shell:
-        "python -m workflow_scripts.export_draft --settings {params.settings:q}"
-        " --checkpoint {input.model:q} {input.state:q} --vocab {input.vocab:q} {resources.options}"
+        "python -m workflow_scripts.export_draft --checkpoint {input.model:q} --out {output.models:q}"
         " > {log:q} 2>&1"
 
 
-if len(FORMS) > 1:
+if len(FORMATS) > 1:
 
-    use rule export as export_others with:
+    rule export_others:
+        """The draft in the other formats."""
+        input:
+            RUN.target_files,
+            model=exported("model.safetensors"),
+            state=exported("state.json"),
+            vocab=PATHS.vocab,
         output:
-            configs=forms(FORMS[1:], "config.json"),
-            models=forms(FORMS[1:], "model.safetensors"),
+            configs=[PATHS.draft(name, "config.json") for name in FORMATS[1:]],
+            models=[PATHS.draft(name) for name in FORMATS[1:]],
         log:
-            f"{LOGS}/export_others.log",
+            PATHS.log("export_others"),
         benchmark:
-            f"{TIMES}/export_others.tsv"
+            PATHS.times("export_others")
+        conda:
+            ENVIRONMENT
         params:
-            settings=form_settings(FORMS[1:]),
+            *export_settings(FORMATS[1:]),
             code=code("export_draft.py"),
+        message:
+            f"export_others: the draft for {', '.join(FORMATS[1:])}"
+        shell:
+            "python -m workflow_scripts.export_draft --checkpoint {input.model:q}"
+            " --out {output.models:q} > {log:q} 2>&1"
 
     localrules:
         export_others,

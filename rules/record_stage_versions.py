@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rules.provenance import code_digest  # noqa: E402
+from eagle3.workflow.provenance import code_digest  # noqa: E402
 
 FILE = ROOT / "rules" / "stage_versions.yaml"
 SCRIPTS = {

@@ -1,43 +1,32 @@
-# The page about the run, for people.
 rule report:
+    """The page about the run, for people."""
     input:
-        dataset=rules.dataset.output.report,
-        vocab=rules.vocab.output.report,
-        plan=rules.plan.output,
-        evaluation=rules.evaluate.output,
+        dataset=PATHS.rows_report,
+        vocab=PATHS.vocab_report,
+        plan=PATHS.plan,
+        evaluation=PATHS.acceptance,
         metrics=stage_metrics,
         scores=stage_scores,
-        best=rules.select_best.output.choice,
+        best=PATHS.choice,
         tokens=token_shards,
         checks=capture_checks,
     output:
         report(
-            f"{OUT}/report.html",
+            PATHS.report,
             caption="../docs/captions/report.rst",
             category="Report",
             labels={"what": "the run"},
         ),
     log:
-        f"{LOGS}/report.log",
+        PATHS.log("report"),
     benchmark:
-        f"{TIMES}/report.tsv"
+        PATHS.times("report")
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(
-            metrics=listed(stage_metrics(None)),
-            scores=listed(stage_scores(None)),
-            tokens=listed(token_shards(None)),
-            times=TIMES,
-        ),
-        checks=listed_each(captured(stage, ".check.json") for stage in capture_stages()),
     params:
-        settings=settings("report"),
+        *settings("report"),
         code=code("write_report.py"),
+    message:
+        "report: the page about the run"
     shell:
-        "python -m workflow_scripts.write_report --settings {params.settings:q}"
-        " --dataset {input.dataset:q} --vocab {input.vocab:q} --plan {input.plan:q}"
-        " --evaluation {input.evaluation:q} --best {input.best:q} {resources.options}"
-        " --checks {resources.checks} --out {output:q} > {log:q} 2>&1"
+        "python -m workflow_scripts.write_report > {log:q} 2>&1"

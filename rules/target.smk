@@ -1,23 +1,21 @@
 # The tiny target of the embedded default; any other target comes from outside and has no rule.
-if EXTERNAL.target is None:
+if RUN.target_files:
 
     rule embedded_target:
+        """A tiny target, trained on the bundled conversations."""
         output:
-            TARGET_FILES,
+            RUN.target_files,
         log:
-            f"{LOGS}/embedded_target.log",
+            PATHS.log("embedded_target"),
         benchmark:
-            f"{TIMES}/embedded_target.tsv"
+            PATHS.times("embedded_target")
         conda:
             ENVIRONMENT
-        container:
-            IMAGE
         threads: 2
-        resources:
-            options=options(source=EXTERNAL.embedded_source, out=TARGET),
         params:
-            settings=settings("embedded_target"),
+            *settings("embedded_target"),
             code=version("embedded_target"),
+        message:
+            "embedded_target: a tiny target is trained"
         shell:
-            "python -m workflow_scripts.train_embedded_target --settings {params.settings:q}"
-            " --threads {threads} {resources.options} 2>&1 | tee {log:q}"
+            "python -m workflow_scripts.train_embedded_target --threads {threads} 2>&1 | tee -i {log:q}"

@@ -1,128 +1,107 @@
 # Token shards, the draft vocabulary, and what follows from lengths alone: schedule and plan. Their
 # priorities let people read the plan before most of the capture has begun.
 rule tokens:
+    """Token ids and loss masks of a shard."""
     input:
-        TARGET_FILES,
-        index=rules.dataset.output.index,
-        rows=rules.dataset.output.rows,
-        answers=ANSWERS if ANSWERED else [],
+        RUN.target_files,
+        index=PATHS.rows_index,
+        rows=PATHS.rows,
+        answers=[PATHS.answers(), PATHS.answers_report()] if RUN.regenerates else [],
     output:
-        f"{OUT}/tokens/{{split}}/shard-{{shard}}.safetensors",
+        PATHS.tokens(),
     log:
-        f"{LOGS}/tokens/{{split}}-{{shard}}.log",
+        PATHS.log("tokens/{split}-{shard}"),
     benchmark:
-        f"{TIMES}/tokens/{{split}}-{{shard}}.tsv"
+        PATHS.times("tokens/{split}-{shard}")
     cache: workflow.enable_cache
     priority: 30
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(
-            dataset=DATASET,
-            target=TARGET,
-            want=config["dataset"]["num_samples"],
-            max_bad_fraction=config["dataset"]["max_bad_fraction"],
-        ),
     params:
-        settings=settings("tokens"),
+        *settings("tokens"),
         code=version_of_shard("tokens"),
+    message:
+        "tokens: {wildcards.split} shard {wildcards.shard}"
     shell:
-        "python -m workflow_scripts.tokenize_shard --settings {params.settings:q}"
-        " {resources.options} --split {wildcards.split} --shard {wildcards.shard}"
-        + (" --answers {input.answers:q}" if ANSWERED else "")
-        + " --out {output:q} > {log:q} 2>&1"
+        "python -m workflow_scripts.tokenize_shard"
+        " --split {wildcards.split} --shard {wildcards.shard} > {log:q} 2>&1"
 
 
 offered_to_cache("tokens")
 
 
 rule vocab:
+    """The draft's vocabulary: the most frequent supervised tokens of training."""
     input:
-        TARGET_FILES,
+        RUN.target_files,
         tokens=token_shards,
     output:
-        mapping=f"{OUT}/vocab/mapping.safetensors",
-        report=f"{OUT}/vocab/mapping.json",
+        mapping=PATHS.vocab,
+        report=PATHS.vocab_report,
     log:
-        f"{LOGS}/vocab.log",
+        PATHS.log("vocab"),
     benchmark:
-        f"{TIMES}/vocab.tsv"
+        PATHS.times("vocab")
     priority: 20
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(tokens=listed(token_shards(None)), target=TARGET),
     params:
-        settings=settings("vocab"),
+        *settings("vocab"),
         code=code("map_vocabulary.py"),
+    message:
+        "vocab: the draft's vocabulary"
     shell:
-        "python -m workflow_scripts.map_vocabulary --settings {params.settings:q}"
-        " {resources.options} --out {output.mapping:q} --report {output.report:q} > {log:q} 2>&1"
+        "python -m workflow_scripts.map_vocabulary > {log:q} 2>&1"
 
 
 rule schedule:
+    """Steps, epochs and packs of every stage."""
     input:
         tokens=token_shards,
     output:
-        f"{OUT}/schedule.json",
+        PATHS.schedule,
     log:
-        f"{LOGS}/schedule.log",
+        PATHS.log("schedule"),
     benchmark:
-        f"{TIMES}/schedule.tsv"
+        PATHS.times("schedule")
     priority: 20
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(tokens=listed(token_shards(None))),
     params:
-        settings=settings("schedule"),
+        *settings("schedule"),
         code=code("make_schedule.py"),
+    message:
+        "schedule: steps of every stage"
     shell:
-        "python -m workflow_scripts.make_schedule --settings {params.settings:q}"
-        " {resources.options} --out {output:q} > {log:q} 2>&1"
+        "python -m workflow_scripts.make_schedule > {log:q} 2>&1"
 
 
 rule plan:
     """Disk, arithmetic and time, before any of it is spent. Read by people only."""
     input:
-        TARGET_FILES,
+        RUN.target_files,
         tokens=token_shards,
-        held_out=held_out("tokens"),
-        schedule=rules.schedule.output,
-        vocab=rules.vocab.output.report,
+        held_out=RUN.held_out_tokens(),
+        schedule=PATHS.schedule,
+        vocab=PATHS.vocab_report,
     output:
         report(
-            f"{OUT}/plan.json",
+            PATHS.plan,
             caption="../docs/captions/plan.rst",
             category="Plan",
             labels={"what": "disk, arithmetic, time"},
         ),
     log:
-        f"{LOGS}/plan.log",
+        PATHS.log("plan"),
     benchmark:
-        f"{TIMES}/plan.tsv"
+        PATHS.times("plan")
     priority: 20
     conda:
         ENVIRONMENT
-    container:
-        IMAGE
-    resources:
-        options=options(
-            tokens=listed(token_shards(None)),
-            held_out=listed(held_out("tokens")),
-            target=TARGET,
-            states=f"{OUT}/hidden_states/train",
-            **DISK,
-        ),
     params:
-        settings=settings("plan"),
+        *settings("plan"),
         code=code("make_plan.py"),
+    message:
+        "plan: disk, arithmetic and time of the run"
     shell:
-        "python -m workflow_scripts.make_plan --settings {params.settings:q}"
-        " --schedule {input.schedule:q} {resources.options} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m workflow_scripts.make_plan 2>&1 | tee -i {log:q}"

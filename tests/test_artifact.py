@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 from dataclasses import asdict, replace
@@ -94,15 +95,26 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "f").startswith("ba7816bf8f01cfea414140de5dae2223")
 
 
-def test_settings_survive_the_command_line_and_change_their_digest_with_any_value() -> None:
-    assert Settings.parse(SETTINGS.text) == SETTINGS
-    assert Settings.parse(SETTINGS.text).digest == SETTINGS.digest
+def test_settings_are_told_apart_by_any_value() -> None:
+    assert Settings(**json.loads(SETTINGS.text)).digest == SETTINGS.digest
     others = [
         replace(SETTINGS, stage="other"),
         replace(SETTINGS, values={"train": {"epochs": 3}}),
         replace(SETTINGS, upstream={"tokens": "abd"}),
     ]
     assert len({s.digest for s in [SETTINGS, *others]}) == 4
+
+
+def test_each_value_of_settings_has_a_line_of_its_own_without_an_open_brace() -> None:
+    values = {"a": {"x": 1e-4, "y": "{split}", "z": {}, "w": {"deep": [1, {"k": None}]}}, "b": None}
+    assert Settings("s", values, {"above": "abc"}).lines == [
+        'a.w.deep = [1,\\u007b"k":null}]',
+        "a.x = 0.0001",
+        'a.y = "\\u007bsplit}"',
+        "a.z = \\u007b}",
+        "above (abc)",
+        "b = null",
+    ]
 
 
 @pytest.mark.parametrize(

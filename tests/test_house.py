@@ -25,8 +25,10 @@ ROOMS = (
     "tensorfile",
     "tensorstream",
     "config",
+    "paths",
     "data",
     "tokens",
+    "run",
     "target",
     "features",
     "draft",
@@ -35,6 +37,7 @@ ROOMS = (
     "serving",
     "report",
     "checks",
+    "workflow",
 )
 SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))
 CODE = [*SOURCES, *(ROOT / "workflow_scripts").glob("*.py"), *(ROOT / "rules").glob("*")]
@@ -95,17 +98,19 @@ def test_the_conda_environment_has_the_versions_of_the_constraints() -> None:
         assert pinned[name] == version, name
 
 
-def test_every_rule_has_two_params_a_log_and_a_benchmark() -> None:
+def test_every_rule_says_what_it_does_and_what_it_depends_on() -> None:
     for path in (ROOT / "rules").glob("*.smk"):
-        for rule in re.split(r"\n\s*rule ", path.read_text())[1:]:
+        for rule in re.split(r"\n\s*rule ", "\n" + path.read_text())[1:]:
             name = rule.split(":", 1)[0]
-            found = re.findall(r"params:\n((?:\s+\w+=.*\n)+)", rule)
-            assert found, name
-            for params in found:  # of the rule, and of one that is made from it
-                assert re.findall(r"(\w+)=", params)[:1] == ["settings"], name
-                assert len(params.strip().splitlines()) == 2, name
-            assert re.search(r"\n\s+log:", rule), name
-            assert re.search(r"\n\s+benchmark:", rule), name
+            own = re.split(r"\n\s*use rule ", rule)[0]
+            for part in ("log", "benchmark", "message", "shell"):
+                assert re.search(rf"\n\s+{part}:", own), (name, part)
+            assert re.match(r'\w+:\n\s+"""', rule), name
+            assert re.search(rf'message:\n\s+f?"{name}: ', own), name  # tests count jobs by it
+            params = re.findall(r"params:\n((?:\s+[*\w].*,\n)+)", own)
+            assert params and re.fullmatch(
+                r"\s+\*(export_)?settings\(.*\),\n\s+code=.*,\n", params[0]
+            ), (name, params)
 
 
 def test_no_rule_uses_ancient() -> None:

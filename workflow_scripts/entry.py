@@ -1,51 +1,94 @@
-"""What every script shares: plain log lines, and one sentence instead of a traceback."""
+"""What every script shares: which job of which run it is, log lines, and how it ends."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
-from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import Any
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from eagle3.artifact import Settings
-from eagle3.features.source import Address, address
+from eagle3.artifact import Settings, write_text
+from eagle3.run import VARIABLE, Run, load_run
+from eagle3.target.files import resolve_target
 from workflow_scripts.ending import OneSentence
 
-RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+CHATTY = ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore")
 
 
-def parser(description: str | None) -> ArgumentParser:
-    """A parser with the option that every rule passes."""
-    made = ArgumentParser(description=description)
-    made.add_argument("--settings", type=Settings.parse, required=True, help="from the rule")
-    return made
+@dataclass(frozen=True)
+class Job:
+    """A job of a run.
+
+    `split`, `shard`, `stage`: which one of its rule; a stage of 0 is none. `checkpoint`,
+    `previous`, `out`: files that Snakemake fetches from object storage or brings there, which are
+    elsewhere than the run's own paths then.
+    """
+
+    run: Run
+    split: str = "train"
+    shard: int = 0
+    stage: int = 0
+    threads: int = 1
+    checkpoint: Path = Path()  # its model.safetensors
+    previous: Sequence[Path] = field(default_factory=list)
+    out: Sequence[Path] = field(default_factory=list)
+
+    def settings(self, stage: str) -> Settings:
+        """What shapes the output of a stage of the workflow."""
+        return self.run.settings[stage]
+
+    def target_folder(self, weights: bool = True) -> Path:
+        """The target's folder, fetched from the hub if it is there; without `weights` only its
+        small files."""
+        return resolve_target(self.run.target, self.run.config.target.revision, weights)
+
+    @property
+    def first_rank(self) -> bool:
+        """Whether this is the only process of the job, or the one that speaks for all."""
+        return os.environ.get("RANK", "0") == "0"
 
 
-class Files(Action):
-    """Files or objects. `shard-{00000..01999}` stands for two thousand of them: a shell command
-    may have 128 KiB on Linux."""
-
-    def __call__(self, parser: Any, given: Namespace, values: Any, option: Any = None) -> None:
-        setattr(given, self.dest, [path for value in values for path in numbered(value)])
+def start(main: Callable[[Job], None], description: str | None) -> None:
+    """Read which job this is and run it; every fault ends as `run` says."""
+    run(lambda: main(read_job(description, sys.argv[1:])))
 
 
-def numbered(text: str) -> list[Address]:
-    """The files that a text with or without a range stands for, in order."""
-    found = RANGE.search(text)
-    if found is None:
-        return [address(text)]
-    first, last = found.groups()
-    before, after = text[: found.start()], text[found.end() :]
-    numbers = range(int(first), int(last) + 1)
-    return [address(f"{before}{number:0{len(first)}d}{after}") for number in numbers]
+def read_job(description: str | None, words: Sequence[str]) -> Job:
+    """The job that a command line names, of the run that Snakemake has planned it for."""
+    args = ArgumentParser(description=description)
+    args.add_argument(
+        "--run-file", type=Path, help="results/<run>/run.json; by default Snakemake says"
+    )
+    args.add_argument("--split", choices=("train", "eval"), default="train")
+    args.add_argument("--shard", type=int, default=0)
+    args.add_argument("--stage", type=int, default=0)
+    args.add_argument("--threads", type=int, default=1, help="of the CPU")
+    args.add_argument("--checkpoint", type=Path, default=Path(), help="its model")
+    args.add_argument("--out", type=Path, nargs="*", default=[], help="files of the output")
+    args.add_argument("--previous", type=Path, nargs="*", default=[], help="checkpoint before")
+    options = vars(args.parse_args(words))
+    place = options.pop("run_file") or os.environ.get(VARIABLE)
+    if place is None:
+        args.error(f"--run-file is missing (or {VARIABLE}, which Snakemake sets)")
+    job = Job(load_run(place), **options)
+    if job.first_rank:
+        _keep(job.run)
+    return job
+
+
+def _keep(run: Run) -> None:
+    """Leave what was asked for beside the results, for people and for `load_run`."""
+    path, text = Path(run.paths.snapshot), run.to_text()
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main. What the user can mend ends it with one sentence and exit code 1, Ctrl-C
-    with one and 130 (see `ending`)."""
+    """Run `main`. What the user can mend ends it with one sentence and exit code 1, Ctrl-C with one
+    and 130 (see `ending`)."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(
         level=logging.INFO,
@@ -53,8 +96,8 @@ def run(main: Callable[[], None]) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
     )
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
-    for chatty in ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     with OneSentence():
         main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -15,43 +14,33 @@ from eagle3.data.sources import Source, read_rows
 from eagle3.serving.acceptance import KIND
 from eagle3.serving.evaluation import Evaluator, evaluate
 from eagle3.serving.exports.forms import form_of
-from eagle3.target.files import resolve_target
 from eagle3.tensorfile import read_manifest
 from workflow_scripts import entry
 
 
-def main() -> None:
-    args = entry.parser(__doc__)
-    args.add_argument("--dataset", type=Path, required=True)
-    args.add_argument("--draft", type=Path, required=True)
-    args.add_argument("--target", required=True)
-    args.add_argument("--device", required=True)
-    args.add_argument("--threads", type=int, required=True)
-    args.add_argument("--batch", type=int, required=True, help="prompts answered together")
-    args.add_argument("--prompts", type=json.loads, help="[[name, file], ...]; else held-out rows")
-    args.add_argument("--out", type=Path, required=True)
-    given = args.parse_args()
-    torch.set_num_threads(given.threads)
-    values = given.settings.values
+def main(job: entry.Job) -> None:
+    torch.set_num_threads(job.threads)
+    run, settings = job.run, job.settings("evaluate")
+    folder = Path(run.paths.draft(run.config.export.formats[0])).parent
     evaluator = Evaluator(
-        resolve_target(given.target, values["target"]["revision"]),
-        given.draft,
-        values["evaluation"],
-        values["target"],
-        values["tokens"],
-        given.device,
-        given.batch,
-        given.settings.upstream["export"],
+        job.target_folder(),
+        folder,
+        settings.values["evaluation"],
+        settings.values["target"],
+        settings.values["tokens"],
+        run.config.resources.device,
+        run.config.resources.evaluate.batch,
+        settings.upstream["export"],
     )
-    held_out = Dataset(given.dataset, "eval", given.settings.upstream["dataset"])
-    if given.prompts:
-        sets = {name: questions(read_rows(Source(path))) for name, path in given.prompts}
+    held_out = Dataset(Path(run.paths.dataset), "eval", settings.upstream["dataset"])
+    if run.external.prompts:
+        sets = {name: questions(read_rows(Source(path))) for name, path in run.external.prompts}
     else:
         sets = {"held_out": map(Question.of, held_out)}
     figures = evaluate(evaluator, sets)
-    draft = read_manifest(given.draft / "model.safetensors", form_of(given.draft).kind)
+    draft = read_manifest(folder / "model.safetensors", form_of(folder).kind)
     inputs = {"draft": draft.content_sha256, "dataset": held_out.manifest.inputs["rows"]}
-    write_json(given.out, figures, Manifest.of(KIND, given.settings, inputs))
+    write_json(Path(run.paths.acceptance), figures, Manifest.of(KIND, settings, inputs))
     logging.info(
         "acceptance length %.3f %s, %.0f %% of target passes saved",
         figures["acceptance_length"],
@@ -60,4 +49,5 @@ def main() -> None:
     )
 
 
-entry.run(main)
+if __name__ == "__main__":
+    entry.start(main, __doc__)

@@ -1,6 +1,6 @@
 """Start a job that needs several processes or GPUs; the launcher becomes the job.
 
-    python -m workflow_scripts.launch --gpus G --processes P [--nodes N] -- MODULE ARGUMENTS
+    python -m workflow_scripts.launch --gpus G [--processes P] [--nodes N] -- MODULE ARGUMENTS
 
 One process is `python -m MODULE`, several are torchrun's, several nodes are those of the Slurm
 allocation that this runs in, with P processes on each. Outside a scheduler's allocation G devices
@@ -33,7 +33,7 @@ TORCHRUN = [sys.executable, "-m", "workflow_scripts.torchrun"]
 def main() -> None:
     args = ArgumentParser(description=__doc__)
     args.add_argument("--gpus", type=int, required=True, help="of this job; 0: none is touched")
-    args.add_argument("--processes", type=int, required=True, help="on each node")
+    args.add_argument("--processes", type=int, default=1, help="on each node")
     args.add_argument("--nodes", type=int, default=1)
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)

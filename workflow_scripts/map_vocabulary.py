@@ -9,7 +9,6 @@ import numpy as np
 
 from eagle3.artifact import Manifest, write_json
 from eagle3.target.config import load_config, stop_ids
-from eagle3.target.files import resolve_target
 from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tensorfile import save_tensors
 from eagle3.tokens import vocab
@@ -17,21 +16,13 @@ from eagle3.tokens.shards import read_each
 from workflow_scripts import entry
 
 
-def main() -> None:
-    args = entry.parser(__doc__)
-    args.add_argument("--tokens", action=entry.Files, nargs="+", required=True)
-    args.add_argument("--target", required=True)
-    args.add_argument("--out", type=Path, required=True, help="mapping.safetensors")
-    args.add_argument("--report", type=Path, required=True, help="mapping.json")
-    given = args.parse_args()
-    target = given.settings.values["target"]
-    size = given.settings.values["vocab"]["draft_vocab_size"]
-    directory = resolve_target(given.target, target["revision"], weights=False)
-    config = load_config(directory, target["trust_remote_code"])
-    tokenizer = load_tokenizer(directory, target["trust_remote_code"])
-    digest = given.settings.upstream["tokens"]
+def main(job: entry.Job) -> None:
+    run, settings = job.run, job.settings("vocab")
+    size = settings.values["vocab"]["draft_vocab_size"]
+    directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
+    config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
     manifests: list[Manifest] = []
-    shards = read_each(given.tokens, digest, manifests)
+    shards = read_each(map(Path, run.token_shards()), settings.upstream["tokens"], manifests)
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
@@ -47,10 +38,11 @@ def main() -> None:
         "coverage_curve": {"sizes": sizes, "shares": shares},
     }
     inputs = {f"tokens-{i}": each.content_sha256 for i, each in enumerate(manifests)}
-    manifest = Manifest.of(vocab.KIND, given.settings, inputs)
-    save_tensors(given.out, {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
-    write_json(given.report, report, manifest)
+    manifest = Manifest.of(vocab.KIND, settings, inputs)
+    save_tensors(Path(run.paths.vocab), {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
+    write_json(Path(run.paths.vocab_report), report, manifest)
     logging.info("coverage %.4f with %d of %d tokens", report["coverage"], size, config.vocab_size)
 
 
-entry.run(main)
+if __name__ == "__main__":
+    entry.start(main, __doc__)

@@ -1,4 +1,4 @@
-"""Convert a whole source into rows.jsonl, its index and its report."""
+"""Convert whole sources into rows.jsonl, its index and its report."""
 
 from __future__ import annotations
 
@@ -6,25 +6,20 @@ import logging
 from pathlib import Path
 
 from eagle3.data.rows import Stream, check_held_out, write_dataset
-from eagle3.data.sources import from_text, read_rows
+from eagle3.data.sources import read_rows
 from workflow_scripts import entry
 
 
-def main() -> None:
-    args = entry.parser(__doc__)
-    args.add_argument("--sources", type=from_text, required=True, help="from the rule")
-    args.add_argument("--want", type=int, required=True, help="training rows this run needs")
-    args.add_argument("--max-bad-fraction", type=float, required=True)
-    args.add_argument("--out", type=Path, required=True, help="folder of the three files")
-    given = args.parse_args()
-    values = given.settings.values["dataset"]
+def main(job: entry.Job) -> None:
+    run, settings = job.run, job.settings("dataset")
     streams = []
-    for source in given.sources:
+    for source in run.external.sources:
         commits: set[str] = set()
         rows = read_rows(source, commits)
         streams.append(Stream(rows, source.name, source.weight, commits))
-    values = {**values, "max_bad_fraction": given.max_bad_fraction}
-    report = write_dataset(streams, values, given.out, given.settings, given.want)
+    dataset = run.config.dataset
+    values = {**settings.values["dataset"], "max_bad_fraction": dataset.max_bad_fraction}
+    report = write_dataset(streams, values, Path(run.paths.dataset), settings, dataset.num_samples)
     check_held_out(report["splits"]["eval"])
     logging.info(
         "%d rows read, %d valid (%s), rejected %s",
@@ -35,4 +30,5 @@ def main() -> None:
     )
 
 
-entry.run(main)
+if __name__ == "__main__":
+    entry.start(main, __doc__)

@@ -10,46 +10,35 @@ from eagle3.data.masks import Masker
 from eagle3.data.regeneration import read_answers
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.target.config import load_config, stop_ids
-from eagle3.target.files import check_length, resolve_target
+from eagle3.target.files import check_length
 from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tokens.shards import write_token_shard
 from workflow_scripts import entry
 
 
-def main() -> None:
-    args = entry.parser(__doc__)
-    args.add_argument("--dataset", type=Path, required=True, help="folder of rows.jsonl")
-    args.add_argument("--target", required=True, help="directory, or hub:<owner>/<name>")
-    args.add_argument("--split", required=True)
-    args.add_argument("--shard", type=int, required=True)
-    args.add_argument("--want", type=int, required=True, help="training rows this run needs")
-    args.add_argument("--max-bad-fraction", type=float, required=True)
-    args.add_argument("--answers", type=Path, nargs=2, help="rows answered anew, their report")
-    args.add_argument("--out", type=Path, required=True)
-    given = args.parse_args()
-    tokens = Tokens.from_settings(given.settings.values["tokens"])
-    target = given.settings.values["target"]
-    above = given.settings.upstream
-    dataset = Dataset(given.dataset, given.split, above.get("dataset"))
-    if given.split == "train":
-        check_enough(len(dataset), given.want)
-    directory = resolve_target(given.target, target["revision"], weights=False)
-    trusted = target["trust_remote_code"]
+def main(job: entry.Job) -> None:
+    run, paths, settings = job.run, job.run.paths, job.settings("tokens")
+    dataset = Dataset(Path(paths.dataset), job.split, settings.upstream.get("dataset"))
+    if job.split == "train":
+        check_enough(len(dataset), run.config.dataset.num_samples)
+    directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
+    tokens = Tokens.from_settings(settings.values["tokens"])
     check_length(tokens.max_length, config.max_position_embeddings)
     masker = Masker(tokenizer, tokens, stop_ids(directory, config))
-    size = given.settings.values["dataset"]["shard_size"]
-    if given.answers:
-        answers, report = given.answers
-        rows, checksum = read_answers(answers, report, above["regenerate"])
+    if run.regenerates:
+        answers = Path(paths.answers(job.split, job.shard))
+        report = Path(paths.answers_report(job.split, job.shard))
+        rows, checksum = read_answers(answers, report, settings.upstream["regenerate"])
         inputs = {"answers": checksum}
     else:
-        rows = dataset.read(given.shard * size, (given.shard + 1) * size)
+        size = settings.values["dataset"]["shard_size"]
+        rows = dataset.read(job.shard * size, (job.shard + 1) * size)
         inputs = {"dataset": dataset.manifest.inputs["rows"]}
-    manifest = write_token_shard(
-        given.out, rows, masker, given.settings, inputs, given.max_bad_fraction
-    )
+    out, most_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
+    manifest = write_token_shard(out, rows, masker, settings, inputs, most_bad)
     logging.info("%s", {k: v for k, v in manifest.counts.items() if k != "first_dropped"})
 
 
-entry.run(main)
+if __name__ == "__main__":
+    entry.start(main, __doc__)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,39 +18,35 @@ from eagle3.target.embedded_tokenizer import train_tokenizer
 from workflow_scripts import entry
 
 
-def main() -> None:
-    args = entry.parser(__doc__)
-    args.add_argument("--source", required=True)
-    args.add_argument("--threads", type=int, required=True)
-    args.add_argument("--out", type=Path, required=True)
-    given = args.parse_args()
-    torch.set_num_threads(given.threads)
-    settings = EmbeddedTarget.from_settings(given.settings.values["embedded_target"])
-    try:
-        make(given, settings)
-    except ValueError as fault:
-        raise UserError(f"embedded_target: {fault}") from None
-
-
-def make(given: argparse.Namespace, settings: EmbeddedTarget) -> None:
-    """Train and save."""
-    conversations = []
-    for row in read_rows(Source(given.source)):
-        try:
-            if not isinstance(row, Unreadable):
-                found = parse_row(row)[0]
-                if found.text is None:  # who writes it has another tokenizer
-                    conversations.append(found.messages)
-        except BadRow:
-            continue  # counted and listed by the dataset stage
+def main(job: entry.Job) -> None:
+    torch.set_num_threads(job.threads)
+    values = job.settings("embedded_target").values["embedded_target"]
+    settings = EmbeddedTarget.from_settings(values)
+    conversations = list(_conversations(Source(job.run.external.embedded_source)))
     texts = (turn["content"] for messages in conversations for turn in messages)
     tokenizer = train_tokenizer(texts, settings.vocab_size)
     rendered = [tokenizer.apply_chat_template(m, tokenize=False) for m in conversations]
     documents = tokenizer(rendered, add_special_tokens=False)["input_ids"]
     logging.info("%d conversations, %d tokens", len(documents), sum(map(len, documents)))
     model = build_model(settings, len(tokenizer))
-    train(model, documents, settings, logging.getLogger())
-    save(model, tokenizer, given.out)
+    try:
+        train(model, documents, settings, logging.getLogger())
+    except ValueError as fault:
+        raise UserError(f"embedded_target: {fault}") from None
+    save(model, tokenizer, Path(job.run.paths.embedded_target))
 
 
-entry.run(main)
+def _conversations(source: Source) -> Iterator[list[dict[str, Any]]]:
+    """Messages of the usable rows; the others are counted and listed by the dataset job."""
+    for row in read_rows(source):
+        try:
+            if not isinstance(row, Unreadable):
+                conversation = parse_row(row)[0]
+                if conversation.text is None:  # rendered text is of another tokenizer
+                    yield conversation.messages
+        except BadRow:
+            continue
+
+
+if __name__ == "__main__":
+    entry.start(main, __doc__)

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,6 @@ def sources_of(section: Mapping[str, Any]) -> list[Source]:
             "told apart: rename a file, or give them as one"
         )
     return found
-
-
-def to_text(sources: Sequence[Source]) -> str:
-    return json.dumps([asdict(source) for source in sources])
-
-
-def from_text(text: str) -> list[Source]:
-    """The inverse of `to_text`."""
-    return [Source(**each) for each in json.loads(text)]
 
 
 def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:

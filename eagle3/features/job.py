@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eagle3.artifact import Settings
+from eagle3.artifact import Manifest, Settings, write_json
+from eagle3.config.hidden_states import CaptureJobs
 from eagle3.features.capture import ShardCapture, capture, documents_to_run
-from eagle3.features.layout import Layout
+from eagle3.features.layout import CHECK_KIND, Layout
+from eagle3.features.reader import KIND
 from eagle3.features.selfcheck import check
 from eagle3.features.teacher import TeacherRows
 from eagle3.ranks import Ranks
@@ -23,8 +25,11 @@ from eagle3.target.reader import Head, read_head
 from eagle3.target.sglang import run_sglang
 from eagle3.target.sglang_request import SGLangRequest
 from eagle3.target.weights import TargetWeights
+from eagle3.tensorfile import read_manifest
 from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard, read_token_shard
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,7 @@ class Placement:
 
     device: str
     threads: int
-    batch_tokens: int
-    tensor_parallel: int
-    self_check: bool
-    sglang_python: str
-    sglang_arguments: Mapping[str, Any]
+    jobs: CaptureJobs
 
 
 @dataclass(frozen=True)
@@ -110,25 +111,52 @@ def capture_shard(
         job.shard(path, ranks, placement.threads).finish()
         return {}
     if job.settings.values["hidden_states"]["backend"] == "sglang":
-        run_sglang(_request(job, path, placement), documents, placement.sglang_python)
-        if not placement.self_check:
+        run_sglang(_request(job, path, placement), documents, placement.jobs.sglang_python)
+        if not placement.jobs.self_check:
             return {}
         # what SGLang held on several GPUs does not fit on one
-        engine = job.engine(placement.device, spread=placement.tensor_parallel > 1)
+        engine = job.engine(placement.device, spread=placement.jobs.tensor_parallel > 1)
     else:
         engine = job.engine(placement.device, ranks)
         shard = job.shard(path, ranks, placement.threads)
         try:
-            capture(engine, shard, placement.batch_tokens)
+            capture(engine, shard, placement.jobs.batch_tokens)
             shard.finish()
         finally:
             shard.close()
-    if not placement.self_check:
+    if not placement.jobs.self_check:
         return {}
     # a body that is split, or lies on several GPUs, is in no class of its own to put a head into
-    whole = ranks.world == 1 and placement.tensor_parallel == 1
+    whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
     head = job.head if whole else None
     return check(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
+
+
+def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, float]) -> None:
+    """Write what the self-check of a captured shard says, for people and for the report."""
+    manifest = read_manifest(shard, KIND)
+    counts, size = manifest.counts, shard.stat().st_size
+    figures = {
+        "aux_layers": counts["aux_layers"],
+        "cosines": cosines,
+        "rows": counts["last"],
+        "argmax_agrees": counts["argmax_agrees"],
+        "bytes": size,
+    }
+    inputs = {"hidden_states": manifest.content_sha256}
+    write_json(path, figures, Manifest.of(CHECK_KIND, settings, inputs))
+    log.info(
+        "%d documents, %d rows of aux, %d of last, %d bytes (%s); layers %s; cosine to a plain "
+        "pass %.5f; the target's choice is the next token in %.1f %% of the rows",
+        counts["documents"],
+        counts["aux"],
+        counts["last"],
+        size,
+        counts["codec"],
+        counts["aux_layers"],
+        min(cosines.values(), default=float("nan")),
+        100 * counts["argmax_agrees"] / max(counts["last"], 1),
+    )
 
 
 def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLangRequest:
@@ -138,12 +166,12 @@ def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLang
         layers=job.layers(),
         dtype=job.dtype,
         trust_remote_code=job.section["trust_remote_code"],
-        tensor_parallel=placement.tensor_parallel,
-        batch_tokens=placement.batch_tokens,
-        arguments=placement.sglang_arguments,
+        tensor_parallel=placement.jobs.tensor_parallel,
+        batch_tokens=placement.jobs.batch_tokens,
+        arguments=placement.jobs.sglang_arguments,
         consumer="eagle3.features.job:shard_consumer",
         consumer_arguments={
-            "settings": job.settings.text,
+            "settings": asdict(job.settings),
             "tokens_file": str(job.tokens_file.resolve()),
             "target": str(job.target.resolve()),
             "path": str(path),
@@ -166,9 +194,9 @@ class SelfFinishing:
 
 
 def shard_consumer(
-    settings: str, tokens_file: str, target: str, path: str, device: str, threads: int
+    settings: dict[str, Any], tokens_file: str, target: str, path: str, device: str, threads: int
 ) -> SelfFinishing:
     """What the engine's process hands states to: the same shard as any other engine's."""
-    job = CaptureJob(Settings.parse(settings), Path(tokens_file), Path(target))
+    job = CaptureJob(Settings(**settings), Path(tokens_file), Path(target))
     where = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else "cpu"
     return SelfFinishing(job.shard(Path(path), Ranks(0, 1, torch.device(where)), threads))

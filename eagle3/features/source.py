@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from eagle3.artifact import REMAKE
 from eagle3.errors import UserError
-from eagle3.objects import ObjectFile, is_object
+from eagle3.objects import ObjectFile, download, is_object
 
 Address = Path | str  # a local file, or s3://bucket/key
 
@@ -22,6 +23,14 @@ def address(text: str) -> Address:
 def open_source(where: Address) -> LocalFile | ObjectFile:
     """Raises UserError if there is no such file or object."""
     return ObjectFile(str(where)) if is_object(where) else LocalFile(Path(where))
+
+
+def copy_file(where: Address, path: Path) -> None:
+    """Copy a file or object to `path`. Raises UserError if an object cannot be read."""
+    if is_object(where):
+        download(str(where), path)
+    else:
+        shutil.copyfile(where, path)
 
 
 class LocalFile:

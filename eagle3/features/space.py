@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
+from eagle3.artifact import Settings, read_json
 from eagle3.errors import UserError
 from eagle3.features.windows import bytes_beside, largest_window, peak_of_windows
 from eagle3.tokens.stages import Stages
 
 GB = 10**9
+PLAN = "plan"  # kind of the file that says what a run will cost
 ALIKE = 0.25  # a file this near to its planned size holds these states; compression is a guess
 
 
@@ -156,3 +158,25 @@ def free_bytes(folder: Path) -> int:
 
 def _gb(size: int) -> str:
     return f"{max(size, 0) / GB:,.3f} GB" if size > GB // 10 else f"{max(size, 0) / GB:.3g} GB"
+
+
+def planned_bytes(
+    plan: Path, settings: Settings, shards: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of every shard by file name, of training and held out, if `plan` is there and of the
+    very capture that has these settings; else nothing."""
+    unknown: tuple[dict[str, int], dict[str, int]] = {}, {}
+    try:
+        figures, manifest = read_json(plan, PLAN)
+    except UserError:
+        return unknown
+    planned = Settings(**manifest.settings)
+    states, own = planned.values["hidden_states"], settings.values["hidden_states"]
+    same = planned.upstream["tokens"] == settings.upstream["tokens"]
+    if not same or any(states.get(key) != value for key, value in own.items()):
+        return unknown
+    sizes: dict[str, int] = figures["bytes_of_shards"]
+    if len(sizes) < shards:
+        return unknown
+    # the plan may be of another num_samples
+    return dict(list(sizes.items())[:shards]), figures.get("bytes_of_held_out", {})

@@ -21,8 +21,6 @@ from eagle3.tokens.needed import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
-KIND = "plan"
-
 
 def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
     """Bytes of the states captured from a token shard, file headers not counted.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eagle3.artifact import Settings, write_text
+from eagle3.artifact import REMAKE, Settings, part_of, read_json, write_text
+from eagle3.errors import UserError
 from eagle3.training.checkpoint import read_checkpoint, write_checkpoint
 
 SCORE = "held-out-acceptance"  # kind of the file that says how good a stage's checkpoint is
@@ -17,6 +18,20 @@ def is_exhausted(lengths: Sequence[float], patience: int) -> bool:
     nothing better than an earlier one. Once true it stays true, since a stage that is left out
     has the acceptance of the one before it."""
     return len(lengths) > 0 and len(lengths) - 1 - lengths.index(max(lengths)) >= patience
+
+
+def lengths_before(scores: Sequence[str], digest: str) -> list[float]:
+    """Held-out acceptance lengths in the score files of the stages before.
+
+    Raises UserError if one of them is of another training than that of the settings `digest`.
+    """
+    lengths = []
+    for path in map(Path, scores):
+        figures, manifest = read_json(path, SCORE, part=part_of(path))
+        if manifest.settings["upstream"]["train"] != digest:
+            raise UserError(f"{path}: scores a checkpoint of other settings: {REMAKE}")
+        lengths.append(figures["acceptance_length"])
+    return lengths
 
 
 def carry_on(

@@ -15,7 +15,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from benchmarks.startup import planned
+from benchmarks.startup import planned, planned_run
 
 
 def run(folder: Path) -> None:
@@ -26,6 +26,7 @@ def run(folder: Path) -> None:
     os.dup2(output, 2)
     code = 1
     try:
+        os.environ |= planned_run(Path())
         for module, arguments in planned(Path("planned.txt").read_text(encoding="utf-8")):
             sys.argv[1:] = arguments
             runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from eagle3.artifact import Manifest, Settings, write_json
+from eagle3.config.hidden_states import CaptureJobs
 from eagle3.config.train import Train
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import TokenizedDocument
@@ -34,6 +35,7 @@ from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.models import VOCAB
+from tests.builders.run_file import PATHS
 
 TARGET_KEYS = {
     "revision": None,
@@ -96,16 +98,8 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 
 def placement(**changes):
     """Where a capture runs: one CPU process, no self-check."""
-    values = {
-        "device": "cpu",
-        "threads": 1,
-        "batch_tokens": 256,
-        "tensor_parallel": 1,
-        "self_check": False,
-        "sglang_python": "python",
-        "sglang_arguments": {},
-    }
-    return Placement(**values | changes)
+    jobs = CaptureJobs(**{"batch_tokens": 256, "self_check": False} | changes)
+    return Placement("cpu", 1, jobs)
 
 
 def captured(path: Path, target: Path, tokens: Path, settings=STATES, **changes) -> FeatureShard:
@@ -192,12 +186,13 @@ def training_set(
     layers=None,
     switches=None,
 ):
-    """Capture two shards of random chats, or of `texts` (ids and masks), and schedule them."""
+    """Capture two shards of random chats, or of `texts` (ids and masks), and schedule them. Files
+    lie where those of a run would, so that jobs can be started in `folder`."""
     tokens, states, shards = [], [], []
     wanted = state_settings(layers=layers)
     for number in range(2):
-        tokens.append(folder / f"tokens/shard-{number:05d}.safetensors")
-        states.append(folder / f"states/shard-{number:05d}.safetensors")
+        tokens.append(folder / PATHS.tokens("train", number))
+        states.append(folder / PATHS.states("train", number))
         chosen = texts[number::2] if texts else chats(documents // 2, seed=seed + number)
         shard = token_shard(tokens[-1], chosen)
         captured(states[-1], target, tokens[-1], wanted)
@@ -206,12 +201,12 @@ def training_set(
     mapping = build_mapping(counts, draft_vocab, [1])
     vocab, scheduled = stage_settings("vocab"), stage_settings("schedule")
     save_tensors(
-        folder / "mapping.safetensors",
+        folder / PATHS.vocab,
         {"d2t": mapping.d2t, "t2d": mapping.t2d},
         Manifest.of(VOCABULARY, vocab),
     )
     schedule = schedule_of(shards, train)
-    write_json(folder / "schedule.json", schedule, Manifest.of(SCHEDULE, scheduled))
+    write_json(folder / PATHS.schedule, schedule, Manifest.of(SCHEDULE, scheduled))
     upstream = {
         "tokens": TOKENS.digest,
         "hidden_states": wanted.digest,
@@ -232,9 +227,9 @@ def training_set(
         target,
         tokens,
         states,
-        folder / "mapping.safetensors",
+        folder / PATHS.vocab,
         mapping,
-        folder / "schedule.json",
+        folder / PATHS.schedule,
         schedule,
         train,
         settings,

@@ -14,7 +14,7 @@ from eagle3.config.train import Train
 from eagle3.data.template_names import NAMED
 from eagle3.features.codecs import CODECS
 from eagle3.features.columns import STORED
-from eagle3.objective.attention_choice import BACKENDS
+from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.losses import LOSSES
 from eagle3.serving.exports.engines import FORMATS
 from eagle3.target import embedded

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import threading
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from eagle3.run import load_run
 from tests.builders.models import save_model, save_tokenizer
 from tests.builders.waiting import PAUSE
 from tests.rules.workflow import Outcome, command
@@ -33,24 +35,38 @@ TEMPLATE = (
 STAND_IN = """
 import json, sys
 from pathlib import Path
+from workflow_scripts import entry
+
+words = sys.argv[1:]
 with open("calls.jsonl", "a") as out:
-    out.write(json.dumps(sys.argv[1:]) + "\\n")
-for word in sys.argv[1:]:
-    if word.startswith("results/") and Path(word).suffix in (".json", ".jsonl", ".safetensors",
-                                                             ".html", ".jinja"):
-        Path(word).parent.mkdir(parents=True, exist_ok=True)
-        if not Path(word).exists():  # an input keeps its date
-            Path(word).touch()
-given = dict(zip(sys.argv, sys.argv[1:]))
-made = []
-if "workflow_scripts.prepare_dataset" in sys.argv:
-    made = ["rows.jsonl", "rows.index.safetensors", "rows.report.json"]
-if "workflow_scripts.export_draft" in sys.argv:
-    made = [f"{form}/{name}" for form in json.loads(given["--settings"])
-            for name in ("config.json", "model.safetensors")]
-for name in made:
-    Path(given["--out"], name).parent.mkdir(parents=True, exist_ok=True)
-    Path(given["--out"], name).touch()
+    out.write(json.dumps(words) + "\\n")
+name = next(w for w in words if w.startswith("workflow_scripts.") and not w.endswith(".launch"))
+job = entry.read_job(None, words[words.index(name) + 1 :])
+paths, which = job.run.paths, (job.split, job.shard)
+checkpoint = ("model.safetensors", "optimizer.safetensors", "state.json")
+made = {
+    "prepare_dataset": [paths.rows, paths.rows_index, paths.rows_report],
+    "train_embedded_target": job.run.target_files,
+    "regenerate_answers": [paths.answers(*which), paths.answers_report(*which)],
+    "tokenize_shard": [paths.tokens(*which)],
+    "map_vocabulary": [paths.vocab, paths.vocab_report],
+    "make_schedule": [paths.schedule],
+    "make_plan": [paths.plan],
+    "capture_hidden_states": [
+        paths.states(*which, job.stage), paths.states_check(*which, job.stage)
+    ],
+    "train_stage": [
+        paths.metrics(job.stage), *(paths.checkpoint(job.stage, name) for name in checkpoint)
+    ],
+    "score_stage": [paths.score(job.stage)],
+    "select_best": [paths.choice, paths.best(), paths.best("state.json")],
+    "export_draft": [path.with_name(n) for path in job.out for n in (path.name, "config.json")],
+    "evaluate_draft": [paths.acceptance],
+    "write_report": [paths.report],
+}[name.rpartition(".")[2]]
+for path in map(Path, made):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 """
 
 
@@ -81,6 +97,8 @@ def test_every_word_of_the_configuration_reaches_every_job_as_it_is(tmp_path: Pa
     change["tokens"] |= {"system_prompt": EVIL, "chat_template_options": {EVIL: EVIL}}
     change["target"] |= dict.fromkeys(("embedding_key", "lm_head_key", "final_norm_key"), EVIL)
     change["target"]["revision"] = EVIL
+    weights = tmp_path / f"model {NAME}" / "model.safetensors"
+    save_file({**load_file(weights), EVIL: np.zeros(1)}, weights)
     change["dataset"]["regenerate"] = {"backend": "server", "model": EVIL}
     change["resources"] = {
         "regenerate": {"servers": ["http://host/$(touch%20pwned)';`touch<TAB>pwned`"]},
@@ -97,23 +115,15 @@ def test_every_word_of_the_configuration_reaches_every_job_as_it_is(tmp_path: Pa
         next(w for w in call if "workflow_scripts." in w and "launch" not in w) for call in calls
     ]
     assert len(set(jobs)) == 13, sorted(set(jobs))
-    for call in calls:
-        given = dict(pairwise(call))
-        settings = json.loads(given["--settings"])
-        settings = settings.get("sglang", settings)  # of an export: those of each form
-        assert set(settings) == {"stage", "values", "upstream"}
-        if "--target" in given:
-            assert Path(given["--target"]).name == f"model {NAME}"
-        if "--sources" in given:
-            [source] = json.loads(given["--sources"])
-            assert Path(source["place"]).name == f"rows {NAME}.jsonl"
-            assert source["subset"] == source["split"] == source["revision"] == EVIL
-        if "--sglang-python" in given:
-            assert given["--sglang-python"] == EVIL
-            assert json.loads(given["--sglang-arguments"]) == {EVIL: [EVIL]}
-        if "tokens" in settings["values"] and "system_prompt" in settings["values"]["tokens"]:
-            assert settings["values"]["tokens"]["system_prompt"] == EVIL
-            assert settings["values"]["tokens"]["chat_template_options"] == {EVIL: EVIL}
+    run = load_run(tmp_path / "results" / "small")
+    assert Path(run.target).name == f"model {NAME}"
+    [source] = run.external.sources
+    assert Path(source.place).name == f"rows {NAME}.jsonl"
+    assert source.subset == source.split == source.revision == EVIL
+    capture, tokens = run.config.resources.capture, run.settings["tokens"].values["tokens"]
+    assert capture.sglang_python == EVIL and capture.sglang_arguments == {EVIL: [EVIL]}
+    assert tokens["system_prompt"] == EVIL
+    assert tokens["chat_template_options"] == {EVIL: EVIL}
     assert not list(tmp_path.rglob("pwned*"))
 
 

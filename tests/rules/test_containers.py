@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from eagle3.errors import UserError
-from rules import containers
+from eagle3.workflow import containers
 from tests.rules.workflow import snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +75,12 @@ def test_what_an_image_is_made_of_decides_its_path(project: Path, name: str) -> 
         after = containers.own_image(name, project)
         assert after != before
         before = after
+
+
+def test_the_script_that_builds_an_image_asks_for_its_path() -> None:
+    command = [sys.executable, "-m", "eagle3.workflow.containers", "eagle3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(containers.own_image("eagle3", ROOT))
 
 
 def test_a_change_of_other_tools_leaves_the_image_alone(project: Path) -> None:

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from rules.gpu_limit import limit_local_gpus
+from eagle3.workflow.gpu_limit import limit_local_gpus
 from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import ROOT, snakemake
 
 SNAKEFILE = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from rules.gpu_limit import limit_local_gpus
+from eagle3.workflow.gpu_limit import limit_local_gpus
 
 limit_local_gpus(workflow, {{"most": config["most"]}}, os.environ)
 
@@ -126,8 +126,8 @@ def test_readmes_example_plans_one_gpu_for_each_job(
     save_tokenizer(model)
     planned = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=tmp_path / "my.yaml")
     assert planned.code == 0 and "warning" not in planned.text, planned.text
-    outcome = snakemake(tmp_path, "-n", overlay=tmp_path / "my.yaml")
-    gpus = {int(count) for count in re.findall(r"\bgpu=(\d+)", outcome.text)}
+    outcome = snakemake(tmp_path, "-n", "--printshellcmds", overlay=tmp_path / "my.yaml")
+    gpus = {int(count) for count in re.findall(r"--gpus (\d+)", outcome.text)}
     assert gpus == {1}
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from eagle3.config.configuration import Config
-from rules import preflight, provenance
-from rules.settings import all_settings
+from eagle3.workflow import external, provenance
+from eagle3.workflow.settings import all_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,8 +19,8 @@ def settings_of(tmp_path: Path, change: dict) -> dict[str, str]:
     for section, values in change.items():
         config[section] = {**config.get(section, {}), **values}
     full = Config.of(config).to_dict()
-    external = preflight.locate(full, ROOT, tmp_path / "digests.json")
-    return {stage: s.digest for stage, s in all_settings(full, external).items()}
+    outside = external.locate(full, ROOT, tmp_path / "digests.json")
+    return {stage: s.digest for stage, s in all_settings(full, outside).items()}
 
 
 def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_killed_dag_goes_on_with_what_is_missing(copy: Path) -> None:
     shutil.rmtree(out(copy) / "hidden_states")
     wanted = [SHARD, str(first.relative_to(copy))]
     # the one shard is whole when the other's job is in the middle of it
-    capture = ("workflow_scripts.capture_hidden_states", "shard-00001")
+    capture = ("workflow_scripts.capture_hidden_states", "--shard 00001")
     hold = Hold(copy.parent / "hold", capture, WRITE, 2)
     killed_while_held(copy, hold, first.exists, target=wanted)
     assert not (copy / SHARD).exists()

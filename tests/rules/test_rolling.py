@@ -102,7 +102,9 @@ def killed_in_stage_three(folder: Path) -> None:
     """Run until stage 3 is in its training, then kill Snakemake and all its jobs."""
     second = folder / "results/small/checkpoints/stage-0002/state.json"
     log = folder / "results/small/logs/train/stage-0003.log"
-    training = Hold(folder.parent / "hold", ("workflow_scripts.train_stage", "stage-0003"), STEP, 2)
+    training = Hold(
+        folder.parent / "hold", ("workflow_scripts.train_stage", "--stage 0003"), STEP, 2
+    )
     killed_while_held(
         folder,
         training,

@@ -15,8 +15,9 @@ from eagle3.config.configuration import Config
 from eagle3.config.section import alternatives, is_mapping, is_section, item_type
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
-from rules.preflight import External, locate
-from rules.settings import all_settings
+from eagle3.run import External
+from eagle3.workflow.external import locate
+from eagle3.workflow.settings import all_settings
 from tests.rules.workflow import ROOT
 
 EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")

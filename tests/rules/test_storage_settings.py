@@ -10,7 +10,7 @@ from snakemake_storage_plugin_s3 import StorageProviderSettings
 
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
-from rules import storage
+from eagle3.workflow import object_storage as storage
 
 
 def prefix(value):

@@ -66,8 +66,7 @@ class Outcome:
     @property
     def jobs(self) -> Counter[str]:
         """Jobs by rule, target rules not counted."""
-        started = re.findall(r"^(?:local)?rule (\w+):$", self.text, flags=re.MULTILINE)
-        return Counter(name for name in started if name != "train")
+        return Counter(re.findall(r"^Job \d+: (\w+): ", self.text, flags=re.MULTILINE))
 
     @property
     def idle(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -17,52 +16,42 @@ from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.features.job import CaptureJob
 from eagle3.features.layout import CHECK_KIND
 from eagle3.features.reader import FeatureShard
-from eagle3.report.plan import KIND as PLAN
-from eagle3.tokens.stages import Stages
+from eagle3.features.space import PLAN
 from tests.builders.hold import WRITE, Hold
 from tests.builders.processes import code_of, ended
+from tests.builders.run_file import PATHS, save_run
 from tests.builders.shards import chats, read_all, state_settings, token_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "workflow_scripts.capture_hidden_states"
+STATES = PATHS.states("train", 0)
 WRITES = 850  # calls; a whole job makes 900 or more
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokens") / "shard-00000.safetensors"
+    path = tmp_path_factory.mktemp("tokens") / PATHS.tokens("train", 0)
     token_shard(path, chats(300, shortest=20, longest=60))
     return path
 
 
-def stages(shards):
-    """A run of that many shards, as the rule tells it."""
-    return json.dumps(vars(Stages(shards, shards, 1, 1)))
-
-
-def command(target, tokens, out, settings, ranks=None, **changes):
-    """The shell line of the rule, as a list."""
-    values = {
-        "settings": settings.text,
-        "tokens": tokens,
-        "target": target,
-        "device": "cpu",
-        "threads": 1,
-        "batch-tokens": 64,
-        "tensor-parallel": ranks or 1,
-        "self-check": 1,
-        "sglang-python": "python",
-        "sglang-arguments": "{}",
-        "plan": out.parent / "plan.json",
-        "stages": stages(2),
-        "out": out,
-        "report": out.with_suffix(".check.json"),
-    } | changes
+def command(target, tokens, folder, settings, ranks=None, shards=2, budget=None, **jobs):
+    """The shell line of the rule, as a list, for a job whose working directory is `folder`."""
+    (folder / PATHS.tokens("train", 0)).parent.mkdir(parents=True, exist_ok=True)
+    if not (folder / PATHS.tokens("train", 0)).exists():
+        (folder / PATHS.tokens("train", 0)).symlink_to(tokens)
+    jobs = {"batch_tokens": 64, "tensor_parallel": ranks or 1} | jobs
+    file = save_run(
+        folder,
+        [settings],
+        target,
+        dataset={"num_samples": shards, "shard_size": 1},
+        resources={"capture": jobs, "disk_budget_gb": budget},
+    )
     start = [sys.executable, "-m"]
     if ranks:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-    options = [text for key, value in values.items() for text in (f"--{key}", str(value))]
-    return [*start, "workflow_scripts.capture_hidden_states", *options]
+    return [*start, SCRIPT, "--run-file", str(file)]
 
 
 def run(*arguments, **changes):
@@ -70,6 +59,7 @@ def run(*arguments, **changes):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command(*arguments, **changes),
+        cwd=arguments[2],
         capture_output=True,
         text=True,
         env=environment,
@@ -81,11 +71,16 @@ def run(*arguments, **changes):
 def start(hold, *arguments, **changes):
     """Start a job and wait until it is held in the middle of its writing; its log is `log` in the
     hold's folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **hold.environment}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= hold.environment
     path = hold.folder / "log"
     with open(path, "w") as log:
         process = subprocess.Popen(
-            command(*arguments, **changes), stdout=log, stderr=log, env=environment
+            command(*arguments, **changes),
+            cwd=arguments[2],
+            stdout=log,
+            stderr=log,
+            env=environment,
         )
     hold.wait(hopeless=ended(process, path.read_text))
     return process
@@ -96,8 +91,8 @@ def start(hold, *arguments, **changes):
 def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(
     targets, tokens, tmp_path, codec, kills
 ):
-    settings, out = state_settings(codec), tmp_path / "states" / "shard-00000.safetensors"
-    done = run(targets["llama"], tokens, out, settings)
+    settings, out = state_settings(codec), tmp_path / STATES
+    done = run(targets["llama"], tokens, tmp_path, settings)
     assert done.returncode == 0, done.stdout + done.stderr
     whole = out.read_bytes()
     shutil.rmtree(out.parent)
@@ -105,12 +100,12 @@ def test_killed_at_random_moments_and_run_again_it_gives_the_same_bytes(
     for number in range(kills):
         moment = dice.randint(1, WRITES)
         hold = Hold(tmp_path / f"hold-{number}", (SCRIPT,), WRITE, moment)
-        process = start(hold, targets["llama"], tokens, out, settings)
+        process = start(hold, targets["llama"], tokens, tmp_path, settings)
         process.kill()
         process.wait()
         assert not out.exists() or out.read_bytes() == whole
     assert list(out.parent.glob(".*.tmp"))  # at least the last kill left something behind
-    done = run(targets["llama"], tokens, out, settings)
+    done = run(targets["llama"], tokens, tmp_path, settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert out.read_bytes() == whole
     left = {path.name for path in out.parent.iterdir()}
@@ -137,9 +132,9 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
     targets, tokens, tmp_path, small_disk
 ):
-    settings, out = state_settings("bf16"), small_disk / "shard-00000.safetensors"
+    settings, folder = state_settings("bf16"), (small_disk / STATES).parent
     hold = Hold(tmp_path / "hold", (SCRIPT,), WRITE)
-    process = start(hold, targets["llama"], tokens, out, settings)
+    process = start(hold, targets["llama"], tokens, small_disk, settings)
     (small_disk / "filler").write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096))
     hold.release()
     log = hold.folder / "log"
@@ -147,13 +142,13 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
     text = log.read_text()
     assert code == 1, text
     errors = [line for line in text.splitlines() if line.startswith("error:")]
-    assert errors == [f"error: {out}: cannot be written: No space left on device"]
-    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    assert errors == [f"error: {STATES}: cannot be written: No space left on device"]
+    assert not list(folder.iterdir())
     # with the disk still full, the next one says so before it computes anything
-    done = run(targets["llama"], tokens, out, settings)
+    done = run(targets["llama"], tokens, small_disk, settings)
     assert done.returncode == 1 and "error: hidden states need" in done.stderr
     (small_disk / "filler").unlink()
-    done = run(targets["llama"], tokens, out, settings)
+    done = run(targets["llama"], tokens, small_disk, settings)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -161,13 +156,11 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
 def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
     settings, found = state_settings("fp32"), []
     for ranks in (1, 2):
-        out = tmp_path / f"ranks-{ranks}" / "shard-00000.safetensors"
-        done = run(
-            targets["qwen3_moe"], tokens, out, settings, ranks=ranks, **{"batch-tokens": 999}
-        )
+        folder = tmp_path / f"ranks-{ranks}"
+        done = run(targets["qwen3_moe"], tokens, folder, settings, ranks=ranks, batch_tokens=999)
         assert done.returncode == 0, done.stdout + done.stderr
         job = CaptureJob(settings, tokens, targets["qwen3_moe"])
-        found.append(read_all(FeatureShard(out, job.tokens(), settings.digest)))
+        found.append(read_all(FeatureShard(folder / STATES, job.tokens(), settings.digest)))
     one, two = found
     assert torch.equal(one["teacher_argmax"], two["teacher_argmax"])
     for name in ("aux", "last", "teacher_lse"):
@@ -175,12 +168,10 @@ def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
 
 
 def test_the_report_says_what_was_checked(targets, tokens, tmp_path):
-    settings, out = state_settings("nf4"), tmp_path / "shard-00000.safetensors"
-    done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 2048})
+    settings, out = state_settings("nf4"), tmp_path / STATES
+    done = run(targets["llama"], tokens, tmp_path, settings, batch_tokens=2048)
     assert done.returncode == 0, done.stderr
-    report, _ = read_json(
-        tmp_path / "shard-00000.safetensors".replace(".safetensors", ".check.json"), CHECK_KIND
-    )
+    report, _ = read_json(tmp_path / PATHS.states_check("train", 0), CHECK_KIND)
     assert set(report["cosines"]) == {"layer 1", "layer 3", "layer 4", "last"}
     assert report["aux_layers"] == [1, 3, 4] and report["bytes"] == out.stat().st_size
     assert 0 <= report["argmax_agrees"] <= report["rows"]
@@ -188,32 +179,30 @@ def test_the_report_says_what_was_checked(targets, tokens, tmp_path):
 
 
 def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
-    settings, out = state_settings("bf16"), tmp_path / "shard-00000.safetensors"
+    settings, plan = state_settings("bf16"), tmp_path / PATHS.plan
     same = {"hidden_states": settings.values["hidden_states"]}
     upstream = {"tokens": settings.upstream["tokens"]}
     sizes = {"shard-00000.safetensors": 10**6, "shard-00001.safetensors": 10**15}
     for values, refuses in ((same, True), ({"hidden_states": {"codec": "other"}}, False)):
         manifest = Manifest.of(PLAN, Settings("plan", values, upstream))
-        write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
-        done = run(targets["llama"], tokens, out, settings, **{"batch-tokens": 4096})
+        write_json(plan, {"bytes_of_shards": sizes}, manifest)
+        done = run(targets["llama"], tokens, tmp_path, settings, batch_tokens=4096)
         assert (done.returncode == 1) == refuses, done.stderr
         assert ("error: hidden states need" in done.stderr) == refuses
     manifest = Manifest.of(PLAN, Settings("plan", same, upstream))
-    write_json(tmp_path / "plan.json", {"bytes_of_shards": sizes}, manifest)
-    fewer = {"batch-tokens": 4096, "stages": stages(1)}  # num_samples was lowered since the plan
-    assert run(targets["llama"], tokens, out, settings, **fewer).returncode == 0
-    budget = fewer | {"disk-budget-gb": 1e-6}
-    out.unlink()
-    done = run(targets["llama"], tokens, out, settings, **budget)
+    write_json(plan, {"bytes_of_shards": sizes}, manifest)
+    fewer = {"batch_tokens": 4096, "shards": 1}  # num_samples was lowered since the plan
+    assert run(targets["llama"], tokens, tmp_path, settings, **fewer).returncode == 0
+    (tmp_path / STATES).unlink()
+    done = run(targets["llama"], tokens, tmp_path, settings, budget=1e-6, **fewer)
     assert done.returncode == 1 and "disk_budget_gb" in done.stderr
 
 
 def test_wrong_arguments_for_sglang_are_refused_before_anything_starts(targets, tokens, tmp_path):
-    settings, out = state_settings("bf16", "sglang"), tmp_path / "shard-00000.safetensors"
-    arguments = {"sglang-arguments": json.dumps({"quantization": "fp8"})}
-    done = run(targets["llama"], tokens, out, settings, **arguments)
+    settings, arguments = state_settings("bf16", "sglang"), {"quantization": "fp8"}
+    done = run(targets["llama"], tokens, tmp_path, settings, sglang_arguments=arguments)
     assert done.returncode == 1
     assert "resources.capture.sglang_arguments.quantization would change the states" in done.stderr
-    assert not list(tmp_path.iterdir())
-    done = run(targets["llama"], tokens, out, settings)
+    assert not list((tmp_path / STATES).parent.glob("*"))
+    done = run(targets["llama"], tokens, tmp_path, settings)
     assert "has no sglang" in done.stderr and "Traceback" not in done.stderr

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from eagle3.artifact import Settings
-from eagle3.data.sources import Source, to_text
+from eagle3.data.sources import Source
 from tests.builders.processes import HEARS_INTERRUPTS
+from tests.builders.run_file import PATHS, save_run
 from tests.builders.waiting import wait_for
 from tests.faults.volume import Volume
 from workflow_scripts.ending import INTERRUPTED, REMEDIES, sentence_of
@@ -128,39 +129,42 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
     made.close()
 
 
-def dataset(folder: Path) -> subprocess.CompletedProcess[str]:
+def dataset(folder: Path, runs: Path) -> subprocess.CompletedProcess[str]:
     """The job that reads a source, in the real script."""
     values = {"seed": 1, "eval_fraction": 0.1, "deduplicate": False}
     settings = Settings("dataset", {"dataset": values}, {})
     source = Source(str(ROOT / "data" / "demo_chat.jsonl"), "demo_chat")
-    command = [sys.executable, "-m", "workflow_scripts.prepare_dataset", "--want", "100"]
-    command += ["--settings", settings.text, "--sources", to_text([source])]
-    command += ["--max-bad-fraction", "0.05", "--out", str(folder)]
+    run = save_run(runs, [settings], sources=[source], dataset={"num_samples": 100})
     return subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "workflow_scripts.prepare_dataset", "--run-file", str(run)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 @pytest.mark.parametrize("leaving", [0, 500_000])
 def test_a_disk_that_fills_up_is_one_sentence_and_the_job_succeeds_later(
-    volume: Volume, leaving: int
+    volume: Volume, tmp_path: Path, leaving: int
 ) -> None:
-    folder = volume.place / "dataset"
-    folder.mkdir()
+    (volume.place / PATHS.dataset).mkdir(parents=True)
     with volume.full(leaving):
-        done = dataset(folder)
+        done = dataset(volume.place, tmp_path)
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
         assert done.stderr.startswith("error: ") and "No space left on device" in done.stderr
-        assert not list(folder.iterdir())
-    assert dataset(folder).returncode == 0
+        assert not list((volume.place / PATHS.dataset).iterdir())
+    assert dataset(volume.place, tmp_path).returncode == 0
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(volume: Volume) -> None:
-    folder = volume.place / "dataset"
-    folder.mkdir()
+def test_a_folder_that_cannot_be_written_is_one_sentence(volume: Volume, tmp_path: Path) -> None:
+    folder = volume.place / PATHS.dataset
+    folder.mkdir(parents=True)
     with volume.read_only(folder):
-        done = dataset(folder)
+        done = dataset(volume.place, tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ") and "Read-only file system" in done.stderr

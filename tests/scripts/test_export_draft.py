@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from eagle3.serving.exports.forms import form_of
 from eagle3.serving.exports.load import load_draft
 from eagle3.target.weights import TargetWeights
+from tests.builders.run_file import PATHS, save_run
 from tests.builders.shards import (
     TARGET_KEYS,
     TRAIN,
@@ -22,6 +24,7 @@ from tests.builders.shards import (
     training_set,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 EXPORT = {"dtype": "float32", "embedding": True, "verifier": None}
 
 
@@ -37,23 +40,29 @@ def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, 
         target=TARGET_KEYS,
         evaluation={"num_draft_tokens": 4},
     )
-    files = [tmp_path / "out" / name for name in ("model.safetensors", "state.json")]
-    command = [sys.executable, "-m", "workflow_scripts.export_draft"]
-    text = json.dumps({"speculators": asdict(settings)})
-    command += ["--settings", text, "--vocab", tmp_path / "mapping.safetensors"]
-    command += ["--target", targets["sharded"], "--out", tmp_path, "--checkpoint", *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = save_run(tmp_path, [settings], targets["sharded"])
+    command = [sys.executable, "-m", "workflow_scripts.export_draft", "--run-file", str(run)]
+    command += ["--checkpoint", "out/model.safetensors", "--out", PATHS.draft("speculators")]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
-    assert form_of(tmp_path / "speculators").name == "speculators"
-    back, mapping = load_draft(tmp_path / "speculators", settings.digest)
+    folder = (tmp_path / PATHS.draft("speculators")).parent
+    assert form_of(folder).name == "speculators"
+    back, mapping = load_draft(folder, settings.digest)
     for name, weight in draft.state_dict().items():
         assert torch.equal(back.state_dict()[name], weight), name
     assert (mapping.t2d == made.mapping.t2d).all()
-    tensors = load_file(tmp_path / "speculators" / "model.safetensors")
+    tensors = load_file(folder / "model.safetensors")
     own = TargetWeights(targets["sharded"]).read("model.embed_tokens.weight", "embedding_key")
     assert torch.equal(tensors["embed_tokens.weight"], own.float())
-    found = json.loads((tmp_path / "speculators" / "config.json").read_text())["speculators_config"]
+    found = json.loads((folder / "config.json").read_text())["speculators_config"]
     assert found["verifier"] == {
         "name_or_path": str(targets["sharded"]),
         "architectures": ["LlamaForCausalLM"],

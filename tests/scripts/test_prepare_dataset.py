@@ -14,8 +14,9 @@ import pytest
 
 from eagle3.artifact import Settings
 from eagle3.data.catalogue import CATALOGUE
-from eagle3.data.sources import Source, to_text
+from eagle3.data.sources import Source
 from tests.builders.hub import Hub, running
+from tests.builders.run_file import PATHS, save_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = "a" * 40, "b" * 40
@@ -52,21 +53,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def prepared(hub: Hub, folder: Path, source: Source) -> tuple[str, dict[str, Any]]:
     """The rows as text, and the report."""
     settings = Settings("dataset", {"dataset": VALUES}, {})
-    words = ["--settings", settings.text, "--sources", to_text([source]), "--want", "5"]
-    words += ["--max-bad-fraction", "0.1", "--out", str(folder / "out")]
+    dataset = {"num_samples": 5, "max_bad_fraction": 0.1}
+    folder.mkdir(exist_ok=True)
+    run = save_run(folder, [settings], sources=[source], dataset=dataset)
     home = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(
-        [sys.executable, "-m", "workflow_scripts.prepare_dataset", *words],
-        cwd=ROOT,
-        env={**os.environ, **home},
+        [sys.executable, "-m", "workflow_scripts.prepare_dataset", "--run-file", str(run)],
+        cwd=folder,
+        env={**os.environ, **home, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads((folder / "out/rows.report.json").read_text())
-    return (folder / "out/rows.jsonl").read_text(), report
+    report = json.loads((folder / PATHS.rows_report).read_text())
+    return (folder / PATHS.rows).read_text(), report
 
 
 def commits_in(report: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from eagle3.artifact import MANIFEST_KEY, Manifest, part_of, write_json
 from eagle3.training.checkpoint import MODEL, Checkpoint, write_checkpoint
 from eagle3.training.early_stop import SCORE
+from tests.builders.run_file import PATHS, save_run
 from tests.builders.shards import stage_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ LENGTHS = (1.5, 2.5, 2.0)
 def run(tmp_path: Path) -> Path:
     """Three stages with their scores; the second is the best."""
     for stage, length in enumerate(LENGTHS, start=1):
-        folder = tmp_path / f"checkpoints/stage-{stage:04d}"
+        folder = (tmp_path / PATHS.checkpoint(stage)).parent
         weights = {"fc.weight": torch.full((2, 2), float(stage))}
         write_checkpoint(folder, Checkpoint(weights, {}, {"global_step": stage}), TRAIN, {})
         model = json.loads((folder / "state.json").read_text())[MANIFEST_KEY]["inputs"]["model"]
@@ -39,20 +41,21 @@ def run(tmp_path: Path) -> Path:
             "stopped_early": False,
             "walk": {"acceptance_length": length},
         }
-        path = tmp_path / f"evaluation/stage-{stage:04d}.json"
+        path = tmp_path / PATHS.score(stage)
         manifest = Manifest.of(SCORE, SETTINGS, {"model": model}, part=part_of(path))
         write_json(path, score, manifest)
     return tmp_path
 
 
-def select(run: Path) -> subprocess.CompletedProcess[str]:
-    words = ["--settings", SETTINGS.text, "--scores", f"{run}/evaluation/stage-{{0001..0003}}.json"]
-    words += ["--models", f"{run}/checkpoints/stage-{{0001..0003}}/{MODEL}"]
-    words += ["--choice", str(run / "best.json")]
-    words += ["--out", str(run / "best" / MODEL), str(run / "best/state.json")]
+def select(folder: Path) -> subprocess.CompletedProcess[str]:
+    run = save_run(folder, [SETTINGS], train={"epochs": 3})
     return subprocess.run(
-        [sys.executable, "-m", "workflow_scripts.select_best", *words],
-        cwd=ROOT,
+        [
+            *(sys.executable, "-m", "workflow_scripts.select_best"),
+            *("--run-file", str(run), "--out", PATHS.best()),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -63,13 +66,13 @@ def select(run: Path) -> subprocess.CompletedProcess[str]:
 def test_the_checkpoint_of_the_best_score_is_copied(run: Path) -> None:
     done = select(run)
     assert done.returncode == 0, done.stderr
-    assert json.loads((run / "best.json").read_text())["stage"] == 2
-    wanted = run / "checkpoints/stage-0002" / MODEL
-    assert (run / "best" / MODEL).read_bytes() == wanted.read_bytes()
+    assert json.loads((run / PATHS.choice).read_text())["stage"] == 2
+    wanted = run / PATHS.checkpoint(2)
+    assert (run / PATHS.best()).read_bytes() == wanted.read_bytes()
 
 
 def test_the_score_of_another_stage_under_a_stages_name_is_refused(run: Path) -> None:
-    shutil.copy(run / "evaluation/stage-0002.json", run / "evaluation/stage-0003.json")
+    shutil.copy(run / PATHS.score(2), run / PATHS.score(3))
     done = select(run)
     assert done.returncode == 1
     assert "stage-0003.json: is 'evaluation/stage-0002' under another name" in done.stderr
@@ -77,7 +80,7 @@ def test_the_score_of_another_stage_under_a_stages_name_is_refused(run: Path) ->
 
 def test_a_score_of_another_checkpoint_is_refused(run: Path) -> None:
     for name in (MODEL, "state.json"):
-        shutil.copy(run / "checkpoints/stage-0001" / name, run / "checkpoints/stage-0002" / name)
+        shutil.copy(run / PATHS.checkpoint(1, name), run / PATHS.checkpoint(2, name))
     done = select(run)
     assert done.returncode == 1
     assert "evaluation/stage-0002.json: scores another checkpoint than" in done.stderr

@@ -19,6 +19,7 @@ import torch
 from eagle3.training.checkpoint import read_checkpoint
 from tests.builders.hold import STATE, STEP, Hold
 from tests.builders.processes import code_of, ended, living
+from tests.builders.run_file import PATHS, save_run
 from tests.builders.shards import TRAIN, changed, training_set
 from tests.builders.waiting import wait_for
 
@@ -35,29 +36,30 @@ def made(targets, tmp_path_factory):
 
 def start(made, folder, processes=1, save_interval=1000, held=None, **more):
     """Start a training job; the launcher becomes torchrun, or the job itself for one process."""
+    results = folder / PATHS.out
+    results.mkdir(parents=True, exist_ok=True)
+    for path in made.schedule_file.parent.iterdir():  # what was made before
+        if not (results / path.name).exists():
+            (results / path.name).symlink_to(path)
+    jobs = {"processes": processes, "save_interval": save_interval, **more}
+    train = made.train.model_dump() | {"packs_per_batch": processes}  # the settings say what counts
+    tokens = {"max_length": 64}
+    run = save_run(
+        folder,
+        [made.settings],
+        made.target,
+        dataset={"num_samples": 24, "shard_size": 12},
+        tokens=tokens,
+        train=train,
+        resources={"train": jobs},
+    )
     command = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", "0"]
     command += ["--processes", str(processes), "--", "workflow_scripts.train_stage"]
-    options = {
-        "settings": made.settings.text,
-        "code": "abc",
-        "stage": 1,
-        "vocab": made.vocab,
-        "schedule": made.schedule_file,
-        "target": made.target,
-        "device": "cpu",
-        "threads": 1,
-        "save-interval": save_interval,
-        "resume": folder / "resume",
-        "metrics": folder / "metrics.jsonl",
-        "out": folder / "out" / "model.safetensors",
-    }
-    for name, value in (options | more).items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    command += ["--tokens", *map(str, made.tokens), "--hidden-states", *map(str, made.states)]
+    command += ["--run-file", str(run), "--stage", "1", "--out", PATHS.checkpoint(1)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment |= held.environment if held else {}
     with open(folder / "log", "a") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
 
 
 def log_of(folder):
@@ -72,8 +74,8 @@ def code(process, folder):
 def finished(process, folder):
     """Wait for a job that should succeed; its checkpoint and metrics."""
     assert code(process, folder) == 0, log_of(folder)[-3000:]
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-    return read_checkpoint(folder / "out"), metrics
+    metrics = [json.loads(line) for line in (folder / PATHS.metrics(1)).open()]
+    return read_checkpoint((folder / PATHS.checkpoint(1)).parent), metrics
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def stopped_at(hold, process, folder, ranks=1):
 def saved(process, folder):
     """Wait for a whole save of a job that is held: it is written in the background."""
     return wait_for(
-        lambda: list((folder / "resume").glob("step-0*")),
+        lambda: list((folder / PATHS.resume(1)).glob("step-0*")),
         "the first save",
         hopeless=ended(process, lambda: log_of(folder)),
     )
@@ -143,13 +145,13 @@ def test_two_ranks_make_the_same_losses_and_weights_as_one(alone, together):
 
 
 def test_a_job_killed_in_the_middle_goes_on_to_the_same_bits(made, alone, tmp_path, at_step):
-    hold, saves = at_step(8), tmp_path / "resume"
+    hold, saves = at_step(8), tmp_path / PATHS.resume(1)
     process = start(made, tmp_path, save_interval=3, held=hold)
     stopped_at(hold, process, tmp_path)
     saved(process, tmp_path)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / PATHS.checkpoint(1)).exists()
 
     assert_same_bits(finished(start(made, tmp_path, save_interval=3), tmp_path), alone)
     assert "going on from the save at step" in log_of(tmp_path)
@@ -169,8 +171,8 @@ def test_sigterm_ends_both_ranks_at_one_step_with_a_save(made, together, tmp_pat
     said = re.findall(r"error: stopped by SIGTERM at step (\d+); the next", log_of(tmp_path))
     assert len(said) == 1
     stopped = int(said[0])
-    assert [p.name for p in (tmp_path / "resume").glob("*step*")] == [f"step-{stopped:08d}"]
-    assert not (tmp_path / "out").exists()
+    assert [p.name for p in (tmp_path / PATHS.resume(1)).glob("*step*")] == [f"step-{stopped:08d}"]
+    assert not (tmp_path / PATHS.checkpoint(1)).exists()
 
     again = finished(start(made, tmp_path, processes=2), tmp_path)
     assert 0 < stopped < len(again[1])
@@ -196,7 +198,7 @@ def test_a_killed_rank_takes_the_job_down_and_the_next_call_goes_on(
     assert code(process, tmp_path) != 0
     assert time.monotonic() - killed < 60
     assert "Signal 9 (SIGKILL)" in log_of(tmp_path)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / PATHS.checkpoint(1)).exists()
     assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
 
 
@@ -214,12 +216,12 @@ def test_ranks_do_not_outlive_torchrun(made, together, tmp_path, at_step, moment
     process.wait()
     hold.release()
     wait_for(lambda: not living(ranks), "both ranks to end", state=lambda: log_of(tmp_path)[-3000:])
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / PATHS.checkpoint(1)).exists()
     assert_same_bits(finished(start(made, tmp_path, 2, save_interval=3), tmp_path), together)
 
 
 def test_all_ranks_killed_in_the_middle_of_a_save_go_on_to_the_same_bits(made, together, tmp_path):
-    saves = tmp_path / "resume"
+    saves = tmp_path / PATHS.resume(1)
     # the second save has its tensors then, and the first rank alone writes
     hold = Hold(tmp_path / "hold", ("workflow_scripts.train_stage",), STATE, 2)
     process = start(made, tmp_path, processes=2, save_interval=1, held=hold)
@@ -252,7 +254,7 @@ def test_a_stage_begun_by_four_ranks_goes_on_with_two_and_ends_with_one(
         )
         process.send_signal(signal.SIGTERM)
         assert code(process, tmp_path) != 0
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / PATHS.checkpoint(1)).exists()
     assert_near(finished(start(made, tmp_path), tmp_path), alone)
     went_on = re.findall(r"going on from the save at step (\d+)", log_of(tmp_path))
     assert len(went_on) == 2 and 0 < int(went_on[0]) < int(went_on[1])
@@ -260,4 +262,4 @@ def test_a_stage_begun_by_four_ranks_goes_on_with_two_and_ends_with_one(
 
 def newest(folder):
     """The step of the newest save, 0 without one."""
-    return max((int(p.name[5:]) for p in (folder / "resume").glob("step-0*")), default=0)
+    return max((int(p.name[5:]) for p in (folder / PATHS.resume(1)).glob("step-0*")), default=0)

@@ -1,20 +1,15 @@
-"""What is checked and looked up before any job starts."""
+"""Files from outside a run: where they lie, and digests of what they hold."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from eagle3.artifact import Settings, read_json
 from eagle3.checks import (
     cached_folder,
     check_choices,
@@ -23,40 +18,14 @@ from eagle3.checks import (
     check_target,
     embedded_text_config,
 )
-from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
+from eagle3.run import External
 from eagle3.target.files import TOKENIZER_FILES
-from rules.provenance import file_digests, folder_digest
+from eagle3.workflow.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-EMBEDDED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
-
-
-@dataclass(frozen=True)
-class External:
-    """Files from outside, and digests of their contents (a hub source is known by its name)."""
-
-    sources: tuple[Source, ...]
-    source_digest: str
-    embedded_source: str
-    embedded_digest: str
-    target: str | None  # None: a rule trains it
-    tokenizer_digest: str
-    weights_digest: str
-    prompts: tuple[tuple[str, str], ...] = ()  # names and files of evaluation.prompts
-    prompts_digest: str = ""
-    warm_start: str | None = None  # folder of a draft to start from
-    warm_start_digest: str = ""
-    tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -204,44 +173,3 @@ def _digests(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
         folder_digest([*described_by, *names], memo),
         folder_digest([*described_by, *weights], memo),
     )
-
-
-def check_known_rows(report: Path, settings: Settings, want: int) -> None:
-    """Too few rows are said at once when an earlier run has already counted them."""
-    if report.is_file():
-        try:
-            found, _ = read_json(report, "dataset", settings.digest)
-        except UserError:
-            return  # of other settings: the dataset job will count anew
-        check_enough(found["splits"]["train"], want)
-        check_held_out(found["splits"]["eval"])
-
-
-def check_tracker(tracker: str) -> None:
-    """Raise UserError before anything is captured if the training could not be tracked."""
-    if tracker != "none" and find_spec(tracker) is None:
-        raise UserError(
-            f"config: resources.train.tracker is {tracker!r}, which is not installed: "
-            f"`pip install {tracker}`, or set it to none"
-        )
-
-
-def stage_versions(path: Path) -> dict[str, Any]:
-    """The hand-kept versions of the stages upstream of the hidden states."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def shell_prefix(root: Path, has_environment: bool, in_container: bool) -> str:
-    """What every shell command starts with."""
-    # setting a prefix replaces Snakemake's own, without which `job | tee` hides a failed job
-    # braces twice: Snakemake formats the prefix with the command
-    path = shlex.quote(str(root))
-    if in_container:  # the host's packages are of another Python; its variables come along
-        prefix = "unset PYTHONHOME; export PYTHONNOUSERSITE=1; "
-    else:
-        prefix, path = "", path + "${{PYTHONPATH:+:$PYTHONPATH}}"
-    prefix = f"set -euo pipefail; {prefix}export PYTHONPATH={path}; "
-    if not has_environment:
-        prefix += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    # spinning threads cost several times the work they save when jobs share cores
-    return prefix + "export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 TOKENIZERS_PARALLELISM=false; "

@@ -1,7 +1,7 @@
 """What a rule's outputs depend on, as text: settings, code and files from outside.
 
-Snakemake compares params as a set of values, so each rule has exactly two: `settings` (one JSON
-text) and `code` (one digest or version). Everything here is plain Python and knows no rule.
+Snakemake compares params as a set of values, so each rule has lines of settings that name their
+keys, and `code` (one digest or version). Everything here is plain Python and knows no rule.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagle3.artifact import Settings
-from rules.preflight import External
-from rules.provenance import chained
+from eagle3.run import External
+from eagle3.workflow.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
 LOADING_KEYS = ("target.revision", "target.trust_remote_code")

@@ -1,7 +1,7 @@
 """Container images: which one a rule runs in, where it lies, and what of the host it sees.
 
 Plain Python without packages, for the rules and for envs/build_image.sh alike; the latter asks
-`python -m rules.containers eagle3` for a path.
+`python -m eagle3.workflow.containers eagle3` for a path.
 """
 
 from __future__ import annotations
@@ -118,4 +118,4 @@ def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str,
 
 
 if __name__ == "__main__":
-    print(own_image(sys.argv[1], Path(__file__).resolve().parent.parent))
+    print(own_image(sys.argv[1], Path(__file__).resolve().parents[2]))

@@ -1,0 +1,201 @@
+"""One configured run: what was asked for, what lies outside, and where everything is.
+
+The rules build a `Run` from the configuration before any job starts. Jobs read the same object
+back from a file, so nothing about a run is said twice:
+
+    config.yaml -> Config -> Run -> rules     which files exist and what they depend on
+                              |
+                              +-> .snakemake/eagle3/<digest>.json -> jobs
+                              +-> results/<run>/run.json          -> people, `load_run`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eagle3.artifact import NOT_OURS, Settings, canonical, digest, write_text
+from eagle3.config.configuration import Config
+from eagle3.data.sources import Source
+from eagle3.errors import UserError
+from eagle3.paths import Paths
+from eagle3.tokens.stages import Stages
+
+VARIABLE = "EAGLE3_RUN"  # the environment variable by which a job finds the file of its run
+
+
+@dataclass(frozen=True)
+class External:
+    """Files from outside, and digests of their contents (a hub source is known by its name)."""
+
+    sources: tuple[Source, ...]
+    source_digest: str
+    embedded_source: str
+    embedded_digest: str
+    target: str | None  # None: a rule trains it
+    tokenizer_digest: str
+    weights_digest: str
+    prompts: tuple[tuple[str, str], ...] = ()  # names and files of evaluation.prompts
+    prompts_digest: str = ""
+    warm_start: str | None = None  # folder of a draft to start from
+    warm_start_digest: str = ""
+    tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> External:
+        """The inverse of `asdict`."""
+        sources = tuple(Source(**source) for source in values["sources"])
+        prompts = tuple((name, place) for name, place in values["prompts"])
+        return cls(**{**values, "sources": sources, "prompts": prompts})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as its rules and jobs see it.
+
+    `settings`: what shapes the output of each stage. `code`: digests of the sources of the stages
+    that keep unfinished work, by script.
+    """
+
+    config: Config
+    external: External
+    settings: Mapping[str, Settings]
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def paths(self) -> Paths:
+        return Paths(self.config.run, self.rolling)
+
+    @property
+    def rolling(self) -> bool:
+        """Whether only two windows of hidden states lie on the disk at a time."""
+        return not self.config.hidden_states.keep
+
+    @property
+    def target(self) -> str:
+        """Folder of the target, or hub:<owner>/<name>."""
+        return self.external.target or self.paths.embedded_target
+
+    @property
+    def target_files(self) -> list[str]:
+        """Files of a target that a rule makes; one from outside is known by its digest instead."""
+        return [] if self.external.target else self.paths.embedded_target_files
+
+    @property
+    def regenerates(self) -> bool:
+        """Whether the target writes the answers itself."""
+        return self.config.dataset.regenerate.backend != "none"
+
+    @cached_property
+    def shards(self) -> range:
+        """Numbers of the training shards."""
+        dataset = self.config.dataset
+        return range(math.ceil(dataset.num_samples / dataset.shard_size))
+
+    @cached_property
+    def held_out(self) -> range:
+        """Numbers of the held-out shards whose states are captured."""
+        held_out = self.config.evaluation.held_out_samples
+        return range(math.ceil(held_out / self.config.dataset.shard_size))
+
+    @cached_property
+    def stages(self) -> Stages:
+        train, shards = self.config.train, len(self.shards)
+        window = self.config.hidden_states.window_shards or shards
+        return Stages(shards, window, train.epochs, train.epochs_per_stage)
+
+    @property
+    def captures(self) -> range:
+        """Stages whose windows are captured: all in rolling mode, else those of one round."""
+        return self.stages.numbers if self.rolling else range(1, self.stages.windows + 1)
+
+    def token_shards(self) -> list[str]:
+        """Token shards of training, in order."""
+        return [self.paths.tokens("train", shard) for shard in self.shards]
+
+    def held_out_tokens(self) -> list[str]:
+        return [self.paths.tokens("eval", shard) for shard in self.held_out]
+
+    def held_out_states(self) -> list[str]:
+        return [self.stored(self.paths.states("eval", shard)) for shard in self.held_out]
+
+    def window_tokens(self, stage: int) -> list[str]:
+        """Token shards of a stage's window, in order."""
+        return [self.paths.tokens("train", shard) for shard in self.stages.shards_of(stage)]
+
+    def window_states(self, stage: int) -> list[str]:
+        """Hidden states of a stage's window, in order."""
+        shards = self.stages.shards_of(stage)
+        return [self.stored(self.paths.states("train", shard, stage)) for shard in shards]
+
+    def capture_checks(self) -> list[str]:
+        """What the self-check of each captured training shard says, in order."""
+        return [
+            self.paths.states_check("train", shard, stage)
+            for stage in self.captures
+            for shard in self.stages.shards_of(stage)
+        ]
+
+    def stage_metrics(self) -> list[str]:
+        return [self.paths.metrics(stage) for stage in self.stages.numbers]
+
+    def stage_scores(self) -> list[str]:
+        return [self.paths.score(stage) for stage in self.stages.numbers]
+
+    def scores_before(self, stage: int) -> list[str]:
+        """With early stop: the scores of the stages before, which decide whether to go on."""
+        if self.config.train.early_stop_patience is None:
+            return []
+        return [self.paths.score(earlier) for earlier in range(1, stage)]
+
+    def stored(self, path: str) -> str:
+        """Where a large file lies: the path itself, or its address in object storage."""
+        prefix = self.config.resources.storage_prefix
+        return f"{prefix}/{path}" if prefix else path
+
+    def to_text(self) -> str:
+        return canonical(
+            {
+                "config": self.config.to_dict(),
+                "external": asdict(self.external),
+                "settings": {stage: asdict(one) for stage, one in self.settings.items()},
+                "code": dict(self.code),
+            }
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Write the run to a file of `folder` that is named by its content, and return its path.
+
+        Jobs that wait in a queue keep the file that they were planned with.
+        """
+        text = self.to_text()
+        path = folder / f"{self.config.run}-{digest(text)}.json"
+        if not path.is_file():
+            write_text(path, text)
+        return path
+
+
+def load_run(place: Path | str) -> Run:
+    """The run of a results folder or of a file that `Run.save` wrote.
+
+    Raises UserError if there is none.
+    """
+    path = Path(place)
+    path = path / "run.json" if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Run(
+            Config.of(values["config"]),
+            External.from_dict(values["external"]),
+            {stage: Settings(**one) for stage, one in values["settings"].items()},
+            values["code"],
+        )
+    except OSError as fault:
+        raise UserError(f"{path}: no run can be read ({fault.strerror})") from None
+    except NOT_OURS as fault:
+        raise UserError(f"{path}: is not the file of a run ({fault})") from None

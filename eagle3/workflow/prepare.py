@@ -1,0 +1,128 @@
+"""The run of a call of Snakemake: built and checked by the call itself, read back by its jobs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eagle3.artifact import Settings, read_json
+from eagle3.config.configuration import Config
+from eagle3.config.doubled_keys import check_doubled_keys
+from eagle3.data.rows import check_enough, check_held_out
+from eagle3.data.sources import Source
+from eagle3.errors import UserError
+from eagle3.paths import Paths
+from eagle3.run import VARIABLE, Run, load_run
+from eagle3.workflow import containers
+from eagle3.workflow.external import locate
+from eagle3.workflow.provenance import code_digest
+from eagle3.workflow.settings import all_settings
+
+FOLDER = Path(".snakemake/eagle3")  # runs as calls have built them, and digests of large files
+RESUMED = ("train_stage.py",)  # scripts that keep unfinished work, which is of their code alone
+
+
+def new_run(
+    config: Mapping[str, Any], files: Iterable[Path | str], root: Path, has_environment: bool
+) -> Run:
+    """The run of a configuration, checked and saved for its jobs.
+
+    `files`: of the configuration. `root`: the project. `has_environment`: jobs have one of their
+    own, which may hold what this one does not. Raises UserError in one sentence, before any job.
+    """
+    for file in files:
+        check_doubled_keys(Path(file))
+    whole = Config.of(config)
+    plain = whole.to_dict()
+    external = locate(plain, root, FOLDER / "digests.json")
+    settings = all_settings(plain, external)
+    scripts = root / "workflow_scripts"
+    run = Run(
+        whole, external, settings, {name: code_digest(scripts / name, root) for name in RESUMED}
+    )
+    if not has_environment:
+        _check_tracker(whole.resources.train.tracker)
+    _check_known_rows(Path(run.paths.rows_report), settings["dataset"], whole.dataset.num_samples)
+    os.environ[VARIABLE] = str(run.save(FOLDER).absolute())
+    return run
+
+
+def planned_run(config: Mapping[str, Any]) -> Run:
+    """The run that a job was planned for: files of the configuration may have been edited since."""
+    # a cluster may not hand the variable on; the newest plan of the run is left then
+    file = os.environ.get(VARIABLE) or Paths(str(config.get("run"))).snapshot
+    os.environ[VARIABLE] = str(Path(file).absolute())
+    return load_run(file)
+
+
+def environment(run: Run, root: Path, has_environment: bool, in_container: bool) -> dict[str, str]:
+    """Variables of every job: the package is found from any directory, and so is the interpreter
+    that runs Snakemake, unless the job has an environment of its own."""
+    # spinning threads cost several times the work they save when jobs share cores
+    made = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+    made["PYTHONPATH"] = _in_front(str(root), os.environ.get("PYTHONPATH"))
+    if not has_environment:
+        made["PATH"] = _in_front(str(Path(sys.executable).parent), os.environ.get("PATH"))
+    if in_container:
+        made |= containers.environment(
+            *_shown(run, root), cuda=run.config.resources.device == "cuda"
+        )
+        program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
+        # the host's packages are of another Python
+        inside = {"PYTHONPATH": str(root), "PYTHONNOUSERSITE": "1", "PYTHONHOME": ""}
+        made |= {f"{program}ENV_{name}": value for name, value in inside.items()}
+    return made
+
+
+def image(name: str, run: Run, root: Path) -> str:
+    """Path or address of a container image, the configuration's or our own."""
+    return containers.image(name, getattr(run.config.resources.containers, name), root)
+
+
+def _in_front(first: str, others: str | None) -> str:
+    """A list of folders that begins with `first`, which is there once."""
+    rest = [folder for folder in (others or "").split(os.pathsep) if folder and folder != first]
+    return os.pathsep.join([first, *rest])
+
+
+def _shown(run: Run, root: Path) -> tuple[list[str | Path], bool]:
+    """What containers see of the host, and whether jobs read from the hub."""
+    external, paths = run.external, run.paths
+    places = (external.embedded_source, external.warm_start, run.target)
+    outside = [Source(place) for place in places if place]
+    outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
+    local = [source.place for source in outside if not source.on_hub]
+    states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
+    shown: list[str | Path] = [root, *local, "results", paths.out, *states, FOLDER]
+    return shown, any(source.on_hub for source in outside)
+
+
+def _check_tracker(tracker: str) -> None:
+    if tracker != "none" and find_spec(tracker) is None:
+        raise UserError(
+            f"config: resources.train.tracker is {tracker!r}, which is not installed: "
+            f"`pip install {tracker}`, or set it to none"
+        )
+
+
+def _check_known_rows(report: Path, settings: Settings, want: int) -> None:
+    """Too few rows are an error at once when an earlier run has already counted them."""
+    if report.is_file():
+        try:
+            counted, _ = read_json(report, "dataset", settings.digest)
+        except UserError:
+            return  # of other settings: the dataset job will count again
+        check_enough(counted["splits"]["train"], want)
+        check_held_out(counted["splits"]["eval"])
+
+
+def stage_versions(path: Path) -> dict[str, Any]:
+    """The hand-kept versions of the stages upstream of the hidden states."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
