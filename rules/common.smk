@@ -92,8 +92,9 @@ def export_settings(formats):
 
 
 def code(script):
-    """Digest of a script and of all it imports."""
-    return provenance.code_digest(ROOT / "workflow_scripts" / script, ROOT)
+    """Digest of a script and of all it imports. Params have no names: Snakemake's cache sorts them
+    by name, and can not sort some with and some without."""
+    return f"code {provenance.code_digest(ROOT / 'workflow_scripts' / script, ROOT)}"
 
 
 def version(stage):

@@ -13,7 +13,7 @@ rule dataset:
         ENVIRONMENT
     params:
         *settings("dataset"),
-        code=version("dataset"),
+        version("dataset"),
     message:
         "dataset: conversations from the sources"
     shell:
@@ -42,7 +42,7 @@ rule regenerate:
         gpu=gpus(int(RUN.config.dataset.regenerate.backend == "hf")),
     params:
         *settings("regenerate"),
-        code=version_of_shard("regenerate"),
+        version_of_shard("regenerate"),
     message:
         "regenerate: answers of {wildcards.split} shard {wildcards.shard}"
     shell:

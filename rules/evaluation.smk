@@ -23,7 +23,7 @@ rule evaluate:
         gpu=gpus(JOBS.capture.tensor_parallel),  # as many as hold the target
     params:
         *settings("evaluate"),
-        code=code("evaluate_draft.py"),
+        code("evaluate_draft.py"),
     message:
         "evaluate: prompts are decoded with the draft"
     shell:

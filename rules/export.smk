@@ -18,7 +18,7 @@ rule export:
         ENVIRONMENT
     params:
         *settings(f"export_{FORMATS[0]}"),
-        code=code("export_draft.py"),
+        code("export_draft.py"),
     message:
         f"export: the draft for {FORMATS[0]}"
     shell:
@@ -46,7 +46,7 @@ if len(FORMATS) > 1:
             ENVIRONMENT
         params:
             *export_settings(FORMATS[1:]),
-            code=code("export_draft.py"),
+            code("export_draft.py"),
         message:
             f"export_others: the draft for {', '.join(FORMATS[1:])}"
         shell:

@@ -33,7 +33,7 @@ rule hidden_states:
         window=lambda wildcards: int(wildcards.get("stage", 0)),
     params:
         *settings("hidden_states"),
-        code=version_of_shard("hidden_states"),
+        version_of_shard("hidden_states"),
     message:
         f"hidden_states: shard {{wildcards.shard}} of {len(RUN.shards)}"
     shell:

@@ -25,7 +25,7 @@ rule report:
         ENVIRONMENT
     params:
         *settings("report"),
-        code=code("write_report.py"),
+        code("write_report.py"),
     message:
         "report: the page about the run"
     shell:

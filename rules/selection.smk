@@ -22,7 +22,7 @@ rule score_stage:
         gpu=gpus(1),
     params:
         *settings("score"),
-        code=code("score_stage.py"),
+        code("score_stage.py"),
     message:
         f"score_stage: stage {{wildcards.stage}} of {STAGES.count}"
     shell:
@@ -50,7 +50,7 @@ rule select_best:
         ENVIRONMENT
     params:
         *settings("score"),
-        code=code("select_best.py"),
+        code("select_best.py"),
     message:
         f"select_best: the best of {STAGES.count} stages"
     shell:

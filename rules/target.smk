@@ -14,7 +14,7 @@ if RUN.target_files:
         threads: 2
         params:
             *settings("embedded_target"),
-            code=version("embedded_target"),
+            version("embedded_target"),
         message:
             "embedded_target: a tiny target is trained"
         shell:

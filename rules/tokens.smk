@@ -19,7 +19,7 @@ rule tokens:
         ENVIRONMENT
     params:
         *settings("tokens"),
-        code=version_of_shard("tokens"),
+        version_of_shard("tokens"),
     message:
         "tokens: {wildcards.split} shard {wildcards.shard}"
     shell:
@@ -47,7 +47,7 @@ rule vocab:
         ENVIRONMENT
     params:
         *settings("vocab"),
-        code=code("map_vocabulary.py"),
+        code("map_vocabulary.py"),
     message:
         "vocab: the draft's vocabulary"
     shell:
@@ -69,7 +69,7 @@ rule schedule:
         ENVIRONMENT
     params:
         *settings("schedule"),
-        code=code("make_schedule.py"),
+        code("make_schedule.py"),
     message:
         "schedule: steps of every stage"
     shell:
@@ -100,7 +100,7 @@ rule plan:
         ENVIRONMENT
     params:
         *settings("plan"),
-        code=code("make_plan.py"),
+        code("make_plan.py"),
     message:
         "plan: disk, arithmetic and time of the run"
     shell:

@@ -28,7 +28,7 @@ rule train_stage:
         nodes=1,  # a cluster's profile may say more; processes and GPUs are those of each
     params:
         *settings("train"),
-        code=code("train_stage.py"),
+        code("train_stage.py"),
     message:
         f"train_stage: stage {{wildcards.stage}} of {STAGES.count}"
     # SIGTERM goes to all processes of a cluster's job, and Ctrl-C to all of a terminal's: the shell
