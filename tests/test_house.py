@@ -109,7 +109,8 @@ def test_every_rule_says_what_it_does_and_what_it_depends_on() -> None:
             assert re.search(rf'message:\n\s+f?"{name}: ', own), name  # tests count jobs by it
             params = re.findall(r"params:\n((?:\s+[*\w].*,\n)+)", own)
             assert params and re.fullmatch(
-                r"\s+\*(export_)?settings\(.*\),\n\s+(code|version|version_of_shard)\(.*\),\n", params[0]
+                r"\s+\*(export_)?settings\(.*\),\n\s+(code|version|version_of_shard)\(.*\),\n",
+                params[0],
             ), (name, params)
 
 
