@@ -43,6 +43,11 @@ Message = dict[str, Any]  # role, content, and what belongs to an answer beside 
 class BadRow(Exception):
     """A row that cannot be used; the text is the cause it is counted under."""
 
+    def __init__(self, cause: str, detail: str = "", remedy: str = "") -> None:
+        """`detail`: what differs in this row. `remedy`: what helps against the cause."""
+        super().__init__(cause)
+        self.detail, self.remedy = detail, remedy
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -53,6 +58,7 @@ class Conversation:
     messages: list[Message]
     tools: Any = None
     text: str | None = None  # as a template has rendered it; there are no messages then
+    options: dict[str, Any] | None = None  # for the template, beside the configuration's
 
     def to_json(self) -> str:
         if self.text is not None:

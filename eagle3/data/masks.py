@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.templates import Rendered, Renderer, Span
+from eagle3.data.shown import cut
+from eagle3.data.templates import Rendered, Renderer
+from eagle3.data.turns import Span
 from eagle3.errors import UserError
 
 if TYPE_CHECKING:  # jobs that only read tokens start without pydantic
@@ -46,7 +48,8 @@ class Masker:
     ) -> None:
         """`stop_ids`: generation_config.eos_token_id of the target; the end of a turn must be one.
 
-        Raises UserError if the tokenizer has no offsets (a slow tokenizer).
+        Raises UserError if the tokenizer has no offsets (a slow tokenizer), or if its template ends
+        answers with a token at which the target would not stop.
         """
         if not tokenizer.is_fast:
             raise UserError(
@@ -62,15 +65,31 @@ class Masker:
             stops,
             values.system_prompt,
         )
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise UserError if the template ends plain answers with no stop token."""
+        if not self.stop_ids:
+            return
+        if self.renderer.marked:
+            fault = self.renderer.fault_of_marks()
+            if fault is not None:
+                raise UserError(f"target.model: {fault}: {fault.detail}; {fault.remedy}")
+            return
+        turns = self.renderer.turns
+        if turns.plain and not turns.ends_answers:
+            raise UserError(
+                f"target.model: the chat template shows an answer as {cut(turns.plain)}, without a "
+                f"token of generation_config.eos_token_id, {sorted(self.stop_ids)} "
+                f"({', '.join(map(repr, turns.stops))}); the draft would learn to go on"
+            )
 
     def __call__(
         self, conversations: Iterable[Conversation]
     ) -> Iterator[tuple[Conversation, list[TokenizedDocument] | BadRow]]:
         """Token ids and masks of conversations in order, cut to `max_length`: one document each,
         more where a template shows earlier turns otherwise later on. A BadRow in their place if no
-        token is supervised, or a turn goes on after a stop token.
-
-        Raises UserError if a turn ends with a token at which the target would not stop.
+        token is supervised, or a turn goes on after a stop token or ends without one.
         """
         for batch in _batches(conversations):
             rendered = [self._rendered(conversation) for conversation in batch]
@@ -128,10 +147,10 @@ class Masker:
             if self.stop_ids.isdisjoint(turn[-1:]):
                 if span[1] == len(rendered.text) and self.renderer.next_turn_ends:
                     continue  # of the last answer it is not shown
-                raise UserError(
-                    f"target.model: a turn ends with token {turn[-1:]} "
-                    f"({self.tokenizer.decode(turn[-1:])!r}) but generation_config."
-                    f"eos_token_id is {sorted(self.stop_ids)}; the draft would learn to go on"
+                raise BadRow(
+                    "the template ends an answer without a stop token",
+                    f"it ends with {cut(self.tokenizer.decode(turn[-20:]))}",
+                    "a target that writes such answers would go on: leave such rows out",
                 )
             if not self.stop_ids.isdisjoint(turn[:-1]):
                 raise BadRow("assistant text contains a stop token")

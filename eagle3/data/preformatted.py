@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eagle3.data.conversations import BadRow
-from eagle3.data.template_names import EMPTY_THOUGHTS, OPENED, REST_OF_THOUGHTS
+from eagle3.data.thoughts import EMPTY_THOUGHTS, OPENED, REST_OF_THOUGHTS
 
 
 @dataclass(frozen=True)

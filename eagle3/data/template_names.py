@@ -19,12 +19,13 @@ class Named:
     ends: tuple[str, ...]  # one of them ends the answer
     # the mark of the next turn ends an answer: the last one of a text has none
     next_turn_ends: bool = False
+    between: tuple[str, ...] = ()  # marks that end a part of an answer, or one in history
 
 
 CHATML = Named(("<|im_start|>assistant\n",), ("<|im_end|>",))
 DEEPSEEK = Named(("<｜Assistant｜>",), ("<｜end▁of▁sentence｜>",))
 GLM = Named(("<|assistant|>",), ("<|user|>", "<|observation|>", "<|endoftext|>"), True)
-HARMONY = Named(("<|start|>assistant",), ("<|return|>", "<|call|>", "<|end|>"))
+HARMONY = Named(("<|start|>assistant",), ("<|return|>", "<|call|>"), between=("<|end|>",))
 KIMI = Named(("<|im_assistant|>assistant<|im_middle|>",), ("<|im_end|>",))
 LING = Named(("<role>ASSISTANT</role>", "<role>ASSISTANT</role>\n"), ("<|role_end|>",))
 
@@ -67,15 +68,3 @@ NAMED = {
     "qwen3-thinking": CHATML,
     "qwen3.5": CHATML,
 }
-# what a prompt may end with behind the header: a thought that the template opens, or leaves empty
-OPENED: tuple[str, ...] = (
-    "<think>\n",
-    "<think>",
-    "<think>\n\n</think>\n\n",
-    "<think></think>",
-    "</think>",
-    "<|open|>think<|sep|>",
-)
-# a thought left empty is the template's, where the answer itself does not begin with one
-EMPTY_THOUGHTS = ("<think>\n\n</think>\n\n", "<think></think>\n", "<think></think>")
-REST_OF_THOUGHTS = ("\n</think>\n\n", "</think>\n\n", "</think>\n", "</think>")  # once opened

@@ -1,44 +1,32 @@
-"""Chat templates: how a conversation is rendered, and where its assistant turns lie in the text.
+"""A conversation as one text or several, and which characters of them the target has written.
 
-The text is always the one that the tokenizer's own template renders, since that is what a server
-renders. Supervised are the spans that the target itself emits: from the end of the prompt up to
-and including the mark that ends the turn, without what a template adds after. They are found
-without knowing the template, by rendering what a server renders before each answer:
-
-    messages[:i], with generation prompt    ...<user>Hi<end><assistant>
-    messages[:i + 1]                        ...<user>Hi<end><assistant>Hello!<end>\n
-                                                                       [---------]
-
-or taken from the template's own `{% generation %}` marks. Nothing inside a message can mislead
-this. A template that shows an answer otherwise once the chat goes on (it takes thoughts out of
-history) gives every such turn a text of its own, which is what the server had seen.
+The text is always the one that the tokenizer's own template renders (`chat_template`), since that
+is what a server renders. Supervised are the spans that the target itself emits: from the end of the
+prompt up to and including the token that ends the turn, without what a template adds after. They
+are found by comparing renderings (`turns`), or taken from the template's own `{% generation %}`
+blocks where the configuration says so. Nothing inside a message can mislead this. A template that
+shows an answer otherwise once the chat goes on (it takes thoughts out of history) gives every such
+answer a text of its own, which is what the server had seen.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from eagle3.data.chat_template import ANSWERED, ASKED, HELLO, ChatTemplate
 from eagle3.data.conversations import BadRow, Conversation, Message
+from eagle3.data.generation_marks import spans_of_marks
 from eagle3.data.preformatted import Marks, answers_of
-from eagle3.data.shown import check_shown
-from eagle3.data.template_names import EMPTY_THOUGHTS, NAMED, OPENED, REST_OF_THOUGHTS, Named
+from eagle3.data.template_names import NAMED, Named
+from eagle3.data.thoughts import CLOSES, OPENED, with_thought
+from eagle3.data.turns import Span, Turns
 from eagle3.errors import UserError
 
-Span = tuple[int, int]
-# of a template's own code, as when it meets a tool description that it cannot read
-TEMPLATE_FAULTS = (
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-)
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -49,27 +37,6 @@ class Rendered:
     text: str
     spans: list[Span]
     turn: int | None = None  # of a text that is one turn's own
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """An answer as the server had it: text = prompt + thought left empty + answer + more."""
-
-    text: str
-    prompt: str
-    start: int
-    answer: str  # with the mark that ends it
-
-    def where(self, text: str) -> Span | None:
-        """The answer's place in a later text, if it is shown there: its prompt first, though maybe
-        without a thought that the prompt opened or that was left empty."""
-        prompts = [self.prompt, *(self.prompt.removesuffix(opened) for opened in OPENED)]
-        for prompt in dict.fromkeys(prompts):
-            for thought in ("", *EMPTY_THOUGHTS):
-                if text.startswith(prompt) and text.startswith(thought + self.answer, len(prompt)):
-                    start = len(prompt) + len(thought)
-                    return start, start + len(self.answer)
-        return None
 
 
 class Renderer:
@@ -88,53 +55,59 @@ class Renderer:
         `enable_thinking`. `stops`: texts of the tokens at which the target stops. `system_prompt`:
         for conversations without one; none is ever added otherwise.
 
-        Raises UserError if the tokenizer has no chat template, or not the named one.
+        Raises UserError if the tokenizer has no chat template, or not the named one, or one that
+        does not say where answers begin.
         """
-        self.tokenizer, self.options = tokenizer, dict(options or {})
-        self.system = (
-            [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-        )
-        source = tokenizer.chat_template
-        if isinstance(source, dict):
-            source = source.get("default")
-        if not source:
-            raise UserError("target.model: the tokenizer has no chat template; use a chat model")
-        marked = bool(GENERATION_MARK.search(source))
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer, options, system_prompt)
+        marked = bool(GENERATION_MARK.search(self.template.source))
         if choice == "generation" and not marked:
             raise UserError(
                 "tokens.chat_template is 'generation' but the tokenizer's template has no "
                 "{% generation %} block"
             )
-        self.marked = marked and choice in ("auto", "generation")
-        self.source, self.given_stops = source, tuple(stops)
-        self.named = None if self.marked else self._met(choice)
-        self.stops = self._stops(self.named)
-
-    def _stops(self, named: Named | None) -> tuple[str, ...]:
-        """Texts that end an answer."""
-        ends = (*self.given_stops, *(named.ends if named else ()))
-        return tuple(dict.fromkeys(ends)) or (self.tokenizer.eos_token,)
-
-    def _prompt_and_before(self) -> tuple[str, str]:
-        """A prompt, and the same messages where nothing is asked."""
-        asked = [*self.system, {"role": "user", "content": "Hi"}]
-        try:
-            before, prompt = self._apply(asked), self._apply(asked, prompt=True)
-        except BadRow as fault:
-            raise UserError(f"target.model: {fault}") from None
-        if prompt == before:
+        self.given_stops = tuple(stops)
+        self.prompts = self._prompts()
+        self.named = None if choice == "generation" else self._met(choice)
+        self.turns = Turns(self.template, self._stops(self.named))
+        # what a server was asked is known better than what a block was meant to hold
+        compared = self.prompts.comparable and self.turns.ends_answers
+        self.marked = choice == "generation" or (marked and choice == "auto" and not compared)
+        if not self.marked and not self.prompts.comparable:
             raise UserError(
                 "target.model: the tokenizer's template adds no generation prompt, so nothing says "
                 "where an answer begins; use a template with add_generation_prompt, or with "
                 "{% generation %} blocks"
             )
-        return prompt, before
+        self._others: dict[str, Turns] = {}
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        return self.turns.stops
+
+    def _stops(self, named: Named | None) -> tuple[str, ...]:
+        ends = self.given_stops or (named.ends if named else ())
+        return tuple(dict.fromkeys(ends)) or (self.tokenizer.eos_token,)
+
+    def _prompts(self) -> _Prompts:
+        """The shortest chat as the template shows it."""
+        asked = self.template.with_system([ASKED])
+        try:
+            before, prompt = self.template(asked), self.template(asked, prompt=True)
+        except BadRow as fault:
+            raise UserError(f"target.model: {fault}") from None
+        try:
+            answered = self.template([*asked, ANSWERED])
+        except BadRow:
+            answered = ""
+        return _Prompts(before, prompt, answered)
 
     def _met(self, choice: str) -> Named | None:
         """The named marks, if the template's prompt ends with them; those of a known template where
         no name is given."""
-        (prompt, _), source = self._prompt_and_before(), self.source
-        if choice == "auto":
+        prompt, source = self.prompts.prompt, self.template.source
+        if choice in ("auto", "generation"):
             fitting = [each for each in NAMED.values() if _fits(each, prompt, source)]
             # a mark of the next turn is in every template of the kind, another one tells more
             return min(fitting, key=lambda each: each.next_turn_ends, default=None)
@@ -150,7 +123,7 @@ class Renderer:
     @property
     def next_turn_ends(self) -> bool:
         """Whether the mark of the next turn is what ends an answer."""
-        return not self.marked and self.named is not None and self.named.next_turn_ends
+        return not self.marked and self.turns.next_turn_ends
 
     def prompt_in(self, text: str) -> str:
         """A text that is rendered already, up to its last answer. Raises BadRow without one."""
@@ -159,20 +132,24 @@ class Renderer:
     @cached_property
     def _marks(self) -> Marks:
         """What stands around the answers of a text that is rendered already."""
-        prompt, before = self._prompt_and_before()
+        before, prompt = self.prompts.before, self.prompts.prompt
         named = self.named or self._met("auto")
-        ends = self._stops(named)
+        between = named.between if named else ()
+        ends = (*self._stops(named), *between)
         # a template may end what is no prompt with a mark of its own
         shared = len(before) if prompt.startswith(before) else prompt.rindex("Hi") + len("Hi")
-        inside = [end for end in ends if self._inside(end)]
-        return Marks(prompt[shared:], ends, inside, named is not None and named.next_turn_ends)
+        last_is_open = named is not None and named.next_turn_ends
+        return Marks(prompt[shared:], ends, between, last_is_open or self.next_turn_ends)
 
-    def prompt(self, messages: Sequence[Message], tools: Any = None) -> str:
+    def prompt(self, messages: Sequence[Message], tools: Any = None, options: Any = None) -> str:
         """The text a server would send to the model before it answers.
 
+        `options`: those of the row beside the configuration's.
         Raises BadRow if the template refuses the messages.
         """
-        return self._apply(self._with_system(messages), tools, prompt=True)
+        template = self._of(options).template
+        form = self._forms(template.with_system(messages), template)[0]
+        return template(form, tools, prompt=True)
 
     def render(self, conversation: Conversation) -> list[Rendered]:
         """The conversation as one text, or as several where later turns change earlier ones.
@@ -181,117 +158,82 @@ class Renderer:
         """
         if conversation.text is not None:
             return [Rendered(conversation.text, answers_of(conversation.text, self._marks))]
-        messages = self._with_system(conversation.messages)
+        turns = self._of(conversation.options)
+        messages = turns.template.with_system(conversation.messages)
+        fault = BadRow("no answer")
+        for form in self._forms(messages, turns.template):
+            try:
+                return self._rendered(turns, form, conversation.tools)
+            except BadRow as refused:
+                fault = refused
+        raise fault
+
+    def fault_of_marks(self) -> BadRow | None:
+        """Why the template's blocks are of no use, shown by a plain answer; None if they are."""
+        messages = self.template.with_system([ASKED, ANSWERED])
+        try:
+            spans_of_marks(self.turns, self.given_stops, messages, [len(messages) - 1], None)
+        except BadRow as fault:
+            return fault
+        return None
+
+    def _forms(self, messages: list[Message], template: ChatTemplate) -> list[list[Message]]:
+        """The messages, and again with the thoughts that contents begin with under their key. Such
+        a template as reads a key gets no other: it shows them as the target writes them."""
+        opened = self.prompts.prompt.endswith(tuple(CLOSES))
+        keyed = [with_thought(each, opened, False) for each in messages]
+        first = messages if template.thought_key is None else keyed
+        bare = [with_thought(each, opened, True) for each in messages]
+        return [first] if bare == first else [first, bare]
+
+    def _rendered(self, turns: Turns, messages: list[Message], tools: Any) -> list[Rendered]:
+        answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        trained = [(n, at) for n, at in enumerate(answers) if messages[at].get("train", True)]
         if self.marked:
-            return [self._of_marks(messages, conversation.tools)]
-        turns = [
-            self._turn(messages, index, conversation.tools)
-            for index, message in enumerate(messages)
-            if message["role"] == "assistant"
-        ]
-        whole = turns[-1].text
+            wanted = [at for _, at in trained]
+            return [Rendered(*spans_of_marks(turns, self.given_stops, messages, wanted, tools))]
+        found = [(number, turns.turn(messages, at, tools)) for number, at in trained]
+        whole = found[-1][1].text
         apart, spans = [], []
-        for number, turn in enumerate(turns):
+        for number, turn in found:
             span = turn.where(whole)
             if span is None:
                 end = turn.start + len(turn.answer)
                 apart.append(Rendered(turn.text, [(turn.start, end)], number))
             else:
-                spans.append(self._closed(whole, span))
+                spans.append(turns.closed(whole, span))
         return [*apart, Rendered(whole, spans)]
 
-    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
-        return [*(self.system if messages[0]["role"] != "system" else ()), *messages]
+    def _of(self, options: Mapping[str, Any] | None) -> Turns:
+        """What finds answers under the options of a row beside those of the configuration."""
+        if not options:
+            return self.turns
+        key = json.dumps(options, sort_keys=True)
+        if key not in self._others:
+            template = ChatTemplate(self.tokenizer, {**self.template.options, **options})
+            template.system = self.template.system
+            self._others[key] = Turns(template, self.stops)
+        return self._others[key]
 
-    def _apply(self, messages: Sequence[Message], tools: Any = None, prompt: bool = False) -> str:
-        def rendered() -> str:
-            return self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=tools,
-                tokenize=False,
-                add_generation_prompt=prompt,
-                **self.options,
-            )
 
-        return _or_bad_row(rendered)
+@dataclass(frozen=True)
+class _Prompts:
+    """The shortest chat: as it is, as a prompt, and answered."""
 
-    def _turn(self, messages: list[Message], index: int, tools: Any) -> _Turn:
-        """An answer as the server has had it."""
-        message = messages[index]
-        prompt = self._apply(messages[:index], tools, prompt=True)
-        text = self._apply(messages[: index + 1], tools)
-        if not text.startswith(prompt):
-            raise BadRow("the template shows an answer otherwise than its prompt begins it")
-        start = len(prompt)
-        opened = prompt.endswith(("<think>\n", "<think>"))
-        empty = REST_OF_THOUGHTS if opened else EMPTY_THOUGHTS
-        own = message["content"].startswith("<think>" if opened else EMPTY_THOUGHTS)
-        if not own and not message.get("reasoning_content"):
-            start += next((len(thought) for thought in empty if text.startswith(thought, start)), 0)
-        shown = text[start:]
-        ends = [shown.rfind(stop) + len(stop) for stop in self.stops if stop in shown]
-        answer = shown[: max(ends)] if ends else shown
-        said = answer
-        for stop in self.stops:
-            if answer.endswith(stop):
-                said = answer.removesuffix(stop)
-                break
-        if any(stop in said for stop in self.stops if not self._inside(stop)):
-            raise BadRow("assistant text contains the end-of-turn marker")
-        check_shown(said, message, lambda: self._opener)
-        return _Turn(text, prompt, start, answer)
+    before: str
+    prompt: str
+    answered: str
 
-    @cached_property
-    def _opener(self) -> str:
-        """What the target writes before the text of a plain answer, such as harmony's channel."""
-        asked = [*self.system, {"role": "user", "content": "Hi"}]
-        try:
-            prompt = self._apply(asked, prompt=True)
-            answered = self._apply([*asked, {"role": "assistant", "content": "Hello"}])
-        except BadRow:
-            return ""
-        return answered.removeprefix(prompt).partition("Hello")[0] if prompt in answered else ""
-
-    def _inside(self, stop: str) -> bool:
-        """Whether a mark may stand inside an answer: harmony ends each of its channels with one."""
-        return stop == "<|end|>" and "<|return|>" in self.stops
-
-    def _closed(self, text: str, span: Span) -> Span:
-        """The span with the mark of the next turn, where that is what ends an answer."""
-        start, end = span
-        if not text[start:end].endswith(self.stops):
-            end += next((len(stop) for stop in self.stops if text.startswith(stop, end)), 0)
-        return start, end
-
-    def _of_marks(self, messages: list[Message], tools: Any) -> Rendered:
-        """By the template's own marks."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        def rendered() -> Any:
-            return render_jinja_template(
-                [messages],
-                tools=tools,
-                chat_template=self.tokenizer.get_chat_template(None, tools),
-                return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
-                **self.options,
-            )
-
-        texts, spans = _or_bad_row(rendered)
-        return Rendered(texts[0], [(start, end) for start, end in spans[0] if end > start])
+    @property
+    def comparable(self) -> bool:
+        """Whether the prompt says where the answer begins: it ends with a header, or the answer
+        follows the question without one (Mistral, Llama 2)."""
+        rest = self.answered[len(self.prompt) :]
+        headless = self.answered.startswith(self.prompt) and rest.lstrip(" ").startswith(HELLO)
+        return self.prompt != self.before or headless
 
 
 def _fits(named: Named, prompt: str, source: str) -> bool:
     """Whether a template ends its prompts as a named one, and knows a mark that ends answers."""
     endings = tuple(header + opened for header in named.headers for opened in ("", *OPENED))
     return prompt.endswith(endings) and any(end in source for end in named.ends)
-
-
-def _or_bad_row(rendered: Callable[[], Any]) -> Any:
-    """What a template renders; a BadRow if it refuses the conversation."""
-    import jinja2
-
-    try:
-        return rendered()
-    except (jinja2.exceptions.TemplateError, *TEMPLATE_FAULTS) as fault:
-        raise BadRow(f"the chat template refuses the conversation: {fault}") from None

@@ -157,21 +157,45 @@ def test_a_turn_must_end_with_a_token_that_stops_the_target(name: str) -> None:
     given = conversation_of("Hi", "Hello", "Bye", "Bye now")
     assert masker(tokenizer, stop=[end, 3])(given).loss_mask.any()
     with pytest.raises(UserError) as caught:
-        masker(tokenizer, stop=[1, 0])(given)
-    assert str(caught.value) == (
-        f"target.model: a turn ends with token [{end}] ({END[name]!r}) but generation_config."
-        "eos_token_id is [0, 1]; the draft would learn to go on"
-    )
+        masker(tokenizer, stop=[1, 0])
+    found = str(caught.value)
+    assert END[name] in found
+    if name == "generation":
+        assert "block does not end where the target stops" in found
+        assert "set tokens.chat_template to auto" in found
+    else:
+        assert "without a token of generation_config.eos_token_id, [0, 1] ('!', '\"')" in found
 
 
-def test_generation_marks_that_leave_out_the_end_of_turn_are_refused() -> None:
-    short = GENERATION.replace(
-        "{{ m.content + '<end>' }}{% endgeneration %}", "{{ m.content }}{% endgeneration %}<end>"
-    )
-    tokenizer = toy_tokenizer(short)
+BLOCK = "{% generation %}{{ m.content + '<end>' }}{% endgeneration %}"
+
+
+@pytest.mark.parametrize("choice", ["auto", "generation"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        "{% generation %}{{ m.content }}{% endgeneration %}<end>",  # ends before the stop token
+        "{% generation %}{{ m.content + '<end>\\n\\n' }}{% endgeneration %}",  # goes on behind it
+        "{% generation %}{{ m.content + '<end>' }}{% endgeneration %}{% generation %}<end>"
+        "{% endgeneration %}",  # marks what a template adds at the end
+    ],
+)
+def test_blocks_are_cut_and_extended_to_what_the_target_emits(block: str, choice: str) -> None:
+    tokenizer = toy_tokenizer(GENERATION.replace(BLOCK, block))
     stop = [tokenizer.convert_tokens_to_ids("<end>")]
-    with pytest.raises(UserError, match=r"a turn ends with token \[\d+\] \('o'\)"):
-        masker(tokenizer, stop=stop)(conversation_of("Hi", "Hello"))
+    given = conversation_of("Hi", "Hello", "Bye", "Bye now")
+    document = masker(tokenizer, stop=stop, chat_template=choice)(given)
+    assert text_of(tokenizer, document) == "Hello<end>Bye now<end>"
+
+
+def test_a_block_that_begins_before_the_end_of_the_prompt_is_trimmed() -> None:
+    wide = GENERATION.replace("{{ m.role + ': ' }}", "{% if m.role == 'user' %}user: {% endif %}")
+    wide = wide.replace("{% generation %}", "{% generation %}assistant: ")
+    tokenizer = toy_tokenizer(wide)
+    stop = [tokenizer.convert_tokens_to_ids("<end>")]
+    given = conversation_of("Hi", "Hello", "Bye", "Bye now")
+    document = masker(tokenizer, stop=stop, chat_template="generation")(given)
+    assert text_of(tokenizer, document) == "Hello<end>Bye now<end>"
 
 
 def test_an_answer_with_a_stop_token_inside_is_refused() -> None:

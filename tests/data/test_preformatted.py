@@ -15,6 +15,7 @@ from eagle3.data.masks import Masker
 from eagle3.data.preformatted import Marks, answers_of
 from eagle3.data.regeneration import Record, regenerate
 from eagle3.data.templates import Renderer
+from tests.data.published import published
 from tests.data.toy_tokenizers import (
     CHATML,
     EMPTY_THOUGHT,
@@ -25,31 +26,23 @@ from tests.data.toy_tokenizers import (
     toy_tokenizer,
 )
 
-HARMONY = (
-    "{% for m in messages %}{{ '<|start|>' + m.role }}"
-    "{{ '<|channel|>final<|message|>' if m.role == 'assistant' else '<|message|>' }}"
-    "{{ m.content }}"
-    "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
-)
-# the mark of the next turn is what ends an answer
-GLM = (
-    "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '<|assistant|>' }}"
-    "{{ m.content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-TEMPLATES = {
-    "chatml": CHATML,
-    "llama3": LLAMA3,
-    "qwen3": QWEN3,
-    "generation": GENERATION,
-    "harmony": HARMONY,
-    "glm": GLM,
+TOKENIZERS = {
+    "chatml": toy_tokenizer(CHATML),
+    "llama3": toy_tokenizer(LLAMA3),
+    "qwen3": toy_tokenizer(QWEN3),
+    "generation": toy_tokenizer(GENERATION),
+    "harmony": published()["trl/gptoss"].tokenizer(),
+    # the mark of the next turn is what ends an answer
+    "glm": published()["xinference/glm4-0414"].tokenizer(),
 }
-STOPS = {"generation": ["<end>"]}
+STOPS = {
+    "generation": ["<end>"],
+    "harmony": published()["trl/gptoss"].stops,
+    "glm": published()["xinference/glm4-0414"].stops,
+}
 RENDERERS = {
-    name: Renderer(toy_tokenizer(template), "auto", stops=STOPS.get(name, ()))
-    for name, template in TEMPLATES.items()
+    name: Renderer(tokenizer, "auto", stops=STOPS.get(name, ()))
+    for name, tokenizer in TOKENIZERS.items()
 }
 plain = st.text(st.characters(codec="utf-8", exclude_characters="<>|:"), min_size=1, max_size=12)
 
@@ -58,7 +51,7 @@ def text_row(text: str) -> Conversation:
     return Conversation("row", [], None, text)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(contents=st.lists(plain.filter(str.strip), min_size=1, max_size=3), answer=plain)
 def test_a_rendered_text_has_the_spans_of_its_turns(
     name: str, contents: list[str], answer: str
@@ -70,7 +63,7 @@ def test_a_rendered_text_has_the_spans_of_its_turns(
     assert RENDERERS[name].render(text_row(rendered.text)) == [rendered]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_prompt_of_a_text_is_that_of_its_turns(name: str) -> None:
     turns = conversation_of("Hi", "Hello!", "Bye", "Bye!")
     rendered = RENDERERS[name].render(turns)[-1]

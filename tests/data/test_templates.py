@@ -171,7 +171,6 @@ def test_a_template_that_trims_only_in_front_is_followed() -> None:
     "template",
     [
         CHATML.replace("m.content", "(m.content | upper)"),
-        CHATML.replace("m.content", "(m.content + ' ')"),
         CHATML.replace("<|im_end|>", "<end>"),
     ],
 )

@@ -128,3 +128,15 @@ def conversation_of(*contents: str, system: str | None = None, tools: Any = None
     for position, content in enumerate(contents):
         messages.append({"role": ("user", "assistant")[position % 2], "content": content})
     return Conversation("row", messages, tools)
+
+
+def marked_tokenizer(template: Any, marks: Iterable[str], begin: str, end: str) -> Any:
+    """One token a byte, and one for each of `marks`, as a published tokenizer has them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(mark, normalized=False) for mark in dict.fromkeys(marks)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=begin, eos_token=end)
+    fast.chat_template = template
+    return fast

@@ -1,0 +1,229 @@
+"""A tokenizer's chat template, called as a server calls it.
+
+Templates read the same message in different forms: a thought under one of three keys, arguments of
+a call as an object or as its JSON text, an answer that is nothing but calls with an empty content
+or with null, contents as text or as a list of parts. Which form a template reads is learnt by
+rendering a short chat in each, so no template needs to be known by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from eagle3.data.conversations import BadRow, Message
+from eagle3.data.shown import call_is_shown
+from eagle3.data.thoughts import KEYS
+from eagle3.errors import UserError
+
+# of a template's own code, as when it meets a tool description that it cannot read
+TEMPLATE_FAULTS = (
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+)
+ASKED: Message = {"role": "user", "content": "Hi"}
+HELLO = "Hello"
+ANSWERED: Message = {"role": "assistant", "content": HELLO}
+THOUGHT = "what may it be"
+PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks up",
+        "parameters": {
+            "type": "object",
+            "properties": {"word": {"type": "string", "description": "A word"}},
+            "required": ["word"],
+        },
+    },
+}
+PROBE_CALL = {
+    "type": "function",
+    "function": {"name": "look_up", "arguments": {"word": "heron"}},
+    "id": "call00000",  # Mistral's templates want nine letters or digits
+}
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """How a template reads an answer that calls tools."""
+
+    text_arguments: bool = False
+    null_content: bool = False  # where the answer has no text
+
+    def of(self, message: Message) -> Message:
+        calls = message["tool_calls"]
+        if self.text_arguments:
+            calls = [_with_text_arguments(call) for call in calls]
+        content = None if self.null_content and not message["content"] else message["content"]
+        return {**message, "content": content, "tool_calls": calls}
+
+
+CALL_FORMS = tuple(CallForm(text, null) for null in (False, True) for text in (False, True))
+
+
+class ChatTemplate:
+    """Renders messages with a tokenizer's own template."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        options: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
+    ) -> None:
+        """`options`: what a server passes to the template beside the messages, such as
+        `enable_thinking`. `system_prompt`: for conversations without one; none is added otherwise.
+
+        Raises UserError if the tokenizer has no chat template.
+        """
+        self.tokenizer, self.options = tokenizer, dict(options or {})
+        self.system: list[Message] = (
+            [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+        )
+        source = tokenizer.chat_template
+        if isinstance(source, dict):
+            source = source.get("default")
+        if not source:
+            raise UserError("target.model: the tokenizer has no chat template; use a chat model")
+        self.source: str = source
+
+    def with_system(self, messages: Sequence[Message]) -> list[Message]:
+        return [*(self.system if messages[0]["role"] != "system" else ()), *messages]
+
+    def __call__(self, messages: Sequence[Message], tools: Any = None, prompt: bool = False) -> str:
+        """The text of messages; with `prompt` what a server sends to have them answered.
+
+        Raises BadRow if the template refuses them.
+        """
+        return self._rendered([self._formed(each) for each in messages], tools, prompt)
+
+    def with_marks(self, messages: Sequence[Message], tools: Any) -> tuple[str, list[Any]]:
+        """The text, and the characters that the template's `{% generation %}` blocks wrote."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts, spans = or_bad_row(
+            lambda: render_jinja_template(
+                [[self._formed(each) for each in messages]],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(None, tools),
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+                **self.options,
+            )
+        )
+        return texts[0], spans[0]
+
+    def _rendered(self, messages: list[Message], tools: Any, prompt: bool = False) -> str:
+        return or_bad_row(
+            lambda: self.tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self.options,
+            )
+        )
+
+    def _formed(self, message: Message) -> Message:
+        """A message in the form that the template reads."""
+        if message.get(KEYS[0]) and self.thought_key not in (None, KEYS[0]):
+            thought = {self.thought_key: message[KEYS[0]]}
+            message = {k: v for k, v in message.items() if k != KEYS[0]} | thought
+        if "train" in message:
+            message = {key: value for key, value in message.items() if key != "train"}
+        if message.get("tool_calls"):
+            message = self.call_form.of(message)
+        if self.as_parts and isinstance(message["content"], str):
+            message = {**message, "content": [{"type": "text", "text": message["content"]}]}
+        return message
+
+    @cached_property
+    def as_parts(self) -> bool:
+        """Whether contents are lists of parts: those of models that take images, which servers
+        give such lists. Only if a text is not shown."""
+        whole = [*self.system, ASKED, ANSWERED]
+        parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in whole]
+        return not self._shows(HELLO, whole) and self._shows(HELLO, parts)
+
+    @property
+    def thought_key(self) -> str | None:
+        """The key that the template reads thoughts from; None if it reads none."""
+        return self._thoughts[0]
+
+    @property
+    def thought_frame(self) -> tuple[str, str] | None:
+        """What the template writes around a thought, where that can be seen."""
+        return self._thoughts[1]
+
+    @cached_property
+    def _thoughts(self) -> tuple[str | None, tuple[str, str] | None]:
+        calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
+        for answer, tools in ((ANSWERED, None), (calling, [PROBE_TOOL])):
+            for key in KEYS:
+                asked = [*self.system, ASKED, {**answer, key: THOUGHT}]
+                if self._shows(THOUGHT, asked, tools):
+                    text = self._rendered(asked, tools)
+                    without = self._rendered([*asked[:-1], answer], tools)
+                    return key, _inserted(text, without, self._rendered(asked[:-1], tools, True))
+        return None, None
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """The first form of calls that the template shows; the plainest if it shows none."""
+        calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
+        for form in CALL_FORMS:
+            try:
+                text = self._rendered([*self.system, ASKED, form.of(calling)], [PROBE_TOOL])
+            except BadRow:
+                continue
+            if call_is_shown(PROBE_CALL, text.rpartition("Hi")[2]):
+                return form
+        return CALL_FORMS[0]
+
+    def _shows(self, what: str, messages: list[Message], tools: Any = None) -> bool:
+        try:
+            return what in self._rendered(messages, tools)
+        except BadRow:
+            return False
+
+
+def same_length(one: str, other: str) -> int:
+    """Characters with which both texts begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
+    """What stands around the thought in the part of a text that another lacks; None if that part
+    is no more than the thought. Both begin with `prompt`."""
+    start = same_length(text, without)
+    end = start + len(text) - len(without)
+    # a part that begins as what follows it may lie further left
+    while start > len(prompt) and text[start - 1] == text[end - 1]:
+        start, end = start - 1, end - 1
+    before, found, after = text[start:end].partition(THOUGHT)
+    return (before, after) if found and before and after else None
+
+
+def _with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    text = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
+
+
+def or_bad_row(rendered: Callable[[], Any]) -> Any:
+    """What a template renders; a BadRow if it refuses the conversation."""
+    import jinja2
+
+    try:
+        return rendered()
+    except (jinja2.exceptions.TemplateError, *TEMPLATE_FAULTS) as fault:
+        raise BadRow(f"the chat template refuses the conversation: {fault}") from None

@@ -1,0 +1,60 @@
+"""Answers by a template's own `{% generation %}` blocks.
+
+The blocks are written for training on whole turns, so their edges are seldom those of what a target
+emits: many hold the newline behind the end of a turn, some end before the stop token, some begin
+before the end of the prompt. Each is cut, extended or trimmed to what the target emits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eagle3.data.conversations import BadRow, Message
+from eagle3.data.shown import cut
+from eagle3.data.turns import Span, Turns
+
+
+def spans_of_marks(
+    turns: Turns,
+    stops: tuple[str, ...],
+    messages: list[Message],
+    answers: Sequence[int],
+    tools: Any,
+) -> tuple[str, list[Span]]:
+    """The text of a conversation, and the characters of it that its blocks mark.
+
+    `stops`: texts of the tokens at which the target stops, if they are known. `answers`: places of
+    those among the messages that are trained. Raises BadRow if the blocks do
+    not end where the target stops.
+    """
+    text, marked = turns.template.with_marks(messages, tools)
+    prompts = [turns.template(messages[:at], tools, prompt=True) for at in answers]
+    begins = [len(prompt) for prompt in prompts if text.startswith(prompt)]
+    spans = []
+    for first, last in marked:
+        start = max([first, *(b for b in begins if first < b < last)])
+        end = _end(text, start, last, stops)
+        if text[start:end].strip() and text[start:end] not in stops:
+            spans.append((start, end))
+    if len(answers) < sum(message["role"] == "assistant" for message in messages):
+        spans = [span for span in spans if span[0] in begins]
+    open_end = [s for s in spans[-1:] if not text[s[0] : s[1]].endswith(stops)]
+    if open_end and stops and not turns.next_turn_ends:
+        raise BadRow(
+            "the template's {% generation %} block does not end where the target stops",
+            f"it ends with {cut(text[: open_end[0][1]][-60:])}",
+            "set tokens.chat_template to auto, which needs no blocks, or mend eos_token_id in "
+            "generation_config.json",
+        )
+    return text, spans
+
+
+def _end(text: str, start: int, last: int, stops: Sequence[str]) -> int:
+    """Behind the last stop token of a block, or behind one that follows at once."""
+    inside = [
+        text.rfind(stop, start, last) + len(stop) for stop in stops if stop in text[start:last]
+    ]
+    if inside:
+        return max(inside)
+    return last + next((len(stop) for stop in stops if text.startswith(stop, last)), 0)

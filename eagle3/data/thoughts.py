@@ -1,0 +1,51 @@
+"""How thoughts stand in texts: opened by a prompt, left empty by a template, written in an answer.
+
+Marks are facts of published models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# keys of a message that templates read a thought from; the first one is ours
+KEYS = ("reasoning_content", "reasoning", "thinking")
+# a prompt that opens a thought ends with the first text; the target ends it with the second
+CLOSES = {"<think>\n": "\n</think>\n\n", "<think>": "</think>"}
+# a prompt may have left a thought empty, so the target has none
+CLOSED = (
+    "<think>\n\n</think>\n\n",
+    "\n<think></think>",
+    "<think></think>",
+    "</think>",
+    "<|channel>thought\n<channel|>",
+)
+# what a prompt may end with behind the header of an answer
+OPENED: tuple[str, ...] = (*CLOSES, *CLOSED, "<|open|>think<|sep|>")
+# a thought left empty is the template's, where the answer itself does not begin with one
+EMPTY_THOUGHTS = ("<think>\n\n</think>\n\n", "<think></think>\n", "<think></think>")
+REST_OF_THOUGHTS = ("\n</think>\n\n", "</think>\n\n", "</think>\n", "</think>")  # once opened
+BEGIN, END = "<think>", "</think>"
+
+
+def split(content: str, opened: bool = False) -> tuple[str, str] | None:
+    """The thought that a content begins with, and the rest; None if there is none.
+
+    `opened`: prompts of the template open the thought, so that the content may lack its begin.
+    """
+    begun = content.lstrip()
+    if content.count(END) != 1 or not (opened or begun.startswith(BEGIN)):
+        return None
+    thought, said = begun.split(END)
+    return thought.removeprefix(BEGIN).strip("\n"), said.lstrip("\n")
+
+
+def with_thought(message: dict[str, Any], opened: bool, empty: bool) -> dict[str, Any]:
+    """An answer whose content begins with a thought, with the thought under a key of its own; any
+    other message as it is. `empty`: take away a thought that says nothing, too."""
+    if message["role"] != "assistant" or END not in message["content"] or message.get(KEYS[0]):
+        return message
+    found = split(message["content"], opened)
+    if found is None or not (found[0].strip() or empty):
+        return message
+    thought, said = found
+    return {**message, "content": said, **({KEYS[0]: thought} if thought.strip() else {})}
