@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Engine, Record
 from eagle3.data.openai_engine import OpenAIEngine
-from eagle3.data.regeneration import Engine, Record, regenerate, write_answers
+from eagle3.data.regeneration import regenerate, write_answers
 from eagle3.data.rows import Dataset, check_enough
+from eagle3.data.templates import Renderer
 from eagle3.target.answers import HFAnswers
+from eagle3.target.config import load_config, stop_ids
+from eagle3.target.tokenizer import load_tokenizer
 from workflow_scripts import entry
 
 
@@ -27,8 +32,10 @@ def main(job: entry.Job) -> None:
     inputs = {"dataset": dataset.manifest.inputs["rows"]}
     identity = f"{settings.digest} {inputs['dataset']} {job.split} {job.shard}"
     resume = Path(paths.resume_answers(job.split, job.shard))
+    directory = job.target_folder(weights=sampling.backend != "server")
+    engine, renderer = _engine(job, directory, sampling), _renderer(job, directory)
     with Record.opened(resume, identity) as record:
-        outcome = regenerate(rows, _engine(job, sampling), sampling.seed, record)
+        outcome = regenerate(rows, engine, sampling.seed, record, renderer.render)
         out = Path(paths.answers(job.split, job.shard))
         report_file = Path(paths.answers_report(job.split, job.shard))
         report = write_answers(out, report_file, outcome, settings, inputs)
@@ -36,26 +43,46 @@ def main(job: entry.Job) -> None:
     logging.info("%s", {k: v for k, v in report.items() if k != "first_dropped"})
 
 
-def _engine(job: entry.Job, sampling: Regenerate) -> Engine:
-    """Where answers come from."""
-    jobs = job.run.config.resources.regenerate
-    if sampling.backend == "server":
-        return OpenAIEngine(jobs.servers, sampling.model, jobs.concurrency, sampling)
-    tokens, target = job.run.config.tokens, job.run.config.target
-    renderer = {
+def _template(job: entry.Job) -> dict[str, Any]:
+    """How a renderer shows conversations to the target, as training has them."""
+    tokens = job.run.config.tokens
+    return {
         "choice": tokens.chat_template,
         "options": tokens.chat_template_options,
         "system_prompt": tokens.system_prompt,
     }
+
+
+def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Engine:
+    """Where answers come from."""
+    jobs, target = job.run.config.resources.regenerate, job.run.config.target
+    template = _template(job)
+    if sampling.backend == "server":
+        return OpenAIEngine(
+            jobs.servers,
+            sampling.model,
+            jobs.concurrency,
+            sampling,
+            template["options"],
+            template["system_prompt"],
+        )
     return HFAnswers(
-        job.target_folder(),
-        renderer,
+        directory,
+        template,
         sampling,
         jobs.batch,
         target.dtype,
         job.run.config.resources.device,
         target.trust_remote_code,
     )
+
+
+def _renderer(job: entry.Job, directory: Path) -> Renderer:
+    """What training will make of the answers."""
+    trusted = job.run.config.target.trust_remote_code
+    tokenizer = load_tokenizer(directory, trusted)
+    ids = stop_ids(directory, load_config(directory, trusted))
+    return Renderer(tokenizer, stops=[tokenizer.decode([stop]) for stop in ids], **_template(job))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ rendering a short chat in each, so no template needs to be known by name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.shown import call_is_shown
 from eagle3.data.thoughts import KEYS
+from eagle3.data.tool_calls import with_text_arguments
 from eagle3.errors import UserError
 
 # of a template's own code, as when it meets a tool description that it cannot read
@@ -62,7 +62,7 @@ class CallForm:
     def of(self, message: Message) -> Message:
         calls = message["tool_calls"]
         if self.text_arguments:
-            calls = [_with_text_arguments(call) for call in calls]
+            calls = [with_text_arguments(call) for call in calls]
         content = None if self.null_content and not message["content"] else message["content"]
         return {**message, "content": content, "tool_calls": calls}
 
@@ -211,12 +211,6 @@ def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
         start, end = start - 1, end - 1
     before, found, after = text[start:end].partition(THOUGHT)
     return (before, after) if found and before and after else None
-
-
-def _with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    text = json.dumps(function["arguments"], ensure_ascii=False)
-    return {**call, "function": {**function, "arguments": text}}
 
 
 def or_bad_row(rendered: Callable[[], Any]) -> Any:

@@ -1,10 +1,10 @@
 """One conversation: read from the shapes people have, refused with a cause, never half read.
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
-`conversations` of `role`/`content`), with an optional `id` and an optional `tools` column (a list
-of JSON schemas, or the JSON text of one). A row without turns may have a `text` instead, rendered
-by the target's template already. Answers may carry `tool_calls` and `reasoning_content`,
-and results of tools come as messages of their own. A key that holds null counts as absent: tables
+`conversations` of `role`/`content`), with an optional `id`, an optional `tools` column (a list
+of JSON schemas, or the JSON text of one), a system prompt in a column of its own, and
+`chat_template_kwargs`. A row without turns may have a `text` instead, rendered by the target's
+template already. What a turn may hold: `messages`. A key that holds null counts as absent: tables
 on the hub have every column in every row.
 """
 
@@ -12,24 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "system": "system",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
+from eagle3.data.faults import BadRow, clean
+from eagle3.data.messages import Message, first, message_of, says_something
+from eagle3.data.tool_calls import from_json, tools_of, without_foreign_nulls, without_nulls
+
+__all__ = ["BadRow", "Conversation", "Message", "parse_row"]
+
 # who may speak after whom; an answer without calls is never followed by a tool
 NEXT = {
     "user": ("assistant",),
@@ -37,16 +30,9 @@ NEXT = {
     "calling": ("tool", "user"),
     "tool": ("tool", "assistant"),
 }
-Message = dict[str, Any]  # role, content, and what belongs to an answer beside its text
-
-
-class BadRow(Exception):
-    """A row that cannot be used; the text is the cause it is counted under."""
-
-    def __init__(self, cause: str, detail: str = "", remedy: str = "") -> None:
-        """`detail`: what differs in this row. `remedy`: what helps against the cause."""
-        super().__init__(cause)
-        self.detail, self.remedy = detail, remedy
+SYSTEM_COLUMNS = ("system", "system_prompt")
+# columns that a server would show the model, and no text can
+SEEN = ("images", "image", "audios", "audio", "videos", "video", "documents")
 
 
 @dataclass(frozen=True)
@@ -66,12 +52,20 @@ class Conversation:
         row: dict[str, Any] = {"id": self.id, "conversations": self.messages}
         if self.tools:
             row["tools"] = self.tools
+        if self.options:
+            row["chat_template_kwargs"] = self.options
         return json.dumps(row, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Conversation:
         row = json.loads(line)
-        return cls(row["id"], row.get("conversations", []), row.get("tools"), row.get("text"))
+        return cls(
+            row["id"],
+            row.get("conversations", []),
+            row.get("tools"),
+            row.get("text"),
+            row.get("chat_template_kwargs"),
+        )
 
 
 def parse_row(row: Any) -> tuple[Conversation, list[str]]:
@@ -81,130 +75,79 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
-    turns, text = _first(row, "conversations", "messages"), row.get("text")
+    turns, text = first(row, "conversations", "messages"), row.get("text")
     if turns is None and isinstance(text, str) and text.strip():
-        return Conversation(_identity(row, text), [], None, _clean(text)), []
+        return Conversation(_identity(row, text), [], None, clean(text)), []
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
-    messages, repairs = _in_turn([_message(turn) for turn in turns])
-    return Conversation(_identity(row, messages), messages, _tools(row.get("tools"))), repairs
+    for column in SEEN:
+        if row.get(column):
+            raise BadRow(f"the row has {column}, which no text can show")
+    messages, repairs = _in_turn(_with_system(row, [message_of(turn) for turn in turns]))
+    tools = tools_of(row.get("tools")) or tools_of(row.get("functions"), wrapped=False)
+    for message in messages:
+        if message.get("tool_calls"):
+            calls = message["tool_calls"]
+            message["tool_calls"] = [without_foreign_nulls(call, tools) for call in calls]
+    options = _options(row.get("chat_template_kwargs"))
+    return Conversation(_identity(row, messages), messages, tools, None, options), repairs
 
 
 def _identity(row: Mapping[str, Any], content: Any) -> str:
     """The row's id, or one that follows from its content."""
-    identity = _first(row, "id", "conversation_id")
+    identity = first(row, "id", "conversation_id")
+    if isinstance(identity, float):  # pandas makes numbers floats where some are missing
+        whole = math.isfinite(identity) and identity == int(identity)
+        identity = int(identity) if whole else None if math.isnan(identity) else str(identity)
     if identity is None or identity == "":
         identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     if not isinstance(identity, str | int):
         raise BadRow("id is neither text nor a number")
-    return _clean(str(identity))
+    return clean(str(identity))
 
 
-def _first(mapping: Mapping[str, Any], *names: str) -> Any:
-    """The value under the first name that holds one."""
-    return next((mapping[name] for name in names if mapping.get(name) is not None), None)
-
-
-def _tools(given: Any) -> list[dict[str, Any]] | None:
-    """Tool descriptions as templates take them; None without any."""
-    try:
-        found = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-    except (ValueError, TypeError, RecursionError):
-        raise BadRow("tools are not JSON") from None
-    tools = _json(found, "tools")
-    if not tools:
+def _options(given: Any) -> dict[str, Any] | None:
+    """What a row passes to the template beside the messages."""
+    found = from_json(given, "chat_template_kwargs") if isinstance(given, str) else given
+    if not found:
         return None
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise BadRow("tools are not a list of objects")
-    return tools
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, str | int | float | bool | None) for value in found.values()
+    ):
+        raise BadRow("chat_template_kwargs are not an object of texts, numbers and switches")
+    return without_nulls(dict(found)) or None
 
 
-def _message(turn: Any) -> Message:
-    """One turn as a message."""
-    if not isinstance(turn, Mapping):
-        raise BadRow("turn is not an object")
-    name, content = _first(turn, "from", "role"), _first(turn, "value", "content")
-    role = ROLES.get(name.lower()) if isinstance(name, str) else None
-    if role is None:
-        raise BadRow(f"unknown role {str(name)[:40]!r}")
-    if turn.get("function_call"):
-        raise BadRow("turn carries function_call, which templates no longer read: use tool_calls")
-    beside = _beside_text(turn) if role in ("assistant", "tool") else {}
-    if content is None and "tool_calls" in beside:
-        content = ""
-    if not isinstance(content, str):
-        raise BadRow("content is not text")
-    if not content.strip() and not beside.keys() & {"tool_calls", "reasoning_content"}:
-        raise BadRow("empty content")
-    return {"role": role, "content": _clean(content), **beside}
-
-
-def _beside_text(turn: Mapping[str, Any]) -> Message:
-    """What belongs to an answer, or to the result of a tool, beside its text."""
-    found: Message = {}
-    for name in ("name", "tool_call_id", "reasoning_content"):
-        if turn.get(name):
-            if not isinstance(turn[name], str):
-                raise BadRow(f"{name} is not text")
-            found[name] = _clean(turn[name])
-    calls = turn.get("tool_calls")
-    if isinstance(calls, str):
-        calls = _json(calls, "tool_calls")
-    if calls:
-        if not isinstance(calls, list):
-            raise BadRow("tool_calls are not a list")
-        found["tool_calls"] = [_call(call) for call in calls]
-    return found
-
-
-def _call(call: Any) -> dict[str, Any]:
-    """A call as templates take it: its arguments as an object, not as text."""
-    function = call.get("function", call) if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise BadRow("a tool call names no function")
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        arguments = _json(arguments, "arguments of a tool call")
-    if not isinstance(arguments if arguments is not None else {}, Mapping):
-        raise BadRow("arguments of a tool call are not an object")
-    made = {
-        "type": "function",
-        "function": {"name": function["name"], "arguments": arguments or {}},
-    }
-    if isinstance(call.get("id"), str):
-        made["id"] = call["id"]
-    try:
-        _clean(json.dumps(made, ensure_ascii=False))
-    except (ValueError, TypeError, RecursionError):
-        raise BadRow("tool_calls are not JSON") from None
-    return made
-
-
-def _json(text: str, what: str) -> Any:
-    try:
-        found = json.loads(text.strip() or "null")
-        _clean(json.dumps(found, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        raise BadRow(f"{what} are not JSON") from None
-    return found
-
-
-def _clean(text: str) -> str:
-    """Refuse lone surrogates: they cannot be written as UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRow("text is not valid Unicode") from None
-    return text
+def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
+    """Messages with the system prompt of a column of its own."""
+    given = [row[name] for name in SYSTEM_COLUMNS if row.get(name)]
+    if not all(isinstance(prompt, str) for prompt in given):
+        raise BadRow("the system prompt in a column is not text")
+    prompts = [prompt for prompt in given if prompt.strip()]
+    if not prompts:
+        return messages
+    own = [m["content"] for m in messages[:1] if m["role"] == "system" and m["content"].strip()]
+    if len({*prompts, *own}) > 1:
+        raise BadRow("the row has two system prompts that differ")
+    if own:
+        return messages
+    rest = messages[1:] if messages[0]["role"] == "system" else messages
+    return [{"role": "system", "content": clean(prompts[0])}, *rest]
 
 
 def _in_turn(messages: list[Message]) -> tuple[list[Message], list[str]]:
     """Trim what no server could have seen, then insist on the order of a real chat."""
-    system = messages[:1] if messages[0]["role"] == "system" else []
-    turns, repairs = messages[len(system) :], []
+    system, repairs = messages[:1] if messages[0]["role"] == "system" else [], []
+    turns = messages[len(system) :]
+    if system and not system[0]["content"].strip():
+        system = []
+        repairs.append("empty system message left out")
     if turns and turns[0]["role"] == "assistant":
         turns = turns[1:]
         repairs.append("assistant turn before the first user turn left out")
+    if turns and turns[-1]["role"] == "assistant" and not says_something(turns[-1]):
+        turns = turns[:-1]
+        repairs.append("empty last answer left out")
     if turns and turns[-1]["role"] == "user":
         turns = turns[:-1]
         repairs.append("unanswered last user turn left out")
@@ -217,7 +160,12 @@ def _in_turn(messages: list[Message]) -> tuple[list[Message], list[str]]:
     for turn in turns:
         if turn["role"] not in allowed:
             raise BadRow("turns do not alternate between user and assistant")
+        if turn["role"] != "tool" and not says_something(turn):
+            raise BadRow("empty content")
         allowed = NEXT["calling" if turn.get("tool_calls") else turn["role"]]
     if turns[-1]["role"] == "user":
         raise BadRow("no user turn with an answer")
+    answers = [turn for turn in turns if turn["role"] == "assistant"]
+    if not any(answer.get("train", True) for answer in answers):
+        raise BadRow("every answer is marked not to be trained")
     return system + turns, repairs

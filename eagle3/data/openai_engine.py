@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.regeneration import Answer, Request
+from eagle3.data.answer_record import Answer, Request
+from eagle3.data.messages import Message
+from eagle3.data.tool_calls import with_text_arguments
 from eagle3.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -22,16 +24,24 @@ class OpenAIEngine:
     """Asks servers for answers, so many at once and no more."""
 
     def __init__(
-        self, servers: Sequence[str], model: str | None, concurrency: int, sampling: Regenerate
+        self,
+        servers: Sequence[str],
+        model: str | None,
+        concurrency: int,
+        sampling: Regenerate,
+        options: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
     ) -> None:
         """`servers`: base URLs such as http://host:30000/v1. `model`: null for the only one that
-        the first server has. `concurrency`: requests at once, to each server.
+        the first server has. `concurrency`: requests at once, to each server. `options`: for the
+        chat template, as training has them. `system_prompt`: of conversations without one.
 
         Raises UserError if a server does not answer.
         """
         import openai
 
         self.openai, self.sampling = openai, sampling
+        self.options, self.system_prompt = dict(options or {}), system_prompt
         self._key = key = os.environ.get("OPENAI_API_KEY", "none")
         self.clients = [
             openai.OpenAI(base_url=url, api_key=key, max_retries=ATTEMPTS - 1, timeout=SECONDS)
@@ -68,14 +78,33 @@ class OpenAIEngine:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def _messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with the system prompt that training would give them."""
+        made = [_for_servers(message) for message in messages]
+        if self.system_prompt is not None and messages[0]["role"] != "system":
+            made.insert(0, {"role": "system", "content": self.system_prompt})
+        return made
+
+    def _more(self, request: Request) -> dict[str, Any]:
+        """What shapes the prompt beside the messages: SGLang and vLLM hand chat_template_kwargs to
+        the template; where gpt-oss has no template there, they read reasoning_effort."""
+        more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
+        body: dict[str, Any] = {}
+        if self.sampling.top_k is not None:
+            body["top_k"] = self.sampling.top_k
+        options = {**self.options, **(request.options or {})}
+        if options:
+            body["chat_template_kwargs"] = options
+        if isinstance(options.get("reasoning_effort"), str):
+            more["reasoning_effort"] = options["reasoning_effort"]
+        return {**more, "extra_body": body} if body else more
+
     def _ask(self, request: Request) -> Answer:
         """One answer. Raises UserError if a server stays away."""
         # all turns of a row go to one server, which still has what was before
         client = self.clients[zlib.crc32(request.id.encode()) % len(self.clients)]
-        messages: Any = request.messages
-        more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
-        if self.sampling.top_k is not None:
-            more["extra_body"] = {"top_k": self.sampling.top_k}
+        messages: Any = self._messages(request.messages)
+        more = self._more(request)
         try:
             found = client.chat.completions.create(
                 model=self.model,
@@ -98,6 +127,17 @@ class OpenAIEngine:
                 f"({type(fault).__name__}: {self._told(fault)}); what was answered is kept"
             ) from None
         return _whole(found)
+
+
+def _for_servers(message: Message) -> Message:
+    """A message as the protocol has it: arguments of calls are JSON text."""
+    made = {key: value for key, value in message.items() if key != "train"}
+    if made.get("tool_calls"):
+        made["tool_calls"] = [
+            {"id": f"call_{number}", **with_text_arguments(call)}
+            for number, call in enumerate(made["tool_calls"])
+        ]
+    return made
 
 
 def _whole(found: Any) -> Answer:

@@ -31,12 +31,14 @@ class Question:
     later: tuple[str, ...] = ()
     tools: Any = None
     text: str | None = None  # rendered already, with its last answer
+    options: dict[str, Any] | None = None  # for the template, beside the configuration's
 
     @classmethod
     def of(cls, conversation: Conversation) -> Question:
         """A conversation up to its last answer."""
         before, text = conversation.messages[:-1], conversation.text
-        return cls(conversation.id, before, (), conversation.tools, text)
+        tools, options = conversation.tools, conversation.options
+        return cls(conversation.id, before, (), tools, text, options)
 
 
 def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:

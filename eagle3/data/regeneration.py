@@ -5,23 +5,20 @@ then the next one with its own answer before it, and so on. Every answer is reco
 is there, under the row's id and the turn, so a killed job asks for nothing twice.
 
 An answer that was cut off is never kept as if it were whole: the conversation ends before it, and a
-row without one whole answer is dropped and counted.
+row without one whole answer is dropped and counted. A call of a tool whose result the dataset has
+stays as it is, as context that is not trained: another call would have had another result.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from eagle3.artifact import (
-    NOT_OURS,
     REMAKE,
     Manifest,
     Settings,
@@ -30,34 +27,13 @@ from eagle3.artifact import (
     write_json,
     write_text,
 )
-from eagle3.data.conversations import Conversation, Message
+from eagle3.data.answer_record import Answer, Engine, Record, Request
+from eagle3.data.conversations import BadRow, Conversation, Message
 from eagle3.errors import UserError
 
 KIND = "answers"
 LISTED = 100  # dropped rows named one by one in the report
-
-
-@dataclass(frozen=True)
-class Request:
-    """A conversation that waits for an answer."""
-
-    id: str
-    messages: list[Message]
-    tools: Any
-    seed: int  # of this answer: a function of the settings, the row and the turn
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back."""
-
-    content: str = ""
-    reasoning: str | None = None
-    cause: str | None = None  # why there is no whole answer
-
-
-# Answers to some requests, as they come: the number of each, and the answer.
-Engine = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
+FIRST = 8  # conversations whose first answers are checked before the rest is asked for
 
 
 @dataclass
@@ -77,6 +53,8 @@ class _Chat:
     messages: list[Message]
     place: int = 0  # of the next given message
     cause: str | None = None
+    kept: int = 0  # calls of tools that stay as the dataset has them
+    asked: int = 0  # the messages up to the last new answer
 
     def to_the_next_answer(self) -> bool:
         """Take over what others said; whether an answer is wanted."""
@@ -85,13 +63,21 @@ class _Chat:
         while self.place < len(self.given.messages):
             message = self.given.messages[self.place]
             if message["role"] == "assistant":
-                if message.get("tool_calls"):
+                if not message.get("tool_calls"):
+                    return True
+                if not self._has_result():
                     self.cause = "calls of tools cannot be made anew"
                     return False
-                return True
+                self.kept += 1
+                message = {**message, "train": False}  # the target has not written it
             self.messages.append(message)
             self.place += 1
         return False
+
+    def _has_result(self) -> bool:
+        """Whether the dataset goes on behind a call, to an answer that follows from its result."""
+        behind = (m["role"] for m in self.given.messages[self.place + 1 :])
+        return next(behind, None) == "tool"
 
     def answered(self, answer: Answer) -> None:
         if answer.cause is not None:
@@ -102,20 +88,62 @@ class _Chat:
             message["reasoning_content"] = answer.reasoning
         self.messages.append(message)
         self.place += 1
+        self.asked = len(self.messages)
 
     def whole(self) -> Conversation | None:
         """What there is up to the last whole answer."""
-        last = max((n for n, m in enumerate(self.messages) if m["role"] == "assistant"), default=-1)
-        return replace(self.given, messages=self.messages[: last + 1]) if last >= 0 else None
+        return replace(self.given, messages=self.messages[: self.asked]) if self.asked else None
 
 
 def regenerate(
-    conversations: Iterable[Conversation], engine: Engine, seed: int, record: Record
+    conversations: Iterable[Conversation],
+    engine: Engine,
+    seed: int,
+    record: Record,
+    check: Callable[[Conversation], object] | None = None,
 ) -> Outcome:
-    """The same conversations, in the same order, with answers of `engine`."""
+    """The same conversations, in the same order, with answers of `engine`.
+
+    `check` raises BadRow for a conversation that training could not use: the first answers are
+    shown to it before the rest is asked for. Raises UserError if it refuses most of them.
+    """
     chats = [_Chat(conversation, []) for conversation in conversations]
     waiting = [chat for chat in chats if chat.to_the_next_answer()]
-    while waiting:
+    if check is not None:
+        _answer_all(waiting[:FIRST], engine, seed, record, turns=1)
+        _check_first(waiting[:FIRST], check)
+        waiting = [c for c in waiting if c.cause is None and c.to_the_next_answer()]
+    _answer_all(waiting, engine, seed, record)
+    return _outcome(chats)
+
+
+def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]) -> None:
+    """Raise UserError if most answers are of no use: the rest would be asked for in vain."""
+    faults: list[BadRow] = []
+    answered = [whole for whole in (chat.whole() for chat in chats) if whole is not None]
+    for conversation in answered:
+        try:
+            check(conversation)
+        except BadRow as fault:
+            faults.append(fault)
+    if len(faults) * 2 > len(answered):
+        first = faults[0]
+        remedy = first.remedy or (
+            "ask the servers with the tokens.chat_template_options that training has, and start "
+            "them with the reasoning parser of the model"
+        )
+        raise UserError(
+            f"dataset.regenerate: {len(faults)} of the first {len(answered)} answers would be "
+            f"refused in training ({first}: {first.detail}); {remedy}"
+        )
+
+
+def _answer_all(
+    waiting: list[_Chat], engine: Engine, seed: int, record: Record, turns: int | None = None
+) -> None:
+    """Have the chats answered, all of them forward together, to their end or so many turns."""
+    while waiting and turns != 0:
+        turns = None if turns is None else turns - 1
         new = []
         for chat in waiting:
             known = record.known(chat.given.id, chat.place)
@@ -128,9 +156,14 @@ def regenerate(
             record.add(new[number].given.id, new[number].place, answer)
             new[number].answered(answer)
         waiting = [c for c in waiting if c.cause is None and c.to_the_next_answer()]
+
+
+def _outcome(chats: Sequence[_Chat]) -> Outcome:
     outcome = Outcome()
     for chat in chats:
         whole = chat.whole()
+        if chat.kept:
+            outcome.counts["call of a tool kept as the dataset has it, not trained"] += chat.kept
         if whole is not None:
             outcome.rows.append(whole)
         if chat.cause is not None:
@@ -143,7 +176,8 @@ def regenerate(
 def _request(chat: _Chat, seed: int) -> Request:
     own = f"{seed} {chat.place} {chat.given.id}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(hashlib.sha256(own).digest()[:4], "big") >> 1  # servers want 31 bits
-    return Request(chat.given.id, list(chat.messages), chat.given.tools, number)
+    given = chat.given
+    return Request(given.id, list(chat.messages), given.tools, number, given.options)
 
 
 def write_answers(
@@ -181,57 +215,3 @@ def read_answers(
     if hashlib.sha256(data).hexdigest() != checksum:
         raise UserError(f"{path}: is not what {report.name} was written for: {REMAKE}")
     return [Conversation.from_json(line) for line in data.splitlines()], checksum
-
-
-class Record:
-    """Answers of a shard on disk, one a line, as they come."""
-
-    def __init__(self, out: TextIO, answers: dict[tuple[str, int], Answer]) -> None:
-        self._out, self._answers = out, answers
-
-    def known(self, row: str, turn: int) -> Answer | None:
-        return self._answers.get((row, turn))
-
-    def add(self, row: str, turn: int, answer: Answer) -> None:
-        line = {"id": row, "turn": turn, **asdict(answer)}
-        self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._out.flush()
-
-    @classmethod
-    @contextmanager
-    def opened(cls, path: Path, identity: str) -> Iterator[Record]:
-        """The record at `path`, begun anew unless it is of the same `identity` (settings, rows).
-
-        Raises UserError if another process holds it.
-        """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+", encoding="utf-8") as out:
-            try:
-                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{path}: another process answers this shard; wait for it or stop it"
-                ) from None
-            out.seek(0)
-            begun = json.dumps({"identity": identity}) + "\n"
-            try:
-                lines = out.readlines()
-            except UnicodeDecodeError:
-                lines = []
-            kept = {line: _answer(line) for line in lines[1:]} if lines[:1] == [begun] else {}
-            known = {line: answer for line, answer in kept.items() if answer is not None}
-            out.truncate(0)
-            out.writelines([begun, *known])
-            out.flush()
-            yield cls(out, dict(known.values()))
-
-
-def _answer(line: str) -> tuple[tuple[str, int], Answer] | None:
-    """An answer of the record; None for a line that a kill or a power cut has spoilt."""
-    try:
-        found = json.loads(line)
-        key = str(found.pop("id")), int(found.pop("turn"))
-        answer = Answer(**found)
-        return (key, answer) if line.endswith("\n") and isinstance(answer.content, str) else None
-    except NOT_OURS:
-        return None

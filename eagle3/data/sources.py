@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,27 +12,22 @@ from typing import Any
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.conversations import BadRow
 from eagle3.data.converters import CONVERTERS
-from eagle3.errors import Foreign, UserError
+from eagle3.data.row_files import SUFFIXES, Unreadable, rows_of
+from eagle3.data.tool_calls import without_nulls
+from eagle3.errors import UserError
+
+__all__ = ["HUB", "SUFFIXES", "Source", "Unreadable", "located", "read_rows", "sources_of"]
 
 HUB = "hub:"
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 ALL = "all"  # every subset
 COMMIT = re.compile("[0-9a-f]{40}")  # what `datasets` calls the hash of a dataset of the hub
-LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A row that is none, or not in the shape its dataset has; it is counted with the bad ones."""
-
-    cause: str
 
 
 @dataclass(frozen=True)
 class Source:
     """One dataset of a configuration."""
 
-    place: str  # a file, hub:<owner>/<name>, or a name of the catalogue
+    place: str  # a file, a folder, hub:<owner>/<name>, or a name of the catalogue
     subset: str | None = None
     split: str | None = None  # null: `train`, or the catalogue's
     revision: str | None = None  # null: the catalogue's, or what the hub has today
@@ -97,16 +91,9 @@ def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:
         name = source.place.removeprefix(HUB)
         return _hub_rows(name, source.subset, split, source.wanted_revision, commits)
     path = Path(source.place)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"dataset.source: {unknown_place(source.place)}")
-    match path.suffix:
-        case ".jsonl" | ".ndjson":
-            return _jsonl_rows(path)
-        case ".json":
-            return _json_rows(path)
-        case ".parquet":
-            return _parquet_rows(path)
-    raise UserError(f"dataset.source: {source.place} is none of {', '.join(SUFFIXES)}")
+    return rows_of(path)
 
 
 def unknown_place(place: str) -> str:
@@ -114,7 +101,8 @@ def unknown_place(place: str) -> str:
     close = difflib.get_close_matches(place, CATALOGUE, n=1, cutoff=0.7)
     hint = f"; did you mean {close[0]}?" if close else ""
     return (
-        f"{place} does not exist; give a file, hub:<owner>/<name>, or a name of docs/datasets.md"
+        f"{place} does not exist; give a file, a folder, hub:<owner>/<name>, or a name of "
+        "docs/datasets.md"
         f"{hint}"
     )
 
@@ -150,45 +138,6 @@ def converted(rows: Iterator[Any], converter: str) -> Iterator[Any]:
             yield Unreadable(str(fault))
 
 
-def _jsonl_rows(path: Path) -> Iterator[Any]:
-    with open(path, "rb") as handle:
-        while line := handle.readline(LONGEST_LINE):
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                while line and not line.endswith(b"\n"):
-                    line = handle.readline(LONGEST_LINE)
-                yield Unreadable(f"line is longer than {LONGEST_LINE >> 20} MiB")
-            elif line.strip():
-                yield _decoded(line)
-
-
-def _decoded(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return Unreadable("line is not JSON")
-
-
-def _json_rows(path: Path) -> Iterator[Any]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as fault:
-        raise UserError(f"dataset.source: {path} is not JSON ({fault})") from None
-    if not isinstance(rows, list):
-        raise UserError(f"dataset.source: {path} does not hold a list of rows")
-    yield from rows
-
-
-def _parquet_rows(path: Path) -> Iterator[Any]:
-    from pyarrow import parquet
-
-    with (
-        Foreign(f"dataset.source: {path} is no Parquet file"),
-        parquet.ParquetFile(path) as file,
-    ):
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
-
-
 def _hub_rows(
     name: str, subset: str | None, split: str, revision: str | None, commits: set[str]
 ) -> Iterator[Any]:
@@ -206,7 +155,7 @@ def _hub_rows(
         ) from None
     if builder.hash and COMMIT.fullmatch(builder.hash):
         commits.add(builder.hash)
-    yield from loaded
+    yield from map(without_nulls, loaded)  # which Arrow adds
 
 
 def located(source: Source, path: Path) -> Source:

@@ -34,6 +34,7 @@ from eagle3.data.thoughts import (
     KEYS,
     OPENED,
     REST_OF_THOUGHTS,
+    split,
 )
 
 Span = tuple[int, int]
@@ -171,6 +172,19 @@ class Turns:
         """What follows a prompt, up to and including the first stop token."""
         ends = [rest.find(stop) + len(stop) for stop in self.stops if stop in rest]
         return rest[: min(ends)] if ends else rest
+
+    def taken_apart(self, said: str, prompt: str) -> tuple[str, str]:
+        """Content and thought of an answer as the target has said it behind its prompt, without
+        the stop token."""
+        opener, closer = self.frame()
+        around = self.template.thought_frame
+        if around is not None and said.startswith(around[0]) and around[1] in said:
+            thought, _, said = said.removeprefix(around[0]).partition(around[1])
+            return said.removeprefix(opener).removesuffix(closer), thought
+        found = split(said, prompt.endswith(tuple(CLOSES)))
+        if found is not None and found[0].strip():
+            return found[1].removesuffix(closer), found[0]
+        return said.removeprefix(opener).removesuffix(closer), ""
 
     def _check(self, answer: str, message: Message, tools: Any) -> None:
         parts = (message["content"], message.get(KEYS[0], ""), str(message.get("tool_calls", "")))

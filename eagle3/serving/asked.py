@@ -30,7 +30,7 @@ def read_prompts(path: Path, renderer: Renderer, most: int) -> list[list[int]]:
             skipped[asked.cause] += 1
             continue
         try:
-            text = renderer.prompt(asked.messages, asked.tools)
+            text = renderer.prompt(asked.messages, asked.tools, asked.options)
         except BadRow as fault:
             skipped[str(fault)] += 1
             continue

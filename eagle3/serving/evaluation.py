@@ -127,7 +127,7 @@ class Evaluator:
                         {"role": "assistant", "content": text},
                         {"role": "user", "content": question.later[turn - 1]},
                     ]
-                    ids = self._encoded(more, question.tools, skipped)
+                    ids = self._encoded(question, more, skipped)
                     if ids is not None:
                         following.append((question, more, ids))
             open_turns, turn = following, turn + 1
@@ -159,22 +159,22 @@ class Evaluator:
             if isinstance(question, Unreadable):
                 skipped[question.cause] += 1
                 continue
-            ids = self._encoded(question.messages, question.tools, skipped, question.text)
+            ids = self._encoded(question, question.messages, skipped)
             if ids is not None:
                 found.append((question, question.messages, ids))
         return found
 
     def _encoded(
-        self, messages: list[Message], tools: Any, skipped: Counter[str], text: str | None = None
+        self, question: Question, messages: list[Message], skipped: Counter[str]
     ) -> list[int] | None:
         """Tokens of a prompt; None, and counted, if it cannot be one."""
         chain, answer = self.values["num_draft_tokens"], self.values["max_new_tokens"]
         room = self.config.max_position_embeddings - answer - chain - 1
         try:
-            if text is None:
-                text = self.renderer.prompt(messages, tools)
+            if question.text is None:
+                text = self.renderer.prompt(messages, question.tools, question.options)
             else:
-                text = self.renderer.prompt_in(text)
+                text = self.renderer.prompt_in(question.text)
         except BadRow as fault:
             skipped[str(fault)] += 1
             return None

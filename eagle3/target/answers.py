@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Answer, Request
 from eagle3.data.conversations import BadRow
-from eagle3.data.regeneration import Answer, Request
 from eagle3.data.templates import Renderer
 from eagle3.device import check_device
 from eagle3.target.config import stop_ids
@@ -35,7 +35,6 @@ class HFAnswers:
         from transformers import AutoModelForCausalLM
 
         self.tokenizer = load_tokenizer(directory, trust_remote_code)
-        self.renderer = Renderer(self.tokenizer, **renderer)
         self.sampling, self.batch = sampling, batch
         self.device = check_device(device)
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -45,12 +44,15 @@ class HFAnswers:
         config = self.model.config.get_text_config(decoder=True)
         self.context = config.max_position_embeddings
         self.stops = stop_ids(directory, config)
+        stops = [self.tokenizer.decode([stop]) for stop in self.stops]
+        self.renderer = Renderer(self.tokenizer, stops=stops, **renderer)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         ready: list[tuple[int, list[int]]] = []
+        prompts: dict[int, str] = {}
         for number, request in enumerate(requests):
             try:
-                text = self.renderer.prompt(request.messages, request.tools)
+                text = self.renderer.prompt(request.messages, request.tools, request.options)
             except BadRow as fault:
                 yield number, Answer(cause=str(fault))
                 continue
@@ -59,13 +61,16 @@ class HFAnswers:
                 yield number, Answer(cause="prompt leaves no room for an answer")
             else:
                 ready.append((number, ids))
+                prompts[number] = text
         for first in range(0, len(ready), self.batch):
             chosen = ready[first : first + self.batch]
-            answers = self._generated([ids for _, ids in chosen], requests[chosen[0][0]].seed)
-            yield from zip((number for number, _ in chosen), answers, strict=True)
+            said = self._generated([ids for _, ids in chosen], requests[chosen[0][0]].seed)
+            for (number, _), tokens in zip(chosen, said, strict=True):
+                yield number, self._answer(tokens, prompts[number])
 
     @torch.no_grad()
-    def _generated(self, prompts: list[list[int]], seed: int) -> list[Answer]:
+    def _generated(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
+        """The tokens behind each prompt."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -86,12 +91,15 @@ class HFAnswers:
             pad_token_id=self.stops[0] if self.stops else 0,
             **how,
         )
-        return [self._answer(row[longest:].tolist()) for row in out]
+        return [row[longest:].tolist() for row in out]
 
-    def _answer(self, tokens: list[int]) -> Answer:
+    def _answer(self, tokens: list[int], prompt: str) -> Answer:
         """The text up to the token that ended it."""
         end = next((n for n, token in enumerate(tokens) if token in self.stops), None)
         if end is None:
             return Answer(cause="answer cut off at max_tokens")
-        text = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
-        return Answer(text) if text.strip() else Answer(cause="answer without text")
+        said = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
+        text, thought = self.renderer.turns.taken_apart(said, prompt)
+        if not text.strip():
+            return Answer(cause="answer without text")
+        return Answer(text, thought or None)

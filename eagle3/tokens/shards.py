@@ -65,21 +65,24 @@ def write_token_shard(
     """
     kept: list[TokenizedDocument] = []
     dropped: Counter[str] = Counter()
+    first: dict[str, tuple[str, BadRow]] = {}  # of each cause
     listed: list[dict[str, str]] = []
     rows = 0
     for conversation, found in masker(conversations):
         rows += 1
         if isinstance(found, BadRow):
-            dropped[str(found)] += 1
-            listed.append({"id": conversation.id, "cause": str(found)})
+            cause = str(found)
+            dropped[cause] += 1
+            first.setdefault(cause, (conversation.id, found))
+            detail = {"detail": found.detail} if found.detail else {}
+            listed.append({"id": conversation.id, "cause": cause, **detail})
         else:
             kept += found
     if dropped.total() > max(max_bad_fraction * rows, FEW):
-        causes = "; ".join(f"{n} x {cause}" for cause, n in dropped.most_common(5))
+        causes = "".join(f"\n  {n} x {_told(*first[c])}" for c, n in dropped.most_common(5))
         raise UserError(
-            f"{path}: {dropped.total()} of {rows} conversations cannot be used ({causes}), more "
-            f"than dataset.max_bad_fraction {max_bad_fraction} allows; check tokens.chat_template "
-            "and tokens.max_length"
+            f"{path}: {dropped.total()} of {rows} conversations cannot be used, more than "
+            f"dataset.max_bad_fraction {max_bad_fraction} allows:{causes}"
         )
     counts = {
         "rows": rows,
@@ -98,6 +101,13 @@ def write_token_shard(
         "row_ids": np.frombuffer(ids, dtype=np.uint8),
     }
     return save_tensors(path, tensors, Manifest.of(KIND, settings, inputs, counts, part_of(path)))
+
+
+def _told(identity: str, fault: BadRow) -> str:
+    """A cause in one line: its first row, what differs there, and what helps."""
+    example = f"row {identity!r}" + (f": {fault.detail}" if fault.detail else "")
+    remedy = fault.remedy or "check tokens.chat_template and tokens.max_length"
+    return f"{fault} (first {example}); {remedy}"
 
 
 def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenShard:

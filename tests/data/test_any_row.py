@@ -25,19 +25,33 @@ JSON = st.recursive(
 )
 KEYS = st.sampled_from(["id", "type", "function", "name", "arguments", "content", "role"])
 ROLE = st.sampled_from(["user", "assistant", "system", "tool", "human", "gpt", "", "critic"])
+ROLE |= st.just("function_call")
+PART = st.dictionaries(st.sampled_from(["type", "text", "thinking"]), st.just("text") | JSON)
 TURN = st.fixed_dictionaries(
     {},
     optional={
         "role": ROLE | JSON,
         "from": ROLE | JSON,
-        "content": st.sampled_from(["", " ", "\x00", "\ud800", "Hi"]) | JSON,
+        "content": st.sampled_from(["", " ", "\x00", "\ud800", "Hi"])
+        | JSON
+        | st.lists(PART, max_size=3),
         "value": JSON,
         "tool_calls": JSON | st.lists(st.dictionaries(KEYS, JSON, max_size=3), max_size=2),
         "reasoning_content": JSON,
+        "thinking": st.sampled_from(["", "so"]) | JSON,
+        "weight": st.sampled_from([0, 1]) | JSON,
+        "unheard_of": JSON,
     },
 )
 ROW = JSON | st.fixed_dictionaries(
-    {"messages": st.lists(TURN | JSON, max_size=5) | JSON}, optional={"id": JSON, "tools": JSON}
+    {"messages": st.lists(TURN | JSON, max_size=5) | JSON},
+    optional={
+        "id": JSON,
+        "tools": JSON,
+        "functions": JSON,
+        "system": JSON,
+        "chat_template_kwargs": JSON,
+    },
 )
 ROW |= st.fixed_dictionaries(
     {"text": st.sampled_from(["", " ", "\x00", "\ud800", "Hi"]) | JSON},

@@ -24,11 +24,15 @@ def turns(*roles: str) -> list[dict[str, str]]:
         {"id": "a", "conversations": TALK},
         {"id": "a", "messages": TALK},
         {"conversation_id": "a", "messages": TALK},
-        {"id": "a", "messages": [{"role": "User", "content": "Hi"}, {**TALK[1], "extra": 1}]},
+        {"id": "a", "messages": [{"role": "User", "content": "Hi"}, {**TALK[1], "score": 1}]},
+        {"id": "a", "messages": [TALK[0], {**TALK[1], "unheard_of": None, "of_too": []}]},
+        {"id": "a", "messages": [{"role": "system", "content": ""}, *TALK], "system": " "},
     ],
 )
 def test_every_known_shape_gives_the_same_conversation(row: dict[str, Any]) -> None:
-    assert parse_row(row) == (Conversation("a", TALK), [])
+    found, repairs = parse_row(row)
+    assert found == Conversation("a", TALK)
+    assert repairs in ([], ["empty system message left out"])
 
 
 def test_null_columns_of_a_hub_table_count_as_absent() -> None:
@@ -95,14 +99,24 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": turns("critic")}, "unknown role 'critic'"),
         ({"messages": [{"content": "Hi"}]}, "unknown role 'None'"),
         ({"messages": [{"role": 7, "content": "Hi"}]}, "unknown role '7'"),
-        ({"messages": [{"role": "user", "content": ["Hi"]}]}, "content is not text"),
-        ({"messages": [{"role": "user"}]}, "content is not text"),
-        ({"messages": [{"role": "user", "content": " \n"}]}, "empty content"),
+        ({"messages": [{"role": "user", "content": [["Hi"]]}, TALK[1]]}, "content is not text"),
+        ({"messages": [{"role": "user"}, TALK[1]]}, "content is not text"),
+        ({"messages": [{"role": "user", "content": " \n"}, TALK[1]]}, "empty content"),
+        ({"messages": [TALK[0], {**TALK[1], "audio": "x"}]}, "turn carries 'audio', which is not"),
+        ({"messages": TALK, "images": ["a.png"]}, "the row has images, which no text can show"),
+        ({"messages": TALK, "system": ["Be kind."]}, "the system prompt in a column is not text"),
+        (
+            {"messages": [{"role": "system", "content": "Be kind."}, *TALK], "system": "Be short."},
+            "the row has two system prompts that differ",
+        ),
+        ({"messages": [TALK[0], {**TALK[1], "reasoning": "a", "thinking": "b"}]}, "two thoughts"),
+        ({"messages": [TALK[0], {**TALK[1], "weight": 0}]}, "every answer is marked not to be"),
+        ({"messages": TALK, "chat_template_kwargs": [1]}, "chat_template_kwargs are not an obj"),
+        ({"messages": TALK, "chat_template_kwargs": {"a": [1]}}, "chat_template_kwargs are not"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "text is not valid Unicode"),
         ({"messages": turns("user")}, "no user turn with an answer"),
         ({"messages": turns("assistant")}, "no user turn with an answer"),
         ({"messages": turns("system")}, "no user turn with an answer"),
-        ({"id": 1.5, "messages": TALK}, "id is neither text nor a number"),
         ({"id": ["a"], "messages": TALK}, "id is neither text nor a number"),
         ({"id": "\udc00", "messages": TALK}, "text is not valid Unicode"),
     ],
@@ -110,6 +124,117 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
 def test_a_bad_row_is_refused_with_its_cause(row: Any, cause: str) -> None:
     with pytest.raises(BadRow, match=cause):
         parse_row(row)
+
+
+@pytest.mark.parametrize(
+    ("given", "identity"),
+    [(1.0, "1"), (2**53 + 2.0, str(2**53 + 2)), (1.5, "1.5"), (float("inf"), "inf")],
+)
+def test_numbers_that_pandas_made_floats_are_ids(given: float, identity: str) -> None:
+    assert parse_row({"id": given, "messages": TALK})[0].id == identity
+    missing = parse_row({"id": float("nan"), "messages": TALK})[0].id
+    assert missing == parse_row({"messages": TALK})[0].id
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_is_one_thing_under_every_name(name: str) -> None:
+    expected = [TALK[0], {**TALK[1], "reasoning_content": "Say hello."}]
+    row = {"id": "a", "messages": [TALK[0], {**TALK[1], name: "Say hello."}]}
+    assert parse_row(row)[0].messages == expected
+    part = {"type": "thinking", "thinking": "Say hello.", "text": None}
+    content = [part, {"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    row["messages"] = [TALK[0], {"role": "assistant", "content": content}]
+    assert parse_row(row)[0].messages == expected
+    both = {**TALK[1], "reasoning": "Say hello.", "reasoning_content": "Say hello."}
+    assert parse_row({"id": "a", "messages": [TALK[0], both]})[0].messages == expected
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "video", "tool_use"])
+def test_parts_that_are_no_text_are_refused_by_name(kind: str) -> None:
+    parts = [{"type": "text", "text": "See"}, {"type": kind, kind: {"url": "x"}}]
+    with pytest.raises(BadRow, match=f"content has a part of type '{kind}'"):
+        parse_row({"id": 1, "messages": [{"role": "user", "content": parts}, TALK[1]]})
+
+
+@pytest.mark.parametrize(
+    "flag", [{"weight": 0}, {"train": False}, {"loss_mask": 0}, {"trainable": False}, {"loss": 0.0}]
+)
+def test_a_turn_marked_not_to_be_trained_is_context_only(flag: dict[str, Any]) -> None:
+    given = [TALK[0], {**TALK[1], **flag}, *TALK, TALK[0], {**TALK[1], "weight": 1}]
+    found, repairs = parse_row({"id": "a", "messages": given})
+    assert repairs == []
+    assert [m.get("train", True) for m in found.messages[1::2]] == [False, True, True]
+    assert parse_row(json.loads(found.to_json())) == (found, [])
+
+
+def test_a_system_prompt_in_a_column_is_the_first_message() -> None:
+    system = {"role": "system", "content": "Be kind."}
+    for column in ("system", "system_prompt"):
+        assert parse_row({"messages": TALK, column: "Be kind."})[0].messages == [system, *TALK]
+        twice = {"messages": [system, *TALK], column: "Be kind."}
+        assert parse_row(twice)[0].messages == [system, *TALK]
+        empty = {"messages": [{**system, "content": None}, *TALK], column: "Be kind."}
+        assert parse_row(empty)[0].messages == [system, *TALK]
+
+
+def test_what_a_row_passes_to_the_template_is_kept() -> None:
+    options = {"enable_thinking": False, "none": None}
+    for given in (options, json.dumps(options)):
+        found, _ = parse_row({"id": "a", "messages": TALK, "chat_template_kwargs": given})
+        assert found.options == {"enable_thinking": False}
+        assert Conversation.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("content", ["", None, " \n"])
+def test_an_empty_result_of_a_tool_stays_and_an_empty_last_answer_goes(content: Any) -> None:
+    result = {**RESULT, "content": content}
+    found, _ = parse_row({"id": 1, "messages": [TALK[0], CALLING, result, TALK[1]]})
+    assert found.messages[2]["content"] == (content or "")
+    more = [*TALK, TALK[0], {"role": "assistant", "content": content or ""}]
+    found, repairs = parse_row({"id": 1, "messages": more})
+    assert found.messages == TALK
+    assert repairs == ["empty last answer left out", "unanswered last user turn left out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("developer", "system"), ("prompter", "user"), ("ai", "assistant"), ("ipython", "tool")],
+)
+def test_other_names_of_roles_are_known(name: str, role: str) -> None:
+    chat = [{"role": "system", "content": "Be kind."}, TALK[0], CALLING, RESULT, TALK[1]]
+    named = [{**m, "role": name} if m["role"] == role else m for m in chat]
+    assert parse_row({"id": 1, "messages": named})[0].messages == chat
+
+
+@pytest.mark.parametrize("name", ["function_call", "tool_call"])
+def test_a_turn_that_is_a_call_becomes_an_answer_that_calls(name: str) -> None:
+    call = {"name": "clock", "arguments": {"zone": "UTC"}}
+    for value in (json.dumps(call), json.dumps([call])):
+        turns = [SHAREGPT[0], {"from": name, "value": value}, {"from": "observation", "value": "x"}]
+        found, _ = parse_row({"id": 1, "conversations": [*turns, SHAREGPT[1]]})
+        assert found.messages[1] == CALLING
+    with pytest.raises(BadRow, match="a turn of calls are not JSON"):
+        parse_row({"id": 1, "conversations": [SHAREGPT[0], {"from": name, "value": "clock()"}]})
+
+
+def test_null_arguments_that_the_schema_does_not_know_are_left_out() -> None:
+    call = {"name": "clock", "arguments": {"zone": None, "city": None}}
+    tools = [{"function": {"name": "clock", "parameters": {"properties": {"zone": {}}}}}]
+    row = {"id": 1, "messages": [TALK[0], {**CALLING, "tool_calls": [call]}], "tools": tools}
+    (made,) = parse_row(row)[0].messages[1]["tool_calls"]
+    assert made["function"]["arguments"] == {"zone": None}
+    row.pop("tools")
+    (made,) = parse_row(row)[0].messages[1]["tool_calls"]
+    assert made["function"]["arguments"] == {"zone": None, "city": None}
+
+
+def test_nulls_leave_schemas_but_for_what_may_be_null() -> None:
+    schema = {"a": None, "properties": {"x": None, "y": {"default": None, "enum": [None, {}]}}}
+    row = {"id": 1, "messages": TALK, "tools": [{"name": "clock", "parameters": schema}]}
+    (made,) = parse_row(row)[0].tools
+    assert made["parameters"] == {"properties": {"y": {"default": None, "enum": [None, {}]}}}
+    bare = {"id": 1, "messages": TALK, "functions": [{"name": "clock"}]}
+    assert parse_row(bare)[0].tools == [{"type": "function", "function": {"name": "clock"}}]
 
 
 CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}

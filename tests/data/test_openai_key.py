@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Request
 from eagle3.data.openai_engine import OpenAIEngine
-from eagle3.data.regeneration import Request
 from eagle3.errors import UserError
 
 KEY = "sk-not-to-be-seen"

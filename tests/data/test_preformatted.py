@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.config.tokens import Tokens
+from eagle3.data.answer_record import Record
 from eagle3.data.conversations import BadRow, Conversation, parse_row
 from eagle3.data.masks import Masker
 from eagle3.data.preformatted import Marks, answers_of
-from eagle3.data.regeneration import Record, regenerate
+from eagle3.data.regeneration import regenerate
 from eagle3.data.templates import Renderer
 from tests.data.published import published
 from tests.data.toy_tokenizers import (

@@ -11,18 +11,10 @@ import pytest
 
 from eagle3.artifact import Settings
 from eagle3.config.dataset import Regenerate
-from eagle3.data.conversations import Conversation
+from eagle3.data.answer_record import Answer, Engine, Record, Request
+from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.openai_engine import OpenAIEngine
-from eagle3.data.regeneration import (
-    Answer,
-    Engine,
-    Outcome,
-    Record,
-    Request,
-    read_answers,
-    regenerate,
-    write_answers,
-)
+from eagle3.data.regeneration import FIRST, Outcome, read_answers, regenerate, write_answers
 from eagle3.errors import UserError
 from tests.builders.ports import address_of_nobody
 from tests.data.openai_server import FakeServer, running
@@ -88,14 +80,58 @@ def test_what_follows_a_cut_answer_is_left_out_and_a_row_without_a_whole_one_is_
     assert found.dropped == [{"id": "b", "cause": CUT}]
 
 
+CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}, "id": "1"}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TIME = [{"role": "user", "content": "time?"}, CALLING]
+
+
 def test_calls_of_tools_are_not_made_up(tmp_path: Path) -> None:
-    call = {"type": "function", "function": {"name": "clock", "arguments": {}}}
-    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
-    first = talk("a", "one").messages
-    row = Conversation("a", [*first, {"role": "user", "content": "time?"}, calling])
-    found = run(tmp_path, [row], Echo())
+    row = Conversation("a", [*talk("a", "one").messages, *TIME])
+    found = run(tmp_path, [row, Conversation("b", TIME)], Echo())
     assert said(found.rows[0])[1:] == ["one", "one!"]
-    assert found.counts == {"calls of tools cannot be made anew: shortened": 1}
+    cause = "calls of tools cannot be made anew"
+    assert found.counts == {f"{cause}: shortened": 1, f"{cause}: dropped": 1}
+
+
+def test_a_chat_goes_on_past_a_call_whose_result_the_dataset_has(tmp_path: Path) -> None:
+    result = {"role": "tool", "content": "12:00"}
+    old = {"role": "assistant", "content": "old"}
+    row = Conversation("a", [*TIME, result, old, {"role": "user", "content": "and?"}, old])
+    engine = Echo()
+    found = run(tmp_path, [row], engine)
+    assert [m["content"] for m in engine.asked[0].messages] == ["time?", "", "12:00"]
+    assert said(found.rows[0]) == ["time?", "", "12:00", "12:00!", "and?", "and?!"]
+    # the target has not written the call: it is context
+    assert found.rows[0].messages[1] == {**CALLING, "train": False}
+    assert found.counts == {"call of a tool kept as the dataset has it, not trained": 1}
+
+
+def test_a_misfit_shows_in_the_first_answers_and_not_after_the_last(tmp_path: Path) -> None:
+    rows = [talk(str(n), "one", "two") for n in range(3 * FIRST)]
+    checked = []
+
+    def refuse(conversation: Conversation) -> None:
+        checked.append(conversation)
+        raise BadRow("rewritten", "row 'a', template 'b'", "do this")
+
+    engine = Echo()
+    with (
+        Record.opened(tmp_path / "record", "a") as record,
+        pytest.raises(UserError) as refused,
+    ):
+        regenerate(rows, engine, 0, record, refuse)
+    assert str(refused.value) == (
+        f"dataset.regenerate: {FIRST} of the first {FIRST} answers would be refused in training "
+        "(rewritten: row 'a', template 'b'); do this"
+    )
+    assert [request.id for request in reversed(engine.asked)] == [row.id for row in rows[:FIRST]]
+    assert [len(conversation.messages) for conversation in checked] == [3] * FIRST
+    # what was answered is known when the misfit is mended
+    again = Echo()
+    with Record.opened(tmp_path / "record", "a") as record:
+        mended = regenerate(rows, again, 0, record, lambda conversation: None)
+    assert mended == run(tmp_path / "plain", rows, Echo())
+    assert len(again.asked) == 2 * len(rows) - FIRST
 
 
 def test_every_answer_has_a_seed_that_follows_from_row_and_turn(tmp_path: Path) -> None:
@@ -179,6 +215,7 @@ def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Pat
     (asked,) = server.requests
     assert asked["model"] == "target"
     assert asked["messages"] == row.messages[:-1]
+    assert "chat_template_kwargs" not in asked and "reasoning_effort" not in asked
     assert {k: asked[k] for k in ("temperature", "top_p", "top_k", "max_tokens", "tools")} == {
         "temperature": 0.5,
         "top_p": 0.9,
@@ -190,6 +227,26 @@ def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Pat
     answer = found.rows[0].messages[-1]
     assert answer["content"] == "thinks answered"
     assert answer["reasoning_content"] == "Hm."
+
+
+def test_all_that_shapes_the_prompt_reaches_the_server(server: FakeServer, tmp_path: Path) -> None:
+    options = {"enable_thinking": False, "reasoning_effort": "low"}
+    engine = OpenAIEngine([server.url], None, 4, SAMPLING, options, "Be short.")
+    bare = Conversation("a", talk("a", "one").messages[1:], None, None, {"enable_thinking": True})
+    own = talk("b", "two")
+    thought = {"role": "assistant", "content": "x", "reasoning_content": "so", "train": False}
+    called = [*TIME, {"role": "tool", "content": "12:00"}, thought]
+    run(tmp_path, [bare, own, Conversation("c", called)], engine)
+    asked = {request["messages"][1]["content"]: request for request in server.requests}
+    first, second, third = asked["one"], asked["two"], asked["time?"]
+    assert first["messages"][0] == {"role": "system", "content": "Be short."}
+    assert first["chat_template_kwargs"] == {"enable_thinking": True, "reasoning_effort": "low"}
+    assert second["messages"][0]["content"] == "Be kind."
+    assert second["chat_template_kwargs"] == options
+    assert second["reasoning_effort"] == "low"
+    (call,) = third["messages"][2]["tool_calls"]
+    assert call["function"] == {"name": "clock", "arguments": '{"zone": "UTC"}'}
+    assert "train" not in third["messages"][2]
 
 
 def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: Path) -> None:

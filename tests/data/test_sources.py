@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from eagle3.data.conversations import parse_row
 from eagle3.data.sources import Source, Unreadable, read_rows
@@ -71,10 +75,66 @@ def test_a_file_that_is_no_list_of_rows_is_refused(
         read(tmp_path / name)
 
 
-def test_a_missing_file_or_a_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    for source in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(UserError, match="does not exist; give a file, hub:<owner>/"):
-            read(source)
+def test_a_missing_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist; give a file, a folder, hub:<owner>/"):
+        read(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.NDJSON.gz", "a.jsonl.zst", "a.JSONL", "a.Json"])
+def test_packed_lines_and_suffixes_of_any_case_are_read(tmp_path: Path, name: str) -> None:
+    data = b'[{"a": 1}]' if name == "a.Json" else b'{"a": 1}\n\n[[[\n{"a": "\xc3\xa9"}'
+    if name.endswith(".gz"):
+        data = gzip.compress(data)
+    if name.endswith(".zst"):
+        data = zstandard.compress(data)
+    (tmp_path / name).write_bytes(data)
+    lines = [{"a": 1}, Unreadable("line is not JSON"), {"a": "é"}]
+    assert read(tmp_path / name) == ([{"a": 1}] if name == "a.Json" else lines)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
+def test_a_packed_file_that_is_cut_short_is_one_sentence(tmp_path: Path, name: str) -> None:
+    noise = "".join(f'{{"a": {n * n}}}\n' for n in range(3000)).encode()
+    packed = gzip.compress(noise) if name.endswith(".gz") else zstandard.compress(noise)
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UserError, match=rf"^dataset.source: cannot unpack .*{name}: "):
+        read(tmp_path / name)
+
+
+def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the folder .* has no file of \.json, \.jsonl"):
+        read(tmp_path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "2.jsonl").write_text('{"n": 3}\n')
+    pq.write_table(pa.Table.from_pylist([{"n": 1}, {"n": 2}]), tmp_path / "a.parquet")
+    (tmp_path / "readme.md").write_text("no rows")
+    (tmp_path / ".cache.json").write_text("no rows")
+    assert read(tmp_path) == [{"n": 1}, {"n": 2}, {"n": 3}]
+
+
+def test_nulls_that_a_table_adds_reach_neither_schemas_nor_calls(tmp_path: Path) -> None:
+    """Two rows with tools of different arguments: from Parquet they are what lines give."""
+    rows = [chat("weather", "city", "Oslo"), chat("add", "number", 3)]
+    lines, table = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    raw = pq.read_table(table).to_pylist()[0]["messages"][1]["tool_calls"][0]["function"]
+    assert raw["arguments"] == {"city": "Oslo", "number": None}
+    assert [parse_row(row) for row in read(table)] == [parse_row(row) for row in read(lines)]
+
+
+def chat(name: str, argument: str, value: Any) -> dict[str, Any]:
+    properties = {argument: {"type": "string", "default": None, "enum": [None, "x"]}}
+    schema = {"type": "object", "properties": properties}
+    call = {"type": "function", "function": {"name": name, "arguments": {argument: value}}}
+    return {
+        "id": name,
+        "messages": [
+            {"role": "user", "content": "Please."},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ],
+        "tools": [{"type": "function", "function": {"name": name, "parameters": schema}}],
+    }
 
 
 def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(

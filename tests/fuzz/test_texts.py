@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.config.configuration import Config
-from eagle3.data.regeneration import Answer, Record
+from eagle3.data.answer_record import Answer, Record
 from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
 from eagle3.run import External
@@ -144,7 +144,7 @@ def test_a_damaged_dataset_gives_rows_or_a_sentence(
 def test_a_line_without_an_end_is_one_bad_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eagle3.data.sources.LONGEST_LINE", 64)
+    monkeypatch.setattr("eagle3.data.row_files.LONGEST_LINE", 64)
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n' + "x" * 1000 + '\n{"a": 2}\n' + "y" * 64)
     first, second, third, fourth = read_rows(Source(str(path)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.regeneration import Request
+from eagle3.data.answer_record import Request
 from eagle3.target.answers import HFAnswers
 from tests.builders.models import save_model, save_tokenizer
 
@@ -89,7 +89,7 @@ def test_samples_are_the_same_again_and_follow_the_seed(target):
         one = engine(target, sampling)
         one.stops = []
         made = []
-        one._answer = made.append
+        one._answer = lambda tokens, prompt: made.append(tokens)
         list(one(asked))
         return made
 

@@ -137,10 +137,33 @@ def test_a_shard_that_loses_too_many_rows_is_refused_with_the_causes(tmp_path: P
         for i in range(40)
     ]
     path = tmp_path / "shard-00000.safetensors"
-    with pytest.raises(UserError, match=r"20 of 40 .*20 x no supervised token.*max_bad_fraction"):
+    with pytest.raises(UserError) as refused:
         write_token_shard(path, iter(rows), by_letters, SETTINGS, {}, 0.4)
+    assert str(refused.value).splitlines() == [
+        f"{path}: 20 of 40 conversations cannot be used, more than dataset.max_bad_fraction 0.4 "
+        "allows:",
+        "  20 x no supervised token (first row 'r0'); check tokens.chat_template and "
+        "tokens.max_length",
+    ]
     assert not path.exists()
     assert write_token_shard(path, iter(rows), by_letters, SETTINGS, {}, 0.5).counts["rows"] == 40
+
+
+def test_a_refusal_names_what_differs_and_the_remedy(tmp_path: Path) -> None:
+    def refusing(rows: Iterable[Conversation]) -> Iterator[Masked]:
+        for row in rows:
+            detail = f"the row has '{row.id}', the template shows 'R'"
+            yield row, BadRow("rewritten", detail, "ask the target")
+
+    rows = [Conversation(f"r{i}", []) for i in range(9)]
+    with pytest.raises(UserError) as refused:
+        write_token_shard(tmp_path / "shard", iter(rows), refusing, SETTINGS, {}, 0.5)
+    assert str(refused.value).splitlines()[1:] == [
+        "  9 x rewritten (first row 'r0': the row has 'r0', the template shows 'R'); ask the target"
+    ]
+    path = tmp_path / "shard-00000.safetensors"
+    listed = write_token_shard(path, iter(rows), refusing, SETTINGS, {}).counts["first_dropped"]
+    assert listed[8]["detail"] == "the row has 'r8', the template shows 'R'"
 
 
 def test_a_few_lost_rows_say_nothing_about_a_small_shard(tmp_path: Path) -> None:

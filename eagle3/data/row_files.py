@@ -1,0 +1,157 @@
+"""Rows of local files: JSON, lines of JSON (plain, gzip, Zstandard), Parquet, folders of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from eagle3.data.tool_calls import without_nulls
+from eagle3.errors import Foreign, UserError
+
+LINES = (".jsonl", ".ndjson")
+PACKED = (".gz", ".zst")  # behind one of LINES
+SUFFIXES = (".json", *LINES, ".parquet", *PACKED)
+LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row that is none, or not in the shape its dataset has; it is counted with the bad ones."""
+
+    cause: str
+
+
+def files_of(place: Path) -> list[Path]:
+    """The files that are read for a path: itself, or those of a folder and of its folders.
+
+    Raises UserError if there is none of a known form.
+    """
+    if place.is_dir():
+        inside = (path for path in sorted(place.rglob("*")) if path.is_file())
+        found = [path for path in inside if _form(path) and not path.name.startswith(".")]
+        if not found:
+            raise UserError(
+                f"dataset.source: the folder {place} has no file of {', '.join(SUFFIXES)}"
+            )
+        return found
+    if not _form(place):
+        raise UserError(
+            f"dataset.source: {place} is none of {', '.join(SUFFIXES[:-2])}, "
+            f"{', '.join(LINES[0] + packed for packed in PACKED)}"
+        )
+    return [place]
+
+
+def rows_of(place: Path) -> Iterator[Any]:
+    """Every row of a file or folder in its own order; those that are none come as `Unreadable`.
+
+    Raises UserError for a file that cannot be read.
+    """
+    files = files_of(place)
+    return (row for path in files for row in _READERS[_form(path)](path))
+
+
+def _form(path: Path) -> str:
+    """The suffix that says how a file is read, whatever its case; nothing for an unknown one."""
+    *_, before, last = ("", "", *(suffix.lower() for suffix in path.suffixes))
+    if last in PACKED:
+        return before + last if before in LINES else ""
+    return last if last in SUFFIXES else ""
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with open(path, "rb") as handle:
+        yield from _decoded(handle)
+
+
+def _gzip_lines(path: Path) -> Iterator[Any]:
+    with Foreign(f"dataset.source: cannot unpack {path}"), gzip.open(path, "rb") as handle:
+        yield from _decoded(handle)
+
+
+def _zstandard_lines(path: Path) -> Iterator[Any]:
+    with Foreign(f"dataset.source: cannot unpack {path}"), open(path, "rb") as handle:
+        yield from _decoded(io.BufferedReader(_Zstandard(handle), 2**20))
+
+
+class _Zstandard(io.RawIOBase):
+    """What Zstandard frames hold. Unlike the library's own reader it notices a file cut short."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        import zstandard
+
+        self._new = zstandard.ZstdDecompressor().decompressobj
+        self._packed, self._frame, self._ready = packed, self._new(), b""
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._begun = self._new(), False
+            data = data or self._packed.read(2**17)
+            if not data:
+                if self._begun:
+                    raise EOFError("the file ends before its last frame does")
+                return 0
+            self._begun = True
+            self._ready = self._frame.decompress(data)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
+def _decoded(handle: Any) -> Iterator[Any]:
+    while line := handle.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = handle.readline(LONGEST_LINE)
+            yield Unreadable(f"line is longer than {LONGEST_LINE >> 20} MiB")
+        elif line.strip():
+            yield _row(line)
+
+
+def _row(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return Unreadable("line is not JSON")
+
+
+def _list(path: Path) -> Iterator[Any]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as fault:
+        raise UserError(f"dataset.source: {path} is not JSON ({fault})") from None
+    if not isinstance(rows, list):
+        raise UserError(f"dataset.source: {path} does not hold a list of rows")
+    yield from rows
+
+
+def _table(path: Path) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    with (
+        Foreign(f"dataset.source: {path} is no Parquet file"),
+        parquet.ParquetFile(path) as file,
+    ):
+        for batch in file.iter_batches(batch_size=256):
+            yield from map(without_nulls, batch.to_pylist())
+
+
+_READERS = {
+    ".json": _list,
+    ".jsonl": _lines,
+    ".ndjson": _lines,
+    ".parquet": _table,
+    **{name + ".gz": _gzip_lines for name in LINES},
+    **{name + ".zst": _zstandard_lines for name in LINES},
+}

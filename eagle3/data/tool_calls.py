@@ -1,0 +1,122 @@
+"""Calls of tools and descriptions of tools, in the one form that templates take.
+
+Tables have every column in every row, so Arrow adds nulls: to a call the arguments of all other
+tools of the dataset, to a schema the properties of all others. A target never says them. They are
+taken away where they can be told from nulls that somebody wrote: in schemas, of which null is no
+part; in arguments of rows that come from a table (`sources`), and of any row where the tool's
+schema has no such property.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from eagle3.data.faults import BadRow, clean
+
+KEPT = ("default", "enum", "const")  # members of a schema that may be or hold null
+
+
+def tools_of(given: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
+    """Tool descriptions as templates take them; None without any.
+
+    `wrapped`: each is as it is; else a bare function gets the wrapping of a tool. Raises BadRow if
+    they are not JSON, or not a list of objects.
+    """
+    try:
+        found = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    except (ValueError, TypeError, RecursionError):
+        raise BadRow("tools are not JSON") from None
+    tools = from_json(found, "tools")
+    if not tools:
+        return None
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadRow("tools are not a list of objects")
+    tools = [without_nulls(tool) for tool in tools]
+    if not wrapped:
+        tools = [t if "function" in t else {"type": "function", "function": t} for t in tools]
+    return tools
+
+
+def calls_of(given: Any) -> list[dict[str, Any]]:
+    """Calls as templates take them; no call at all if there is nothing. Raises BadRow."""
+    calls = from_json(given, "tool_calls") if isinstance(given, str) else given
+    if not calls:
+        return []
+    if not isinstance(calls, list):
+        raise BadRow("tool_calls are not a list")
+    return [_call(call) for call in calls]
+
+
+def calls_in(text: str) -> list[dict[str, Any]]:
+    """The calls of a turn whose whole content is a call, as JSON text. Raises BadRow."""
+    found = from_json(text, "a turn of calls")
+    return calls_of(found if isinstance(found, list) else [found])
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """A call as templates take it: its arguments as an object, not as text."""
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise BadRow("a tool call names no function")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = from_json(arguments, "arguments of a tool call")
+    if not isinstance(arguments if arguments is not None else {}, Mapping):
+        raise BadRow("arguments of a tool call are not an object")
+    made = {
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments or {}},
+    }
+    if isinstance(call.get("id"), str):
+        made["id"] = call["id"]
+    try:
+        clean(json.dumps(made, ensure_ascii=False))
+    except (ValueError, TypeError, RecursionError):
+        raise BadRow("tool_calls are not JSON") from None
+    return made
+
+
+def with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """The call with its arguments as JSON text."""
+    function = call["function"]
+    text = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": text}}
+
+
+def without_foreign_nulls(
+    call: dict[str, Any], tools: list[dict[str, Any]] | None
+) -> dict[str, Any]:
+    """The call without arguments that are null and unknown to the schema of its tool."""
+    function = call["function"]
+    if None not in function["arguments"].values():
+        return call
+    described = [tool.get("function", tool) for tool in tools or ()]
+    schemas = [t.get("parameters") for t in described if t.get("name") == function["name"]]
+    known = schemas[0].get("properties") if schemas and isinstance(schemas[0], dict) else None
+    if not isinstance(known, dict):
+        return call
+    arguments = {k: v for k, v in function["arguments"].items() if v is not None or k in known}
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def without_nulls(value: Any) -> Any:
+    """A value without the members of its objects that are null, at any depth."""
+    if isinstance(value, dict):
+        return {
+            key: member if key in KEPT else without_nulls(member)
+            for key, member in value.items()
+            if member is not None or key in KEPT
+        }
+    return [without_nulls(member) for member in value] if isinstance(value, list) else value
+
+
+def from_json(text: str, what: str) -> Any:
+    """What a JSON text holds; None for an empty one. Raises BadRow."""
+    try:
+        found = json.loads(text.strip() or "null")
+        clean(json.dumps(found, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        raise BadRow(f"{what} are not JSON") from None
+    return found
