@@ -136,8 +136,10 @@ class Renderer:
         named = self.named or self._met("auto")
         between = named.between if named else ()
         ends = (*self._stops(named), *between)
-        # a template may end what is no prompt with a mark of its own
-        shared = len(before) if prompt.startswith(before) else prompt.rindex("Hi") + len("Hi")
+        # a template may end what is no prompt with a mark of its own, or have no more than that
+        # mark before an answer
+        headed = prompt.startswith(before) and prompt != before
+        shared = len(before) if headed else prompt.rindex("Hi") + len("Hi")
         last_is_open = named is not None and named.next_turn_ends
         return Marks(prompt[shared:], ends, between, last_is_open or self.next_turn_ends)
 

@@ -181,7 +181,8 @@ class Turns:
         if around is not None and said.startswith(around[0]) and around[1] in said:
             thought, _, said = said.removeprefix(around[0]).partition(around[1])
             return said.removeprefix(opener).removesuffix(closer), thought
-        found = split(said, prompt.endswith(tuple(CLOSES)))
+        knows = self.template.thought_key is not None or END in self.template.source
+        found = split(said, prompt.endswith(tuple(CLOSES))) if knows else None
         if found is not None and found[0].strip():
             return found[1].removesuffix(closer), found[0]
         return said.removeprefix(opener).removesuffix(closer), ""

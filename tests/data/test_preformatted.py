@@ -35,11 +35,14 @@ TOKENIZERS = {
     "harmony": published()["trl/gptoss"].tokenizer(),
     # the mark of the next turn is what ends an answer
     "glm": published()["xinference/glm4-0414"].tokenizer(),
+    # no header: the mark that ends a question is all that stands before an answer
+    "mistral": published()["axolotl/mistral_v1"].tokenizer(),
 }
 STOPS = {
     "generation": ["<end>"],
     "harmony": published()["trl/gptoss"].stops,
     "glm": published()["xinference/glm4-0414"].stops,
+    "mistral": published()["axolotl/mistral_v1"].stops,
 }
 RENDERERS = {
     name: Renderer(tokenizer, "auto", stops=STOPS.get(name, ()))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.data.kinds import KINDS
+from eagle3.data.answer_record import Answer, Record, Request
+from eagle3.data.regeneration import regenerate
+from eagle3.data.templates import Renderer
+from tests.data.kinds import KINDS, conversation
 from tests.data.oracle import right
 from tests.data.published import published
 from tests.data.published_table import BEGIN, CAUSES, END, PAGE, masker_of, supervised, table
@@ -28,6 +32,34 @@ def test_what_is_supervised_is_what_the_target_says(name: str) -> None:
             assert any(cause in found for cause in CAUSES.values()), (kind, found)
         else:
             assert found == expected, kind
+
+
+@pytest.mark.parametrize("kind", ["plain", "two turns", "system", "thoughts"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_target_says_is_trainable_as_it_was_said(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    """The way of answers made anew: what the target says, taken apart into a thought and a
+    content, and asked further with both in history, is supervised as it was said."""
+    row = published()[name]
+    said = right(row, kind)
+    if said is None:
+        return
+    renderer = Renderer(row.tokenizer(), "auto", stops=row.stops)
+    following = iter(said)
+
+    def target(requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        for number, request in enumerate(requests):
+            text = next(following)
+            text = next((text.removesuffix(s) for s in row.stops if text.endswith(s)), text)
+            prompt = renderer.prompt(request.messages, request.tools)
+            content, thought = renderer.turns.taken_apart(text, prompt)
+            yield number, Answer(content, thought or None)
+
+    with Record.opened(tmp_path / "record", "a") as record:
+        made = regenerate([conversation(kind)], target, 0, record, renderer.render)
+    texts = renderer.render(made.rows[0])
+    assert [text.text[start:end] for text in texts for start, end in text.spans] == said
 
 
 def test_the_table_of_the_docs_is_what_the_command_prints() -> None:

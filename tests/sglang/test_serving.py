@@ -175,10 +175,14 @@ def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
 
 
 @contextmanager
-def server(engine_python, **arguments):
-    """A real HTTP server in a process group of its own; its address."""
+def server(engine_python, tokenizer=False, **arguments):
+    """A real HTTP server in a process group of its own; its address. With `tokenizer` it speaks
+    text, as well as token ids."""
     command = [engine_python, "-m", "sglang.launch_server"]
-    for name, value in (ENGINE | arguments | {"skip_server_warmup": True}).items():
+    given = ENGINE | arguments | {"skip_server_warmup": True}
+    if tokenizer:
+        del given["skip_tokenizer_init"]
+    for name, value in given.items():
         command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     with held_port() as port, few_cores():
         url = f"http://127.0.0.1:{port}"
