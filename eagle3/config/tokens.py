@@ -62,9 +62,9 @@ class Tokens(Section):
     chat_template: TemplateName = Field(
         default="auto",
         description="The text is always what the tokenizer's own template renders. `auto` finds "
-        "the answers by the template's generation marks, or else by comparison with the prompt "
-        "before each answer. `generation` requires the marks. A name requires that the template is "
-        "the one of that name.",
+        "the answers by comparison with the prompt before each of them. A name also requires that "
+        "the template is the one of that name. `generation` takes the template's own generation "
+        "marks instead.",
     )
     chat_template_options: dict[str, Annotated[Any, AfterValidator(scalar)]] = Field(
         default={},
