@@ -16,7 +16,7 @@ from typing import Any
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.shown import call_is_shown
 from eagle3.data.thoughts import KEYS
-from eagle3.data.tool_calls import with_text_arguments
+from eagle3.data.tool_calls import with_naming_ids, with_text_arguments
 from eagle3.errors import UserError
 
 # of a template's own code, as when it meets a tool description that it cannot read
@@ -58,6 +58,7 @@ class CallForm:
 
     text_arguments: bool = False
     null_content: bool = False  # where the answer has no text
+    naming_ids: bool = False  # the id says which function is called (Kimi)
 
     def of(self, message: Message) -> Message:
         calls = message["tool_calls"]
@@ -67,7 +68,10 @@ class CallForm:
         return {**message, "content": content, "tool_calls": calls}
 
 
-CALL_FORMS = tuple(CallForm(text, null) for null in (False, True) for text in (False, True))
+CALL_FORMS = (
+    *(CallForm(text, null) for null in (False, True) for text in (False, True)),
+    *(CallForm(text, False, True) for text in (False, True)),
+)
 
 
 class ChatTemplate:
@@ -103,7 +107,7 @@ class ChatTemplate:
 
         Raises BadRow if the template refuses them.
         """
-        return self._rendered([self._formed(each) for each in messages], tools, prompt)
+        return self._rendered(self._all_formed(messages), tools, prompt)
 
     def with_marks(self, messages: Sequence[Message], tools: Any) -> tuple[str, list[Any]]:
         """The text, and the characters that the template's `{% generation %}` blocks wrote."""
@@ -111,7 +115,7 @@ class ChatTemplate:
 
         texts, spans = or_bad_row(
             lambda: render_jinja_template(
-                [[self._formed(each) for each in messages]],
+                [self._all_formed(messages)],
                 tools=tools,
                 chat_template=self.tokenizer.get_chat_template(None, tools),
                 return_assistant_tokens_mask=True,
@@ -131,6 +135,12 @@ class ChatTemplate:
                 **self.options,
             )
         )
+
+    def _all_formed(self, messages: Sequence[Message]) -> list[Message]:
+        """Messages in the form that the template reads."""
+        if any(m.get("tool_calls") for m in messages) and self.call_form.naming_ids:
+            messages = with_naming_ids(messages)
+        return [self._formed(message) for message in messages]
 
     def _formed(self, message: Message) -> Message:
         """A message in the form that the template reads."""
@@ -181,7 +191,8 @@ class ChatTemplate:
         calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
         for form in CALL_FORMS:
             try:
-                text = self._rendered([*self.system, ASKED, form.of(calling)], [PROBE_TOOL])
+                given = with_naming_ids([calling])[0] if form.naming_ids else calling
+                text = self._rendered([*self.system, ASKED, form.of(given)], [PROBE_TOOL])
             except BadRow:
                 continue
             if call_is_shown(PROBE_CALL, text.rpartition("Hi")[2]):

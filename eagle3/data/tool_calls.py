@@ -10,7 +10,7 @@ schema has no such property.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eagle3.data.faults import BadRow, clean
@@ -83,6 +83,30 @@ def with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
     function = call["function"]
     text = json.dumps(function["arguments"], ensure_ascii=False)
     return {**call, "function": {**function, "arguments": text}}
+
+
+def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages whose calls have ids as Kimi K2 gives them, `functions.<name>:<number in the chat>`,
+    and results of tools the ids of the calls that they answer."""
+    made: list[dict[str, Any]] = []
+    number = 0
+    waiting: dict[str, str] = {}  # ids of calls whose results are to come, and their new ones
+    for message in messages:
+        changed = message
+        if message.get("tool_calls"):
+            calls, waiting = [], {}
+            for call in message["tool_calls"]:
+                identity = f"functions.{call['function']['name']}:{number}"
+                waiting[call.get("id", f"#{number}")] = identity
+                calls.append({**call, "id": identity})
+                number += 1
+            changed = {**message, "tool_calls": calls}
+        elif message["role"] == "tool" and waiting:
+            given = message.get("tool_call_id")
+            key = given if given in waiting else next(iter(waiting))
+            changed = {**message, "tool_call_id": waiting.pop(key)}
+        made.append(changed)
+    return made
 
 
 def without_foreign_nulls(

@@ -39,12 +39,14 @@ EMPTY = r"^(<think>)?\n*</think>\n*|^<think></think>\n?"
 
 def forms(messages: list[Message]) -> Iterator[list[Message]]:
     """The same chat in every form that some template reads: the key of thoughts, inline thoughts
-    under that key, arguments as text, null for no content, contents as parts."""
+    under that key, arguments as text, null for no content, contents as parts, ids of calls."""
     for key in ("reasoning_content", "thinking", None):
         for text_arguments in (False, True):
             for null in (False, True):
                 for parts in (False, True):
                     yield [_form(m, key, text_arguments, null, parts) for m in messages]
+    # Kimi K2 says which function it calls in the id of the call
+    yield json.loads(re.sub(r"call0000(\d)", r"functions.get_weather:\1", json.dumps(messages)))
 
 
 def _form(

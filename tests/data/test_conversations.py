@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eagle3.data.conversations import BadRow, Conversation, parse_row
+from eagle3.data.tool_calls import with_naming_ids
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
@@ -226,6 +227,20 @@ def test_null_arguments_that_the_schema_does_not_know_are_left_out() -> None:
     row.pop("tools")
     (made,) = parse_row(row)[0].messages[1]["tool_calls"]
     assert made["function"]["arguments"] == {"zone": None, "city": None}
+
+
+def test_ids_that_name_the_function_go_to_the_results_that_answer_them() -> None:
+    calls = [{**CALL, "id": identity} for identity in ("b", "a")]
+    results = [{**RESULT, "tool_call_id": identity} for identity in ("a", "b")]
+    unnamed = {"role": "tool", "content": "13:00"}
+    chat = [TALK[0], {**CALLING, "tool_calls": calls}, *results, CALLING, unnamed, TALK[1]]
+    made = with_naming_ids(chat)
+    assert [call["id"] for call in made[1]["tool_calls"]] == [
+        f"functions.clock:{n}" for n in (0, 1)
+    ]
+    assert [m["tool_call_id"] for m in made[2:4]] == ["functions.clock:1", "functions.clock:0"]
+    assert made[4]["tool_calls"][0]["id"] == made[5]["tool_call_id"] == "functions.clock:2"
+    assert chat[2]["tool_call_id"] == "a"  # the given messages stay as they are
 
 
 def test_nulls_leave_schemas_but_for_what_may_be_null() -> None:
