@@ -47,6 +47,11 @@ def files_of(place: Path) -> list[Path]:
     return [place]
 
 
+def readable(path: Path) -> bool:
+    """Whether a file's name says how it is read."""
+    return bool(_form(path))
+
+
 def rows_of(place: Path) -> Iterator[Any]:
     """Every row of a file or folder in its own order; those that are none come as `Unreadable`.
 

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 
 from eagle3.data.conversations import parse_row
+from eagle3.data.row_files import readable
 from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
 
@@ -99,6 +100,17 @@ def test_a_packed_file_that_is_cut_short_is_one_sentence(tmp_path: Path, name: s
     (tmp_path / name).write_bytes(packed[: len(packed) // 2])
     with pytest.raises(UserError, match=rf"^dataset.source: cannot unpack .*{name}: "):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        *(("a.json", True), ("a.b.JSONL", True), ("a.ndjson.ZST", True), ("a.parquet", True)),
+        *(("a.csv", False), ("a.json.gz", False), ("a.gz", False), ("a", False), (".jsonl", False)),
+    ],
+)
+def test_a_name_says_whether_a_file_is_read(name: str, known: bool) -> None:
+    assert readable(Path(name)) is known
 
 
 def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
