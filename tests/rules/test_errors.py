@@ -22,7 +22,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "wrong type": ({"train": {"epochs": "many"}}, "train.epochs is 'many'; expected integer"),
     "missing dataset": (
         {"dataset": {"source": "nowhere.jsonl"}},
-        "dataset.source: nowhere.jsonl does not exist; give a file, a folder, hub:<owner>/<name>, or a name",
+        "dataset.source: nowhere.jsonl does not exist; give a file, a folder, hub:<owner>/<name>,",
     ),
     "model of the hub": (
         {"target": {"model": "Qwen/Qwen3-8B"}},
