@@ -89,10 +89,10 @@ class Dataset(Section):
         Annotated[Text, Tag(TAGS[str])] | Annotated[Sources, Tag(TAGS[list])], Discriminator(tag_of)
     ] = Field(
         default="data/demo_chat.jsonl",
-        description="A local .json, .jsonl or .parquet file, `hub:<owner>/<name>` for a Hugging "
-        "Face dataset, or a name of docs/datasets.md. Or a list of them, each of which may be a "
-        "mapping of `source`, `subset`, `split`, `revision` and `weight`; twice the weight takes "
-        "twice the rows.",
+        description="A local file or a folder of files (docs/datasets.md), `hub:<owner>/<name>` "
+        "for a Hugging Face dataset, or a name of docs/datasets.md. Or a list of them, each of "
+        "which may be a mapping of `source`, `subset`, `split`, `revision` and `weight`; twice the "
+        "weight takes twice the rows.",
     )
     subset: str | None = Field(
         default=None,

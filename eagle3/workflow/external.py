@@ -18,7 +18,8 @@ from eagle3.checks import (
     check_target,
     embedded_text_config,
 )
-from eagle3.data.sources import HUB, SUFFIXES, Source, located, sources_of, unknown_place
+from eagle3.data.row_files import SUFFIXES, files_of, readable
+from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
 from eagle3.run import External
 from eagle3.target.files import TOKENIZER_FILES
@@ -79,7 +80,7 @@ def _prompts(
     for number, entry in enumerate(given or ()):
         key, name = f"evaluation.prompts[{number}]", entry["name"]
         path = _existing(f"{key}.source", entry["source"], root)
-        if not path.is_file() or path.suffix not in SUFFIXES:
+        if not path.is_file() or not readable(path):
             raise UserError(
                 f"config: {key}.source is {entry['source']!r}; must be a file of "
                 f"{', '.join(SUFFIXES)}"
@@ -137,10 +138,17 @@ def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, s
         path = _existing(key, source.place, root)
     except UserError:
         raise UserError(f"config: {key}: {unknown_place(source.place)}") from None
-    if not path.is_file() or path.suffix not in SUFFIXES:
+    try:
+        files = files_of(path)
+    except UserError:
         raise UserError(
-            f"config: {key} is {source.place!r}; must be a file of {', '.join(SUFFIXES)}"
-        )
+            f"config: {key} is {source.place!r}; must be a file of {', '.join(SUFFIXES)}, or a "
+            "folder of such files"
+        ) from None
+    if path.is_dir():
+        digests = zip(files, file_digests(files, memo), strict=True)
+        inside = [[str(file.relative_to(path)), digest] for file, digest in digests]
+        return located(source, path), json.dumps(inside)
     return located(source, path), file_digests([path], memo)[0]
 
 

@@ -98,8 +98,9 @@ def _modules(name: str, root: Path) -> list[Path]:
 def file_digests(paths: Iterable[Path], memo: Path) -> list[str]:
     """SHA-256 of external files.
 
-    Hashing a large model takes a while, so each file's hash is remembered by size and date: a
-    touched file costs one hash and never a re-run.
+    Hashing a large model takes a while, so each file's hash is remembered by size, date, inode and
+    the date of its inode, which no program can set: a touched or moved file costs one hash and
+    never a re-run, and another file of the same size and date is not taken for it.
     """
     try:
         known = json.loads(memo.read_text(encoding="utf-8"))
@@ -108,7 +109,8 @@ def file_digests(paths: Iterable[Path], memo: Path) -> list[str]:
     hashes, added = [], False
     for path in paths:
         stat = path.stat()
-        key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        marks = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+        key = ":".join(map(str, (path.resolve(), *marks)))
         if key not in known:
             if stat.st_size > LARGE:
                 print(f"reading {path} once for its digest", file=sys.stderr)

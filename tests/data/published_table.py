@@ -8,8 +8,9 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.masks import Masker
 from tests.data.kinds import KINDS, conversation
 from tests.data.published import Published, published
 
@@ -29,7 +30,7 @@ EXACT = "✓"
 def masker_of(row: Published) -> Masker:
     tokenizer = row.tokenizer()
     stops = tokenizer.convert_tokens_to_ids(list(row.stops))
-    return Masker(tokenizer, TokenSettings(max_length=10**6), stops)
+    return Masker(tokenizer, Tokens(max_length=10**6), stops)
 
 
 def supervised(row: Published, kind: str, masker: Masker) -> list[str] | str:

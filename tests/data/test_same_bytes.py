@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, parse_row
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.masks import Masker
 from eagle3.target.embedded_tokenizer import CHAT_TEMPLATE
 from tests.data.toy_tokenizers import QWEN3, toy_tokenizer
 
@@ -26,7 +27,7 @@ ROWS = Path(__file__).parents[2] / "data" / "demo_chat.jsonl"
 def test_ids_and_masks_of_the_bundled_chats_keep_their_bytes(template: str, digest: str) -> None:
     tokenizer = toy_tokenizer(template)
     stops = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
-    masker = Masker(tokenizer, TokenSettings(max_length=512), stops)
+    masker = Masker(tokenizer, Tokens(max_length=512), stops)
     lines = ROWS.read_text(encoding="utf-8").splitlines()
     found = hashlib.sha256()
     for _, documents in masker(parse_row(json.loads(line))[0] for line in lines):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import yaml
 
 from eagle3.config.configuration import Config
+from eagle3.errors import UserError
 from eagle3.workflow import external, provenance
 from eagle3.workflow.settings import all_settings
 
@@ -30,6 +32,42 @@ def test_a_setting_reaches_every_stage_below_it_and_none_above(tmp_path: Path) -
     forms = {f"export_{form}" for form in ("sglang", "vllm", "speculators", "hf")}
     below = {"hidden_states", "train", "score", "export", "evaluate", "plan", "report"}
     assert changed == below | forms
+
+
+def test_a_file_swapped_under_its_size_and_date_is_read_again(tmp_path: Path) -> None:
+    path, memo = tmp_path / "rows.jsonl", tmp_path / "digests.json"
+    path.write_text("one\n")
+    before = provenance.file_digests([path], memo)
+    date = path.stat().st_mtime_ns
+    other = tmp_path / "other.jsonl"
+    other.write_text("two\n")
+    other.replace(path)
+    os.utime(path, ns=(date, date))
+    after = provenance.file_digests([path], memo)
+    assert before != after
+    path.write_text("six\n")  # the same inode, too
+    os.utime(path, ns=(date, date))
+    assert provenance.file_digests([path], memo) not in (before, after)
+
+
+def test_a_folder_is_known_by_its_files_and_not_by_its_place(tmp_path: Path) -> None:
+    def digest(place: Path) -> str:
+        return settings_of(tmp_path, {"dataset": {"source": str(place)}})["dataset"]
+
+    for name in ("one", "same"):
+        (tmp_path / name / "part").mkdir(parents=True)
+        (tmp_path / name / "a.JSONL").write_text('{"id": 1}\n')
+        (tmp_path / name / "part" / "b.jsonl").write_text('{"id": 2}\n')
+        (tmp_path / name / "README.md").write_text(name)  # no data
+    before = digest(tmp_path / "one")
+    assert before == digest(tmp_path / "same")
+    (tmp_path / "same" / "part" / "b.jsonl").rename(tmp_path / "same" / "c.jsonl")
+    assert before != digest(tmp_path / "same")  # rows stand in another order
+    (tmp_path / "one" / "a.JSONL").write_text('{"id": 3}\n')
+    assert before != digest(tmp_path / "one")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"dataset\.source is .*none'; must be a file of .*folder"):
+        digest(tmp_path / "none")
 
 
 def test_resources_are_in_no_settings(tmp_path: Path) -> None:

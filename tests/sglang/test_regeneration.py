@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagle3.data.answer_record import Record, Request, Sampling
+from eagle3.config.dataset import Regenerate
+from eagle3.config.tokens import Tokens
+from eagle3.data.answer_record import Record, Request
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.masks import Masker, TokenSettings
+from eagle3.data.masks import Masker
 from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import regenerate
 from eagle3.target.config import load_config, stop_ids
@@ -26,7 +28,7 @@ from tests.sglang.test_serving import server
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 OPTIONS, SYSTEM = {"enable_thinking": False}, "Be brief."
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=None, max_tokens=200, seed=5)
+SAMPLING = Regenerate(temperature=1.0, top_p=1.0, top_k=None, max_tokens=200, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def target(tmp_path_factory) -> Path:
 
 def test_answers_of_a_server_are_all_of_use(target, engine_python, tmp_path):
     tokenizer = load_tokenizer(target)
-    values = TokenSettings(chat_template_options=OPTIONS, system_prompt=SYSTEM)
+    values = Tokens(chat_template_options=OPTIONS, system_prompt=SYSTEM)
     masker = Masker(tokenizer, values, stop_ids(target, load_config(target)))
     # calls stay as they are, the answers behind them are new; thoughts of the dataset go
     talks = [
