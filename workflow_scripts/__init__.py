@@ -1,5 +1,5 @@
 """The jobs of the workflow: `python -m workflow_scripts.NAME`. Their imports take seconds, in which
-Ctrl-C ends them at once; `entry.run` takes over from there."""
+Ctrl-C ends them at once; `ending.run` takes over from there."""
 
 import sys
 

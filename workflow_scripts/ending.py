@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -25,6 +26,7 @@ REMEDIES = {
     errno.EPERM: "change its permissions, or let the run lie elsewhere (snakemake --directory)",
     errno.EIO: "check the disk, then give the same command again",
 }
+CHATTY = ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore")
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun: <folder of its ranks>/<rank>/error.json
 
 
@@ -39,6 +41,25 @@ def _leave(number: int, frame: FrameType | None) -> None:
     if first_of_ranks():
         os.write(2, f"error: {INTERRUPTED}\n".encode())
     os._exit(INTERRUPT_CODE)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run `main`. What the user can mend ends it with one sentence and exit code 1, Ctrl-C with one
+    and 130 (see `OneSentence`)."""
+    import logging
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+    )
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
+    with OneSentence():
+        main()
 
 
 class OneSentence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from argparse import ArgumentParser
@@ -13,9 +12,7 @@ from pathlib import Path
 from eagle3.artifact import Settings, write_text
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.target.files import resolve_target
-from workflow_scripts.ending import OneSentence
-
-CHATTY = ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore")
+from workflow_scripts import ending
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Job:
 
 
 def start(main: Callable[[Job], None], description: str | None) -> None:
-    """Read which job this is and run it; every fault ends as `run` says."""
-    run(lambda: main(read_job(description, sys.argv[1:])))
+    """Read which job this is and run it; every fault ends as `ending.run` says."""
+    ending.run(lambda: main(read_job(description, sys.argv[1:])))
 
 
 def read_job(description: str | None, words: Sequence[str]) -> Job:
@@ -84,20 +81,3 @@ def _keep(run: Run) -> None:
     path, text = Path(run.paths.snapshot), run.to_text()
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run `main`. What the user can mend ends it with one sentence and exit code 1, Ctrl-C with one
-    and 130 (see `ending`)."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%d %H:%M:%S",
-    )
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
-    with OneSentence():
-        main()

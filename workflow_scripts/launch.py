@@ -20,7 +20,7 @@ from eagle3.errors import UserError
 from eagle3.gpus import VISIBLE, visible_gpus
 from eagle3.launched import LAUNCHER
 from eagle3.leases import lease
-from workflow_scripts import entry
+from workflow_scripts import ending
 
 # what torchrun tells its processes: left over from another job it would mislead this one
 RANKS = re.compile(
@@ -126,4 +126,4 @@ def place(environment: MutableMapping[str, str], count: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    ending.run(main)

@@ -18,7 +18,7 @@ from eagle3.serving.asked import read_prompts
 from eagle3.serving.measured import Asking, measure
 from eagle3.target.files import resolve_target
 from eagle3.target.tokenizer import load_tokenizer
-from workflow_scripts import entry
+from workflow_scripts import ending
 
 
 def main() -> None:
@@ -57,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    ending.run(main)

@@ -16,7 +16,7 @@ from eagle3.report.masks import for_browser, for_terminal
 from eagle3.target.files import resolve_target
 from eagle3.target.tokenizer import load_tokenizer
 from eagle3.tokens.shards import read_token_shard
-from workflow_scripts import entry
+from workflow_scripts import ending
 
 
 def main() -> None:
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    ending.run(main)

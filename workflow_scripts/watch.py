@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from eagle3.report.watch import Part, parts_of
-from workflow_scripts import entry
+from workflow_scripts import ending
 
 
 def main() -> None:
@@ -55,4 +55,4 @@ def show(parts: list[Part], bars: dict[str, tqdm]) -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    ending.run(main)

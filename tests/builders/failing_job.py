@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from eagle3.errors import UserError
 from eagle3.ranks import joined_ranks
-from workflow_scripts import entry
+from workflow_scripts import ending
 
 
 def fail(fault: str) -> None:
@@ -39,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    entry.run(main)
+    ending.run(main)

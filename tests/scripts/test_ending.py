@@ -106,13 +106,13 @@ def test_requests_of_the_http_client_are_no_lines_of_the_log() -> None:
     """Answers of servers are asked for by the hundred thousand, through openai and httpx2."""
     code = (
         "import threading, http.server, httpx2\n"
-        "from workflow_scripts import entry\n"
+        "from workflow_scripts import ending\n"
         "class Silent(http.server.SimpleHTTPRequestHandler):\n"
         "    def log_message(self, *_): pass\n"
         "server = http.server.HTTPServer(('127.0.0.1', 0), Silent)\n"
         "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
         "url = f'http://127.0.0.1:{server.server_port}/'\n"
-        "entry.run(lambda: print(httpx2.get(url, trust_env=False).status_code))\n"
+        "ending.run(lambda: print(httpx2.get(url, trust_env=False).status_code))\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
