@@ -93,12 +93,12 @@ def licence_of(card: Path | None) -> dict[str, str]:
         return {}
     front = re.match(rf"{FENCE}\s*\n(.*?)\n{FENCE}\s*(\n|$)", text, flags=re.DOTALL)
     try:
-        found = yaml.safe_load(front[1]) if front else None
+        values = yaml.safe_load(front[1]) if front else None
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict) or not isinstance(found.get("license"), str):
+    if not isinstance(values, dict) or not isinstance(values.get("license"), str):
         return {}
-    known = {key: found[key] for key in LICENCE_KEYS if isinstance(found.get(key), str)}
+    known = {key: values[key] for key in LICENCE_KEYS if isinstance(values.get(key), str)}
     if not known.get("license_link", "").startswith(("http://", "https://")):
         known.pop("license_link", None)
     return known

@@ -37,9 +37,9 @@ class Origin:
 
 def date_of_report() -> str:
     """The present date, or that of SOURCE_DATE_EPOCH (reproducible-builds.org)."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    now = datetime.fromtimestamp(int(given), UTC) if given.isdigit() else datetime.now(UTC)
-    return f"{now:%Y-%m-%d %H:%M} UTC"
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    date = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdigit() else datetime.now(UTC)
+    return f"{date:%Y-%m-%d %H:%M} UTC"
 
 
 def code_version(root: Path = ROOT) -> str:
@@ -47,11 +47,11 @@ def code_version(root: Path = ROOT) -> str:
 
     A repository that only contains the project, such as one of a home directory, does not count.
     """
-    found = (_git(root, "rev-parse", "--show-toplevel", "HEAD") or "").splitlines()
-    if len(found) != 2 or Path(found[0]).resolve() != root.resolve():
+    lines = (_git(root, "rev-parse", "--show-toplevel", "HEAD") or "").splitlines()
+    if len(lines) != 2 or Path(lines[0]).resolve() != root.resolve():
         return f"version {eagle3.__version__}"
     changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return f"commit {found[1][:12]}" + (" with local changes" if changed else "")
+    return f"commit {lines[1][:12]}" + (" with local changes" if changed else "")
 
 
 def _git(root: Path, *words: str) -> str | None:
@@ -86,7 +86,7 @@ def hub_dataset(source: Source) -> str | None:
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:
-    """What `eagle3.device.machine` found, for people."""
+    """The result of `eagle3.device.machine`, for people."""
     gpus: list[str] = machine["gpus"]
     parts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
     parts += [machine["processor"], f"{machine['cores']} cores", size_text(machine["memory_bytes"])]
