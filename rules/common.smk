@@ -70,7 +70,8 @@ onsuccess:
 
 
 def print_summary():
-    """What came of the run, if its report is among what was asked for."""
+    """What came of the run, if its report is among what was asked for. A workflow that loads this
+    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there."""
     if any(PATHS.report in job.output for job in workflow.dag.jobs):
         try:
             print("", *outcome.summary(RUN), "", sep="\n", flush=True)
