@@ -49,7 +49,9 @@ def main(job: entry.Job) -> None:
         code=code_version(),
         datasets=dataset_names(sources),
         rows_digest=rows.inputs["rows"],
-        trained_on=devices_text(zip(metrics["ranks"], metrics["device"], strict=True)),
+        trained_on=devices_text(
+            zip(metrics["ranks"], metrics["device"], strict=True), run.config.resources.device
+        ),
         measured_on=machine_text(evaluation["machine"]),
         versions=measured.versions,
     )

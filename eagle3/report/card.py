@@ -45,7 +45,11 @@ def render_card(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": lambda value: f"{value:,}", "plain": plain}
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "percent": lambda value: f"{value:.1%}",
+        "plain": plain,
+    }
     chosen = facts.exported or len(facts.stages)
     served = ""
     if export_format in ENGINES:
@@ -60,6 +64,7 @@ def render_card(
         licensed="license" in licence,
         command=served,
         draft=DRAFT,
+        target_path=TARGET,
         chosen=chosen,
         stages=len(facts.stages),
         steps=int((facts.metrics["stage"] <= chosen).sum()),

@@ -93,9 +93,11 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def devices_text(ranks_and_devices: Iterable[tuple[int, str]]) -> str:
-    """Ranks and devices of training in the order of first use: a stage may go on elsewhere."""
+def devices_text(ranks_and_devices: Iterable[tuple[int, str]], device: str) -> str:
+    """Ranks and devices of training in the order of first use: a stage may go on elsewhere. Each
+    rank has its own GPU where `device` is cuda."""
+    times = "x" if device == "cuda" else "processes on"
     return ", then ".join(
-        device if ranks == 1 else f"{ranks} x {device}"
-        for ranks, device in dict.fromkeys(ranks_and_devices)
+        name if ranks == 1 else f"{ranks} {times} {name}"
+        for ranks, name in dict.fromkeys(ranks_and_devices)
     )

@@ -95,5 +95,7 @@ def test_machines_and_ranks_are_named_once() -> None:
     assert machine_text(machine) == "CPU, 4 cores, 16.0 GiB"
     with_gpus = machine | {"gpus": ["H200", "H200", "A40"]}
     assert machine_text(with_gpus) == "2 x H200, 1 x A40, CPU, 4 cores, 16.0 GiB"
-    assert devices_text([(1, "CPU")] * 9) == "CPU"
-    assert devices_text([(8, "H100"), (8, "H100"), (4, "H200")]) == "8 x H100, then 4 x H200"
+    assert devices_text([(1, "CPU")] * 9, "cpu") == "CPU"
+    assert devices_text([(2, "CPU")], "cpu") == "2 processes on CPU"
+    moved = [(8, "H100"), (8, "H100"), (4, "H200")]
+    assert devices_text(moved, "cuda") == "8 x H100, then 4 x H200"
