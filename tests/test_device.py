@@ -10,11 +10,11 @@ from eagle3.device import device_name, machine, processor
 
 
 def test_the_machine_is_named_with_what_a_job_may_use() -> None:
-    found = machine("cpu")
-    assert found["gpus"] == []
-    assert found["processor"] == processor() == device_name(torch.device("cpu")) != ""
-    assert 1 <= found["cores"] <= (os.cpu_count() or 1)
-    assert found["memory_bytes"] > 2**28
+    here = machine("cpu")
+    assert here["gpus"] == []
+    assert here["processor"] == processor() == device_name(torch.device("cpu")) != ""
+    assert 1 <= here["cores"] <= (os.cpu_count() or 1)
+    assert here["memory_bytes"] > 2**28
 
 
 def test_gpus_are_named_one_by_one(monkeypatch) -> None:
