@@ -50,6 +50,7 @@ rule train:
         PATHS.plan,
         [PATHS.draft(name, "config.json") for name in FORMATS],
         [PATHS.draft(name) for name in FORMATS],
+        [PATHS.draft(name, "README.md") for name in FORMATS],
         PATHS.choice,
         PATHS.acceptance,
         PATHS.report,

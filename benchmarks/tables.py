@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import platform
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from eagle3.artifact import software_versions
+from eagle3.device import processor
 
 
 def parser(description: str | None) -> ArgumentParser:
@@ -24,15 +25,9 @@ def parser(description: str | None) -> ArgumentParser:
 
 def machine() -> dict[str, Any]:
     """Where and how the benchmark ran."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = f"{len(names)} x {names[0]}" if names else model
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
-        "cpu": model,
+        "cpu": f"{os.cpu_count()} x {processor()}",
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "versions": software_versions(),

@@ -1,6 +1,12 @@
-"""The device that models run on."""
+"""The device that models run on, and the machine around it."""
 
 from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,3 +21,31 @@ def check_device(name: str) -> torch.device:
             "CUDA build of torch"
         )
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of this machine's processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+@cache
+def processor() -> str:
+    """The model of this machine's processor, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a job runs on: the processor, the cores that it may use, the memory in bytes, and the
+    GPUs that it sees if `device` is cuda."""
+    gpus = range(torch.cuda.device_count()) if device == "cuda" else ()
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")  # not on macOS
+        else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [torch.cuda.get_device_name(number) for number in gpus],
+    }

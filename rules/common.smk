@@ -16,6 +16,7 @@ ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(ROOT))
 
 from eagle3.errors import UserError
+from eagle3.report import outcome
 from eagle3.workflow import containers, gpu_limit, object_storage, prepare, provenance
 
 
@@ -61,6 +62,21 @@ if JOBS.device == "cuda":
 onstart:
     if workflow.is_main_process:
         check_before_jobs()
+
+
+onsuccess:
+    if workflow.is_main_process:
+        print_summary()
+
+
+def print_summary():
+    """What came of the run, if its report is among what was asked for. A workflow that loads this
+    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there."""
+    if any(PATHS.report in job.output for job in workflow.dag.jobs):
+        try:
+            print("", *outcome.summary(RUN), "", sep="\n", flush=True)
+        except UserError as fault:
+            print(f"no summary: {fault}", file=sys.stderr)
 
 
 def check_before_jobs():

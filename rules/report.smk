@@ -1,5 +1,5 @@
 rule report:
-    """The page about the run, for people."""
+    """The page about the run, and the model cards of its drafts: exports come before any figure."""
     input:
         dataset=PATHS.rows_report,
         vocab=PATHS.vocab_report,
@@ -17,6 +17,7 @@ rule report:
             category="Report",
             labels={"what": "the run"},
         ),
+        [PATHS.draft(name, "README.md") for name in FORMATS],
     log:
         PATHS.log("report"),
     benchmark:
@@ -27,6 +28,6 @@ rule report:
         *settings("report"),
         code("write_report.py"),
     message:
-        "report: the page about the run"
+        "report: the page about the run and the model cards"
     shell:
         "python -m workflow_scripts.write_report > {log:q} 2>&1"

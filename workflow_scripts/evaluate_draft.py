@@ -11,6 +11,7 @@ from eagle3.artifact import Manifest, write_json
 from eagle3.data.prompts import Question, questions
 from eagle3.data.rows import Dataset
 from eagle3.data.sources import Source, read_rows
+from eagle3.device import machine
 from eagle3.serving.acceptance import KIND
 from eagle3.serving.evaluation import Evaluator, evaluate
 from eagle3.serving.exports.forms import form_of
@@ -37,7 +38,7 @@ def main(job: entry.Job) -> None:
         sets = {name: questions(read_rows(Source(path))) for name, path in run.external.prompts}
     else:
         sets = {"held_out": map(Question.of, held_out)}
-    figures = evaluate(evaluator, sets)
+    figures = evaluate(evaluator, sets) | {"machine": machine(run.config.resources.device)}
     draft = read_manifest(folder / "model.safetensors", form_of(folder).kind)
     inputs = {"draft": draft.content_sha256, "dataset": held_out.manifest.inputs["rows"]}
     write_json(Path(run.paths.acceptance), figures, Manifest.of(KIND, settings, inputs))

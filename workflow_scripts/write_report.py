@@ -1,4 +1,4 @@
-"""Write the report of a run."""
+"""Write the report of a run, and the model cards of its drafts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 from eagle3.artifact import part_of, read_json, write_text
 from eagle3.features.layout import CHECK_KIND
 from eagle3.features.space import PLAN
-from eagle3.report.page import (
-    RunFacts,
-    add_checks,
-    add_counts,
-    read_metrics,
-    render_page,
-    wall_times,
+from eagle3.report.card import licence_of, render_card
+from eagle3.report.facts import RunFacts, add_checks, add_counts, read_metrics, wall_times
+from eagle3.report.origin import (
+    Origin,
+    code_version,
+    dataset_names,
+    date_of_report,
+    devices_text,
+    machine_text,
 )
+from eagle3.report.page import render_page
 from eagle3.serving.acceptance import KIND as EVALUATION
 from eagle3.serving.selection import KIND as BEST
+from eagle3.target.files import card_of
 from eagle3.tensorfile import read_manifest
 from eagle3.tokens.shards import KIND as TOKENS
 from eagle3.tokens.vocab import KIND as VOCAB
@@ -36,13 +40,29 @@ def main(job: entry.Job) -> None:
     stages = list(map(Path, run.stage_scores()))
     scores = [read_json(path, SCORE, upstream["score"], part_of(path))[0] for path in stages]
     best = run.config.export.checkpoint == "best"
+    dataset, rows = read_json(Path(paths.rows_report), "dataset", upstream["dataset"])
+    evaluation, measured = read_json(Path(paths.acceptance), EVALUATION, upstream["evaluate"])
+    metrics = read_metrics(list(map(Path, run.stage_metrics())))
+    sources = run.external.sources
+    origin = Origin(
+        date=date_of_report(),
+        code=code_version(),
+        datasets=dataset_names(sources),
+        rows_digest=rows.inputs["rows"],
+        trained_on=devices_text(
+            zip(metrics["ranks"], metrics["device"], strict=True), run.config.resources.device
+        ),
+        measured_on=machine_text(evaluation["machine"]),
+        versions=measured.versions,
+    )
     facts = RunFacts(
         config=settings.values,
-        dataset=read(paths.rows_report, "dataset", "dataset"),
+        origin=origin,
+        dataset=dataset,
         vocab=read(paths.vocab_report, VOCAB, "vocab"),
         plan=read(paths.plan, PLAN, "plan"),
-        evaluation=read(paths.acceptance, EVALUATION, "evaluate"),
-        metrics=read_metrics(list(map(Path, run.stage_metrics()))),
+        evaluation=evaluation,
+        metrics=metrics,
         tokens=add_counts(
             [read_manifest(path, TOKENS, upstream["tokens"]).counts for path in tokens]
         ),
@@ -54,6 +74,10 @@ def main(job: entry.Job) -> None:
         exported=read(paths.choice, BEST, "score")["stage"] if best else len(scores),
     )
     write_text(Path(paths.report), render_page(facts))
+    licence = licence_of(card_of(run.target, run.config.target.revision))
+    for name in run.config.export.formats:
+        card = render_card(facts, name, sources, licence)
+        write_text(Path(paths.draft(name, "README.md")), card)
 
 
 if __name__ == "__main__":

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
-import pandas as pd
 
-from eagle3.artifact import software_versions
+from eagle3.data.sources import HUB
 from eagle3.report import plots
+from eagle3.report.facts import RunFacts
+from eagle3.report.outcome import slower_text
 from eagle3.report.plan import size_text, time_text
-from eagle3.report.serve import commands
-from eagle3.report.speedup import estimate
+from eagle3.report.serve import serve_commands
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """Everything the page is made of."""
-
-    config: dict[str, Any]
-    dataset: dict[str, Any]  # rows.report.json
-    vocab: dict[str, Any]  # mapping.json
-    plan: dict[str, Any]
-    evaluation: dict[str, Any]
-    metrics: pd.DataFrame  # one row per optimiser step
-    tokens: dict[str, Any]  # counts added up over the token shards
-    capture: dict[str, Any]  # what the self-checks found, put together
-    seconds: dict[str, float]  # rule name: wall time, added up over its jobs
-    stages: list[dict[str, Any]] = field(default_factory=list)  # held-out figures of each stage
-    exported: int | None = None  # the stage that was exported
 
 
 def render_page(facts: RunFacts) -> str:
@@ -49,10 +31,7 @@ def render_page(facts: RunFacts) -> str:
         "time": time_text,
         "duration": duration,
     }
-    evaluation, vocab, plan = facts.evaluation, facts.vocab, facts.plan
-    worth = estimate(
-        evaluation["per_position_acceptance"], plan["draft_parameters"], plan["target_parameters"]
-    )
+    evaluation, vocab, worth = facts.evaluation, facts.vocab, facts.worth
     pictures = {
         "loss": plots.loss_curve(facts.metrics),
         "accuracy": plots.accuracy_curves(facts.metrics),
@@ -67,23 +46,17 @@ def render_page(facts: RunFacts) -> str:
         pictures["stages"] = plots.stage_curve(facts.stages, facts.exported)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     model, run = facts.config["target"]["model"], facts.config["run"]
-    embedded = model == "embedded"
-    served = commands(
-        facts.config.get("export", {}).get("formats", ["sglang"]),
-        f"results/{run}/target" if embedded else model.removeprefix("hub:"),
-        f"results/{run}/draft",
-        worth.best_length,
-    )
     return template.render(
         run=run,
         facts=facts,
         worth=worth,
         measured=measurements(evaluation),
-        target="the embedded target" if embedded else model.removeprefix("hub:"),
-        commands=served,
+        target="the embedded target" if model == "embedded" else model.removeprefix(HUB),
+        commands=serve_commands(facts.config, worth.best_length),
+        slower=slower_text(worth),
+        text_agreement=facts.stages[-1]["text_agreement"] if facts.stages else None,
         pictures={name: markupsafe.Markup(svg) for name, svg in pictures.items()},  # noqa: S704
         config=json.dumps(facts.config, indent=2),
-        versions=software_versions(),
         example=_middling(evaluation["per_prompt"]),
     )
 
@@ -115,43 +88,3 @@ def _middling(records: list[dict[str, Any]]) -> dict[str, Any]:
     """The prompt whose tokens per target pass are the median: neither the best nor the worst."""
     order = sorted(records, key=lambda r: r["new_tokens"] / r["passes_speculative"])
     return order[len(order) // 2]
-
-
-def read_metrics(paths: list[Path]) -> pd.DataFrame:
-    """Metrics of all stages, one row per optimiser step."""
-    records = []
-    for path in paths:
-        records += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return pd.DataFrame(records)
-
-
-def add_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts of token shards, added up; causes of dropped rows too."""
-    dropped: dict[str, int] = {}
-    for count in counts:
-        for cause, number in count["dropped"].items():
-            dropped[cause] = dropped.get(cause, 0) + number
-    names = ("rows", "documents", "tokens", "supervised", "truncated")
-    return {name: sum(count[name] for count in counts) for name in names} | {"dropped": dropped}
-
-
-def add_checks(checks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The self-checks of all shards in one: sums, and the least cosine of any layer."""
-    cosines = [value for check in checks for value in check["cosines"].values()]
-    return {
-        "aux_layers": checks[0]["aux_layers"],
-        "bytes": sum(check["bytes"] for check in checks),
-        "rows": sum(check["rows"] for check in checks),
-        "argmax_agrees": sum(check["argmax_agrees"] for check in checks),
-        "least_cosine": min(cosines, default=None),
-    }
-
-
-def wall_times(folder: Path) -> dict[str, float]:
-    """Seconds per rule, from Snakemake's benchmark files."""
-    found: dict[str, float] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        seconds = pd.to_numeric(pd.read_csv(path, sep="\t")["s"], errors="coerce").sum()
-        found[rule] = found.get(rule, 0.0) + float(seconds)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))

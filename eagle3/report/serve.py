@@ -1,31 +1,49 @@
-"""How to serve a draft: one command for each form that it was exported in."""
+"""How to serve a draft: a command for each format that an engine loads."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
+
+from eagle3.data.sources import HUB
+from eagle3.paths import Paths
+
+ENGINES = {"sglang": "SGLang", "vllm": "vLLM", "speculators": "vLLM, speculators format"}
 
 
-def commands(formats: Sequence[str], target: str, folder: str, draft_tokens: int) -> dict[str, str]:
-    """Shell commands by the engine's name. `folder` has the draft in a subfolder per format."""
-    target, every = shlex.quote(target), {}
-    if "sglang" in formats:
-        every["SGLang"] = [
+def serve_command(export_format: str, target: str, draft: str, draft_tokens: int) -> str:
+    """The shell command that serves `target` with the draft of this format in the folder `draft`.
+
+    The speculators format holds its target and the number of draft tokens itself. Raises KeyError
+    for a format of no engine.
+    """
+    target, length = shlex.quote(target), draft_tokens
+    settings = {"method": "eagle3", "model": draft, "num_speculative_tokens": length}
+    lines = {
+        "sglang": [
             f"python -m sglang.launch_server --model {target}",
             "--speculative-algorithm EAGLE3",
-            f"--speculative-draft-model-path {shlex.quote(f'{folder}/sglang')}",
-            f"--speculative-num-steps {draft_tokens} --speculative-eagle-topk 1",
-            f"--speculative-num-draft-tokens {draft_tokens + 1}",
-        ]
-    if "vllm" in formats:
-        draft = {
-            "method": "eagle3",
-            "model": f"{folder}/vllm",
-            "num_speculative_tokens": draft_tokens,
-        }
-        every["vLLM"] = [
+            f"--speculative-draft-model-path {shlex.quote(draft)}",
+            f"--speculative-num-steps {length} --speculative-eagle-topk 1",
+            f"--speculative-num-draft-tokens {length + 1}",
+        ],
+        "vllm": [
             f"vllm serve {target}",
-            f"--speculative-config {shlex.quote(json.dumps(draft))}",
-        ]
-    return {engine: " \\\n    ".join(lines) for engine, lines in every.items()}
+            f"--speculative-config {shlex.quote(json.dumps(settings))}",
+        ],
+        "speculators": [f"vllm serve {shlex.quote(draft)}"],
+    }[export_format]
+    return " \\\n    ".join(lines)
+
+
+def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, str]:
+    """Commands for the drafts of a run by the engine's name, none for a format of no engine."""
+    paths, model = Paths(config["run"]), config["target"]["model"]
+    target = paths.embedded_target if model == "embedded" else model.removeprefix(HUB)
+    return {
+        ENGINES[name]: serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens)
+        for name in config["export"]["formats"]
+        if name in ENGINES
+    }

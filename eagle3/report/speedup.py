@@ -13,8 +13,9 @@ tokens wake more experts; with many requests at once arithmetic is what counts a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Estimate:
     def best(self) -> float:
         return max(self.by_length)
 
+    @property
+    def pays(self) -> bool:
+        """Whether serving with the draft is faster than without."""
+        return self.best > 1
+
 
 def estimate(
     per_position: Sequence[float], draft_parameters: float, target_parameters: float
@@ -43,3 +49,9 @@ def estimate(
         committed += share
         found.append(committed / (1 + length * cost))
     return Estimate(cost, tuple(found))
+
+
+def estimate_of(evaluation: Mapping[str, Any], plan: Mapping[str, Any]) -> Estimate:
+    """The estimate for a run with these figures and this plan."""
+    shares = evaluation["per_position_acceptance"]
+    return estimate(shares, plan["draft_parameters"], plan["target_parameters"])

@@ -11,7 +11,7 @@ stop token counts as the target's own, so drafts behind it are never counted as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,18 @@ def unigram_acceptance(answers: Iterable[Sequence[int]]) -> float:
     always proposed: what a draft has to beat. The first token of each comes from the prompt."""
     counts = Counter(token for answer in answers for token in answer[1:])
     return max(counts.values(), default=0) / max(counts.total(), 1)
+
+
+def unlearned(figures: Mapping[str, Any]) -> str | None:
+    """A sentence if a draft with these figures of an evaluation is no better than a guess."""
+    first, unigram = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
+    if first > unigram:
+        return None
+    return (
+        f"the draft's first token is accepted in {first:.1%} of the passes, no better than always "
+        f"proposing the most frequent token ({unigram:.1%}): it has learned nothing, or is another "
+        "target's; look at the loss and at tokens.chat_template"
+    )
 
 
 def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> list[float]:

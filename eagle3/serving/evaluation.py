@@ -17,7 +17,7 @@ from eagle3.data.prompts import Question
 from eagle3.data.sources import Unreadable
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance, unigram_acceptance
+from eagle3.serving.acceptance import acceptance, unigram_acceptance, unlearned
 from eagle3.serving.batched import GREEDY, Decoded, Limits, Pair, decode_batch
 from eagle3.serving.comparison import compare
 from eagle3.serving.exports.load import load_draft
@@ -217,16 +217,9 @@ def evaluate(evaluator: Evaluator, sets: Mapping[str, Asked]) -> dict[str, Any]:
         | {"prompts_skipped": skipped[name]}
         for name in sets
     }
-    figures["unigram_acceptance"] = unigram = unigram_acceptance(d.tokens for d in greedy)
-    first = figures["per_position_acceptance"][0]
-    if first <= unigram:
-        log.warning(
-            "the draft's first token is accepted in %.1f %% of the passes, no better than always "
-            "proposing the most frequent token (%.1f %%): it has learned nothing, or is another "
-            "target's; look at the loss and at tokens.chat_template",
-            100 * first,
-            100 * unigram,
-        )
+    figures["unigram_acceptance"] = unigram_acceptance(d.tokens for d in greedy)
+    if warning := unlearned(figures):
+        log.warning("%s", warning)
     if values["temperature"] > 0:
         figures["sampled"] = _sampled_figures(evaluator, prompts, list(sets))
     seconds = round(time.monotonic() - started, 1)

@@ -10,7 +10,8 @@ from eagle3.data.sources import HUB
 from eagle3.errors import UserError, first_line
 
 INDEX = "model.safetensors.index.json"
-WANTED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+CARD = "README.md"
+WANTED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt", CARD]
 VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model", "*.tiktoken")
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 TOKENIZER_FILES = (
@@ -67,6 +68,18 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
         raise UserError(
             f"target.model: cannot fetch {location} (revision {revision}): {first_line(fault)}"
         ) from None
+
+
+def card_of(location: str, revision: str | None = None) -> Path | None:
+    """The model card of a target as far as this machine has it; nothing is fetched."""
+    if location.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        name = location.removeprefix(HUB)
+        cached = try_to_load_from_cache(name, CARD, revision=revision)
+        return Path(cached) if isinstance(cached, str) else None
+    path = Path(location, CARD)
+    return path if path.is_file() else None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -41,8 +41,10 @@ def speed(
     supervised: int,
     world: int,
     matrix_rate: float,
+    device: str,
 ) -> dict[str, Any]:
-    """Time by phase and throughput. `matrix_rate`: FLOP/s of this rank's device."""
+    """Time by phase, throughput, and where. `matrix_rate` and `device`: FLOP/s and name of this
+    rank's device."""
     totals, seconds = result.totals, sum(result.seconds.values())
     trained = totals.trained.tolist()
     work = Work(
@@ -61,6 +63,8 @@ def speed(
         "supervised_per_second": supervised / seconds,
         "gflops": rate / 1e9,
         "matrix_rate_share": rate / (world * matrix_rate),
+        "ranks": world,
+        "device": device,
     }
 
 

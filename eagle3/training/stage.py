@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from eagle3.config.train import Train, TrainJobs
+from eagle3.device import device_name
 from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
@@ -205,6 +206,7 @@ class StageTrainer:
             supervised=rows,
             world=self.ranks.world,
             matrix_rate=self.matrix_rate,
+            device=device_name(self.ranks.device),
         )
         if not (math.isfinite(record["loss"]) and math.isfinite(result.gradient_norm)):
             raise UserError(

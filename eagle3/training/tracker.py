@@ -18,12 +18,13 @@ PROJECT = "eagle3"
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """A line of the metrics file as named numbers; of a list one for each TTT step, from 0."""
+    """The numbers of a line of the metrics file by name; of a list one for each TTT step, from
+    0."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, list):
             found |= {f"{name}/{number}": float(each) for number, each in enumerate(value)}
-        elif name != "step":
+        elif name != "step" and not isinstance(value, str):
             found[name] = float(value)
     return found
 

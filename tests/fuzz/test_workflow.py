@@ -62,7 +62,9 @@ made = {
     "select_best": [paths.choice, paths.best(), paths.best("state.json")],
     "export_draft": [path.with_name(n) for path in job.out for n in (path.name, "config.json")],
     "evaluate_draft": [paths.acceptance],
-    "write_report": [paths.report],
+    "write_report": [
+        paths.report, *(paths.draft(name, "README.md") for name in job.run.config.export.formats)
+    ],
 }[name.rpartition(".")[2]]
 for path in map(Path, made):
     path.parent.mkdir(parents=True, exist_ok=True)

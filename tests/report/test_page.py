@@ -2,95 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 
-import pandas as pd
 import pytest
 
-from eagle3.report.page import (
-    RunFacts,
-    add_checks,
-    add_counts,
-    duration,
-    read_metrics,
-    render_page,
-    wall_times,
-)
+from eagle3.report.page import duration, render_page
+from tests.builders.run_facts import CONFIG, facts, figures, record
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img onerror=alert(1)> {{ 7 * 7 }} & "'
-
-
-def record(step, **more):
-    return {
-        "step": step,
-        "epoch": step // 3,
-        "loss": 2.0 / (step + 1),
-        "accuracy_at": [0.5, 0.25],
-        "tokens_per_second": 1234.0,
-        "clipped": step == 0,
-        "gradient_norm": 3.0 / (step + 1),
-        "learning_rate": 1e-3 * step,
-    } | more
-
-
-def checked(cosine):
-    """What one shard's self-check found."""
-    return {
-        "aux_layers": [1, 3, 4],
-        "cosines": {"layer 1": 1.0, "last": cosine},
-        "rows": 100,
-        "argmax_agrees": 75,
-        "bytes": 3 * 2**19,
-    }
-
-
-def facts(text="an answer", run="demo", metrics=None, model="embedded", **more):
-    counts = {"rows": 12, "documents": 11, "tokens": 4000, "supervised": 1000, "truncated": 2}
-    prompt = {"id": "row-1", "new_tokens": 9, "passes_plain": 9, "passes_speculative": 4}
-    return RunFacts(
-        config={
-            "run": run,
-            "target": {"model": model},
-            "hidden_states": {"codec": "int8"},
-            "train": {"max_grad_norm": 0.5},
-            "note": text,
-        }
-        | more.pop("config", {}),
-        dataset={
-            "rows_read": 20,
-            "splits": {"train": 15, "eval": 3},
-            "rejected": {text: 2},
-            "repaired": {},
-        },
-        vocab={
-            "coverage": 0.987,
-            "coverage_curve": {"sizes": [1, 50, 100], "shares": [0.1, 0.9, 1.0]},
-            "draft_vocab_size": 50,
-            "target_vocab_size": 100,
-        },
-        plan={"draft_parameters": 1000, "target_parameters": 10000.0},
-        evaluation={
-            "acceptance_length": 2.345,
-            "acceptance_length_ci95": [2.1, 2.6],
-            "per_position_acceptance": [0.8, 0.4, 0.145],
-            "target_passes_plain": 900,
-            "target_passes_speculative": 400,
-            "target_passes_saved": 0.5556,
-            "greedy_identical": True,
-            "greedy_ties": 1,
-            "num_draft_tokens": 3,
-            "prompts": 24,
-            "sets": {"held_out": figures(2.25, prompts=24)},
-            "per_prompt": [prompt | {"text": "short", "new_tokens": 1}, prompt | {"text": text}],
-        }
-        | more.pop("evaluation", {}),
-        metrics=pd.DataFrame([record(s) for s in range(6)] if metrics is None else metrics),
-        tokens=counts | {"dropped": {"too short": 1}},
-        capture=add_checks([checked(0.9995), checked(0.9991)]),
-        seconds={"train": 61.25, "plan": 0.5},
-        **more,
-    )
 
 
 def test_the_page_shows_the_figures_of_the_run():
@@ -106,10 +25,9 @@ def test_the_page_shows_the_figures_of_the_run():
     assert "1.83&times;" in page and "--speculative-num-draft-tokens 3" in page
 
 
-def figures(length, **more):
-    low, high = length - 0.125, length + 0.125
-    found = {"acceptance_length": length, "acceptance_length_ci95": [low, high]}
-    return found | {"per_position_acceptance": [length - 1, 0.0, 0.0]} | more
+def scored(length, stage=1):
+    """What a score file says of a stage."""
+    return figures(length, stage=stage, epochs_done=2.0 * stage, text_agreement=0.25)
 
 
 SAMPLED = [f"sampled at temperature 0.7, {kind} proposals" for kind in ("argmax", "sampled")]
@@ -134,19 +52,59 @@ def test_sets_of_prompts_and_sampling_have_lines_of_their_own():
 
 def test_stages_are_shown_where_they_were_scored_and_the_exported_one_is_named():
     assert "Stage by stage" not in render_page(facts())
-    stages = [figures(n, stage=i, epochs_done=2.0 * i) for i, n in ((1, 1.5), (2, 1.75), (3, 1.25))]
+    stages = [scored(n, i) for i, n in ((1, 1.5), (2, 1.75), (3, 1.25))]
     page = render_page(facts(stages=stages, exported=2))
     assert page.count("<svg") == 7
     assert "2 (exported)" in page and page.count("(exported)") == 1
     assert "1.625 to 1.875" in page and "<td>6</td>" in page
 
 
+def test_warnings_stand_above_every_figure() -> None:
+    assert 'class="warnings"' not in render_page(facts())
+    one = render_page(facts(plan={"doubts": ["too few steps & <b>"]}))
+    assert "<b>Warning</b>" in one and "<li>too few steps &amp; &lt;b&gt;</li>" in one
+    assert one.index('class="warnings"') < one.index('class="tiles"')
+    assert "<b>2 warnings</b>" in render_page(facts(plan={"doubts": ["one", "two"]}))
+
+
+def test_the_page_says_when_where_and_of_what_it_was_made() -> None:
+    page = render_page(facts())
+    assert "2026-05-04 03:02 UTC, 8 x A GPU, commit 0123456789ab" in page
+    assert "of owner/chats, mine." in page and "<td>abcdef012345</td>" in page
+    assert "<td>A processor, 4 cores, 8.0 GiB</td>" in page
+    assert "numpy&nbsp;2.0, torch&nbsp;3.0" in page
+
+
+def test_a_draft_that_is_slower_than_nothing_is_not_served() -> None:
+    slow = facts(plan={"target_parameters": 800.0})
+    assert not slow.worth.pays
+    page = render_page(slow)
+    assert "sglang.launch_server" not in page and "Measure around it" not in page
+    assert page.count("should be slower than serving the target alone") == 2  # the box, below
+    assert "sglang.launch_server" in render_page(facts())
+
+
+def test_formats_that_no_engine_loads_have_no_command() -> None:
+    page = render_page(facts(config={"export": CONFIG["export"] | {"formats": ["hf"]}}))
+    assert "No engine loads the formats of this run (hf)." in page
+
+
+def test_the_page_says_why_held_out_lengths_are_not_the_decoded_one() -> None:
+    sentence = "are not the 2.35 above"
+    assert sentence not in render_page(facts())
+    page = render_page(facts(stages=[scored(3.5)], exported=1))
+    assert sentence in page and "own choice in 25.0% of the places" in page
+    assert page.index("held-out length") < page.index(sentence)
+
+
 def test_there_is_a_command_for_each_engine_that_the_draft_was_exported_for():
     alone = render_page(facts(model="hub:acme/big model"))
     assert "--model &#39;acme/big model&#39; " in alone and "vllm serve" not in alone
-    both = render_page(facts(config={"export": {"formats": ["vllm", "hf", "sglang"]}}))
+    formats = {"formats": ["vllm", "hf", "sglang", "speculators"]}
+    both = render_page(facts(config={"export": CONFIG["export"] | formats}))
     assert "vllm serve results/demo/target" in both and "sglang.launch_server" in both
     assert "&#34;model&#34;: &#34;results/demo/draft/vllm&#34;" in both
+    assert "<pre>vllm serve results/demo/draft/speculators</pre>" in both
 
 
 def test_the_page_loads_nothing_from_outside():
@@ -172,32 +130,7 @@ def test_runs_of_any_length_have_a_page(steps):
     render_page(facts(metrics=[record(step) for step in range(steps)]))
 
 
-def test_metrics_of_all_stages_are_read_in_order(tmp_path):
-    for stage in (1, 2):
-        lines = [json.dumps(record(3 * stage + i)) + "\n" for i in range(3)]
-        (tmp_path / f"{stage}.jsonl").write_text("".join(lines))
-    found = read_metrics([tmp_path / "1.jsonl", tmp_path / "2.jsonl"])
-    assert found["step"].tolist() == [3, 4, 5, 6, 7, 8]
-
-
-def test_counts_and_causes_are_added_up():
-    one = {"rows": 3, "documents": 2, "tokens": 9, "supervised": 4, "truncated": 0}
-    found = add_counts([one | {"dropped": {"a": 1}}, one | {"dropped": {"a": 1, "b": 1}}])
-    assert found == {
-        "rows": 6, "documents": 4, "tokens": 18, "supervised": 8, "truncated": 0,
-        "dropped": {"a": 2, "b": 1},
-    }  # fmt: skip
-
-
 def test_durations_are_read_at_a_glance():
     assert [duration(s) for s in (0.5, 59.94, 61.25, 7325)] == [
         "0.5 s", "59.9 s", "1 min 1 s", "2 h 2 min",
     ]  # fmt: skip
-
-
-def test_wall_times_are_summed_by_rule_longest_first(tmp_path):
-    for path, seconds in (("train/stage-1", "2.5"), ("train/stage-2", "3"), ("plan", "1")):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        tmp_path.joinpath(f"{path}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:02\n")
-    (tmp_path / "odd.tsv").write_text("s\th:m:s\n-\t-\n")  # a job too short to be measured
-    assert list(wall_times(tmp_path).items()) == [("train", 5.5), ("plan", 1.0), ("odd", 0.0)]

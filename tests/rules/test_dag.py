@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.rules.workflow import ROOT, SMALL, merged, snakemake
+from tests.rules.workflow import ROOT, SMALL, merged, snakemake, summary_in
 
 pytestmark = pytest.mark.dag
 METRICS = "results/small/metrics/stage-0001.jsonl"
@@ -41,6 +41,7 @@ def test_the_run_leaves_every_deliverable_and_no_leftovers(finished: Path) -> No
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 7
     assert (out / "draft" / "sglang" / "model.safetensors").is_file()
+    assert (out / "draft" / "sglang" / "README.md").read_text().startswith("---\n")
     stages = sorted(p.name for p in (out / "checkpoints").glob("stage-*/*"))
     assert stages == ["model.safetensors", "model.safetensors", "state.json", "state.json"]
     choice = json.loads((out / "evaluation" / "best.json").read_text())
@@ -65,6 +66,30 @@ def test_a_second_call_does_nothing(copy: Path) -> None:
     assert again.code == 0
     assert again.idle
     assert not again.jobs
+
+
+def test_a_finished_run_says_what_came_of_it_in_five_lines(copy: Path) -> None:
+    out = copy / "results" / "small"
+    card = out / "draft/sglang/README.md"
+    before = card.read_bytes()
+    assert summary_in(snakemake(copy, "-n", "--forcerun", "report")) == []
+    (out / "report.html").unlink()
+    finished = snakemake(copy)
+    assert finished.code == 0 and dict(finished.jobs) == {"report": 1}
+    figures = json.loads((out / "evaluation" / "acceptance.json").read_text())
+    length, *_, warnings = summary_in(finished)
+    assert length.startswith(f"acceptance length {figures['acceptance_length']:.2f} (95 %: ")
+    assert "learned nothing" in warnings  # after a dozen steps
+    assert card.read_bytes() == before
+    (out / "plan.json").unlink()
+    only_plan = snakemake(copy, target="plan")
+    assert only_plan.code == 0 and dict(only_plan.jobs) == {"plan": 1}
+    assert summary_in(only_plan) == []
+
+
+def test_a_deleted_model_card_comes_back(copy: Path) -> None:
+    (copy / "results/small/draft/sglang/README.md").unlink()
+    assert dict(snakemake(copy, "-n").jobs) == {"report": 1}
 
 
 @pytest.mark.long

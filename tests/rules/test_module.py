@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from eagle3.run import load_run
-from tests.rules.workflow import ROOT, Outcome, merged, write_overlay
+from tests.rules.workflow import ROOT, Outcome, merged, summary_in, write_overlay
 
 OUTER = f"""
 configfile: "outer.yaml"
@@ -27,6 +27,42 @@ rule count:
     output: "steps.txt"
     shell: "grep -c first_step {{input}} > {{output}}"
 """
+
+
+AFTER = f"""
+module draft:
+    snakefile: "{ROOT}/Snakefile"
+    config: config
+
+use rule * from draft as draft_*
+
+onsuccess:
+    draft.print_summary()
+
+rule count:
+    input: rules.draft_report.output
+    output: "pages.txt"
+    shell: "ls {{input[0]}} | wc -l > {{output}}"
+"""
+
+
+@pytest.mark.dag
+def test_another_workflow_can_say_what_came_of_the_run(copy: Path) -> None:
+    (copy / "Snakefile").write_text(AFTER)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "overlay.yaml"]
+    done = subprocess.run(
+        [*command, "--", "count"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    outcome = Outcome(done.returncode, done.stdout + done.stderr)
+    assert outcome.code == 0, outcome.text[-4000:]
+    assert not outcome.jobs  # what was finished stays so: the rule `count` has no message
+    assert (copy / "pages.txt").read_text() == "1\n"
+    assert len(summary_in(outcome)) == 5
 
 
 @pytest.mark.dag

@@ -73,6 +73,18 @@ class Outcome:
         return "Nothing to be done" in self.text
 
 
+SUMMARY = re.compile(
+    r"^(acceptance length .*)\n(against .*)\n(report: .*)\n(serve: .*)\n(warnings: .*)$",
+    flags=re.MULTILINE,
+)
+
+
+def summary_in(outcome: Outcome) -> list[str]:
+    """The five lines about a finished run, if the call printed them."""
+    match = SUMMARY.search(outcome.text)
+    return list(match.groups()) if match else []
+
+
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """`change` laid over `base`, section by section."""
     out = dict(base)

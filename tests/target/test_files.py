@@ -9,7 +9,7 @@ import pytest
 
 from eagle3.errors import UserError
 from eagle3.target.config import load_config, stop_ids
-from eagle3.target.files import resolve_target
+from eagle3.target.files import card_of, resolve_target
 from eagle3.target.tokenizer import load_tokenizer
 from tests.builders.models import save_model
 
@@ -39,7 +39,22 @@ def test_a_hub_model_is_fetched_with_its_revision_and_without_pickles(monkeypatc
     (name, revision, with_weights), (_, none, without) = asked
     assert (name, revision, none) == ("some/model", "abc", None)
     assert "*.safetensors" in with_weights and "*.safetensors" not in without
+    assert "README.md" in without  # for the licence
     assert not any(".bin" in pattern or ".pt" in pattern for pattern in with_weights)
+
+
+def test_a_targets_card_is_read_where_this_machine_has_it(monkeypatch, tmp_path):
+    assert card_of(str(tmp_path)) is None
+    (tmp_path / "README.md").write_text("# A model\n")
+    assert card_of(str(tmp_path)) == tmp_path / "README.md"
+    cached = {("some/model", "README.md", "v1"): str(tmp_path / "README.md")}
+
+    def look_up(name, file, revision):
+        return cached.get((name, file, revision), object())  # as for a file known to be missing
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look_up)
+    assert card_of("hub:some/model", "v1") == tmp_path / "README.md"
+    assert card_of("hub:some/model", "v2") is None
 
 
 @pytest.mark.parametrize("fault", [OSError("no network\nmore"), OSError(), ValueError])

@@ -13,6 +13,7 @@ from eagle3.errors import UserError
 from eagle3.training.tracker import scalars, tracking
 
 RECORD = {"step": 7, "loss": 2.5, "clipped": True, "accuracy_at": [0.5, 0.25], "rows": 40}
+RECORD |= {"device": "a processor"}
 NAMED = {"loss": 2.5, "clipped": 1.0, "accuracy_at/0": 0.5, "accuracy_at/1": 0.25, "rows": 40.0}
 
 

@@ -1,0 +1,114 @@
+"""The model card of an exported draft: a README.md as the Hugging Face hub wants it.
+
+Equal runs give equal bytes: there is no date and no machine in it, and no folder of this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from eagle3.data.sources import HUB, Source
+from eagle3.report.facts import RunFacts
+from eagle3.report.origin import hub_dataset
+from eagle3.report.serve import ENGINES, serve_command
+
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
+OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+DRAFT, TARGET = "path/to/this/draft", "path/to/the/target"
+LICENCE_KEYS = ("license", "license_name", "license_link")
+FENCE = "---"
+
+
+def render_card(
+    facts: RunFacts, export_format: str, sources: Sequence[Source], licence: Mapping[str, str]
+) -> str:
+    """The card of the draft in one format. `licence`: what `licence_of` says about the target."""
+    base = hub_name(facts.config)
+    front: dict[str, Any] = {
+        "base_model": base,
+        "library_name": export_format if export_format in ENGINES else "eagle3",
+        "pipeline_tag": "text-generation",
+        "tags": ["eagle3", "speculative-decoding", "draft-model"],
+        "datasets": sorted({name for source in sources if (name := hub_dataset(source))}),
+        **licence,
+    }
+    environment = jinja2.Environment(  # Markdown: the hub makes its HTML harmless
+        autoescape=False,  # noqa: S701
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "count": lambda value: f"{value:,}",
+        "percent": lambda value: f"{value:.1%}",
+        "plain": plain,
+    }
+    chosen = facts.exported or len(facts.stages)
+    served = ""
+    if export_format in ENGINES:
+        served = serve_command(export_format, base or TARGET, DRAFT, facts.worth.best_length)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        front=yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False).strip(),
+        facts=facts,
+        format=export_format,
+        engine=ENGINES.get(export_format),
+        target=base or target_name(facts.config),
+        named=base is not None,
+        licensed="license" in licence,
+        command=served,
+        draft=DRAFT,
+        target_path=TARGET,
+        chosen=chosen,
+        stages=len(facts.stages),
+        steps=int((facts.metrics["stage"] <= chosen).sum()),
+    )
+
+
+def hub_name(config: Mapping[str, Any]) -> str | None:
+    """`owner/name` of the target on the hub, as far as the configuration says."""
+    model, verifier = config["target"]["model"], config["export"]["verifier"]
+    if model.startswith(HUB):
+        return str(model.removeprefix(HUB))
+    if verifier and OWNER_AND_NAME.fullmatch(verifier) and not Path(verifier).exists():
+        return str(verifier)
+    return None
+
+
+def target_name(config: Mapping[str, Any]) -> str:
+    """What a target is called that has no name on the hub: its folder, without those above it."""
+    model = config["target"]["model"]
+    return "the embedded target" if model == "embedded" else Path(model).expanduser().name
+
+
+def licence_of(card: Path | None) -> dict[str, str]:
+    """What the front matter of a model card says about the licence, empty if it says nothing.
+
+    A link to a file beside that card is left out: it would lead nowhere from another repository.
+    """
+    try:
+        text = card.read_text(encoding="utf-8") if card else ""
+    except (OSError, ValueError):
+        return {}
+    front = re.match(rf"{FENCE}\s*\n(.*?)\n{FENCE}\s*(\n|$)", text, flags=re.DOTALL)
+    try:
+        values = yaml.safe_load(front[1]) if front else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict) or not isinstance(values.get("license"), str):
+        return {}
+    known = {key: values[key] for key in LICENCE_KEYS if isinstance(values.get(key), str)}
+    if not known.get("license_link", "").startswith(("http://", "https://")):
+        known.pop("license_link", None)
+    return known
+
+
+def plain(text: str) -> str:
+    """A name that Markdown takes for nothing else."""
+    return re.sub(r"[^\w .,:/@+-]", "_", text)

@@ -1,0 +1,74 @@
+"""What came of a run: its warnings, and five lines for the end of a call of Snakemake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eagle3.artifact import read_json
+from eagle3.features.space import PLAN
+from eagle3.report.serve import serve_commands
+from eagle3.report.speedup import Estimate, estimate_of
+from eagle3.run import Run
+from eagle3.serving.acceptance import KIND as EVALUATION
+from eagle3.serving.acceptance import unlearned
+
+
+def warnings_of(
+    section: Mapping[str, Any], plan: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> list[str]:
+    """Sentences that a reader should know before believing the figures, none for a usual run.
+
+    `section`: `evaluation` of the configuration; `plan` and `evaluation`: contents of the files.
+    """
+    warnings = []
+    if sentence := unlearned(evaluation):
+        warnings.append(sentence)
+    worth = estimate_of(evaluation, plan)
+    if not worth.pays:
+        warnings.append(slower_text(worth))
+    warnings += plan["doubts"]
+    questions = {(record["set"], record["id"]) for record in evaluation["per_prompt"]}
+    for name in evaluation["sets"]:
+        count = sum(of == name for of, _ in questions)
+        if count < section["num_prompts"]:
+            warnings.append(
+                f"{name}: only {count} of the {section['num_prompts']} prompts of "
+                "evaluation.num_prompts were usable"
+            )
+    return warnings
+
+
+def slower_text(worth: Estimate) -> str:
+    """Why a draft should not be served."""
+    return (
+        f"serving this draft should be slower than serving the target alone (estimated speed-up "
+        f"{worth.best:.2f}x at best): train on more data or for longer, or make the draft smaller"
+    )
+
+
+def summary(run: Run) -> list[str]:
+    """Five lines about a finished run.
+
+    Raises UserError if its plan or its evaluation is missing or of another configuration.
+    """
+    config, settings = run.config.to_dict(), run.settings
+    plan, _ = read_json(Path(run.paths.plan), PLAN, settings["plan"].digest)
+    figures, _ = read_json(Path(run.paths.acceptance), EVALUATION, settings["evaluate"].digest)
+    worth, warnings = estimate_of(figures, plan), warnings_of(config["evaluation"], plan, figures)
+    low, high = figures["acceptance_length_ci95"]
+    first, guess = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
+    served = serve_commands(config, worth.best_length) if worth.pays else {}
+    command = next(iter(served.values()), "").replace(" \\\n   ", "")
+    reason = "no engine loads export.formats" if worth.pays else "not worth it, see the warnings"
+    more = "" if len(warnings) == 1 else f"{len(warnings)}, the first: "
+    return [
+        f"acceptance length {figures['acceptance_length']:.2f} (95 %: {low:.2f} to {high:.2f}) "
+        f"tokens per pass of the target with {figures['num_draft_tokens']} drafts a round",
+        f"against 1.00 without a draft; first drafts are right in {first:.0%} of the passes, the "
+        f"most frequent token would be in {guess:.0%}",
+        f"report: {run.paths.report}",
+        f"serve: {command or reason}",
+        f"warnings: {more}{warnings[0]}" if warnings else "warnings: none",
+    ]
