@@ -5,32 +5,30 @@
 Beside it a plain implementation of the same masks, as trainers have it: render, find answers by a
 pattern, tokenise, and tokenise the text before each edge of an answer once more to learn where
 it lies among the tokens. Both give the same ids and masks here, or the table says how often not.
-The two take turns; the fastest round of each counts.
+The two take turns; the fastest round of each counts. A process of its own, as of a job for one
+shard, also loads what it needs: the trainers' way needs torch, transformers and datasets.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+from benchmarks.mask_ways import PLAIN, WAYS, Documents, PrefixEncoding, conversations, documents
 from benchmarks.tables import parser, show
 from eagle3.config.tokens import Tokens
-from eagle3.data.conversations import BadRow, Conversation, parse_row
+from eagle3.data.conversations import Conversation
 from eagle3.data.masks import Masker
-from eagle3.data.sources import Source, read_rows
-from eagle3.data.templates import Renderer
 from eagle3.target.tokenizer import load_tokenizer
-
-Documents = list[tuple[list[int], list[int]]]  # ids and mask
 
 
 def main() -> None:
@@ -40,31 +38,42 @@ def main() -> None:
     args.add_argument("--count", type=int, default=500, help="conversations")
     args.add_argument("--join", type=int, nargs="+", default=[1, 4], help="chats made one")
     args.add_argument("--rounds", type=int, default=3)
+    args.add_argument("--shard", type=int, default=128, help="conversations of a process")
     given = args.parse_args()
     tokenizer = load_tokenizer(given.tokenizer)
     rows = []
     for join in given.join:
         talks = conversations(given.rows, given.count, join)
         rows += compared(tokenizer, talks, given.rounds)
+        rows += processes(given, join)
     show("tokenization", rows, given)
 
 
-def conversations(source: str, count: int, join: int) -> list[Conversation]:
-    """Some chats of a source, `join` of them after one another as one chat."""
-    found: list[Conversation] = []
-    messages: list[dict[str, Any]] = []
-    for number, row in enumerate(read_rows(Source(source))):
-        try:
-            turns = parse_row(row)[0].messages
-        except BadRow:
-            continue
-        messages += [turn for turn in turns if turn["role"] != "system"]
-        if number % join == join - 1:
-            found.append(Conversation(str(number), messages))
-            messages = []
-        if len(found) == count:
-            break
-    return found
+def processes(given: Any, join: int) -> list[dict[str, Any]]:
+    """CPU seconds of whole processes, each of one shard."""
+    best = dict.fromkeys(WAYS, float("inf"))
+    for _ in range(given.rounds):
+        for way in WAYS:
+            command = [sys.executable, "-m", "benchmarks.mask_ways", way]
+            command += ["--tokenizer", str(given.tokenizer), "--rows", given.rows]
+            command += ["--join", str(join), "--count", str(given.shard)]
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, check=True)  # noqa: S603 - itself
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            best[way] = min(best[way], spent)
+    return [
+        {
+            "way": f"{way}, a process with {given.shard} conversations",
+            "turns": "",
+            "tokens": "",
+            "tokens per CPU-s": "",
+            "documents that differ": "",
+            "CPU-s": seconds,
+            "times as fast": best[PLAIN] / seconds,
+        }
+        for way, seconds in best.items()
+    ]
 
 
 def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dict[str, Any]]:
@@ -73,7 +82,7 @@ def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dic
     plain = PrefixEncoding(tokenizer)
     ways: dict[str, Callable[[], Documents]] = {
         "this": lambda: documents(masker, talks),
-        "prefix re-encoding": lambda: [plain(talk) for talk in talks],
+        PLAIN: lambda: [plain(talk) for talk in talks],
     }
     best, results = dict.fromkeys(ways, float("inf")), {}
     for _ in range(rounds):
@@ -83,7 +92,7 @@ def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dic
             best[name] = min(best[name], time.process_time() - begin)
     tokens = sum(len(ids) for ids, _ in results["this"])
     differ = sum(a != b for a, b in zip(*results.values(), strict=True))
-    slow = best["prefix re-encoding"]
+    slow = best[PLAIN]
     return [
         {
             "way": name,
@@ -96,46 +105,6 @@ def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dic
         }
         for name, seconds in best.items()
     ]
-
-
-def documents(masker: Masker, talks: list[Conversation]) -> Documents:
-    found: Documents = []
-    for _, masked in masker(talks):
-        if isinstance(masked, BadRow):
-            found.append(([], []))
-        else:
-            found += [(d.input_ids.tolist(), d.loss_mask.tolist()) for d in masked]
-    return found
-
-
-class PrefixEncoding:
-    """Answers by a pattern over the text, edges by the number of tokens before them."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        talk = [{"role": "user", "content": "A"}]
-        before = tokenizer.apply_chat_template(talk, tokenize=False)
-        prompt = Renderer(tokenizer, "auto").prompt(talk)
-        header = prompt.removeprefix(before)
-        answered = [*talk, {"role": "assistant", "content": "B"}]
-        end = tokenizer.apply_chat_template(answered, tokenize=False).removeprefix(prompt + "B")
-        pattern = re.escape(header) + "(.*?" + re.escape(end.rstrip("\n")) + ")"
-        self.pattern = re.compile(pattern, re.DOTALL)
-
-    def __call__(self, talk: Conversation) -> tuple[list[int], list[int]]:
-        text = self.tokenizer.apply_chat_template(talk.messages, tokenize=False)
-        ids = self._ids(text)
-        mask = np.zeros(len(ids), dtype=np.uint8)
-        for found in self.pattern.finditer(text):
-            first, last = (
-                len(self._ids(text[: found.start(1)])),
-                len(self._ids(text[: found.end()])),
-            )
-            mask[first:last] = 1
-        return ids, mask.tolist()
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 if __name__ == "__main__":

@@ -144,6 +144,8 @@ class ChatTemplate:
 
     def _formed(self, message: Message) -> Message:
         """A message in the form that the template reads."""
+        if len(message) == 2 and not self.as_parts:  # a role and a text, as nearly all have
+            return message
         if message.get(KEYS[0]) and self.thought_key not in (None, KEYS[0]):
             thought = {self.thought_key: message[KEYS[0]]}
             message = {k: v for k, v in message.items() if k != KEYS[0]} | thought

@@ -7,7 +7,8 @@ exactly there and never contains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -125,9 +126,11 @@ class Masker:
         found, truncated = [], False
         for text, tokens in zip(rendered, encoded, strict=True):
             ids = np.array(tokens.ids, dtype=np.int32)
-            offsets = np.array(tokens.offsets, dtype=np.int64).reshape(-1, 2)
-            mask = supervised(offsets, text.spans)
-            self._check_stop(ids, offsets, text)
+            runs = [run_of(tokens.token_to_chars, len(ids), span) for span in text.spans]
+            mask = np.zeros(len(ids), dtype=np.uint8)
+            for run in runs:
+                mask[run] = 1
+            self._check_stop(ids, runs, text)
             cut = len(ids) > self.values.max_length
             ids, mask = ids[: self.values.max_length], mask[: self.values.max_length]
             truncated |= cut
@@ -138,12 +141,12 @@ class Masker:
             raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
         return found
 
-    def _check_stop(self, ids: np.ndarray, offsets: np.ndarray, rendered: Rendered) -> None:
+    def _check_stop(self, ids: np.ndarray, runs: Sequence[slice], rendered: Rendered) -> None:
         """The last token of each turn, and no token before it, stops the target's generation."""
         if not self.stop_ids:
             return
-        for span in rendered.spans:
-            turn = ids[_run(offsets, span)].tolist()
+        for span, run in zip(rendered.spans, runs, strict=True):
+            turn = ids[run].tolist()
             if self.stop_ids.isdisjoint(turn[-1:]):
                 if span[1] == len(rendered.text) and self.renderer.next_turn_ends:
                     continue  # of the last answer it is not shown
@@ -156,28 +159,23 @@ class Masker:
                 raise BadRow("assistant text contains a stop token")
 
 
-def supervised(offsets: np.ndarray, spans: Sequence[Span]) -> np.ndarray:
-    """uint8 [L]: 1 where token characters `offsets` [L, 2] lie inside one of the spans."""
-    mask = np.zeros(len(offsets), dtype=np.uint8)
-    for span in spans:
-        mask[_run(offsets, span)] = 1
-    return mask
+def run_of(chars: Callable[[int], Span], count: int, span: Span) -> slice:
+    """The tokens whose characters lie inside a span: tokens are in text order, so they are one run.
 
-
-def _run(offsets: np.ndarray, span: Span) -> slice:
-    """The tokens of a span: tokens are in text order, so they are one run."""
+    `chars`: first character of one of the `count` tokens of a text, and the one behind its last.
+    Two searches by halves ask for some twenty tokens of thousands; to have the characters of all of
+    them as Python numbers costs as much as to tokenise the text.
+    """
+    start, end = span
+    first = bisect_left(range(count), start, key=lambda token: chars(token)[0])
+    last = bisect_right(range(count), end, key=lambda token: chars(token)[1])
     # a tokenizer that trims spaces from its offsets gives a run of spaces no width at all; such a
     # token is inside unless it lies on an edge, where it may as well be the neighbour's
-    start, end = span
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    first = np.searchsorted(starts, start, side="left")
-    last = np.searchsorted(ends, end, side="right")
-    empty = starts == ends
-    while first < last and empty[first] and starts[first] == start:
+    while first < last and chars(first) == (start, start):
         first += 1
-    while first < last and empty[last - 1] and ends[last - 1] == end:
+    while first < last and chars(last - 1) == (end, end):
         last -= 1
-    return slice(int(first), int(last))
+    return slice(first, last)
 
 
 def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:

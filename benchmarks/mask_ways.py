@@ -1,0 +1,110 @@
+"""Two ways from conversations to token ids and masks, for benchmarks.tokenization.
+
+    python -m benchmarks.mask_ways this --tokenizer results/demo/target --rows data/demo_chat.jsonl
+
+takes one of them once and ends: a process of its own, as of a job for one shard. The plain way
+loads what trainers load for it, torch, transformers and datasets, besides.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eagle3.config.tokens import Tokens
+from eagle3.data.conversations import BadRow, Conversation, parse_row
+from eagle3.data.masks import Masker
+from eagle3.data.sources import Source, read_rows
+from eagle3.data.templates import Renderer
+from eagle3.target.tokenizer import load_tokenizer
+
+Documents = list[tuple[list[int], list[int]]]  # ids and mask
+PLAIN = "prefix re-encoding"
+WAYS = ("this", PLAIN)
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("way", choices=WAYS)
+    args.add_argument("--tokenizer", type=Path, required=True)
+    args.add_argument("--rows", required=True)
+    args.add_argument("--count", type=int, default=128)
+    args.add_argument("--join", type=int, default=1)
+    given = args.parse_args()
+    if given.way == PLAIN:
+        import datasets  # noqa: F401
+        import torch  # noqa: F401
+        from transformers import AutoTokenizer
+
+        plain = PrefixEncoding(AutoTokenizer.from_pretrained(given.tokenizer))
+        for talk in conversations(given.rows, given.count, given.join):
+            plain(talk)
+        return
+    masker = Masker(load_tokenizer(given.tokenizer), Tokens(max_length=10**9))
+    documents(masker, conversations(given.rows, given.count, given.join))
+
+
+def conversations(source: str, count: int, join: int) -> list[Conversation]:
+    """Some chats of a source, `join` of them after one another as one chat."""
+    found: list[Conversation] = []
+    messages: list[dict[str, Any]] = []
+    for number, row in enumerate(read_rows(Source(source))):
+        try:
+            turns = parse_row(row)[0].messages
+        except BadRow:
+            continue
+        messages += [turn for turn in turns if turn["role"] != "system"]
+        if number % join == join - 1:
+            found.append(Conversation(str(number), messages))
+            messages = []
+        if len(found) == count:
+            break
+    return found
+
+
+def documents(masker: Masker, talks: list[Conversation]) -> Documents:
+    found: Documents = []
+    for _, masked in masker(talks):
+        if isinstance(masked, BadRow):
+            found.append(([], []))
+        else:
+            found += [(d.input_ids.tolist(), d.loss_mask.tolist()) for d in masked]
+    return found
+
+
+class PrefixEncoding:
+    """Answers by a pattern over the text, edges by the number of tokens before them."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        talk = [{"role": "user", "content": "A"}]
+        before = tokenizer.apply_chat_template(talk, tokenize=False)
+        prompt = Renderer(tokenizer, "auto").prompt(talk)
+        header = prompt.removeprefix(before)
+        answered = [*talk, {"role": "assistant", "content": "B"}]
+        end = tokenizer.apply_chat_template(answered, tokenize=False).removeprefix(prompt + "B")
+        pattern = re.escape(header) + "(.*?" + re.escape(end.rstrip("\n")) + ")"
+        self.pattern = re.compile(pattern, re.DOTALL)
+
+    def __call__(self, talk: Conversation) -> tuple[list[int], list[int]]:
+        text = self.tokenizer.apply_chat_template(talk.messages, tokenize=False)
+        ids = self._ids(text)
+        mask = np.zeros(len(ids), dtype=np.uint8)
+        for found in self.pattern.finditer(text):
+            first, last = (
+                len(self._ids(text[: found.start(1)])),
+                len(self._ids(text[: found.end()])),
+            )
+            mask[first:last] = 1
+        return ids, mask.tolist()
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+if __name__ == "__main__":
+    main()
