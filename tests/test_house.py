@@ -38,6 +38,7 @@ ROOMS = (
     "report",
     "checks",
     "workflow",
+    "cli",
 )
 SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))
 CODE = [*SOURCES, *(ROOT / "workflow_scripts").glob("*.py"), *(ROOT / "rules").glob("*")]
