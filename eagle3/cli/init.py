@@ -10,6 +10,8 @@ import click
 
 from eagle3.errors import UserError
 
+SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
+
 
 @click.command(epilog="It asks nothing, fetches nothing, and replaces no file.")
 @click.argument("model", required=False)
@@ -45,7 +47,9 @@ def init(
             raise click.UsageError("--from-specforge takes the GPUs from the command line")
         path, remarks = _translated(commands, out, name)
     elif model is None or dataset is None:
-        raise click.UsageError("give MODEL and DATASET, such as: eagle3 init models/my-llama a.jsonl")
+        raise click.UsageError(
+            "give MODEL and DATASET, such as: eagle3 init models/my-llama a.jsonl"
+        )
     else:
         path, remarks = _fitted(model, dataset, out, name, gpus)
     for remark in remarks:
@@ -91,7 +95,9 @@ def _fitted(
     return path, remarks
 
 
-def _translated(commands: Sequence[str], out: str | None, name: str | None) -> tuple[Path, list[str]]:
+def _translated(
+    commands: Sequence[str], out: str | None, name: str | None
+) -> tuple[Path, list[str]]:
     """Write the configuration that commands of SpecForge mean; its path, and what has to be
     known."""
     from eagle3.cli.overlay import Line, text_of
@@ -107,7 +113,7 @@ def _translated(commands: Sequence[str], out: str | None, name: str | None) -> t
         "docs/coming-from-specforge.md says more about each flag.",
         f"    eagle3 train --configfile {path}",
     ]
-    head += [f"    {' '.join(command.split())}" for command in found.commands]
+    head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in found.commands]
     tail = ["Flags without a key here:", *found.without] if found.without else []
     _write(path, text_of(head, lines, tail))
     return path, found.remarks

@@ -16,6 +16,7 @@ from eagle3.target.config import load_config
 from eagle3.target.files import INDEX
 from eagle3.workflow.external import HUB_NAME
 
+PLACES = tuple(CATALOGUE)  # names of datasets
 BYTES_PER_TOKEN = 4.5  # of a JSON Lines file of English chats
 
 
@@ -62,7 +63,9 @@ def model_of(place: str) -> Model:
         if not (folder / "config.json").is_file():
             hint = f"; for a model of the Hugging Face hub write {HUB}{place}"
             on_hub = hint if HUB_NAME.fullmatch(place) and not folder.exists() else ""
-            raise UserError(f"{place} is not a Hugging Face model directory (no config.json){on_hub}")
+            raise UserError(
+                f"{place} is not a Hugging Face model directory (no config.json){on_hub}"
+            )
     if folder is None:
         return Model(place, None, None, None)
     return Model(place, folder, load_config(folder), _weight_bytes(folder))

@@ -102,8 +102,8 @@ def _shown(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]
     states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
-    shown: list[str | Path] = [root, package_of(root), *local, "results", paths.out, *states, FOLDER]
-    return shown, any(source.on_hub for source in outside)
+    own: list[str | Path] = [root, package_of(root), FOLDER, "results", paths.out]
+    return [*own, *local, *states], any(source.on_hub for source in outside)
 
 
 def _check_tracker(tracker: str) -> None:
