@@ -38,6 +38,7 @@ ROOMS = (
     "report",
     "checks",
     "workflow",
+    "api",
     "cli",
 )
 SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))

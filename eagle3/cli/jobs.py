@@ -59,10 +59,15 @@ def run(
             f"unexpected {words[0]!r}; a configuration is given by --configfile, options of "
             "Snakemake behind --"
         )
-    files = [*([preset_file(preset)] if preset else []), *configfiles]
+    files = _files(preset, configfiles)
     if not files and "--configfile" not in words:
         click.echo("no --configfile: this is the embedded demo, run `demo`", err=True)
     return snakemake(target, files, cores, profile, dry_run, words)
+
+
+def _files(preset: str | None, configfiles: Sequence[str]) -> list[str]:
+    """Files of the configuration in the order in which they are laid over each other."""
+    return [*([preset_file(preset)] if preset else []), *configfiles]
 
 
 def preset_file(name: str) -> str:
@@ -88,15 +93,9 @@ def plan(**given: Any) -> int:
 
 def run_name(given: dict[str, Any]) -> str:
     """The run that the configuration files name; the demo's without one."""
-    import yaml
+    from eagle3.config.files import read_files
 
-    preset = given["preset"]
-    files = [*([preset_file(preset)] if preset else []), *given["configfiles"]]
-    name = "demo"
-    for file in files:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-        name = str(values.get("run", name))
-    return name
+    return str(read_files(_files(given["preset"], given["configfiles"])).get("run", "demo"))
 
 
 def _show_plan(path: Path, began: float) -> None:

@@ -119,7 +119,7 @@ def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
             for line in _lines(_metrics(run, base, stage))
         ][-RECENT:]
     else:
-        seconds = list(_benchmarks(base / run.paths.benchmarks, part.name))
+        seconds = list(benchmark_seconds(base / run.paths.benchmarks, part.name))
     if seconds:
         return sum(seconds) / len(seconds), "measured"
     plan = base / run.paths.plan
@@ -130,10 +130,11 @@ def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
     return None, ""
 
 
-def _benchmarks(folder: Path, rule: str) -> Iterator[float]:
-    """Seconds that finished jobs of a rule took."""
-    name = FOLDERS.get(rule, rule)
-    for path in [*folder.glob(f"{name}.tsv"), *(folder / name).rglob("*.tsv")]:
+def benchmark_seconds(folder: Path, rule: str | None = None) -> Iterator[float]:
+    """Seconds that each finished job of a rule took, or of all rules."""
+    name = FOLDERS.get(rule, rule) if rule else ""
+    paths = [*folder.glob(f"{name}.tsv"), *(folder / name).rglob("*.tsv")]
+    for path in paths:
         with open(path, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 try:
