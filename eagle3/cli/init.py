@@ -13,7 +13,10 @@ from eagle3.errors import UserError
 SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
 
 
-@click.command(epilog="It asks nothing, fetches nothing, and replaces no file.")
+@click.command(
+    short_help="Write a configuration that fits.",
+    epilog="It asks nothing, fetches nothing, and replaces no file.",
+)
 @click.argument("model", required=False)
 @click.argument("dataset", required=False)
 @click.option("--out", type=click.Path(dir_okay=False), help="By default <run>.yaml.")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from eagle3.cli.call import snakemake
+from eagle3.cli import call
 from eagle3.errors import UserError
 from eagle3.workflow.project import project_root
 
@@ -62,7 +62,7 @@ def run(
     files = _files(preset, configfiles)
     if not files and "--configfile" not in words:
         click.echo("no --configfile: this is the embedded demo, run `demo`", err=True)
-    return snakemake(target, files, cores, profile, dry_run, words)
+    return call.snakemake(target, files, cores, profile, dry_run, words)
 
 
 def _files(preset: str | None, configfiles: Sequence[str]) -> list[str]:
@@ -80,7 +80,7 @@ def preset_file(name: str) -> str:
     return str(path)
 
 
-@click.command(epilog=REST.format("plan"))
+@click.command(short_help="What a run will take: disk, time.", epilog=REST.format("plan"))
 @options
 def plan(**given: Any) -> int:
     """What a run will take: disk, arithmetic, time. Tokens are made, no state is captured."""
@@ -106,35 +106,37 @@ def _show_plan(path: Path, began: float) -> None:
         click.echo(plan_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
-@click.command(epilog=REST.format("train"))
+@click.command(short_help="Everything, up to a measured draft.", epilog=REST.format("train"))
 @options
 def train(**given: Any) -> int:
     """Everything: a trained, exported and measured draft, and the report about it."""
     return run("train", **given)
 
 
-@click.command(epilog=REST.format("prepare-data"))
+@click.command(
+    short_help="Tokens, masks, vocabulary, schedule.", epilog=REST.format("prepare-data")
+)
 @options
 def prepare_data(**given: Any) -> int:
     """Tokens and masks of every conversation, the draft's vocabulary, the schedule."""
     return run("prepare_data", **given)
 
 
-@click.command(epilog=REST.format("capture"))
+@click.command(short_help="Hidden states of the target.", epilog=REST.format("capture"))
 @options
 def capture(**given: Any) -> int:
     """Hidden states of the target, for every shard."""
     return run("capture", **given)
 
 
-@click.command(epilog=REST.format("export"))
+@click.command(short_help="The draft, in every format.", epilog=REST.format("export"))
 @options
 def export(**given: Any) -> int:
     """The trained draft, in every format of the configuration."""
     return run("drafts", **given)
 
 
-@click.command(epilog=REST.format("evaluate"))
+@click.command(short_help="Acceptance of the draft, measured.", epilog=REST.format("evaluate"))
 @options
 def evaluate(**given: Any) -> int:
     """Acceptance of the exported draft, by decoding prompts with it and without it."""

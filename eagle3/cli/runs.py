@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eagle3.run import Run
 
 
-@click.group()
+@click.group(short_help="List runs, compare two, remove one.")
 def runs() -> None:
     """List the runs, compare two, remove one."""
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import click
 
-from eagle3.cli.call import call
+from eagle3.cli import call
 from eagle3.cli.places import run_folder
 
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.command(context_settings=PASS_ON, options_metavar="[RUN] [OPTIONS]")
+@click.command(
+    context_settings=PASS_ON,
+    options_metavar="[RUN] [OPTIONS]",
+    short_help="Show what is supervised, in colour.",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def masks(words: Sequence[str]) -> int:
     """Show what of a run's conversations is supervised, in colour.
@@ -33,7 +37,7 @@ def masks(words: Sequence[str]) -> int:
         target = str(inside) if not run.external.target and inside.is_dir() else run.target
         trusted = ["--trust-remote-code"] if run.config.target.trust_remote_code else []
         words = [str(path), "--target", target, *trusted, *rest]
-    return call("workflow_scripts.show_masks", words)
+    return call.call("workflow_scripts.show_masks", words)
 
 
 def _taken(words: list[str], option: str) -> int:
@@ -48,11 +52,15 @@ def _taken(words: list[str], option: str) -> int:
     return int(number)
 
 
-@click.command(context_settings=PASS_ON, options_metavar="[OPTIONS]")
+@click.command(
+    context_settings=PASS_ON,
+    options_metavar="[OPTIONS]",
+    short_help="Measure a running server.",
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def serve_check(words: Sequence[str]) -> int:
     """Measure the acceptance length at a running SGLang or vLLM server.
 
     Options are those of workflow_scripts.measure_server: --url, --target, --prompts.
     """
-    return call("workflow_scripts.measure_server", words)
+    return call.call("workflow_scripts.measure_server", words)

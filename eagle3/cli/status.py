@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from eagle3.cli.parts import Part
 
 
-@click.command()
+@click.command(short_help="What is done, what is next, time left.")
 @click.argument("run", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(run: str | None, as_json: bool) -> None:
