@@ -165,7 +165,7 @@ class Sizes:
         yield Line("resources.device", "cuda")
         share = max(cores // count, 1)  # of each GPU
         yield Line("resources.capture.threads", min(4 * ranks, share * ranks))
-        if ranks > 1 or self.model.text is None or why.startswith("raise"):
+        if ranks > 1 or not why.startswith("the weights"):
             yield Line("resources.capture.tensor_parallel", ranks, why)
         trained = min(count, 8)
         yield Line("resources.train.threads", min(8 * trained, share * trained))

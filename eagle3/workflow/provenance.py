@@ -68,10 +68,14 @@ def pinned(root: Path) -> list[str]:
 def code_digest(script: Path, root: Path) -> str:
     """Digest over `sources` and `pinned`: a changed byte counts, a changed date does not."""
     total = hashlib.sha256("\n".join(pinned(root)).encode())
-    for path in sources(script, root):
-        # an installed library lies elsewhere than the scripts and counts under the same name
-        above = root if path.is_relative_to(root) else package_of(root).parent
-        total.update(f"{path.relative_to(above)} {file_sha256(path)}\n".encode())
+    # an installed library lies elsewhere than the scripts and counts under the same names
+    above = package_of(root).parent
+    named = {
+        path.relative_to(root if path.is_relative_to(root) else above): path
+        for path in sources(script, root)
+    }
+    for name in sorted(named):
+        total.update(f"{name} {file_sha256(named[name])}\n".encode())
     return total.hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from eagle3.cli import call
 from eagle3.cli.call import snakemake_words
+from tests.rules.workflow import Outcome, write_overlay
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = {
@@ -131,3 +132,25 @@ def test_masks_of_a_run_are_those_of_its_tokens_and_target(command, calls, make_
 def test_serve_check_passes_everything_on(command, calls) -> None:
     command("serve-check", "--url", "http://x", "--help")
     assert calls == [["workflow_scripts.measure_server", "--url", "http://x", "--help"]]
+
+
+@pytest.mark.dag
+def test_a_word_plans_its_part_of_the_run(command, tmp_path) -> None:
+    overlay = str(write_overlay(tmp_path))
+    planned = {word: command(word, "-c", overlay, "-n").out for word in ("prepare-data", "capture")}
+    assert "Job 0: " not in planned["prepare-data"] and " capture" in planned["capture"]
+    counts = {word: Outcome(0, text).jobs for word, text in planned.items()}
+    assert counts["prepare-data"]["tokens"] == 3 and counts["prepare-data"]["vocab"] == 1
+    assert "hidden_states" not in counts["prepare-data"]
+    assert counts["capture"]["hidden_states"] == 2 and counts["capture"]["held_out_states"] == 1
+    assert "train_stage" not in counts["capture"]
+
+
+@pytest.mark.dag
+def test_a_rolling_run_has_no_capture_of_its_own(command, tmp_path) -> None:
+    rolling = {"hidden_states": {"keep": False, "window_shards": 1}}
+    outcome = command("capture", "-c", str(write_overlay(tmp_path, rolling)), "-n")
+    assert outcome.code == 1
+    said = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "hidden_states.keep is false" in said[0]
+    assert "Traceback" not in outcome.err
