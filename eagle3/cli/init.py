@@ -40,8 +40,9 @@ def init(
 ) -> None:
     """Write a commented configuration for MODEL and DATASET.
 
-    MODEL is a directory in Hugging Face format or hub:<owner>/<name>; DATASET a .jsonl, .json or
-    .parquet file, a name of docs/datasets.md, or hub:<owner>/<name>.
+    MODEL is a directory in Hugging Face format or hub:<owner>/<name>; DATASET a file of
+    conversations (.jsonl, .json, .parquet, packed lines) or a folder of them, a name of
+    docs/datasets.md, or hub:<owner>/<name>.
     """
     if commands:
         if model is not None:

@@ -4,13 +4,15 @@ weights, no download."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3.checks import cached_folder
 from eagle3.data.catalogue import CATALOGUE
-from eagle3.data.sources import HUB, SUFFIXES, unknown_place
+from eagle3.data.row_files import LINES, SUFFIXES, files_of, rows_of
+from eagle3.data.sources import HUB, unknown_place
 from eagle3.errors import Foreign, UserError
 from eagle3.target.config import load_config
 from eagle3.target.files import INDEX
@@ -48,10 +50,7 @@ class Data:
 
     @property
     def name(self) -> str:
-        if self.place in CATALOGUE:
-            return self.place
-        path = Path(self.place.removeprefix(HUB))
-        return path.stem if path.suffix in SUFFIXES else path.name
+        return data_name(self.place)
 
 
 def model_of(place: str) -> Model:
@@ -82,32 +81,39 @@ def _weight_bytes(folder: Path) -> int | None:
 
 
 def data_of(place: str) -> Data:
-    """Raises UserError if it is no file of conversations, no name and not of the hub."""
+    """Raises UserError if it is no file or folder of conversations, no name and not of the hub."""
     if place in CATALOGUE:
         return Data(place, CATALOGUE[place].rows, None)
     if place.startswith(HUB):
         return Data(place, None, None)
     path = Path(place).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise UserError(unknown_place(place))
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{place} must be a file of {', '.join(SUFFIXES)}")
-    rows = _rows(path)
+    files = files_of(path)
+    rows = sum(map(_rows, files))
     if not rows:
         raise UserError(f"{place} has no row")
-    ratio = None if path.suffix == ".parquet" else path.stat().st_size / rows / BYTES_PER_TOKEN
-    return Data(place, rows, ratio)
+    plain = all(file.suffix.lower() in (".json", *LINES) for file in files)
+    size = sum(file.stat().st_size for file in files)
+    return Data(place, rows, size / rows / BYTES_PER_TOKEN if plain else None)
+
+
+def data_name(place: str) -> str:
+    """The name of a dataset: of a file without what says how it is read."""
+    if place in CATALOGUE:
+        return place
+    ends = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+    return re.sub(rf"({ends})+$", "", Path(place.removeprefix(HUB)).name, flags=re.IGNORECASE)
 
 
 def _rows(path: Path) -> int:
-    """Rows of a file, usable or not."""
+    """Rows of a file, usable or not. Lines are counted without being read as JSON."""
     with Foreign(f"{path} cannot be read"):
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile
 
             return int(ParquetFile(path).metadata.num_rows)
-        if path.suffix == ".json":
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return len(found) if isinstance(found, list) else 1
-        with open(path, "rb") as lines:
-            return sum(1 for line in lines if line.strip())
+        if path.suffix.lower() in LINES:
+            with open(path, "rb") as lines:
+                return sum(1 for line in lines if line.strip())
+        return sum(1 for _ in rows_of(path))

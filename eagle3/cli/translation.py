@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from eagle3.cli.material import PLACES, data_of
+from eagle3.cli.material import PLACES, data_name, data_of
 from eagle3.cli.overlay import Line
 from eagle3.cli.sizes import samples_of, shard_size
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
@@ -85,7 +85,7 @@ def translate(commands: Sequence[str]) -> Translation:
     lines = [Line(key, value, origin) for key, (value, origin) in found.values.items()]
     model, source = found.values["target.model"][0], found.values["dataset.source"][0]
     data = source if isinstance(source, str) else "camel"
-    names = Path(model.removeprefix(HUB)).name, Path(data).stem.removesuffix("_train")
+    names = Path(model.removeprefix(HUB)).name, data_name(data).removesuffix("_train")
     return Translation(list(commands), names, lines, found.without, found.remarks)
 
 
@@ -258,7 +258,7 @@ def _finish(found: _Found, seen: set[str]) -> None:
 def _count(found: _Found) -> None:
     """Samples and shards: SpecForge reads all rows unless it is told a number."""
     source = found.values["dataset.source"][0]
-    single = isinstance(source, str) and (source in PLACES or Path(source).is_file())
+    single = isinstance(source, str) and (source in PLACES or Path(source).exists())
     rows = data_of(source).rows if single else None
     if "dataset.num_samples" not in found.values:
         samples, _ = samples_of(rows)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow
 import pytest
 import yaml
+from pyarrow import parquet
 
 from eagle3.cli import devices
 from eagle3.cli.devices import Devices
-from eagle3.cli.material import Data, Model
+from eagle3.cli.material import Data, Model, data_of
 from eagle3.cli.overlay import Line, text_of, values_of
 from eagle3.cli.sizes import Sizes, learning_rate, samples_of, shard_size
 from eagle3.config.configuration import Config
@@ -92,7 +96,7 @@ def test_more_gpus_than_heads_are_shared_by_jobs(command, model, chats, tmp_path
         (["owner/name", "chats.jsonl"], "for a model of the Hugging Face hub write hub:owner/name"),
         (["models/My Llama", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["models/My Llama", "sharegp"], "did you mean sharegpt?"),
-        (["models/My Llama", "models"], "models"),
+        (["models/My Llama", "chats.txt"], "chats.txt is none of .json"),
         (["models/My Llama", "few.jsonl"], "the dataset has 3 rows, too few"),
         (["models/My Llama", "empty.jsonl"], "empty.jsonl has no row"),
         (["models/base", "chats.jsonl"], "has no tokenizer"),
@@ -105,6 +109,7 @@ def test_what_cannot_be_used_is_said_and_nothing_written(
     lines = chats.read_text().splitlines(keepends=True)
     (tmp_path / "few.jsonl").write_text("".join(lines[:3]))
     (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "chats.txt").write_text("hello")
     for name, gone in (("base", "tokenizer*"), ("bare", "*.safetensors")):
         shutil.copytree(model, tmp_path / "models" / name)
         for path in (tmp_path / "models" / name).glob(gone):
@@ -122,6 +127,28 @@ def test_without_its_config_the_target_is_guessed_and_that_is_said(command, tmp_
     config = yaml.safe_load((tmp_path / "nothing-8b-chats.yaml").read_text())
     assert config["target"]["model"] == "hub:nobody/nothing-8b"
     assert config["dataset"]["num_samples"] == 20_000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "folder"])
+def test_rows_are_counted_in_every_form(tmp_path, name) -> None:
+    rows = [{"conversations": [{"role": "user", "content": f"{n}"}]} for n in range(50)]
+    lines = "\n".join(map(json.dumps, rows)) + "\n\n"
+    path = tmp_path / name
+    match path.suffix:
+        case ".parquet":
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case ".jsonl":
+            path.write_text(lines)
+        case _:
+            path.mkdir()
+            (path / "b.jsonl").write_text(lines)
+    found = data_of(str(path))
+    assert found.rows == 50 and found.name == path.name.partition(".")[0]
+    assert (found.tokens_per_row is None) == (path.suffix in (".parquet", ".gz"))
 
 
 def written(sizes: Sizes) -> Config:
