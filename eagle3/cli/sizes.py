@@ -107,6 +107,8 @@ class Sizes:
             packs = max(packs // 2, ranks)
         if epochs != 10:
             yield Line("train.epochs", epochs)
+        else:
+            yield Line("train.epochs_per_stage", 2, "of 10; a stage is a job and a checkpoint")
         rate = learning_rate(pack * packs, self.hidden)
         why = f"for batches of {pack * packs} tokens; a rate goes with the root of the batch"
         yield Line("train.learning_rate", rate, why)

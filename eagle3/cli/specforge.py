@@ -194,9 +194,9 @@ HEAD = """# Coming from SpecForge
 
 This page is generated from `eagle3/cli/specforge.py` by `python -m eagle3.cli.specforge`.
 
-SpecForge trains a draft offline by three commands, which you start one after another, and hand
-files from each to the next. Here one configuration names a run, and one command makes what is
-missing:
+SpecForge trains a draft offline in three commands: you start them one after another and hand the
+files of each to the next. Here one configuration describes a run, and one command makes whatever
+is missing:
 
 | SpecForge | here |
 |---|---|
@@ -210,22 +210,22 @@ Have your command lines translated:
         --from-specforge 'torchrun --nproc_per_node 8 scripts/prepare_hidden_states.py …' \\
         --from-specforge 'torchrun --nproc_per_node 8 scripts/train_eagle3.py …'
 
-It writes a configuration with a remark behind each key, and names the flags that became none.
-Values that two commands give differently, such as two targets, are refused.
+This writes a configuration with a remark at each key and lists the flags that have no counterpart.
+Two commands that contradict each other, such as by two targets, are refused.
 
 What else is different:
 
-* The loss counts the rows that serving can reach, which are one token earlier than SpecForge's
-  ([docs/objective.md](objective.md)). Losses of the two are not to be compared; acceptance is.
+* The loss counts the rows that serving can reach: they begin one token earlier than SpecForge's
+  ([objective.md](objective.md)). Compare the two by acceptance, never by loss.
 * Documents are packed without padding, so a step is a number of tokens and not of documents. The
   learning rate belongs to a batch: `train.pack_tokens` x `train.packs_per_batch` tokens.
 * The schedule is warm-up, constant, decay; `train.lr_schedule: cosine` is SpecForge's, and what a
   translation writes.
 * Masks come from comparing what the target emits with its prompts, under any chat template
-  ([docs/masks.md](masks.md)). No system prompt is added.
-* Drafts that SpecForge has trained can be gone on from (`train.warm_start`), and what is exported
-  is loaded by SGLang as SpecForge's are. Hidden states that it has captured are captured again:
-  its files do not say which model and tokens they are of.
+  ([masks.md](masks.md)). No system prompt is added.
+* `train.warm_start` continues from a draft that SpecForge has trained. SGLang loads an exported
+  draft as it loads SpecForge's. Hidden states are captured again: SpecForge's files do not say
+  which model and tokens they belong to.
 """
 TITLES = {
     DATA: "Flags of prepare_data.py",

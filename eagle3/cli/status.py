@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eagle3.cli import call
+
 if TYPE_CHECKING:
     from eagle3.cli.parts import Part
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 @click.command(short_help="What is done, what is next, time left.")
 @click.argument("run", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(run: str | None, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Bars for capture and training, until the report.")
+def status(run: str | None, as_json: bool, watch: bool) -> int:
     """What of RUN is done, what is next, and the time left.
 
     RUN is a name or a folder; by default the run that was planned last. Times are those of finished
@@ -28,12 +31,14 @@ def status(run: str | None, as_json: bool) -> None:
     from eagle3.run import load_run
 
     folder = run_folder(run) if run else newest_run()
+    if watch:
+        return call.call("workflow_scripts.watch", [str(folder)])
     found = load_run(folder)
     base = folder.absolute().parents[1]
     parts = parts_of(found, base)
     if as_json:
         click.echo(json.dumps(_plain(found.config.run, parts), indent=1))
-        return
+        return 0
     click.echo(f"run {found.config.run} in {os.path.relpath(folder)}")
     click.echo(f"  target {found.target}, dataset {_sources(found.external.sources)}")
     width = max(len(part.name) for part in parts)
@@ -50,6 +55,7 @@ def status(run: str | None, as_json: bool) -> None:
         )
     else:
         click.echo("nothing is at work on it; `eagle3 train` with its configuration goes on")
+    return 0
 
 
 def _sources(sources: tuple) -> str:
