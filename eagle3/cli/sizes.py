@@ -16,6 +16,7 @@ from typing import Any
 from eagle3.cli.devices import Devices
 from eagle3.cli.material import Data, Model
 from eagle3.cli.overlay import Line
+from eagle3.draft.config import dense_width
 from eagle3.errors import UserError
 from eagle3.features.columns import STORED
 from eagle3.features.layout import AUX_CHUNKS
@@ -30,6 +31,7 @@ ROOM = 0.85  # share of a GPU's memory that weights may take
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this width on a half rate and double batches, as published
 SMALL_VOCAB = 32_000
+EXPERTS_ONLY = 6  # width of a draft's MLP, in widths of a target without an MLP of its own
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Sizes:
         if self.codec != "bf16":
             remark = "half of bf16's bytes; bf16_zstd is lossless (docs/storage.md)"
             yield Line("hidden_states.codec", self.codec, remark)
+        if self.model.text is not None and dense_width(self.model.text) is None:
+            why = "the target has experts only; six times its width, as drafts of gpt-oss have"
+            yield Line("draft.intermediate_size", EXPERTS_ONLY * self.model.text.hidden_size, why)
         yield from self._train(samples, length)
         yield from self._evaluation(samples, fraction)
         yield from self._resources()

@@ -23,6 +23,7 @@ from eagle3.config.configuration import Config
 from eagle3.errors import UserError
 from eagle3.report.doubts import doubts
 from tests.builders.models import save_tokenizer
+from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, snakemake
 
 LLAMA_8B = SimpleNamespace(
@@ -87,6 +88,18 @@ def test_more_gpus_than_heads_are_shared_by_jobs(command, model, chats, tmp_path
     assert config.resources.device == "cuda" and config.resources.train.processes == 3
     assert config.resources.capture.tensor_parallel == 1
     assert config.train.packs_per_batch >= 3
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_family_of_the_presets_gets_a_legal_configuration(
+    command, chats, tmp_path, name
+) -> None:
+    """Mixtures of experts, sliding windows, gated families: checked as before the first job."""
+    save_shrunken(tmp_path / name, name)
+    outcome = command("init", name, "chats.jsonl", "--out", "a.yaml", "--gpus", "2")
+    assert outcome.code == 0, outcome.err
+    width = yaml.safe_load((tmp_path / "a.yaml").read_text()).get("draft", {})
+    assert ("intermediate_size" in width) == name.startswith("gpt-oss")
 
 
 @pytest.mark.parametrize(
