@@ -128,6 +128,8 @@ class Sizes:
         rows = self.data.rows
         if rows is not None and (held := _least(rows, fraction)) < 128:
             yield Line("evaluation.held_out_samples", held, "to score every stage")
+            if held < 64:
+                yield Line("evaluation.num_prompts", held, "to decode; they are held out too")
         answer = min(256, (self.context or 2**20) // 4)
         if answer != 128:
             yield Line("evaluation.max_new_tokens", answer)

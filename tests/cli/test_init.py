@@ -79,6 +79,7 @@ def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path) -> 
     assert config.resources.device == "cpu" and config.train.precision == "float32"
     assert config.tokens.max_length == 256 == config.train.pack_tokens  # the target's context
     assert config.vocab.draft_vocab_size == 96
+    assert config.evaluation.num_prompts == config.evaluation.held_out_samples == 4
     assert 8 < config.dataset.num_samples < 45 and config.dataset.eval_fraction == 0.25
 
 
