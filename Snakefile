@@ -34,6 +34,9 @@ include: "rules/report.smk"
 # seconds each: with a remote executor they run where snakemake does
 localrules:
     train,
+    prepare_data,
+    capture,
+    drafts,
     dataset,
     vocab,
     schedule,
@@ -54,3 +57,26 @@ rule train:
         PATHS.choice,
         PATHS.acceptance,
         PATHS.report,
+
+
+# parts of it, by the words of other projects
+rule prepare_data:
+    """Every token shard, the draft's vocabulary and the schedule."""
+    input:
+        token_shards,
+        RUN.held_out_tokens(),
+        PATHS.vocab,
+        PATHS.schedule,
+
+
+rule capture:
+    """Every hidden state. In rolling mode there is no such moment: capture and training alternate."""
+    input:
+        all_states,
+
+
+rule drafts:
+    """The draft in every format."""
+    input:
+        [PATHS.draft(name, "config.json") for name in FORMATS],
+        [PATHS.draft(name) for name in FORMATS],

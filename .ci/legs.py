@@ -72,6 +72,7 @@ LEGS = {
 ALWAYS = (
     *("eagle3/", "benchmarks/", "data/", "docs/", "tests/", "README.md", "SECURITY.md", "LICENSE"),
     *("Makefile", ".ci/", ".gitignore", ".snakemake-workflow-catalog.yml", "slurm"),
+    *("setup.py", "MANIFEST.in"),
 )
 
 

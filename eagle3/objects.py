@@ -115,6 +115,20 @@ def split_address(address: str) -> tuple[str, str]:
     return bucket, key
 
 
+def remove_all(address: str) -> int:
+    """Remove every object below s3://bucket/folder; how many there were.
+
+    Raises UserError if the store does not answer or forbids it.
+    """
+    bucket, folder = split_address(address)
+    removed = 0
+    with _one_sentence(address):
+        for objects in store(bucket).list(prefix=f"{folder}/"):
+            store(bucket).delete([entry["path"] for entry in objects])
+            removed += len(objects)
+    return removed
+
+
 @lru_cache
 def store(bucket: str) -> Any:
     """The one client of a bucket in this process; it may be used from several threads.

@@ -170,6 +170,16 @@ def window_states(wildcards):
     return unmoved(RUN.window_states(int(wildcards.stage)))
 
 
+def all_states(wildcards):
+    if RUN.rolling:
+        refuse(
+            "hidden_states.keep is false, so only two windows of states are there at a time: ask for "
+            "train, which captures and removes them"
+        )
+    states = [RUN.stored(PATHS.states("train", shard)) for shard in RUN.shards]
+    return unmoved(states + RUN.held_out_states())
+
+
 def capture_checks(wildcards):
     return RUN.capture_checks()
 

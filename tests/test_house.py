@@ -38,6 +38,8 @@ ROOMS = (
     "report",
     "checks",
     "workflow",
+    "api",
+    "cli",
 )
 SOURCES = sorted((ROOT / "eagle3").rglob("*.py"))
 CODE = [*SOURCES, *(ROOT / "workflow_scripts").glob("*.py"), *(ROOT / "rules").glob("*")]

@@ -67,7 +67,7 @@ def derive_config(
     kv_heads = pick("num_key_value_heads", getattr(target, "num_key_value_heads", None) or heads)
     own_head_dim = getattr(target, "head_dim", None)
     head_dim = pick("head_dim", own_head_dim or target.hidden_size // target.num_attention_heads)
-    width = pick("intermediate_size", _dense_width(target))
+    width = pick("intermediate_size", dense_width(target))
     if width is None:
         raise UserError("draft.intermediate_size: the target names no dense width; give one")
     if heads % kv_heads:
@@ -110,7 +110,7 @@ def check_heads(draft: DraftConfig, size: int) -> None:
         )
 
 
-def _dense_width(target: Any) -> int | None:
+def dense_width(target: Any) -> int | None:
     """The target's own, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)."""
     only_experts = getattr(target, "num_local_experts", 0) and not hasattr(
         target, "moe_intermediate_size"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.workflow import containers
 from eagle3.workflow.external import locate
+from eagle3.workflow.project import import_folders, package_of
 from eagle3.workflow.provenance import code_digest
 from eagle3.workflow.settings import all_settings
 
@@ -67,16 +68,17 @@ def environment(run: Run, root: Path, has_environment: bool, in_container: bool)
     that runs Snakemake, unless the job has an environment of its own."""
     # spinning threads cost several times the work they save when jobs share cores
     made = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
-    made["PYTHONPATH"] = _in_front(str(root), os.environ.get("PYTHONPATH"))
+    own = import_folders(root, FOLDER / "library")
+    made["PYTHONPATH"] = _in_front(own, os.environ.get("PYTHONPATH"))
     if not has_environment:
-        made["PATH"] = _in_front(str(Path(sys.executable).parent), os.environ.get("PATH"))
+        made["PATH"] = _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
     if in_container:
         made |= containers.environment(
             *_shown(run, root), cuda=run.config.resources.device == "cuda"
         )
         program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
         # the host's packages are of another Python
-        inside = {"PYTHONPATH": str(root), "PYTHONNOUSERSITE": "1", "PYTHONHOME": ""}
+        inside = {"PYTHONPATH": os.pathsep.join(own), "PYTHONNOUSERSITE": "1", "PYTHONHOME": ""}
         made |= {f"{program}ENV_{name}": value for name, value in inside.items()}
     return made
 
@@ -86,10 +88,10 @@ def image(name: str, run: Run, root: Path) -> str:
     return containers.image(name, getattr(run.config.resources.containers, name), root)
 
 
-def _in_front(first: str, others: str | None) -> str:
-    """A list of folders that begins with `first`, which is there once."""
-    rest = [folder for folder in (others or "").split(os.pathsep) if folder and folder != first]
-    return os.pathsep.join([first, *rest])
+def _in_front(first: Sequence[str], others: str | None) -> str:
+    """A list of folders that begins with those of `first`, which are there once."""
+    rest = [folder for folder in (others or "").split(os.pathsep) if folder not in ("", *first)]
+    return os.pathsep.join([*first, *rest])
 
 
 def _shown(run: Run, root: Path) -> tuple[list[str | Path], bool]:
@@ -100,8 +102,8 @@ def _shown(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]
     states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
-    shown: list[str | Path] = [root, *local, "results", paths.out, *states, FOLDER]
-    return shown, any(source.on_hub for source in outside)
+    own: list[str | Path] = [root, package_of(root), FOLDER, "results", paths.out]
+    return [*own, *local, *states], any(source.on_hub for source in outside)
 
 
 def _check_tracker(tracker: str) -> None:

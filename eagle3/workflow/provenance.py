@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3.artifact import Settings, file_sha256
+from eagle3.workflow.project import package_of
 
 # packages whose versions may change a result; jobs run in the same ones with and without --sdm
 NUMERIC = ("ml-dtypes", "numpy", "safetensors", "tokenizers", "torch", "transformers")
@@ -67,8 +68,14 @@ def pinned(root: Path) -> list[str]:
 def code_digest(script: Path, root: Path) -> str:
     """Digest over `sources` and `pinned`: a changed byte counts, a changed date does not."""
     total = hashlib.sha256("\n".join(pinned(root)).encode())
-    for path in sources(script, root):
-        total.update(f"{path.relative_to(root)} {file_sha256(path)}\n".encode())
+    # an installed library lies elsewhere than the scripts and counts under the same names
+    above = package_of(root).parent
+    named = {
+        path.relative_to(root if path.is_relative_to(root) else above): path
+        for path in sources(script, root)
+    }
+    for name in sorted(named):
+        total.update(f"{name} {file_sha256(named[name])}\n".encode())
     return total.hexdigest()[:16]
 
 
@@ -90,8 +97,9 @@ def _modules(name: str, root: Path) -> list[Path]:
     parts = name.split(".")
     if parts[0] not in ("eagle3", "workflow_scripts"):
         return []
-    found = [root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
-    found.append(root.joinpath(*parts).with_suffix(".py"))
+    above = package_of(root).parent if parts[0] == "eagle3" else root
+    found = [above.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
+    found.append(above.joinpath(*parts).with_suffix(".py"))
     return [path for path in found if path.is_file()]
 
 

@@ -1,0 +1,6 @@
+"""`python -m eagle3.cli` is `eagle3`."""
+
+from eagle3.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`eagle3 init`: a configuration to start from, with sizes that fit and a reason behind each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from eagle3.errors import UserError
+
+SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
+
+
+@click.command(
+    short_help="Write a configuration that fits.",
+    epilog="It asks nothing, fetches nothing, and replaces no file.",
+)
+@click.argument("model", required=False)
+@click.argument("dataset", required=False)
+@click.option("--out", type=click.Path(dir_okay=False), help="By default <run>.yaml.")
+@click.option("--gpus", type=click.IntRange(0, 1024), help="By default those of this machine.")
+@click.option("--run", "name", help="Name of the run; by default that of model and dataset.")
+@click.option(
+    "--from-specforge",
+    "commands",
+    multiple=True,
+    metavar="COMMAND",
+    help="A command line of SpecForge, in quotes, instead of MODEL and DATASET; once for each of "
+    "prepare_data.py, prepare_hidden_states.py and train_eagle3.py.",
+)
+def init(
+    model: str | None,
+    dataset: str | None,
+    out: str | None,
+    gpus: int | None,
+    name: str | None,
+    commands: Sequence[str],
+) -> None:
+    """Write a commented configuration for MODEL and DATASET.
+
+    MODEL is a directory in Hugging Face format or hub:<owner>/<name>; DATASET a file of
+    conversations (.jsonl, .json, .parquet, packed lines) or a folder of them, a name of
+    docs/datasets.md, or hub:<owner>/<name>.
+    """
+    if commands:
+        if model is not None:
+            raise click.UsageError("give MODEL and DATASET or --from-specforge, not both")
+        if gpus is not None:
+            raise click.UsageError("--from-specforge takes the GPUs from the command line")
+        path, remarks = _translated(commands, out, name)
+    elif model is None or dataset is None:
+        raise click.UsageError(
+            "give MODEL and DATASET, such as: eagle3 init models/my-llama a.jsonl"
+        )
+    else:
+        path, remarks = _fitted(model, dataset, out, name, gpus)
+    for remark in remarks:
+        click.echo(f"remark: {remark}", err=True)
+    click.echo(f"wrote {path}; look at it, then:\n{_next(path)}")
+
+
+def _next(path: Path) -> str:
+    return f"    eagle3 plan --configfile {path}\n    eagle3 train --configfile {path}"
+
+
+def _fitted(
+    model: str, dataset: str, out: str | None, name: str | None, gpus: int | None
+) -> tuple[Path, list[str]]:
+    """Write the configuration of a model and a dataset; its path, and what to know about it."""
+    from eagle3.cli.devices import devices
+    from eagle3.cli.material import data_of, model_of
+    from eagle3.cli.overlay import Line, text_of
+    from eagle3.cli.sizes import Sizes
+
+    target, data = model_of(model), data_of(dataset)
+    run = name or run_name(target.name, data.name)
+    sizes = Sizes(target, data, devices(gpus))
+    lines = [Line("run", run, f"everything lies in results/{run}"), *sizes.lines()]
+    check(lines, target.folder, whole=target.local)
+    path = Path(out or f"{run}.yaml")
+    head = [
+        f"A draft for {model}, trained on {dataset}; written by `eagle3 init`. Every key that is "
+        "not named here has the default of docs/configuration.md.",
+        f"    eagle3 train --configfile {path}",
+    ]
+    _write(path, text_of(head, lines))
+    remarks = []
+    if target.text is None:
+        remarks.append(
+            f"config.json of {model} is not on this machine, so the sizes are those of a target "
+            "of 8 B parameters on one GPU; look at tensor_parallel and max_length"
+        )
+    if data.rows is None:
+        remarks.append("the number of rows is not known; set dataset.num_samples to what there is")
+    short = [line for line in lines if line.remark.startswith("TOO FEW")]
+    remarks += [f"{line.key} is {line.value}: {line.remark}" for line in short]
+    return path, remarks
+
+
+def _translated(
+    commands: Sequence[str], out: str | None, name: str | None
+) -> tuple[Path, list[str]]:
+    """Write the configuration that commands of SpecForge mean; its path, and what has to be
+    known."""
+    from eagle3.cli.overlay import Line, text_of
+    from eagle3.cli.translation import translate
+
+    found = translate(commands)
+    run = name or run_name(*found.names)
+    lines = [Line("run", run, f"everything lies in results/{run}"), *found.lines]
+    check(lines, None)
+    path = Path(out or f"{run}.yaml")
+    head = [
+        "Written by `eagle3 init --from-specforge` from the command lines below; "
+        "docs/coming-from-specforge.md says more about each flag.",
+        f"    eagle3 train --configfile {path}",
+    ]
+    head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in found.commands]
+    tail = ["Flags without a key here:", *found.without] if found.without else []
+    _write(path, text_of(head, lines, tail))
+    return path, found.remarks
+
+
+def _write(path: Path, text: str) -> None:
+    from eagle3.cli.overlay import write_new
+
+    write_new(path, text)
+
+
+def run_name(model: str, data: str) -> str:
+    """Names of model and dataset as a name of a run."""
+    joined = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{data}").strip("-._").lower()
+    return joined[:64] or "run"
+
+
+def check(lines: Iterable, folder: Path | None, whole: bool = True) -> None:
+    """Raise UserError unless the configuration passes what is checked before any job.
+
+    `folder`: of the target, if it is at hand; `whole`: with its weights.
+    """
+    from eagle3 import checks
+    from eagle3.cli.overlay import values_of
+    from eagle3.config.configuration import Config
+
+    plain = Config.of(values_of(lines)).to_dict()
+    checks.check_choices(plain)
+    if folder is None:
+        return
+    if whole:
+        if not any(folder.glob("*.safetensors")):
+            raise UserError(f"{folder} has no weights (*.safetensors)")
+        checks.check_target(plain, folder)
+    else:
+        checks.check_config(plain, folder)

@@ -1,0 +1,97 @@
+"""The words of the command, and how it ends: what the user can mend is one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+import click
+
+from eagle3 import __version__
+from eagle3.errors import UserError
+
+# in the order of a first run: word -> module, and attribute of it
+WORDS = {
+    "init": ("init", "init"),
+    "plan": ("jobs", "plan"),
+    "train": ("jobs", "train"),
+    "prepare-data": ("jobs", "prepare_data"),
+    "capture": ("jobs", "capture"),
+    "export": ("jobs", "export"),
+    "evaluate": ("jobs", "evaluate"),
+    "status": ("status", "status"),
+    "runs": ("runs", "runs"),
+    "masks": ("scripts", "masks"),
+    "serve-check": ("scripts", "serve_check"),
+}
+FAULT, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class Words(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(WORDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in WORDS:
+            return None
+        module, name = WORDS[cmd_name]
+        found: click.Command = getattr(import_module(f"eagle3.cli.{module}"), name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in WORDS and not word.startswith("-"):
+            close = difflib.get_close_matches(word, WORDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(WORDS)}"
+            raise click.UsageError(f"no command {word!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=Words, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="eagle3")
+def eagle3() -> None:
+    """Train an EAGLE-3 draft for a model of yours, from its hidden states on disk.
+
+    \b
+        eagle3 init models/my-llama chats.jsonl     write a configuration
+        eagle3 plan --configfile my-llama-chats.yaml
+        eagle3 train --configfile my-llama-chats.yaml
+        eagle3 status
+    """
+
+
+def main() -> None:
+    """Run the words of the command line and end the process."""
+    words = sys.argv[1:] or ["--help"]
+    try:
+        code = eagle3.main(words, prog_name="eagle3", standalone_mode=False)
+    except UserError as fault:
+        _end(str(fault), FAULT)
+    except click.ClickException as fault:
+        _end(_sentence(fault), USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        _end("stopped by Ctrl-C", INTERRUPTED)
+    except BrokenPipeError:  # `eagle3 runs list | head`
+        sys.stderr.close()
+        sys.exit(FAULT)
+    except OSError as fault:
+        _end(f"{fault.filename or 'a file'}: {fault.strerror or fault}", FAULT)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(fault: click.ClickException) -> str:
+    """What click says, and where to read more."""
+    context = getattr(fault, "ctx", None)
+    where = f" (see {context.command_path} --help)" if context else ""
+    text = fault.format_message().rstrip(".").replace("\n", " ")
+    return f"{text[:1].lower()}{text[1:]}{where}"
+
+
+def _end(sentence: str, code: int) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,119 @@
+"""What is known of a model and of a dataset before anything runs: small files are looked at, no
+weights, no download."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3.checks import cached_folder
+from eagle3.data.catalogue import CATALOGUE
+from eagle3.data.row_files import LINES, SUFFIXES, files_of, rows_of
+from eagle3.data.sources import HUB, unknown_place
+from eagle3.errors import Foreign, UserError
+from eagle3.target.config import load_config
+from eagle3.target.files import INDEX
+from eagle3.workflow.external import HUB_NAME
+
+PLACES = tuple(CATALOGUE)  # names of datasets
+BYTES_PER_TOKEN = 4.5  # of a JSON Lines file of English chats
+
+
+@dataclass(frozen=True)
+class Model:
+    """A target. `folder`: its files, of a hub model those in the cache; None if there are none."""
+
+    place: str
+    folder: Path | None
+    text: Any  # its text configuration, None if it is not at hand
+    weight_bytes: int | None
+
+    @property
+    def name(self) -> str:
+        return Path(self.place.removeprefix(HUB)).expanduser().resolve().name
+
+    @property
+    def local(self) -> bool:
+        return not self.place.startswith(HUB)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset; None where nothing is known without a download."""
+
+    place: str
+    rows: int | None
+    tokens_per_row: float | None
+
+    @property
+    def name(self) -> str:
+        return data_name(self.place)
+
+
+def model_of(place: str) -> Model:
+    """Raises UserError if it is neither a model directory nor hub:<owner>/<name>."""
+    if place.startswith(HUB):
+        folder = cached_folder(place, None)
+    else:
+        folder = Path(place).expanduser()
+        if not (folder / "config.json").is_file():
+            hint = f"; for a model of the Hugging Face hub write {HUB}{place}"
+            on_hub = hint if HUB_NAME.fullmatch(place) and not folder.exists() else ""
+            raise UserError(
+                f"{place} is not a Hugging Face model directory (no config.json){on_hub}"
+            )
+    if folder is None:
+        return Model(place, None, None, None)
+    return Model(place, folder, load_config(folder), _weight_bytes(folder))
+
+
+def _weight_bytes(folder: Path) -> int | None:
+    """Bytes of the weights, by their files or their index."""
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    index = folder / INDEX
+    if index.is_file():
+        with Foreign(f"{index} is no index of weights"):
+            return int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
+    return sum(sizes) or None
+
+
+def data_of(place: str) -> Data:
+    """Raises UserError if it is no file or folder of conversations, no name and not of the hub."""
+    if place in CATALOGUE:
+        return Data(place, CATALOGUE[place].rows, None)
+    if place.startswith(HUB):
+        return Data(place, None, None)
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UserError(unknown_place(place))
+    files = files_of(path)
+    rows = sum(map(_rows, files))
+    if not rows:
+        raise UserError(f"{place} has no row")
+    plain = all(file.suffix.lower() in (".json", *LINES) for file in files)
+    size = sum(file.stat().st_size for file in files)
+    return Data(place, rows, size / rows / BYTES_PER_TOKEN if plain else None)
+
+
+def data_name(place: str) -> str:
+    """The name of a dataset: of a file without what says how it is read."""
+    if place in CATALOGUE:
+        return place
+    ends = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+    return re.sub(rf"({ends})+$", "", Path(place.removeprefix(HUB)).name, flags=re.IGNORECASE)
+
+
+def _rows(path: Path) -> int:
+    """Rows of a file, usable or not. Lines are counted without being read as JSON."""
+    with Foreign(f"{path} cannot be read"):
+        if path.suffix.lower() == ".parquet":
+            from pyarrow.parquet import ParquetFile
+
+            return int(ParquetFile(path).metadata.num_rows)
+        if path.suffix.lower() in LINES:
+            with open(path, "rb") as lines:
+                return sum(1 for line in lines if line.strip())
+        return sum(1 for _ in rows_of(path))

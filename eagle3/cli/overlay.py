@@ -1,0 +1,94 @@
+"""A configuration as YAML that a person reads: keys in sections, a remark behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import yaml
+
+from eagle3.config.configuration import Config
+from eagle3.errors import UserError
+
+WIDTH, COLUMN = 100, 34  # of a line, and where remarks begin
+
+
+@dataclass(frozen=True)
+class Line:
+    """A key of the configuration, its value, and why it has it."""
+
+    key: str  # such as train.learning_rate
+    value: Any
+    remark: str = ""
+
+
+def values_of(lines: Iterable[Line]) -> dict[str, Any]:
+    """The same as nested mappings, as YAML would be read."""
+    top: dict[str, Any] = {}
+    for line in lines:
+        *above, name = line.key.split(".")
+        section = top
+        for part in above:
+            section = section.setdefault(part, {})
+        section[name] = line.value
+    return top
+
+
+def text_of(head: Sequence[str], lines: Sequence[Line], tail: Sequence[str] = ()) -> str:
+    """The file: paragraphs of `head` as comments, sections in the order of the configuration's
+    own, paragraphs of `tail`."""
+    remarks = {line.key: line.remark for line in lines}
+    values = values_of(lines)
+    order = [name for name in Config.model_fields if name in values]
+    rows = [row for paragraph in head for row in commented(paragraph)]
+    rows += ["", *_section({name: values[name] for name in order}, remarks, "")]
+    if tail:
+        rows += ["", *(row for paragraph in tail for row in commented(paragraph))]
+    return "\n".join(rows) + "\n"
+
+
+def commented(paragraph: str) -> list[str]:
+    """Comment lines of a paragraph; one that begins with spaces is a command and stays whole."""
+    if paragraph.startswith(" "):
+        return [f"#{paragraph}"]
+    wrapped = wrap(paragraph, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    return [f"# {row}" for row in wrapped] or ["#"]
+
+
+def _section(values: Mapping[str, Any], remarks: Mapping[str, str], above: str) -> list[str]:
+    rows = []
+    indent = "  " * above.count(".")
+    for name, value in values.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict) and key not in remarks:
+            rows += [f"{indent}{name}:", *_section(value, remarks, f"{key}.")]
+            continue
+        written, remark = f"{indent}{name}: {scalar(value)}", remarks[key]
+        row = f"{written:<{COLUMN - 2}}  # {remark}" if remark else written
+        if len(row) > WIDTH:  # the remark goes above
+            rows += [f"{indent}{line}" for line in commented(remark)]
+            row = written
+        rows.append(row)
+    return rows
+
+
+def scalar(value: Any) -> str:
+    """A value in one line of YAML."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet. Raises UserError if it is."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(
+            f"{path} exists, and is left as it is; give another name by --out, or remove it"
+        ) from None

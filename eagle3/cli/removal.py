@@ -1,0 +1,112 @@
+"""What belongs to one run and to no other, and its removal.
+
+A run is its folder under results/, its objects in object storage, the files by which jobs know it,
+and Snakemake's records of its outputs. Digests of large files, environments, the cache between
+workflows and the logs of a cluster belong to all runs of a working directory and stay.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import shutil
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle3.errors import UserError
+from eagle3.run import Run, load_run
+
+SNAKEMAKE = Path(".snakemake")
+PLANNED = SNAKEMAKE / "eagle3"
+RECORDS = ("metadata", "incomplete")  # folders with a file for each output, named by its path
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """Everything of a run."""
+
+    folder: Path
+    size: int  # bytes in the folder; what a link points to is not the run's
+    planned: Sequence[Path]
+    records: Sequence[Path]
+    copies: Sequence[Path]  # of objects
+    objects: str | None  # address under which its objects lie
+
+    def remove(self) -> None:
+        """Remove all of it, and last what names the run: an interrupted removal can be repeated.
+
+        Raises UserError if object storage does not answer.
+        """
+        if self.objects:
+            from eagle3.objects import remove_all
+
+            remove_all(self.objects)
+        for path in (*self.copies, *(p for p in self.folder.iterdir() if p.name != "run.json")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path in (*self.records, *self.planned):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+
+
+def belongings(folder: Path) -> Belongings:
+    """What belongs to the run of a folder in results/ of the working directory.
+
+    Raises UserError if the folder is a link or lies elsewhere.
+    """
+    run = load_run(folder)
+    own = Path(run.paths.out)
+    if folder.is_symlink() or not own.is_dir() or not own.samefile(folder):
+        raise UserError(f"{folder} is not {own} of this working directory: remove it by hand")
+    name = re.escape(run.config.run) + r"-[0-9a-f]+\.json"
+    planned = [path for path in PLANNED.glob("*.json") if re.fullmatch(name, path.name)]
+    prefix = run.config.resources.storage_prefix
+    copies = SNAKEMAKE / "storage" / (prefix or "").replace("://", "/") / own
+    files = (p for p in own.rglob("*") if p.is_file() and not p.is_symlink())
+    return Belongings(
+        own,
+        sum(path.stat().st_size for path in files),
+        planned,
+        [path for kind in RECORDS for path in _records(SNAKEMAKE / kind, f"{own}/", prefix)],
+        [copies] if prefix and copies.is_dir() else [],
+        run.stored(str(own)) if prefix else None,
+    )
+
+
+def _records(folder: Path, start: str, prefix: str | None) -> Iterator[Path]:
+    """Snakemake's records of outputs whose path begins with `start`, in object storage too."""
+    starts = (start, f"{prefix}/{start}") if prefix else (start,)
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        if path.is_file():
+            # base64 of the output's path; a long one is cut into folders that begin with @
+            parts = [part.removeprefix("@") for part in path.relative_to(folder).parts]
+            try:
+                output = urlsafe_b64decode("".join(parts)).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                continue  # not one of them
+            if output.startswith(starts):
+                yield path
+
+
+def users(folder: Path, others: Sequence[Path]) -> list[str]:
+    """Names of the other runs that read something of the run in `folder`."""
+    own = folder.resolve()
+    return [
+        other.name
+        for other in others
+        if other.resolve() != own
+        and any(Path(place).resolve().is_relative_to(own) for place in _outside(load_run(other)))
+    ]
+
+
+def _outside(run: Run) -> Iterator[str]:
+    """Paths from outside that a run reads."""
+    external = run.external
+    yield from (source.place for source in external.sources if not source.on_hub)
+    yield from (place for _, place in external.prompts)
+    named = (external.target, external.warm_start, external.embedded_source)
+    yield from (place for place in named if place and not place.startswith("hub:"))

@@ -1,0 +1,224 @@
+"""Values that fit a model, a dataset and the GPUs: each is a line of the configuration with its
+reason.
+
+Anchors are the presets (65,536 conversations, 4 epochs, batches of 8 packs of 4,096 tokens at 1e-4)
+and published trainings (`eagle3.report.doubts`): a rate goes with the root of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3.cli.devices import Devices
+from eagle3.cli.material import Data, Model
+from eagle3.cli.overlay import Line
+from eagle3.draft.config import dense_width
+from eagle3.errors import UserError
+from eagle3.features.columns import STORED
+from eagle3.features.layout import AUX_CHUNKS
+from eagle3.report.doubts import FEW_STEPS, REAL_HIDDEN
+from eagle3.target import split
+
+MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
+USABLE = 0.95  # of the rows: dataset.max_bad_fraction stops a run beyond
+PACK, PACKS, RATE = 4096, 8, 1.0e-4  # the presets' batch, and its rate
+SHARD_BYTES = 2.5e9
+ROOM = 0.85  # share of a GPU's memory that weights may take
+TYPICAL_TOKENS = 1000  # of a conversation
+WIDE = 8192  # from this width on a half rate and double batches, as published
+SMALL_VOCAB = 32_000
+EXPERTS_ONLY = 6  # width of a draft's MLP, in widths of a target without an MLP of its own
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the lines are worked out from."""
+
+    model: Model
+    data: Data
+    devices: Devices
+
+    def lines(self) -> Iterator[Line]:
+        """Every key that should differ from its default."""
+        samples, fraction = samples_of(self.data.rows)
+        length = self.max_length
+        documents = shard_size(samples, self.hidden, self.codec)
+        yield from self._dataset(samples, fraction, documents)
+        yield Line("target.model", self.model.place)
+        if not self.on_gpu and getattr(self.model.text, "dtype", None) != "float32":
+            yield Line("target.dtype", "float32", "bfloat16 is slow on most CPUs")
+        if length != 2048:
+            yield Line("tokens.max_length", length, "the target's context")
+        if self.model.text is not None and self.model.text.vocab_size < SMALL_VOCAB:
+            yield Line("vocab.draft_vocab_size", self.model.text.vocab_size, "the whole vocabulary")
+        if self.codec != "bf16":
+            remark = "half of bf16's bytes; bf16_zstd is lossless (docs/storage.md)"
+            yield Line("hidden_states.codec", self.codec, remark)
+        if self.model.text is not None and dense_width(self.model.text) is None:
+            why = "the target has experts only; six times its width, as drafts of gpt-oss have"
+            yield Line("draft.intermediate_size", EXPERTS_ONLY * self.model.text.hidden_size, why)
+        yield from self._train(samples, length)
+        yield from self._evaluation(samples, fraction)
+        yield from self._resources()
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.devices.count > 0
+
+    @property
+    def hidden(self) -> int | None:
+        return None if self.model.text is None else int(self.model.text.hidden_size)
+
+    @property
+    def codec(self) -> str:
+        return "fp8_e4m3" if self.on_gpu else "bf16"
+
+    @property
+    def context(self) -> int | None:
+        found = getattr(self.model.text, "max_position_embeddings", None)
+        return found if isinstance(found, int) else None
+
+    @property
+    def max_length(self) -> int:
+        return min(2048, self.context or 2048)
+
+    def _dataset(self, samples: int, fraction: float, documents: int) -> Iterator[Line]:
+        rows = self.data.rows
+        yield Line("dataset.source", self.data.place)
+        if rows is None:
+            why = "a guess: the number of rows is not known here; lower it to what there is"
+        else:
+            why = f"of {rows} rows, what is left after held-out and unusable ones"
+            why = why if samples < MOST_SAMPLES else f"of {rows} rows; more only add shards"
+        yield Line("dataset.num_samples", samples, why)
+        yield Line("dataset.shard_size", documents, "conversations of a capture job")
+        if fraction != 0.05:
+            yield Line("dataset.eval_fraction", fraction, "held out, to measure the draft")
+        if self.data.tokens_per_row is None:
+            why = "public datasets have rows that cannot be used"
+            yield Line("dataset.max_bad_fraction", 0.15, why)
+
+    def _train(self, samples: int, length: int) -> Iterator[Line]:
+        epochs = 2 if samples >= 100_000 else 4 if samples >= 20_000 else 10
+        ranks = min(self.devices.count, 8) or 1
+        pack = max(PACK, length) if self.on_gpu else length
+        tokens = samples * min(self.data.tokens_per_row or TYPICAL_TOKENS, length)
+        packs = max(PACKS * (2 if (self.hidden or 0) >= WIDE else 1), ranks)
+        while packs > ranks and epochs * tokens / (pack * packs) < 2 * FEW_STEPS:
+            packs = max(packs // 2, ranks)
+        if epochs != 10:
+            yield Line("train.epochs", epochs)
+        else:
+            yield Line("train.epochs_per_stage", 2, "of 10; a stage is a job and a checkpoint")
+        rate = learning_rate(pack * packs, self.hidden)
+        why = f"for batches of {pack * packs} tokens; a rate goes with the root of the batch"
+        yield Line("train.learning_rate", rate, why)
+        if pack != PACK:
+            yield Line("train.pack_tokens", pack)
+        if packs != PACKS:
+            yield Line("train.packs_per_batch", packs, "small enough for some hundred steps")
+        if not self.on_gpu:
+            yield Line("train.precision", "float32", "faster than bfloat16 on most CPUs")
+
+    def _evaluation(self, samples: int, fraction: float) -> Iterator[Line]:
+        rows = self.data.rows
+        if rows is not None and (held := _least(rows, fraction)) < 128:
+            yield Line("evaluation.held_out_samples", held, "to score every stage")
+            if held < 64:
+                yield Line("evaluation.num_prompts", held, "to decode; they are held out too")
+        answer = min(256, (self.context or 2**20) // 4)
+        if answer != 128:
+            yield Line("evaluation.max_new_tokens", answer)
+        weights = self.model.weight_bytes
+        ranks, memory = self.tensor_parallel[0], self.devices.memory
+        if self.on_gpu and weights and memory and 2 * weights > ROOM * memory * ranks:
+            yield Line("evaluation.dtype", "bfloat16", "in float32 the target would not fit")
+
+    @property
+    def tensor_parallel(self) -> tuple[int, str]:
+        """Ranks that hold the target, and a remark."""
+        if not self.on_gpu or self.model.text is None:
+            return 1, "config.json is not at hand: raise it if one GPU does not hold the target"
+        legal = [n for n in range(1, self.devices.count + 1) if self._splits(n)]
+        weights, memory = self.model.weight_bytes, self.devices.memory
+        if weights is None or memory is None:
+            return 1, "raise it if one GPU does not hold the target"
+        enough = [n for n in legal if weights <= ROOM * memory * n]
+        if enough:
+            return enough[0], f"the weights take {weights / 1e9:.1f} GB"
+        return legal[-1], f"TOO FEW: the weights take {weights / 1e9:.1f} GB"
+
+    def _splits(self, ranks: int) -> bool:
+        try:
+            split.check_transformers(self.model.text, ranks)
+        except UserError:
+            return False
+        return True
+
+    def _resources(self) -> Iterator[Line]:
+        cores = os.cpu_count() or 1
+        if not self.on_gpu:
+            yield Line("resources.device", "cpu", "no GPU was found")
+            yield Line("resources.train.threads", cores, "cores of this machine")
+            return
+        count, (ranks, why) = self.devices.count, self.tensor_parallel
+        tflops = self.devices.tflops
+        rate = f"40 % of the peak of {self.devices.name}" if tflops else "a guess, for the plan"
+        yield Line("hardware.tflops", tflops or 100, rate)
+        if count > 1:
+            yield Line("hardware.devices", count)
+        yield Line("resources.device", "cuda")
+        share = max(cores // count, 1)  # of each GPU
+        yield Line("resources.capture.threads", min(4 * ranks, share * ranks))
+        if ranks > 1 or not why.startswith("the weights"):
+            yield Line("resources.capture.tensor_parallel", ranks, why)
+        trained = min(count, 8)
+        yield Line("resources.train.threads", min(8 * trained, share * trained))
+        if trained > 1:
+            yield Line("resources.train.processes", trained, "ranks, one GPU each")
+        yield Line("resources.evaluate.threads", min(4, cores))
+
+
+def samples_of(rows: int | None) -> tuple[int, float]:
+    """Training conversations to ask for, and the share to hold out, of a source of `rows` rows.
+
+    Rows are held out by a hash, so that their number is a matter of chance: three standard
+    deviations are left as a margin. Raises UserError for a source that is too small.
+    """
+    if rows is None:
+        return UNKNOWN_SAMPLES, 0.05
+    fraction = 0.05 if rows >= 2000 else 0.1 if rows >= 400 else 0.25
+    samples = math.floor(USABLE * _least(rows, 1 - fraction))
+    if samples < 1 or _least(rows, fraction) < 1:
+        raise UserError(f"the dataset has {rows} rows, too few to train and to measure a draft")
+    return min(samples, MOST_SAMPLES), fraction
+
+
+def _least(rows: int, share: float) -> int:
+    """Rows that a hash picks at least, but for one case in a thousand."""
+    return math.floor(rows * share - 3 * math.sqrt(rows * share * (1 - share)))
+
+
+def shard_size(samples: int, hidden: int | None, codec: str) -> int:
+    """Conversations whose states take about `SHARD_BYTES`, a power of two; four shards at least."""
+    found = 256.0
+    if hidden is not None:
+        columns: Any = STORED[codec].columns(AUX_CHUNKS, hidden)
+        row = sum(column.row_bytes for column in columns.values())
+        found = SHARD_BYTES / (TYPICAL_TOKENS * row)
+    largest = min(max(found, 16), max(samples / 4, 1), 1024)
+    return int(2 ** math.floor(math.log2(largest)))
+
+
+def learning_rate(batch_tokens: int, hidden: int | None) -> float:
+    """The peak rate for batches of that many tokens, to two digits."""
+    rate = RATE * math.sqrt(batch_tokens / (PACK * PACKS))
+    if hidden is not None and hidden >= WIDE:
+        rate /= 2 * math.sqrt(2)  # the paper's 5e-5 for double batches
+    elif hidden is not None and hidden < REAL_HIDDEN:
+        rate *= min((REAL_HIDDEN / hidden) ** 2, 80)  # the embedded default's 8e-3 at 128
+    return float(f"{min(rate, 8.0e-3):.1e}")

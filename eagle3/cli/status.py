@@ -1,0 +1,105 @@
+"""`eagle3 status`: what of a run is done, what is next, and how long that takes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eagle3.cli import call
+
+if TYPE_CHECKING:
+    from eagle3.cli.parts import Part
+
+
+@click.command(short_help="What is done, what is next, time left.")
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--watch", is_flag=True, help="Bars for capture and training, until the report.")
+def status(run: str | None, as_json: bool, watch: bool) -> int:
+    """What of RUN is done, what is next, and the time left.
+
+    RUN is a name or a folder; by default the run that was planned last. Times are those of finished
+    jobs of the run, one after another; the plan's estimate where there are none, and `unknown`
+    where nothing tells.
+    """
+    from eagle3.cli.parts import parts_of
+    from eagle3.cli.places import newest_run, run_folder
+    from eagle3.run import load_run
+
+    folder = run_folder(run) if run else newest_run()
+    if watch:
+        return call.call("workflow_scripts.watch", [str(folder)])
+    found = load_run(folder)
+    base = folder.absolute().parents[1]
+    parts = parts_of(found, base)
+    if as_json:
+        click.echo(json.dumps(_plain(found.config.run, parts), indent=1))
+        return 0
+    click.echo(f"run {found.config.run} in {os.path.relpath(folder)}")
+    click.echo(f"  target {found.target}, dataset {_sources(found.external.sources)}")
+    width = max(len(part.name) for part in parts)
+    following = next((part for part in parts if not part.finished), None)
+    for part in parts:
+        sign = "done" if part.finished else "next" if part is following else "    "
+        count = f"{part.done}/{part.total} {part.unit}" if part.total > 1 else ""
+        click.echo(f"  {sign}  {part.name:<{width}}  {count:<16}{_left(part)}".rstrip())
+    if following is None:
+        click.echo(f"finished: {found.paths.report}")
+    elif busy(base, found.paths.out):
+        click.echo(
+            "Snakemake is at work on it (or was killed: then `snakemake --unlock`, and start again)"
+        )
+    else:
+        click.echo("nothing is at work on it; `eagle3 train` with its configuration goes on")
+    return 0
+
+
+def _sources(sources: tuple) -> str:
+    return ", ".join(source.place for source in sources)
+
+
+def _left(part: Part) -> str:
+    if part.finished:
+        return ""
+    if part.seconds is None:
+        return "time left unknown"
+    from eagle3.report.plan import time_text
+
+    how = "" if part.source == "measured" else f" by {part.source}"
+    beside = ", one after another" if part.unit == "shards" else ""
+    return f"{time_text(part.seconds)} left{how}{beside}"
+
+
+def _plain(name: str, parts: list[Part]) -> dict[str, Any]:
+    following = next((part.name for part in parts if not part.finished), None)
+    known = [part.seconds for part in parts if not part.finished]
+    total = None if None in known else sum(second for second in known if second is not None)
+    return {
+        "run": name,
+        "next": following,
+        "seconds_left": total,
+        "parts": [
+            {
+                "name": part.name,
+                "done": part.done,
+                "total": part.total,
+                "unit": part.unit,
+                "seconds_left": part.seconds,
+                "source": part.source or None,
+            }
+            for part in parts
+        ],
+    }
+
+
+def busy(base: Path, out: str) -> bool:
+    """Whether Snakemake holds files of a run, in the working directory `base`."""
+    for lock in (base / ".snakemake" / "locks").glob("*.lock"):
+        held = lock.read_text(encoding="utf-8").splitlines()
+        if any(path.startswith(f"{out}/") for path in held):
+            return True
+    return False

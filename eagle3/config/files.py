@@ -1,0 +1,43 @@
+"""Files of a configuration, laid over each other as Snakemake does with several --configfile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eagle3.config.doubled_keys import check_doubled_keys
+from eagle3.errors import UserError, first_line
+
+
+def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
+    """What the files say, unchecked: later ones win, section by section.
+
+    Raises UserError for a file that is missing, no YAML, no mapping, or has a key twice.
+    """
+    whole: dict[str, Any] = {}
+    for path in map(Path, paths):
+        try:
+            check_doubled_keys(path)
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as fault:
+            raise UserError(f"config: {path}: {fault.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as fault:
+            raise UserError(f"config: {path} is not YAML ({first_line(fault)})") from None
+        if values is None:
+            continue
+        if not isinstance(values, dict):
+            raise UserError(f"config: {path} must hold keys and values")
+        whole = laid_over(whole, values)
+    return whole
+
+
+def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`change` over `base`."""
+    made = dict(base)
+    for key, value in change.items():
+        deep = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
+        made[key] = laid_over(made[key], value) if deep else value
+    return made

@@ -1,0 +1,43 @@
+"""Where the workflow lies: in the checkout that holds this package, or in the copy that its wheel
+brings (`setup.py` puts it there)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]  # folder of the library
+SHIPPED = PACKAGE / "project"
+
+
+def project_root() -> Path:
+    """The folder of the Snakefile: the checkout if the package is part of one."""
+    checkout = PACKAGE.parent
+    return checkout if (checkout / "rules" / "common.smk").is_file() else SHIPPED
+
+
+def package_of(root: Path) -> Path:
+    """Folder of the library that the jobs of the project in `root` import."""
+    own = root / "eagle3"
+    return own if own.is_dir() else PACKAGE
+
+
+def import_folders(root: Path, folder: Path) -> list[str]:
+    """Folders for PYTHONPATH that give a job the scripts of the project in `root` and the library.
+
+    An installed library lies among other packages, which an environment of the job's own must not
+    see: `folder` gets a link to it alone.
+    """
+    package = package_of(root)
+    if package.parent == root:
+        return [str(root)]
+    link = folder.absolute() / package.name
+    if not link.is_dir() or link.resolve() != package:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = link.with_name(f"{link.name}.{os.getpid()}")
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        beside.symlink_to(package)
+        beside.replace(link)
+    return [str(root), str(link.parent)]

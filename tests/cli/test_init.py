@@ -1,0 +1,279 @@
+"""A written configuration passes every check, fits, and says why."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow
+import pytest
+import yaml
+from pyarrow import parquet
+
+from eagle3.cli import devices
+from eagle3.cli.devices import Devices
+from eagle3.cli.material import Data, Model, data_of
+from eagle3.cli.overlay import Line, text_of, values_of
+from eagle3.cli.sizes import Sizes, learning_rate, samples_of, shard_size
+from eagle3.config.configuration import Config
+from eagle3.errors import UserError
+from eagle3.report.doubts import doubts
+from tests.builders.models import save_tokenizer
+from tests.builders.shrunken import SHAPES, save_shrunken
+from tests.rules.workflow import ROOT, snakemake
+
+LLAMA_8B = SimpleNamespace(
+    hidden_size=4096,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    intermediate_size=14336,
+    vocab_size=128256,
+    max_position_embeddings=131072,
+)
+H100 = Devices(1, 80 * 2**30, "NVIDIA H100 80GB HBM3")
+SIZES = Sizes(
+    Model("hub:meta-llama/Llama-3.1-8B-Instruct", None, LLAMA_8B, 16 * 10**9),
+    Data("sharegpt", 120_675, None),
+    H100,
+)
+
+
+@pytest.fixture
+def model(targets, tmp_path: Path) -> Path:
+    """A tiny target with a tokenizer."""
+    folder = tmp_path / "models" / "My Llama"
+    shutil.copytree(targets["llama"], folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    rows = (ROOT / "data" / "demo_chat.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "chats.jsonl").write_text("".join(rows[:60]))
+    return tmp_path / "chats.jsonl"
+
+
+@pytest.mark.dag
+def test_what_is_written_plans(command, model, chats, tmp_path) -> None:
+    outcome = command("init", str(model), "chats.jsonl")
+    assert outcome.code == 0 and "wrote my-llama-chats.yaml" in outcome.out
+    written = tmp_path / "my-llama-chats.yaml"
+    planned = snakemake(tmp_path, "-n", overlay=written)
+    assert planned.code == 0, planned.text[-3000:]
+    config = Config.of(yaml.safe_load(written.read_text()))
+    assert planned.jobs["hidden_states"] == -(
+        -config.dataset.num_samples // config.dataset.shard_size
+    )
+    again = command("init", str(model), "chats.jsonl")
+    assert again.code == 1 and "exists, and is left as it is" in again.err
+
+
+def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path) -> None:
+    assert command("init", str(model), "chats.jsonl", "--out", "a.yaml").code == 0
+    config = Config.of(yaml.safe_load((tmp_path / "a.yaml").read_text()))
+    assert config.resources.device == "cpu" and config.train.precision == "float32"
+    assert config.tokens.max_length == 256 == config.train.pack_tokens  # the target's context
+    assert config.vocab.draft_vocab_size == 96
+    assert config.evaluation.num_prompts == config.evaluation.held_out_samples == 4
+    assert 8 < config.dataset.num_samples < 45 and config.dataset.eval_fraction == 0.25
+
+
+def test_more_gpus_than_heads_are_shared_by_jobs(command, model, chats, tmp_path) -> None:
+    assert command("init", str(model), "chats.jsonl", "--gpus", "3", "--run", "gpu").code == 0
+    config = Config.of(yaml.safe_load((tmp_path / "gpu.yaml").read_text()))
+    assert config.resources.device == "cuda" and config.resources.train.processes == 3
+    assert config.resources.capture.tensor_parallel == 1
+    assert config.train.packs_per_batch >= 3
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_family_of_the_presets_gets_a_legal_configuration(
+    command, chats, tmp_path, name
+) -> None:
+    """Mixtures of experts, sliding windows, gated families: checked as before the first job."""
+    save_shrunken(tmp_path / name, name)
+    outcome = command("init", name, "chats.jsonl", "--out", "a.yaml", "--gpus", "2")
+    assert outcome.code == 0, outcome.err
+    width = yaml.safe_load((tmp_path / "a.yaml").read_text()).get("draft", {})
+    assert ("intermediate_size" in width) == name.startswith("gpt-oss")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere", "chats.jsonl"], "nowhere is not a Hugging Face model directory"),
+        (["owner/name", "chats.jsonl"], "for a model of the Hugging Face hub write hub:owner/name"),
+        (["models/My Llama", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["models/My Llama", "sharegp"], "did you mean sharegpt?"),
+        (["models/My Llama", "chats.txt"], "chats.txt is none of .json"),
+        (["models/My Llama", "few.jsonl"], "the dataset has 3 rows, too few"),
+        (["models/My Llama", "empty.jsonl"], "empty.jsonl has no row"),
+        (["models/base", "chats.jsonl"], "has no tokenizer"),
+        (["models/bare", "chats.jsonl"], "has no weights"),
+    ],
+)
+def test_what_cannot_be_used_is_said_and_nothing_written(
+    command, model, chats, tmp_path, words, said
+) -> None:
+    lines = chats.read_text().splitlines(keepends=True)
+    (tmp_path / "few.jsonl").write_text("".join(lines[:3]))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "chats.txt").write_text("hello")
+    for name, gone in (("base", "tokenizer*"), ("bare", "*.safetensors")):
+        shutil.copytree(model, tmp_path / "models" / name)
+        for path in (tmp_path / "models" / name).glob(gone):
+            path.unlink()
+    outcome = command("init", *words)
+    assert outcome.code == 1 and said in outcome.err and outcome.err.count("\n") == 1
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_without_its_config_the_target_is_guessed_and_that_is_said(command, tmp_path) -> None:
+    outcome = command("init", "hub:nobody/nothing-8b", "hub:nobody/chats", "--gpus", "2")
+    assert outcome.code == 0
+    assert "config.json of hub:nobody/nothing-8b is not on this machine" in outcome.err
+    assert "the number of rows is not known" in outcome.err
+    config = yaml.safe_load((tmp_path / "nothing-8b-chats.yaml").read_text())
+    assert config["target"]["model"] == "hub:nobody/nothing-8b"
+    assert config["dataset"]["num_samples"] == 20_000
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "folder"])
+def test_rows_are_counted_in_every_form(tmp_path, name) -> None:
+    rows = [{"conversations": [{"role": "user", "content": f"{n}"}]} for n in range(50)]
+    lines = "\n".join(map(json.dumps, rows)) + "\n\n"
+    path = tmp_path / name
+    match path.suffix:
+        case ".parquet":
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case ".jsonl":
+            path.write_text(lines)
+        case _:
+            path.mkdir()
+            (path / "b.jsonl").write_text(lines)
+    found = data_of(str(path))
+    assert found.rows == 50 and found.name == path.name.partition(".")[0]
+    assert (found.tokens_per_row is None) == (path.suffix in (".parquet", ".gz"))
+
+
+def written(sizes: Sizes) -> Config:
+    return Config.of(values_of([Line("run", "any"), *sizes.lines()]))
+
+
+def test_an_8b_on_one_gpu_is_about_the_preset() -> None:
+    config = written(SIZES)
+    preset = Config.of(yaml.safe_load((ROOT / "presets/llama3.1-8b-sharegpt.yaml").read_text()))
+    assert config.train == preset.train
+    assert config.dataset.num_samples == preset.dataset.num_samples
+    assert config.hidden_states == preset.hidden_states
+    assert config.hardware.tflops == pytest.approx(preset.hardware.tflops, rel=0.02)
+    assert config.dataset.shard_size in (128, 256)
+
+
+def test_a_target_that_one_gpu_does_not_hold_is_split_over_a_legal_number() -> None:
+    large = replace(SIZES, model=replace(SIZES.model, weight_bytes=141 * 10**9))
+    ranks = {gpus: written(replace(large, devices=replace(H100, count=gpus))) for gpus in (2, 3, 8)}
+    found = {gpus: config.resources.capture.tensor_parallel for gpus, config in ranks.items()}
+    assert found == {2: 2, 3: 2, 8: 2}  # 2 hold it only just; 3 do not divide 8 heads of keys
+    assert ranks[8].resources.train.processes == 8 and ranks[8].hardware.devices == 8
+    lines = list(replace(large, devices=replace(H100, count=1)).lines())
+    [short] = [line for line in lines if line.remark.startswith("TOO FEW")]
+    assert short.key == "resources.capture.tensor_parallel" and "141.0 GB" in short.remark
+
+
+def test_a_target_that_fits_only_in_half_precision_is_evaluated_in_it() -> None:
+    assert written(SIZES).evaluation.dtype == "float32"
+    model = replace(SIZES.model, weight_bytes=40 * 10**9)
+    assert written(replace(SIZES, model=model)).evaluation.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("rows", [300, 3_000, 30_000, 300_000, None])
+@pytest.mark.parametrize("hidden", [1024, 4096, 8192])
+def test_no_choice_is_unlike_published_trainings(rows, hidden) -> None:
+    text = SimpleNamespace(**{**vars(LLAMA_8B), "hidden_size": hidden})
+    sizes = replace(SIZES, model=replace(SIZES.model, text=text), data=Data("a.jsonl", rows, 500.0))
+    config = written(sizes)
+    tokens = config.dataset.num_samples * 500
+    steps = (
+        config.train.epochs * tokens // (config.train.pack_tokens * config.train.packs_per_batch)
+    )
+    few = doubts(config.train.model_dump(), hidden, max(steps, 200), tokens, tokens // 2)
+    assert few == []
+    assert steps >= 200 or config.train.packs_per_batch == 1
+
+
+def test_samples_leave_room_for_what_is_held_out_and_unusable() -> None:
+    for rows in (40, 60, 500, 5_000, 50_000):
+        samples, fraction = samples_of(rows)
+        least_held_out = rows * fraction - 3 * (rows * fraction * (1 - fraction)) ** 0.5
+        assert least_held_out >= 1
+        assert samples <= 0.95 * (1 - fraction) * rows
+        assert samples >= 0.6 * (1 - fraction) * rows or rows < 100
+    with pytest.raises(UserError, match="4 rows, too few"):
+        samples_of(4)
+
+
+def test_shards_take_a_few_gigabytes() -> None:
+    assert shard_size(65_536, 4096, "fp8_e4m3") == 128
+    assert shard_size(65_536, 8192, "fp8_e4m3") == 64
+    assert shard_size(65_536, None, "bf16") == 256
+    assert shard_size(3, 4096, "bf16") == 1
+
+
+def test_a_rate_goes_with_the_root_of_the_batch() -> None:
+    assert learning_rate(32_768, 4096) == 1.0e-4
+    assert learning_rate(8_192, None) == 5.0e-5
+    assert learning_rate(65_536, 8192) == 5.0e-5  # as published for a target of that width
+    assert learning_rate(1_536, 128) < 8.0e-3
+
+
+def test_remarks_stand_behind_values_or_above_them() -> None:
+    text = text_of(
+        ["Head."],
+        [
+            Line("run", "a", "a name"),
+            Line("train.epochs", 2),
+            Line("resources.capture.sglang_arguments", {"a": 1}, "long " * 20),
+            Line("dataset.source", ["a: b", "#c"], "two"),
+        ],
+        ["Tail."],
+    )
+    assert yaml.safe_load(text) == {
+        "run": "a",
+        "dataset": {"source": ["a: b", "#c"]},
+        "train": {"epochs": 2},
+        "resources": {"capture": {"sglang_arguments": {"a": 1}}},
+    }
+    lines = text.splitlines()
+    assert lines[0] == "# Head." and lines[-1] == "# Tail."
+    assert "run: a                            # a name" in lines
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("    # long long") for line in lines)
+
+
+def test_gpus_are_known_by_their_names(tmp_path, monkeypatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = -L ]; then echo "GPU 0: NVIDIA H100 (UUID: GPU-1)"; '
+        'echo "GPU 1: NVIDIA H100 (UUID: GPU-2)"\n'
+        'else echo "81559, NVIDIA H100 80GB HBM3"; echo "81559, NVIDIA H100 80GB HBM3"; fi\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = devices.devices(None)
+    assert found == Devices(2, 81559 * 2**20, "NVIDIA H100 80GB HBM3")
+    assert devices.devices(4).count == 4
+    assert found.tflops == 396
+    names = {"NVIDIA L40S": 145, "NVIDIA L4": 48, "NVIDIA A100-SXM4-80GB": 125, "Something": None}
+    assert {name: Devices(1, None, name).tflops for name in names} == names

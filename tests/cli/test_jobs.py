@@ -1,0 +1,162 @@
+"""Words that call Snakemake: the rule, the configuration, and what goes on as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eagle3.cli import call
+from eagle3.cli.call import snakemake_words
+from tests.rules.workflow import Outcome, write_overlay
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = {
+    "plan": "plan",
+    "train": "train",
+    "prepare-data": "prepare_data",
+    "capture": "capture",
+    "export": "drafts",
+    "evaluate": "evaluate",
+}
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[list[str]]:
+    """What would be called, and ends well."""
+    made: list[list[str]] = []
+
+    def note(module: str, words: list[str]) -> int:
+        made.append([module, *words])
+        return 0
+
+    monkeypatch.setattr(call, "call", note)
+    return made
+
+
+@pytest.mark.parametrize("word", RULES)
+def test_a_word_is_a_rule(command, calls, tmp_path, word) -> None:
+    (tmp_path / "my.yaml").write_text("run: mine")
+    assert command(word, "-c", "my.yaml", "-n", "--", "--keep-going", "--until", "x").code == 0
+    [[module, *words]] = calls
+    snakefile = ["--snakefile", str(ROOT / "Snakefile"), "--cores", "all", "--dry-run"]
+    rest = ["--configfile", "my.yaml", "--keep-going", "--until", "x", "--", RULES[word]]
+    assert (module, words) == ("snakemake", [*snakefile, *rest])
+
+
+def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
+    command, calls, tmp_path
+) -> None:
+    (tmp_path / "my.yaml").write_text("run: mine")
+    command("train", "--preset", "qwen3-8b-sharegpt", "-c", "my.yaml", "--profile", "slurm")
+    [[_, *words]] = calls
+    preset = str(ROOT / "presets" / "qwen3-8b-sharegpt.yaml")
+    assert words[2:] == [
+        *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", preset, "my.yaml"),
+        *("--", "train"),
+    ]  # cores are the cluster's
+    assert "--cores" in snakemake_words("train", [], "4", "slurm", False, [])
+
+
+def test_without_a_configuration_it_says_that_this_is_the_demo(command, calls) -> None:
+    assert "this is the embedded demo" in command("train").err
+    assert len(calls) == 1
+
+
+def test_a_plan_that_is_there_already_is_shown(command, calls, tmp_path, monkeypatch) -> None:
+    from eagle3.cli import jobs
+
+    plan = tmp_path / "results" / "mine" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(json.dumps({"any": "figures"}))
+    os.utime(plan, (1, 1))
+    (tmp_path / "my.yaml").write_text("run: mine")
+    monkeypatch.setattr("eagle3.report.plan.plan_table", lambda plan: f"table of {plan}")
+    assert "table of {'any': 'figures'}" in command("plan", "-c", "my.yaml").out
+    assert "table" not in command("plan", "-c", "my.yaml", "-n").out
+    os.utime(plan)  # a job has made it, and printed it
+    monkeypatch.setattr(jobs.time, "time", lambda: 0.0)
+    assert "table" not in command("plan", "-c", "my.yaml").out
+
+
+def test_the_exit_code_is_the_childs() -> None:
+    assert call.call("json.tool", ["/nowhere.json"]) != 0
+    assert call.call("this", []) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_the_childs_to_answer(tmp_path, number) -> None:
+    """Ctrl-C reaches the whole group, SIGTERM the command alone; both wait for the child's end."""
+    (tmp_path / "child.py").write_text(
+        "import signal, sys, time\n"
+        "def save(number, frame):\n"
+        "    time.sleep(0.5); print('saved'); sys.exit(7)\n"
+        f"signal.signal({int(number)}, save); print('ready', flush=True); time.sleep(60)"
+    )
+    script = "import sys; from eagle3.cli.call import call; sys.exit(call('child', []))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)  # the parent may not yet ignore what the child answers
+        kill = os.killpg if number == signal.SIGINT else os.kill
+        kill(process.pid, number)
+        assert process.stdout.read() == "saved\n"
+        assert process.wait(timeout=20) == 7
+
+
+def test_masks_of_a_run_are_those_of_its_tokens_and_target(command, calls, make_run) -> None:
+    make_run("one", target="/models/m")
+    make_run("demo")
+    command("masks", "one", "--shard", "1", "--count", "2")
+    command("masks", "shard.safetensors", "--target", "t")
+    [first, second] = calls
+    assert first[0] == "workflow_scripts.show_masks"
+    shard = "results/one/tokens/train/shard-00001.safetensors"
+    assert first[1:] == [shard, "--target", "/models/m", "--count", "2"]
+    assert second[1:] == ["shard.safetensors", "--target", "t"]
+
+
+def test_a_run_is_watched_by_the_script(command, calls, make_run) -> None:
+    make_run("one", target="/m")
+    assert command("status", "--watch").code == 0
+    assert calls == [["workflow_scripts.watch", "results/one"]]
+
+
+def test_serve_check_passes_everything_on(command, calls) -> None:
+    command("serve-check", "--url", "http://x", "--help")
+    assert calls == [["workflow_scripts.measure_server", "--url", "http://x", "--help"]]
+
+
+@pytest.mark.dag
+def test_a_word_plans_its_part_of_the_run(command, tmp_path) -> None:
+    overlay = str(write_overlay(tmp_path))
+    planned = {word: command(word, "-c", overlay, "-n").out for word in ("prepare-data", "capture")}
+    assert "Job 0: " not in planned["prepare-data"] and " capture" in planned["capture"]
+    counts = {word: Outcome(0, text).jobs for word, text in planned.items()}
+    assert counts["prepare-data"]["tokens"] == 3 and counts["prepare-data"]["vocab"] == 1
+    assert "hidden_states" not in counts["prepare-data"]
+    assert counts["capture"]["hidden_states"] == 2 and counts["capture"]["held_out_states"] == 1
+    assert "train_stage" not in counts["capture"]
+
+
+@pytest.mark.dag
+def test_a_rolling_run_has_no_capture_of_its_own(command, tmp_path) -> None:
+    rolling = {"hidden_states": {"keep": False, "window_shards": 1}}
+    outcome = command("capture", "-c", str(write_overlay(tmp_path, rolling)), "-n")
+    assert outcome.code == 1
+    said = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and "hidden_states.keep is false" in said[0]
+    assert "Traceback" not in outcome.err
