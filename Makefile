@@ -100,10 +100,9 @@ $(VENV)/.runs: pyproject.toml envs/constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.develops: $(VENV)/.runs envs/speculators-test.txt envs/templates-test.txt
+$(VENV)/.develops: $(VENV)/.runs envs/without-deps-test.txt
 	$(INSTALL) --editable '.[dev,slurm]'
-	$(INSTALL) --no-deps --requirement envs/speculators-test.txt
-	$(INSTALL) --no-deps --requirement envs/templates-test.txt
+	$(INSTALL) --no-deps --requirement envs/without-deps-test.txt
 	touch $@
 
 $(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt

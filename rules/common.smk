@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.settings.types import DeploymentMethod
@@ -11,19 +12,44 @@ from snakemake.settings.types import DeploymentMethod
 # planning makes millions of objects that stay: looking for cycles in them takes a tenth of the time
 gc.set_threshold(500_000)
 
-# of this workflow, also where another one loads it as a module
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-sys.path.insert(0, str(ROOT))
-
-from eagle3.errors import UserError
-from eagle3.report import outcome
-from eagle3.workflow import containers, gpu_limit, object_storage, prepare, provenance
-
 
 def refuse(fault):
     """End with one sentence: Snakemake would put the place in its own file before it."""
     print(f"error: {fault}", file=sys.stderr)
     sys.exit(1)
+
+
+# of this workflow, also where another one loads it as a module
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+IN_FOLDER = ROOT.is_dir()
+if IN_FOLDER:
+    sys.path.insert(0, str(ROOT))
+elif not find_spec("eagle3"):
+    refuse(
+        f"this workflow is read from {ROOT.as_posix()}, which jobs cannot import from: install the "
+        "same version of it where snakemake is (pip install git+https://...@<tag>)"
+    )
+
+from eagle3.errors import UserError
+from eagle3.report import outcome
+from eagle3.workflow import (
+    containers,
+    gpu_limit,
+    object_storage,
+    prepare,
+    project,
+    provenance,
+)
+
+if not IN_FOLDER:  # Snakemake reads single files out of a repository
+    ROOT = project.project_root()
+    if not project.same_text(
+        workflow.source_path("stage_versions.yaml"), ROOT / "rules"
+    ):
+        refuse(
+            f"this workflow and the installed package eagle3 ({ROOT}) are of different versions; "
+            "install the tag or commit that the module names"
+        )
 
 
 METHODS = workflow.deployment_settings.deployment_method  # of --sdm
@@ -71,7 +97,8 @@ onsuccess:
 
 def print_summary():
     """What came of the run, if its report is among what was asked for. A workflow that loads this
-    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there."""
+    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there.
+    """
     if any(PATHS.report in job.output for job in workflow.dag.jobs):
         try:
             print("", *outcome.summary(RUN), "", sep="\n", flush=True)

@@ -17,6 +17,12 @@ def project_root() -> Path:
     return checkout if (checkout / "rules" / "common.smk").is_file() else SHIPPED
 
 
+def same_text(path: Path | str, folder: Path) -> bool:
+    """Whether a file and the one of its name in `folder` say the same."""
+    texts = (each.read_text(encoding="utf-8") for each in (Path(path), folder / Path(path).name))
+    return len({text.strip() for text in texts}) == 1  # Snakemake strips what it takes from git
+
+
 def package_of(root: Path) -> Path:
     """Folder of the library that the jobs of the project in `root` import."""
     own = root / "eagle3"

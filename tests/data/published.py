@@ -1,7 +1,7 @@
 """Published chat templates, and the tokens at which their models stop.
 
-The templates lie in packages of PyPI (envs/templates-test.txt), as their models publish them; the
-stop tokens are those of the models' generation_config.json.
+The templates lie in packages of PyPI, as their models publish them (envs/without-deps-test.txt);
+the stop tokens are those of the models' generation_config.json.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Published:
 def folder(package: str) -> Path:
     """Where a package lies; it is not imported."""
     found = find_spec(package)
-    assert found and found.origin, f"pip install -r envs/templates-test.txt: no {package}"
+    assert found and found.origin, f"pip install -r envs/without-deps-test.txt: no {package}"
     return Path(found.origin).parent
 
 
