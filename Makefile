@@ -70,7 +70,7 @@ check: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" snakefmt --check Snakefile rules
 	PATH="$(BIN):$$PATH" snakemake --lint
 
-## make rulegraph    draw docs/rulegraph.svg anew; needs graphviz
+## make rulegraph    draw docs/rulegraph.svg; needs graphviz
 rulegraph: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" snakemake --rulegraph dot train 2>/dev/null | sed -n '/^digraph/,$$p' \
 	    | dot -Tsvg > docs/rulegraph.svg

@@ -71,6 +71,7 @@ LEGS = {
 # what `make test` covers as well as a leg would
 ALWAYS = (
     *("eagle3/", "benchmarks/", "data/", "docs/", "tests/", "README.md", "SECURITY.md", "LICENSE"),
+    *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", ".github/", ".pre-commit-config.yaml"),
     *("Makefile", ".ci/", ".gitignore", ".snakemake-workflow-catalog.yml", "slurm"),
     *("setup.py", "MANIFEST.in"),
 )

@@ -119,7 +119,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, values: Any) -> Manifest:
-        """The inverse of `asdict`. Raises ValueError or TypeError if it is no manifest."""
+        """The inverse of `asdict`. Raises ValueError or TypeError if it is not a manifest."""
         found = cls(**values)
         for name, kind in _FIELDS.items():
             if not isinstance(getattr(found, name), kind):
@@ -181,7 +181,7 @@ def software_versions() -> dict[str, str]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path`; on success it is flushed to disk and renamed to `path`.
+    """Yield a temporary name in the folder of `path`; on success it is flushed and renamed.
 
     The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
     It is locked while its writer lives: what a killed one left behind is removed by the next.

@@ -93,13 +93,13 @@ def _check_lengths(config: Config, context: int) -> None:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    """A target needs a tokenizer and a chat template, which code beside the weights may bring."""
+    """A target needs a tokenizer and a chat template, or code that brings them."""
     if any(folder.glob("*.py")):
         return
     if not any(found for name in VOCABULARIES for found in folder.glob(name)):
         raise UserError(
-            f"target.model: {folder} has no tokenizer ({', '.join(VOCABULARIES)}): download or "
-            "save it beside the weights"
+            f"target.model: {folder} has no tokenizer ({', '.join(VOCABULARIES)}): download it or "
+            "save it next to the weights"
         )
     described = folder / "tokenizer_config.json"
     inside = described.is_file() and read_object(described).get("chat_template")

@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 class UserError(Exception):
-    """A fault the user can mend: its text names the key or file, the value and the remedy."""
+    """A fault that the user can fix: its text names the key or file, the value and the remedy."""
 
 
 class Foreign:

@@ -48,7 +48,7 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
     """
     if count > len(gpus):
         raise UserError(
-            f"{name} asks for {count} GPUs and there are {len(gpus)} "
+            f"{name} asks for {count} GPUs, but there are {len(gpus)} "
             f"({', '.join(gpu.name for gpu in gpus) or 'no nvidia-smi, no CUDA_VISIBLE_DEVICES'}): "
             "lower resources.capture.tensor_parallel or resources.train.processes, or set "
             "resources.device to cpu"
@@ -96,8 +96,8 @@ def _folder(folder: Path) -> Path:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as fault:
         raise UserError(
-            f"leases of GPUs cannot lie in {folder} ({fault.strerror}): set {FOLDER} to a folder "
-            "on a local disk that all users of this machine share"
+            f"leases of GPUs cannot be stored in {folder} ({fault.strerror}): set {FOLDER} to a "
+            "folder on a local disk that all users of this machine share"
         ) from None
     finally:
         os.umask(before)

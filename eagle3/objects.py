@@ -111,7 +111,7 @@ def split_address(address: str) -> tuple[str, str]:
     """Bucket and key of s3://bucket/key. Raises UserError if one of them is missing."""
     bucket, _, key = address.removeprefix(SCHEME).partition("/")
     if not address.startswith(SCHEME) or not bucket or not key:
-        raise UserError(f"{address!r} is no address of an object; must be s3://bucket/key")
+        raise UserError(f"{address!r} is not the address of an object; must be s3://bucket/key")
     return bucket, key
 
 

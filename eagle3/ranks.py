@@ -2,7 +2,7 @@
 
     rank = (data * ring size + ring) * ulysses size + ulysses
 
-Ranks that differ in `data` work on packs of their own; the `ring` x `ulysses` ranks between them
+Ranks that differ in `data` work on different packs; the `ring` x `ulysses` ranks between them
 share each pack, its rows dealt out among them: they are the sequence ranks of one pack.
 """
 
@@ -102,7 +102,7 @@ def check_sequence(world: int, ulysses: int, ring: int) -> None:
     if world % (ulysses * ring):
         raise UserError(
             f"resources.train: sp_ulysses_size {ulysses} x sp_ring_size {ring} ranks share a pack, "
-            f"and {world} ranks (processes x nodes) are no multiple of {ulysses * ring}"
+            f"and {world} ranks (processes x nodes) are not a multiple of {ulysses * ring}"
         )
 
 

@@ -152,12 +152,12 @@ def version_of_shard(stage):
 
 
 def gpus(count):
-    """GPUs of a job; on a machine without, none are asked for."""
+    """GPUs of a job; on a machine without GPUs, none are requested."""
     return count if JOBS.device == "cuda" else 0
 
 
 def offered_to_cache(name):
-    """Snakemake refuses a benchmark beside its cache between workflows, since what comes from there
+    """Snakemake refuses a benchmark together with its cache between workflows, since what comes from there
     took no time; so a rule has one only as long as --cache is not given."""
     if workflow.enable_cache:
         workflow.get_rule(name)._benchmark = None

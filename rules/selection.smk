@@ -1,5 +1,5 @@
 # Which checkpoint is delivered: each stage's is scored on held-out hidden states, and the best one
-# is what the export reads. Scoring is a job of its own, so that no training waits for it.
+# is what the export reads. Scoring is a separate job, so that no training waits for it.
 rule score_stage:
     """Acceptance of a stage's draft on held-out states."""
     input:

@@ -178,7 +178,7 @@ def test_more_devices_than_there_are_is_one_sentence_at_once(machine):
     assert machine.code(job) == 1
     (line,) = machine.log("greedy").splitlines()
     assert line.startswith(
-        "error: tests.builders.gpu_job asks for 3 GPUs and there are 2 (0, 1): lower "
+        "error: tests.builders.gpu_job asks for 3 GPUs, but there are 2 (0, 1): lower "
     )
 
 

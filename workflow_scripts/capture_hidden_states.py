@@ -23,7 +23,7 @@ def main(job: entry.Job) -> None:
     resources, which = run.config.resources, (job.split, job.shard, job.stage)
     tokens, check = Path(paths.tokens(job.split, job.shard)), Path(paths.states_check(*which))
     out = address(run.stored(paths.states(*which)))
-    # what is uploaded lies beside its check until then
+    # a shard that is to be uploaded lies next to its check until then
     local = check.parent / Path(paths.states(*which)).name if is_object(out) else Path(out)
     shard = CaptureJob(settings, tokens, job.target_folder())
     placement = Placement(resources.device, job.threads, resources.capture)
@@ -50,7 +50,7 @@ def _check_space(job: entry.Job, shard: CaptureJob, local: Path) -> None:
     if stage is not None and not resources.storage_prefix:
         drop_other_windows(local.parent.parent, stage)
     planned: tuple[dict[str, int], dict[str, int]] = {}, {}
-    # the plan is of the shards of training; held-out ones lie beside them
+    # the plan is of the shards of training; held-out ones are extra
     if job.split == "train" and not resources.storage_prefix:
         planned = planned_bytes(Path(run.paths.plan), shard.settings, run.stages.shards)
     need = Need(planned[0], run.stages, rolling=stage is not None, held_out=planned[1])

@@ -15,15 +15,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-INTERRUPTED = "stopped by Ctrl-C; the same command goes on from what is finished"
+INTERRUPTED = "stopped by Ctrl-C; the same command continues from what is finished"
 INTERRUPT_CODE = 128 + signal.SIGINT  # as shells count it
 # faults of the disk, which are no faults of this project, and what to do about each
 REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space or ask for more, then give the same command again",
-    errno.EROFS: "make it writable, or let the run lie elsewhere (snakemake --directory)",
-    errno.EACCES: "change its permissions, or let the run lie elsewhere (snakemake --directory)",
-    errno.EPERM: "change its permissions, or let the run lie elsewhere (snakemake --directory)",
+    errno.EROFS: "make it writable, or put the run elsewhere (snakemake --directory)",
+    errno.EACCES: "change its permissions, or put the run elsewhere (snakemake --directory)",
+    errno.EPERM: "change its permissions, or put the run elsewhere (snakemake --directory)",
     errno.EIO: "check the disk, then give the same command again",
 }
 CHATTY = ("httpx2", "filelock", "matplotlib", "datasets", "boto3", "botocore")
@@ -100,7 +100,7 @@ class OneSentence:
 
 
 def sentence_of(fault: BaseException) -> str | None:
-    """What to say of a fault that the user can mend; None of one that needs a traceback."""
+    """What to say of a fault that the user can fix; None of one that needs a traceback."""
     from eagle3.errors import UserError, first_line
 
     if isinstance(fault, UserError):

@@ -57,15 +57,22 @@ def read_job(description: str | None, words: Sequence[str]) -> Job:
     """The job that a command line names, of the run that Snakemake has planned it for."""
     args = ArgumentParser(description=description)
     args.add_argument(
-        "--run-file", type=Path, help="results/<run>/run.json; by default Snakemake says"
+        "--run-file", type=Path, help="results/<run>/run.json; by default Snakemake sets it"
     )
     args.add_argument("--split", choices=("train", "eval"), default="train")
     args.add_argument("--shard", type=int, default=0)
     args.add_argument("--stage", type=int, default=0)
-    args.add_argument("--threads", type=int, default=1, help="of the CPU")
-    args.add_argument("--checkpoint", type=Path, default=Path(), help="its model")
-    args.add_argument("--out", type=Path, nargs="*", default=[], help="files of the output")
-    args.add_argument("--previous", type=Path, nargs="*", default=[], help="checkpoint before")
+    args.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path(),
+        help="model.safetensors of the checkpoint to read",
+    )
+    args.add_argument("--out", type=Path, nargs="*", default=[], help="files to write")
+    args.add_argument(
+        "--previous", type=Path, nargs="*", default=[], help="files of the previous checkpoint"
+    )
     options = vars(args.parse_args(words))
     place = options.pop("run_file") or os.environ.get(VARIABLE)
     if place is None:
@@ -77,7 +84,7 @@ def read_job(description: str | None, words: Sequence[str]) -> Job:
 
 
 def _keep(run: Run) -> None:
-    """Leave what was asked for beside the results, for people and for `load_run`."""
+    """Save what the run was asked to do with the results, for people and for `load_run`."""
     path, text = Path(run.paths.snapshot), run.to_text()
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

@@ -34,7 +34,9 @@ def main(job: entry.Job) -> None:
         described = Description(config, values["export"]["dtype"], verifier)
         folder = path.parent
         write_draft(FORMS[name], folder, described, weights, mapping, settings, inputs, embedding)
-        logging.info("wrote %s, %s, read back without a difference", folder, described.dtype)
+        logging.info(
+            "wrote %s, %s, and read them back without a difference", folder, described.dtype
+        )
 
 
 def _verifier(job: entry.Job, values: dict[str, Any]) -> Verifier:

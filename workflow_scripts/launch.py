@@ -32,8 +32,8 @@ TORCHRUN = [sys.executable, "-m", "workflow_scripts.torchrun"]
 
 def main() -> None:
     args = ArgumentParser(description=__doc__)
-    args.add_argument("--gpus", type=int, required=True, help="of this job; 0: none is touched")
-    args.add_argument("--processes", type=int, default=1, help="on each node")
+    args.add_argument("--gpus", type=int, required=True, help="GPUs of this job; 0: none is leased")
+    args.add_argument("--processes", type=int, default=1, help="processes on each node")
     args.add_argument("--nodes", type=int, default=1)
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
@@ -101,12 +101,12 @@ def _scontrol(field: str, kind: str, name: str) -> str:
     except (OSError, subprocess.CalledProcessError) as fault:
         raise UserError(f"`{' '.join(command)}` failed: {fault}") from None
     if found is None:
-        raise UserError(f"`{' '.join(command)}` says nothing of {field}")
+        raise UserError(f"`{' '.join(command)}` does not report {field}")
     return found[1]
 
 
 def check_processes(processes: int, gpus: int) -> None:
-    """Raise UserError for processes without a GPU of their own."""
+    """Raise UserError for more processes than GPUs."""
     if processes > gpus:
         raise UserError(
             f"{processes} processes need a GPU each and the job has {gpus}: raise Snakemake's "

@@ -23,20 +23,27 @@ from workflow_scripts import ending
 
 def main() -> None:
     args = ArgumentParser(description=__doc__)
-    args.add_argument("--url", required=True, help="of the server, such as http://localhost:30000")
+    args.add_argument(
+        "--url", required=True, help="address of the server, such as http://localhost:30000"
+    )
     args.add_argument("--target", required=True, help="directory, or hub:<owner>/<name>")
     args.add_argument("--trust-remote-code", action="store_true")
     args.add_argument("--prompts", type=Path, required=True, help=".jsonl, .json or .parquet")
     args.add_argument("--num-prompts", type=int, default=80)
     args.add_argument("--max-new-tokens", type=int, default=256)
     args.add_argument("--temperature", type=float, default=0.0)
-    args.add_argument("--ignore-eos", action="store_true", help="answers of full length")
-    args.add_argument("--concurrency", type=int, default=8, help="requests at once")
-    args.add_argument("--system-prompt", help="for prompts without one")
     args.add_argument(
-        "--template-options", type=json.loads, default={}, help='such as {"enable_thinking": false}'
+        "--ignore-eos", action="store_true", help="do not end answers at a stop token"
     )
-    args.add_argument("--json", type=Path, help="write the figures there, too")
+    args.add_argument("--concurrency", type=int, default=8, help="simultaneous requests")
+    args.add_argument("--system-prompt", help="system message of prompts without one")
+    args.add_argument(
+        "--template-options",
+        type=json.loads,
+        default={},
+        help='JSON for the chat template, such as {"enable_thinking": false}',
+    )
+    args.add_argument("--json", type=Path, help="file to which the figures are written too")
     given = args.parse_args()
     for name in ("num_prompts", "max_new_tokens", "concurrency"):
         if getattr(given, name) < 1:

@@ -24,7 +24,7 @@ def main() -> None:
     args.add_argument("shard", type=Path)
     args.add_argument("--target", required=True, help="directory, or hub:<owner>/<name>")
     args.add_argument("--trust-remote-code", action="store_true")
-    args.add_argument("--first", type=int, default=0, help="document to begin with")
+    args.add_argument("--first", type=int, default=0, help="first document to show")
     args.add_argument("--count", type=int, default=3)
     args.add_argument("--html", type=Path, help="write a page instead of printing")
     given = args.parse_args()

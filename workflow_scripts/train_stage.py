@@ -34,7 +34,7 @@ def main(job: entry.Job) -> None:
     lengths = lengths_before(run.scores_before(job.stage), settings.digest)
     if previous and lengths and is_exhausted(lengths, train.early_stop_patience or 0):
         if job.first_rank:
-            logging.info("no training: held-out acceptance has not risen for long enough")
+            logging.info("no training: early stop, since held-out acceptance has stopped rising")
             carry_on(previous, job.stage, settings, code, metrics, out)
         return
     keep_freed_memory()

@@ -19,7 +19,7 @@ from workflow_scripts import ending
 def main() -> None:
     args = ArgumentParser(description=__doc__)
     args.add_argument("folder", type=Path, help="results/<run>")
-    args.add_argument("--every", type=float, default=2.0, help="seconds between two looks")
+    args.add_argument("--every", type=float, default=2.0, help="seconds between two updates")
     given = args.parse_args()
     bars: dict[str, tqdm] = {}
     told: list[Part] = []

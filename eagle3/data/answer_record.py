@@ -66,7 +66,7 @@ class Record:
                 fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(
-                    f"{path}: another process answers this shard; wait for it or stop it"
+                    f"{path}: another process is answering this shard; wait for it or stop it"
                 ) from None
             out.seek(0)
             begun = json.dumps({"identity": identity}) + "\n"

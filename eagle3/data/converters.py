@@ -38,7 +38,7 @@ def pair(
 
 
 def reply_beside(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A prompt as the only turn, and the target's own reply in a column beside it."""
+    """A prompt as the only turn, and the reply in another column."""
     turns = row.get("conversation")
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversation'")

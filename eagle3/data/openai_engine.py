@@ -124,7 +124,7 @@ class OpenAIEngine:
         except self.openai.OpenAIError as fault:
             raise UserError(
                 f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
-                f"({type(fault).__name__}: {self._told(fault)}); what was answered is kept"
+                f"({type(fault).__name__}: {self._told(fault)}); the answers so far are kept"
             ) from None
         return _whole(found)
 

@@ -4,8 +4,8 @@
                     header     answer with its end
 
 The header is what the tokenizer's own template ends a prompt with, so a text of another template
-has none and is refused. A message that holds a header cannot be told from an answer here, which is
-why turns are the better thing to give.
+has none and is refused. A message that holds a header cannot be distinguished from an answer here,
+so turns are better.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def answers_of(text: str, marks: Marks) -> list[tuple[int, int]]:
         place = _end(text, start, marks)
         spans.append((start, place))
     if not spans:
-        raise BadRow(f"the text has no answer behind {marks.bare!r}, as the template writes it")
+        raise BadRow(f"the text has no answer after {marks.bare!r}, as the template writes it")
     return spans
 
 

@@ -1,4 +1,4 @@
-"""Answers written anew by the target, turn by turn, so that the draft learns what it will meet.
+"""Answers that the target writes itself, turn by turn, so that the draft learns what it will meet.
 
 All conversations of a shard go forward together: for each, the target answers the first question,
 then the next one with its own answer before it, and so on. Every answer is recorded as soon as it
@@ -59,14 +59,14 @@ class _Chat:
     def to_the_next_answer(self) -> bool:
         """Take over what others said; whether an answer is wanted."""
         if self.given.text is not None:
-            self.cause = "a rendered text has no turns to answer anew"
+            self.cause = "a rendered text has no turns to answer"
         while self.place < len(self.given.messages):
             message = self.given.messages[self.place]
             if message["role"] == "assistant":
                 if not message.get("tool_calls"):
                     return True
                 if not self._has_result():
-                    self.cause = "calls of tools cannot be made anew"
+                    self.cause = "tool calls cannot be regenerated"
                     return False
                 self.kept += 1
                 message = {**message, "train": False}  # the target has not written it

@@ -1,4 +1,4 @@
-"""The dataset artefact: every valid row of a source in a fixed order, with an index beside it.
+"""The dataset artefact: every valid row of a source in a fixed order, and an index.
 
 The order and the split are functions of (seed, row id) alone, of several sources also of their
 weights. So asking for more samples never moves a row, and a row that is held out once is held out
@@ -188,7 +188,7 @@ def _row_hash(seed: int, identity: str) -> bytes:
 
 
 def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:
-    """Refuse an exact repeat; give a second conversation under a used id an id of its own."""
+    """Refuse an exact repeat; give a second conversation under a used id another id."""
     content = hashlib.sha256(conversation.to_json().encode()).digest()[:8]
     known = content_of.setdefault(conversation.id, content)
     if known is content:
@@ -244,7 +244,7 @@ class Dataset:
             folder / "rows.index.safetensors", "dataset", settings_digest
         )
         if not _is_index(index):
-            raise UserError(f"{folder}: rows.index.safetensors is no index of rows: {REMAKE}")
+            raise UserError(f"{folder}: rows.index.safetensors is not an index of rows: {REMAKE}")
         if not self.path.is_file() or self.path.stat().st_size != index["offsets"][-1]:
             raise UserError(
                 f"{self.path}: missing, or not the file its index was made for: {REMAKE}"

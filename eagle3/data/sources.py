@@ -72,7 +72,7 @@ def sources_of(section: Mapping[str, Any]) -> list[Source]:
     if twice is not None:
         raise UserError(
             f"config: dataset.source has two sources called {twice!r}, so their rows could not be "
-            "told apart: rename a file, or give them as one"
+            "distinguished: rename a file, or give them as one"
         )
     return found
 

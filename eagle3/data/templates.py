@@ -51,7 +51,7 @@ class Renderer:
         system_prompt: str | None = None,
     ) -> None:
         """`choice`: auto, generation, or a name (`template_names`) whose marks must be met.
-        `options`: what a server passes to the template beside the messages, such as
+        `options`: what a server passes to the template in addition to the messages, such as
         `enable_thinking`. `stops`: texts of the tokens at which the target stops. `system_prompt`:
         for conversations without one; none is ever added otherwise.
 

@@ -152,7 +152,7 @@ class Turns:
         if place < 0:
             differs = same_length(text, prompt)
             raise BadRow(
-                "the template shows an answer otherwise than its prompt begins it",
+                "the template shows an answer differently from the beginning in its prompt",
                 f"the prompt goes on with {cut(prompt[differs:])}, the text {cut(text[differs:])}",
             )
         return place + len(header)

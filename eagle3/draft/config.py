@@ -69,7 +69,7 @@ def derive_config(
     head_dim = pick("head_dim", own_head_dim or target.hidden_size // target.num_attention_heads)
     width = pick("intermediate_size", dense_width(target))
     if width is None:
-        raise UserError("draft.intermediate_size: the target names no dense width; give one")
+        raise UserError("draft.intermediate_size: the target has no dense width; set one")
     if heads % kv_heads:
         raise UserError(
             f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"

@@ -20,7 +20,7 @@ from eagle3.tensorfile import open_tensors
 
 KEY = "train.warm_start"
 HEAD = "lm_head.weight"
-# of other forms: the layer's name in vLLM and speculators, and what is no weight of ours
+# of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
 SPELLINGS = {"layers.0.": "midlayer."}
 NOT_TRAINED = ("d2t", "t2d", "embed_tokens.weight")
 # computed in another order there: equal tensors would mean another model
@@ -44,8 +44,8 @@ def warm_start(
     missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
     if missing or unknown:
         raise UserError(
-            f"{KEY}: {folder} lacks {missing} and has {unknown} besides; set the draft's switches "
-            "(draft.qk_norm, draft.fc_norm) as it has them, or start without it"
+            f"{KEY}: {folder} lacks {missing} and also has {unknown}; set the draft's switches "
+            "(draft.qk_norm, draft.fc_norm) to its values, or start without it"
         )
     for name, shape in (expected | {HEAD: (len(ids), draft.config.hidden_size)}).items():
         if tuple(given[name].shape) != shape:
@@ -85,13 +85,13 @@ def _check_model(folder: Path, described: dict[str, Any], config: DraftConfig) -
     if "norm_output" in described and bool(described["norm_output"]) != config.norm_output:
         raise UserError(
             f"{KEY}: {folder} has norm_output {described['norm_output']}; set draft.norm_output "
-            "alike, or start without it"
+            "to the same, or start without it"
         )
     layers = nested.get("eagle_aux_hidden_state_layer_ids")
     if layers is not None and tuple(layers) != config.aux_layers:
         raise UserError(
             f"{KEY}: {folder} reads layers {list(layers)} of the target, the states are of "
-            f"{list(config.aux_layers)}; set hidden_states.aux_layers alike"
+            f"{list(config.aux_layers)}; set hidden_states.aux_layers to the same"
         )
 
 

@@ -136,7 +136,7 @@ class ShardCapture:
         return self._writer.finish({"argmax_agrees": int(self._agreed)})
 
     def close(self) -> None:
-        """Stop the writer; a file that is not finished is no shard."""
+        """Stop the writer; a file that is not finished is not a shard."""
         if self._progress is not None:
             self._progress.close()
         if self._writer is not None:
@@ -186,7 +186,7 @@ def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     """Documents in batches of at most `budget` padded tokens, of similar length each.
 
-    Documents of length 0 are left out; one that alone exceeds the budget is a batch of its own.
+    Documents of length 0 are left out; one that alone exceeds the budget is a batch by itself.
     """
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]

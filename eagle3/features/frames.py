@@ -1,7 +1,7 @@
 """Frames: the compressed rows of one document.
 
-Only entropy is removed: bytes of hidden states repeat in frequency, never in sequence, so zstd is
-told to look for no matches. That is faster and smaller than any of its levels (2.67 against 2.89
+Only entropy is removed: bytes of hidden states repeat in frequency, never in sequence, so zstd
+searches for no matches. That is faster and smaller than any of its levels (2.67 against 2.89
 bits per exponent at level 1 on real states). Planes that are not worth it are stored as they are.
 """
 
@@ -39,7 +39,7 @@ def decompress(frame: memoryview, rows: np.ndarray, planes: int, compressed_plan
     packed = frame[: len(frame) - plain]
     try:
         if zstandard.frame_content_size(packed) != len(rows) * split:
-            raise UserError("a compressed document has another length than its tokens ask for")
+            raise UserError("a compressed document has another length than its tokens require")
         unpacked = zstandard.ZstdDecompressor().decompress(packed)
     except zstandard.ZstdError as fault:
         raise UserError(f"a compressed document cannot be unpacked ({fault})") from None

@@ -126,7 +126,7 @@ def capture_shard(
             shard.close()
     if not placement.jobs.self_check:
         return {}
-    # a body that is split, or lies on several GPUs, is in no class of its own to put a head into
+    # a body that is split, or lies on several GPUs, has no class into which a head could be put
     whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
     head = job.head if whole else None
     return check(path, job.tokens(), engine, job.layers(), job.settings.digest, head)

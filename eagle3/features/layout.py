@@ -1,7 +1,7 @@
 """What tensors a hidden-state shard has, and where in them each document's rows lie.
 
 The one place that knows, for writer, reader and plan. A shard of T rows of aux and R rows of last
-holds, besides what its codec adds (`codecs`):
+holds, in addition to what its codec adds (`codecs`):
 
     aux             [T, 3H]        low, mid and high layer side by side
     last            [R, H]         post-norm state, at the rows whose teacher is used
@@ -9,7 +9,7 @@ holds, besides what its codec adds (`codecs`):
     teacher_lse     float32 [R]    log-sum-exp over the full vocabulary, of the state as stored
     checksum        uint64 [D]     XXH3 of each document's bytes, checked whenever they are read
 
-With a compressing codec `aux` and `last` are not tensors of their own: `frames` holds them document
+With a compressing codec `aux` and `last` are not separate tensors: `frames` holds them document
 by document, and `frame_index` int64 [D, 3] where (first byte, bytes of aux, bytes of last).
 """
 

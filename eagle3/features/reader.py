@@ -41,7 +41,7 @@ class FeatureShard:
             n: (d.kind, d.shape) for n, d in declared.items()
         } or (FRAMES in found) != self.layout.framed:
             raise UserError(
-                f"{path}: holds other tensors than its tokens and codec ask for: {REMAKE}"
+                f"{path}: holds other tensors than its tokens and codec require: {REMAKE}"
             )
         self._place = {name: place for name, (_, place) in found.items()}
         self._checksums = self._whole(CHECKSUM, np.dtype("<u8"), declared[CHECKSUM].shape)
@@ -53,7 +53,7 @@ class FeatureShard:
             least, most = self._index.min(initial=0), self._index.max(initial=0)
             after = self._index.sum(axis=1).max(initial=0)  # no overflow while `most` is sane
             if least < 0 or max(most, after) > frames.nbytes:
-                raise UserError(f"{path}: places documents outside of itself: {REMAKE}")
+                raise UserError(f"{path}: places documents outside the file: {REMAKE}")
 
     def read_into(self, document: int, buffers: dict[str, np.ndarray]) -> None:
         """Fill `buffers` with a document's rows, uint8 [n, row_bytes] for each part.

@@ -120,7 +120,7 @@ def _shortage(
     to_come = sum(n for name, n in need.held_out.items() if not (held_out / name).exists())
     others = {"checkpoints": reserved, "held-out states": to_come}
     beside = " and ".join(name for name, size in others.items() if size)
-    bounds = [(room.free - sum(others.values()), "are free" + f" beside {beside}" * bool(beside))]
+    bounds = [(room.free - sum(others.values()), "are free" + f" after {beside}" * bool(beside))]
     if budget_gb is not None:
         left = int(budget_gb * GB) - room.present - sum(need.held_out.values())
         bounds.append((left, f"are left of resources.disk_budget_gb {budget_gb:g}"))

@@ -89,7 +89,7 @@ def _logits(
 
     On CUDA the products in float32, rounded, are the target's own logits as well as any other
     order of summation gives them. On the CPU, where a plain pass is repeatable bit by bit, half
-    precision has a product of its own (it differs in one logit of some 7,000, by one bit).
+    precision is a separate product (it differs in one logit of some 7,000, by one bit).
     """
     products = part.exact_products(own if stored is None else stored)
     exact = part.finish(products)

@@ -1,6 +1,6 @@
 """Writing a hidden-state shard while the target computes the next batch.
 
-The caller hands over encoded rows of some documents; a thread of its own waits for them to arrive
+The caller hands over encoded rows of some documents; a separate thread waits for them to arrive
 from the device, compresses, checksums and writes them. The queue between the two is short, so
 memory stays flat and a slow disk slows the caller down instead of filling it.
 """
@@ -38,7 +38,7 @@ class _Batch:
 
 
 class ShardWriter:
-    """Writes one shard to `path`. Leave it by `finish`; the file is no shard before."""
+    """Writes one shard to `path`. Call `finish` at the end; until then the file is not a shard."""
 
     def __init__(self, path: Path, layout: Layout, manifest: Manifest, threads: int = 1) -> None:
         """`threads`: how many documents are compressed at once."""
@@ -108,8 +108,8 @@ class ShardWriter:
             self._pool.shutdown()
 
     def _to_host(self, parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
-        """Start the copies to pinned memory beside the next forward pass; the event says when they
-        have arrived."""
+        """Start the copies to pinned memory, which overlap with the next forward pass; the event
+        says when they have arrived."""
         device = next(iter(parts.values())).device
         if device.type == "cpu":
             return parts, None

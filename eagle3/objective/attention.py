@@ -45,7 +45,7 @@ class Keys:
     own_v: Sequence[torch.Tensor] = ()
 
     def with_own(self, own: Pair | None) -> Keys:
-        """The keys and values of one more step beside them."""
+        """The same with the keys and values of one more step."""
         if own is None:
             return self
         return replace(self, own_k=[*self.own_k, own[0]], own_v=[*self.own_v, own[1]])

@@ -53,7 +53,7 @@ def for_terminal(shard: TokenShard, number: int, tokenizer: Any) -> str:
 
 
 def for_browser(shard: TokenShard, numbers: range, tokenizer: Any) -> str:
-    """Some documents as a page of its own."""
+    """Some documents as a self-contained page."""
     found = []
     for number in numbers:
         ids, mask = document(shard, number)

@@ -50,8 +50,8 @@ def unlearned(figures: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"the draft's first token is accepted in {first:.1%} of the passes, no better than always "
-        f"proposing the most frequent token ({unigram:.1%}): it has learned nothing, or is another "
-        "target's; look at the loss and at tokens.chat_template"
+        f"proposing the most frequent token ({unigram:.1%}): it has learned nothing, or belongs "
+        "to another target; look at the loss and at tokens.chat_template"
     )
 
 

@@ -36,7 +36,7 @@ def read_prompts(path: Path, renderer: Renderer, most: int) -> list[list[int]]:
             continue
         found.append(renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
     if skipped:
-        log.warning("%s: rows passed over: %s", path, dict(skipped))
+        log.warning("%s: rows skipped: %s", path, dict(skipped))
     if not found:
         raise UserError(f"--prompts: {path} holds no prompt ({dict(skipped)})")
     return found

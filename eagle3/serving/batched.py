@@ -66,7 +66,7 @@ def decode_batch(
     """Answers to `prompts`, with the counts of `chain.decode_speculative`.
 
     `seeds` of sampling, one for each prompt, else its number: what is drawn for a prompt does not
-    depend on those beside it.
+    depend on the other prompts of the batch.
     """
     decoding = _Decoding(pair, prompts, limits, sampling, seeds or range(len(prompts)))
     decoding.start(prompts)

@@ -106,7 +106,7 @@ class Evaluator:
             )
         if len(open_turns) < self.values["num_prompts"]:
             log.warning(
-                "%s: only %d of the %d prompts asked for",
+                "%s: only %d of the %d prompts requested",
                 name,
                 len(open_turns),
                 self.values["num_prompts"],

@@ -26,7 +26,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
     try:
         return reply.json()
     except ValueError as fault:
-        raise UserError(f"{url}: answered with something else than JSON ({fault})") from None
+        raise UserError(f"{url}: did not answer with JSON ({fault})") from None
 
 
 def _reply(method: str, url: str, body: dict[str, Any] | None = None) -> httpx2.Response:

@@ -96,7 +96,7 @@ def _sglang(url: str, prompts: Sequence[Sequence[int]], asking: Asking) -> dict[
               info.get("spec_verify_ct")}  # fmt: skip
     if not drafts:
         raise UserError(
-            f"{url}: tells of no verify pass; start SGLang with --speculative-algorithm EAGLE3"
+            f"{url}: reports no verify pass; start SGLang with --speculative-algorithm EAGLE3"
         )
     figures = acceptance([committed(info) for info in told], max(drafts))
     return {
@@ -125,7 +125,7 @@ def committed(told: Mapping[str, Any]) -> list[int]:
 def _vllm(url: str, prompts: Sequence[Sequence[int]], asking: Asking) -> dict[str, Any]:
     models = json.loads(get(f"{url}/v1/models") or '{"data": []}')["data"]
     if len(models) != 1:
-        raise UserError(f"{url}: serves {len(models)} models; measure a server of one")
+        raise UserError(f"{url}: serves {len(models)} models; measure a server that serves one")
 
     def ask(prompt: Sequence[int]) -> int:
         body = {
@@ -170,7 +170,7 @@ def _settled(url: str) -> dict[str, float]:
         if found == last:
             return found
         last = found
-    raise UserError(f"{url}/metrics: does not come to rest; somebody else uses the server")
+    raise UserError(f"{url}/metrics: keeps changing; somebody else is using the server")
 
 
 def counters(text: str) -> dict[str, float]:

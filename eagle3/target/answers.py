@@ -31,7 +31,7 @@ class HFAnswers:
         device: str = "cpu",
         trust_remote_code: bool = False,
     ) -> None:
-        """`renderer`: what `Renderer` is given beside the tokenizer."""
+        """`renderer`: the arguments of `Renderer` other than the tokenizer."""
         from transformers import AutoModelForCausalLM
 
         self.tokenizer = load_tokenizer(directory, trust_remote_code)

@@ -120,7 +120,7 @@ def load_text_config(directory: Path, trust_remote_code: bool = False) -> Any:
 
 
 def check_code(directory: Path, name: str, trusted: bool) -> None:
-    """Raise UserError if a file of a model asks for code beside the weights that nobody has
+    """Raise UserError if a file of a model needs code that comes with the weights, which nobody has
     trusted and that transformers has no class of its own for."""
     raw = read_object(directory / name)
     if trusted or not raw.get("auto_map"):
@@ -129,7 +129,7 @@ def check_code(directory: Path, name: str, trusted: bool) -> None:
 
     if raw.get("model_type") not in CONFIG_MAPPING:
         raise UserError(
-            f"target.model: {directory / name} wants to run code of its own (auto_map), since "
+            f"target.model: {directory / name} needs code that comes with it (auto_map), since "
             "transformers does not know the model; read that code, then set "
             "target.trust_remote_code to true, or use another model"
         )
@@ -155,5 +155,5 @@ def stop_ids(directory: Path, config: Any) -> list[int]:
         return []
     ids = list(eos) if isinstance(eos, list | tuple) else [eos]
     if any(type(number) is not int or number < 0 for number in ids):
-        raise UserError(f"target.model: {directory} has eos_token_id {eos!r}, which is no token")
+        raise UserError(f"target.model: {directory} has eos_token_id {eos!r}, which is not a token")
     return sorted(ids)

@@ -98,7 +98,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def indexed_files(path: Path) -> dict[str, str]:
     """File name of each tensor of an index.
 
-    Raises UserError if it holds anything but names of safetensors files beside it.
+    Raises UserError if it holds anything but names of safetensors files in the same folder.
     """
     found = read_object(path).get("weight_map")
     if not isinstance(found, dict) or not found:

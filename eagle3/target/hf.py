@@ -202,7 +202,7 @@ def _model_class(directory: Path, trust_remote_code: bool) -> Any:
     from transformers.models.auto import modeling_auto
 
     config = load_whole_config(directory, trust_remote_code)
-    if type(config).__module__.startswith("transformers_modules."):  # code beside the weights
+    if type(config).__module__.startswith("transformers_modules."):  # the model's own code
         return AutoModel if "AutoModel" in config.auto_map else AutoModelForCausalLM
     causal = (
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -210,7 +210,8 @@ def _model_class(directory: Path, trust_remote_code: bool) -> Any:
     )
     if not any(type(config) in mapping for mapping in causal):
         raise UserError(
-            f"target.model: {directory} is a {config.model_type}, which is no causal language model"
+            f"target.model: {directory} is a {config.model_type}, which is not a causal language "
+            "model"
         )
     return AutoModel
 

@@ -1,6 +1,6 @@
 """The SGLang engine: a target run by a server's own kernels and its own tensor parallelism.
 
-The engine lives in other processes, in a process group of their own: SGLang kills the whole tree
+The engine lives in other processes, in a separate process group: SGLang kills the whole tree
 of processes around it when one of them fails. They may run another interpreter, with SGLang's own
 versions of everything; what both sides share is a folder (see `sglang_request`).
 """

@@ -75,7 +75,7 @@ class CaptureHook:
             batch = next((value for value in inputs if hasattr(value, "forward_mode")), None)
             if batch is None:
                 raise UserError(
-                    "this model's code in SGLang hands no batch to its logits processor; use "
+                    "this model's code in SGLang passes no batch to its logits processor; use "
                     "hidden_states.backend hf"
                 )
             if batch.forward_mode.is_extend() and batch.rids:

@@ -1,6 +1,6 @@
 """The process that owns an SGLang engine: `python -m eagle3.target.sglang_process <folder>`.
 
-Started by `eagle3.target.sglang` in a process group of its own, often under another interpreter.
+Started by `eagle3.target.sglang` in a separate process group, often under another interpreter.
 """
 
 from __future__ import annotations

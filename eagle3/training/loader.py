@@ -4,7 +4,7 @@ Of a pack that ranks share, each keeps its own rows; a document is read whole, a
 
 Reader threads fill one buffer for each part of a pack with the documents' bytes as they are stored.
 The buffer goes to the device as it is, so a quantised state crosses the bus at its stored size, and
-is decoded there. On CUDA buffers are pinned, and copy and decoding run on a stream of their own.
+is decoded there. On CUDA buffers are pinned, and copy and decoding run on a separate stream.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class TrainingData:
 
 
 def _columns(found: list[Found]) -> dict[str, torch.Tensor]:
-    """What of a pack is no state."""
+    """The tensors of a pack that are not states."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     start = 0
     for slot, (pair, document) in enumerate(found):

@@ -9,10 +9,10 @@ LARGEST = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep memory that was freed, where it can be told to.
+    """Have the C library keep freed memory, where it supports that.
 
     Every step asks for the same sizes again. Given back to the system in between, each page would
-    be cleared and mapped anew.
+    be cleared and mapped again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -175,7 +175,7 @@ class StageTrainer:
         if not self.ranks.first:
             sys.exit(1)  # one rank says why
         raise UserError(
-            f"stopped by {self.stop.name} at step {step}; the next call goes on from there"
+            f"stopped by {self.stop.name} at step {step}; the next call continues from there"
         )
 
     def _dealt(self, step: Step) -> list[np.ndarray]:

@@ -92,7 +92,7 @@ def visible(paths: Iterable[str | Path]) -> list[str]:
     outside = [path for path in outside if found.isdisjoint(path.parents)]
     for path in outside:
         if set(":,") & set(str(path)):
-            raise UserError(f"{path}: Apptainer cannot show a path with a colon or comma")
+            raise UserError(f"{path}: Apptainer cannot bind a path with a colon or comma")
     return [str(path) for path in outside]
 
 

@@ -65,7 +65,7 @@ def planned_run(config: Mapping[str, Any]) -> Run:
 
 def environment(run: Run, root: Path, has_environment: bool, in_container: bool) -> dict[str, str]:
     """Variables of every job: the package is found from any directory, and so is the interpreter
-    that runs Snakemake, unless the job has an environment of its own."""
+    that runs Snakemake, unless the job has a separate environment."""
     # spinning threads cost several times the work they save when jobs share cores
     made = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
     own = import_folders(root, FOLDER / "library")

@@ -20,7 +20,7 @@ CAUSES = {  # by the letter that stands for them in the table
     "o": "the template leaves parts out",
     "w": "the template rewrites it",
     "r": "the chat template refuses the conversation",
-    "p": "the template shows an answer otherwise than its prompt begins it",
+    "p": "the template shows an answer differently from the beginning in its prompt",
     "e": "the template ends an answer without a stop token",
     "t": "the answer has a thought, but its prompt leaves the thought empty",
 }

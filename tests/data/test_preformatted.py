@@ -107,7 +107,7 @@ def test_a_thought_that_is_opened_or_left_empty_is_prompt(
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("[INST] Hi [/INST] Hello!", "no answer behind '<|im_start|>assistant\\n', as the temp"),
+        ("[INST] Hi [/INST] Hello!", "no answer after '<|im_start|>assistant\\n', as the temp"),
         ("<|im_start|>assistant\nHello!", "an answer of the text has no mark that ends it"),
     ],
 )
@@ -149,4 +149,4 @@ def test_a_text_cannot_be_answered_anew_and_is_counted(tmp_path: Path) -> None:
     with Record.opened(tmp_path / "record.jsonl", "digest") as record:
         outcome = regenerate([text_row("x")], lambda requests: iter(()), 0, record)
     assert outcome.rows == []
-    assert outcome.counts == {"a rendered text has no turns to answer anew: dropped": 1}
+    assert outcome.counts == {"a rendered text has no turns to answer: dropped": 1}

@@ -89,7 +89,7 @@ def test_calls_of_tools_are_not_made_up(tmp_path: Path) -> None:
     row = Conversation("a", [*talk("a", "one").messages, *TIME])
     found = run(tmp_path, [row, Conversation("b", TIME)], Echo())
     assert said(found.rows[0])[1:] == ["one", "one!"]
-    cause = "calls of tools cannot be made anew"
+    cause = "tool calls cannot be regenerated"
     assert found.counts == {f"{cause}: shortened": 1, f"{cause}: dropped": 1}
 
 
@@ -173,7 +173,7 @@ def test_a_record_of_other_settings_or_rows_is_not_used(tmp_path: Path) -> None:
 def test_two_jobs_never_answer_one_shard(tmp_path: Path) -> None:
     with (
         Record.opened(tmp_path / "record", "a"),
-        pytest.raises(UserError, match="another process answers this shard"),
+        pytest.raises(UserError, match="another process is answering this shard"),
         Record.opened(tmp_path / "record", "a"),
     ):
         pass

@@ -79,7 +79,7 @@ def test_gpt_oss_only_has_experts_so_the_draft_is_given_a_width():
     yarn = {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0}
     yarn |= {"beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 4096}
     target = GptOssConfig(hidden_size=2880, num_attention_heads=64, head_dim=64)
-    with pytest.raises(UserError, match=r"draft\.intermediate_size: .*no dense width; give one"):
+    with pytest.raises(UserError, match=r"draft\.intermediate_size: .*no dense width; set one"):
         derived(target)
     with pytest.raises(UserError, match=r"draft\.intermediate_size"):
         derived(MixtralConfig())

@@ -81,7 +81,7 @@ def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
     [
         ({"config": {"norm_before_residual": True}}, "has norm_before_residual, which"),
         ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc, which"),
-        ({"config": {"norm_output": True}}, "norm_output True; set draft.norm_output alike"),
+        ({"config": {"norm_output": True}}, "norm_output True; set draft.norm_output to the same"),
         (
             {"config": {"eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 5]}}},
             r"reads layers \[2, 4, 5\] of the target, the states are of \[1, 3, 4\]",

@@ -241,7 +241,7 @@ def test_missing_rows_and_missing_tensors_are_refused(tmp_path, tokens, name):
                 del tensors[name]
 
         rewritten(tmp_path / "a", change, "pt")
-        assert "holds other tensors than its tokens and codec ask for" in refused(
+        assert "holds other tensors than its tokens and codec require" in refused(
             tmp_path / "a", tokens
         )
 
@@ -254,7 +254,7 @@ def test_an_index_that_points_outside_is_refused(tmp_path, tokens, place):
         tensors[INDEX][2] = place
 
     rewritten(tmp_path / "a", change)
-    assert "places documents outside of itself" in refused(tmp_path / "a", tokens)
+    assert "places documents outside the file" in refused(tmp_path / "a", tokens)
 
 
 def test_an_index_that_points_at_another_document_is_seen(tmp_path, tokens):

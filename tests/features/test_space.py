@@ -90,7 +90,7 @@ def test_shards_of_an_earlier_larger_run_are_nobodys_room(tmp_path, disk):
     one = need({name(0): 90 * MB}, 1)
     assert Room.of(tmp_path, one.shards).free == 100 * MB
     assert plan_shortage(one, tmp_path, None, 0) is None
-    assert "are free beside checkpoints: " in plan_shortage(one, tmp_path, None, 20 * MB)
+    assert "are free after checkpoints: " in plan_shortage(one, tmp_path, None, 20 * MB)
 
 
 def test_a_budget_counts_what_lies_there_already(tmp_path, disk):
@@ -112,12 +112,12 @@ def test_held_out_states_count_beside_those_of_training(tmp_path, disk):
         assert plan_shortage(each, train, 0.110, 0) is None
         assert "are left of resources.disk_budget_gb" in plan_shortage(each, train, 0.109, 0)
         text = plan_shortage(each, train, None, MB)
-        assert "but 0.079 GB are free beside checkpoints and held-out states: " in text
+        assert "but 0.079 GB are free after checkpoints and held-out states: " in text
     # two shards are to come; of the first window, one
     captures = ((both, train, None, 80), (rolling, stage_folder(train, 1), 1, 40))
     for each, folder, stage, disk_mb in captures:
         disk.free = disk_mb * MB
-        with pytest.raises(UserError, match="are free beside held-out states: "):
+        with pytest.raises(UserError, match="are free after held-out states: "):
             check_space(each, folder / name(0), 40 * MB, stage, None)
     held_out.mkdir()
     make(held_out / name(0), 30 * MB)

@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_said_and_what_is_there_already_counts(shard, tmp_p
     assert planned(shard, folder=tmp_path)[0]["shortage"] is None
     room.free -= 1
     tight, _ = planned(shard, folder=tmp_path)
-    assert "are free beside checkpoints" in tight["shortage"]
+    assert "are free after checkpoints" in tight["shortage"]
     assert tight["shortage"] in plan_table(tight)
     (tmp_path / "shard-00000.safetensors").write_bytes(bytes(plan["bytes_states"]))
     assert planned(shard, folder=tmp_path)[0]["shortage"] is None

@@ -141,7 +141,7 @@ def test_a_container_sees_what_links_lead_to(
 
 def test_a_path_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
     (tmp_path / "a,b").mkdir()
-    with pytest.raises(UserError, match=r"a,b: Apptainer cannot show"):
+    with pytest.raises(UserError, match=r"a,b: Apptainer cannot bind"):
         containers.visible([tmp_path / "a,b"])
 
 

@@ -52,7 +52,9 @@ def test_a_job_says_one_sentence_and_leaves_nothing_half_written(tmp_path: Path)
     hold = Hold(tmp_path / "hold", ("workflow_scripts.prepare_dataset",), SPOOLED)
     rows = str(OUT / "dataset/rows.jsonl")
     text = interrupted(folder, hold, 1, target=rows)
-    assert sentences(text) == ["stopped by Ctrl-C; the same command goes on from what is finished"]
+    assert sentences(text) == [
+        "stopped by Ctrl-C; the same command continues from what is finished"
+    ]
     assert "Traceback" not in text
     assert not list((folder / OUT).rglob("rows*"))
     again = snakemake(folder, target=rows)

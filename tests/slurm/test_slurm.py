@@ -9,7 +9,7 @@ import pytest
 from tests.builders.hold import STEP, Hold
 from tests.slurm.slurm_calls import WEIGHTS, crash, digest, field, repair, slurm, without_training
 
-STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call goes on from there"
+STOPPED = r"error: stopped by SIGTERM at step (\d+); the next call continues from there"
 GOING_ON = r"going on from the save at step (\d+)"
 
 

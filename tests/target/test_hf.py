@@ -141,7 +141,7 @@ def test_weights_of_another_shape_or_cut_short_are_refused(targets, tmp_path):
 
 def test_models_that_are_no_causal_decoders_are_refused(tmp_path):
     T5Config(d_model=8, num_layers=1).save_pretrained(tmp_path / "t5")
-    with pytest.raises(UserError, match=r"is a t5, which is no causal language model"):
+    with pytest.raises(UserError, match=r"is a t5, which is not a causal language model"):
         HFTarget.load(tmp_path / "t5", (0,))
     config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")

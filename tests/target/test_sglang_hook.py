@@ -140,7 +140,7 @@ def test_a_document_that_comes_again_later_is_a_fault(hook):
 
 
 def test_a_model_that_hides_its_batch_is_a_fault(hook):
-    with pytest.raises(UserError, match=r"hands no batch .* hidden_states\.backend hf"):
+    with pytest.raises(UserError, match=r"passes no batch .* hidden_states\.backend hf"):
         hook(None, (torch.tensor([9, 4]),), None)
 
 

@@ -78,5 +78,5 @@ def test_training_changed_the_weights(alone):
 
 @pytest.mark.parametrize(("world", "ulysses", "ring"), [(4, 3, 1), (2, 2, 2), (6, 1, 4)])
 def test_ranks_that_packs_cannot_be_shared_by_are_refused(world, ulysses, ring):
-    with pytest.raises(UserError, match=f"{world} ranks .* no multiple of {ulysses * ring}"):
+    with pytest.raises(UserError, match=f"{world} ranks .* not a multiple of {ulysses * ring}"):
         check_sequence(world, ulysses, ring)

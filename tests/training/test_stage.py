@@ -166,7 +166,7 @@ def test_a_stop_at_the_end_leaves_nothing_to_do_but_the_checkpoint(
             return asked(inner, step, packs) if last else inner(step, packs)
 
         job.trainer._step = step
-        sentence = f"stopped by SIGTERM at step {steps}; the next call goes on from there"
+        sentence = f"stopped by SIGTERM at step {steps}; the next call continues from there"
         with pytest.raises(UserError, match=sentence):
             job.run()
     assert job.resume.newest().state["global_step"] == steps

@@ -136,12 +136,12 @@ def read_arrays(
     config = description.config
     check_formats([form.name], config.to_dict())
     tensors = {_renamed(name, form.layer, LAYER): array for name, array in named.items()}
-    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
+    with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
         _check(folder, form, config, tensors)
     dtype = np.dtype(DTYPES[description.dtype])
     for name, array in tensors.items():
         if name not in ("d2t", "t2d") and array.dtype != dtype:
-            raise UserError(f"{path}: {name} is {array.dtype}, config.json says otherwise")
+            raise UserError(f"{path}: {name} is {array.dtype}, config.json differs")
     tensors.pop(EMBEDDING, None)  # the target's own
     mapping = VocabMapping(tensors.pop("d2t"), tensors.pop("t2d"))
     return description, tensors, mapping

@@ -22,7 +22,7 @@ def load_draft(
     Raises UserError on anything that an engine would load silently wrong.
     """
     description, arrays, mapping = read_arrays(form_of(folder), folder, settings_digest)
-    with Foreign(f"{folder}: config.json does not describe the draft beside it"):
+    with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
         draft = Eagle3Draft(description.config)
         wide = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
         draft.load_state_dict(wide)

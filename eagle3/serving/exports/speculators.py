@@ -21,7 +21,7 @@ def write(described: Description) -> dict[str, Any]:
     """
     config, verifier = described.config, described.verifier
     if verifier is None:
-        raise UserError("the speculators form names its target, and none was given")
+        raise UserError("the speculators format needs the name of the target, and none was given")
     greedy = {
         "proposal_type": "greedy",
         "speculative_tokens": verifier.num_draft_tokens,

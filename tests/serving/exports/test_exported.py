@@ -164,7 +164,7 @@ CHANGES = {
     ),
     "another type": (
         put("norm.weight", lambda t: t["norm.weight"].float()),
-        r"norm\.weight is float32, config\.json says otherwise",
+        r"norm\.weight is float32, config\.json differs",
     ),
     "norms that the configuration does not name": (
         put("fc_norm.0.weight", lambda t: torch.ones(16)),

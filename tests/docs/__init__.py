@@ -1,0 +1,1 @@
+"""The pages of docs/ and the files for people at the root."""
