@@ -65,7 +65,7 @@ def deployed(tmp_path: Path) -> tuple[Path, dict[str, str]]:
         'github("owner/drafts", path="Snakefile", tag="v1")'
         in (folder / "workflow" / "Snakefile").read_text()
     )
-    overlay = write_overlay(tmp_path)
+    overlay = write_overlay(folder)
     (folder / "config" / "config.yaml").write_bytes(overlay.read_bytes())
     return folder, environment
 
@@ -94,7 +94,6 @@ def test_a_deployed_workflow_runs_with_the_installed_package(
         "embedded_target": 1,
         "dataset": 1,
         "tokens": 2,
-        "vocab": 1,
         "schedule": 1,
     }
     assert list(folder.glob("results/*/schedule.json"))
