@@ -29,22 +29,23 @@ class Leg:
 # the jobs and files that every run goes through
 RUN = ("eagle3/run.py", "eagle3/paths.py", "eagle3/workflow/")
 RULES = ("Snakefile", "rules/", "workflow_scripts/", *RUN)
-CAPTURE = ("eagle3/features/", "eagle3/target/", "eagle3/tokens/shards.py")
-FILES = ("eagle3/artifact.py", "eagle3/tensorfile.py", "eagle3/tensorstream.py")
-PROCESSES = ("eagle3/launched.py", "eagle3/leases.py", "eagle3/ranks.py")
+STATES = ("eagle3/capture/", "eagle3/store/")
+CAPTURE = (*STATES, "eagle3/engines/", "eagle3/target_model/", "eagle3/tokens/shards.py")
+FILES = ("eagle3/files/",)
+PROCESSES = ("eagle3/parallel/",)
 LEGS = {
     "test-dag": Leg(
         16,
         (
-            *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/", "eagle3/objects.py"),
-            *("eagle3/config/", "eagle3/data/", "eagle3/features/", "tests/rules/"),
+            *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/"),
+            *("eagle3/config/", "eagle3/data/", *STATES, "tests/rules/"),
             "tests/fuzz/test_workflow.py",
         ),
     ),
     "test-ranks": Leg(
         5,
         (
-            *(*PROCESSES, *FILES, "eagle3/training/", "eagle3/features/", "eagle3/objective/"),
+            *(*PROCESSES, *FILES, "eagle3/training/", *STATES, "eagle3/objective/"),
             *("workflow_scripts/", "tests/training/", "tests/scripts/"),
         ),
     ),
@@ -58,12 +59,12 @@ LEGS = {
     ),
     "test-sglang": Leg(
         14,
-        (*CAPTURE, "eagle3/serving/exports/", "envs/sglang", "tests/sglang/"),
+        (*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/"),
     ),
     "test-faults": Leg(
         6,
         (
-            *(*FILES, *PROCESSES, "eagle3/training/", "eagle3/features/", "rules/"),
+            *(*FILES, *PROCESSES, "eagle3/training/", *STATES, "rules/"),
             *("workflow_scripts/entry.py", "workflow_scripts/launch.py", "tests/faults/"),
         ),
     ),
@@ -78,14 +79,14 @@ ALWAYS = (
 
 
 def main() -> None:
-    args = ArgumentParser(description=__doc__)
-    args.add_argument("--since", help="a commit; else the newest that is a day old")
-    args.add_argument("--all", action="store_true", help="every leg is due")
-    args.add_argument("--today", type=date.fromisoformat, default=date.today())
-    given = args.parse_args()
-    since = None if given.all else given.since or day_old()
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--since", help="a commit; else the newest that is a day old")
+    parser.add_argument("--all", action="store_true", help="every leg is due")
+    parser.add_argument("--today", type=date.fromisoformat, default=date.today())
+    args = parser.parse_args()
+    since = None if args.all else args.since or day_old()
     changed = changed_files(since) if since else None
-    for name, why in reasons(changed, given.today).items():
+    for name, why in reasons(changed, args.today).items():
         word = "left-out" if why.startswith("no file") else "due"
         print(word, name, LEGS[name].minutes, why)
 
@@ -93,20 +94,20 @@ def main() -> None:
 def reasons(changed: Iterable[str] | None, today: date) -> dict[str, str]:
     """Why each leg is due or not. `changed` None: all are."""
     turn = in_turn(today)
-    found = {}
+    why = {}
     for name, leg in LEGS.items():
         hit = None if changed is None else covered(changed, leg.covers)
         if changed is None:
-            found[name] = "everything is taken as new"
+            why[name] = "everything is taken as new"
         elif hit:
-            found[name] = f"it covers {hit[0]}" + (f" and {len(hit) - 1} more" if hit[1:] else "")
+            why[name] = f"it covers {hit[0]}" + (f" and {len(hit) - 1} more" if hit[1:] else "")
         elif name == turn:
-            found[name] = "it is its turn today"
+            why[name] = "it is its turn today"
         else:
-            found[name] = (
+            why[name] = (
                 f"no file that it covers has changed; its turn is on {next_turn(name, today)}"
             )
-    return found
+    return why
 
 
 def in_turn(today: date) -> str:

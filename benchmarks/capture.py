@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from benchmarks.tables import parser, show
-from eagle3.artifact import Settings
-from eagle3.features.capture import ShardCapture, capture, documents_to_run, token_batches
-from eagle3.features.job import CaptureJob
-from eagle3.ranks import joined_ranks
-from eagle3.target.hf import HFTarget
-from eagle3.target.reader import Head
-from eagle3.tensorfile import read_manifest
+from eagle3.capture.job import CaptureJob
+from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run, token_batches
+from eagle3.engines.hf import HFTarget
+from eagle3.files.artifact import Settings
+from eagle3.files.tensor_file import read_manifest
+from eagle3.parallel.ranks import joined_ranks
+from eagle3.target_model.reader import Head
 from eagle3.tokens.shards import KIND
 
 
@@ -47,16 +47,16 @@ def main() -> None:
         first = next(iter(jobs.values()))
         engine = first.engine(given.device)
         head = first.head.to(ranks.device, engine.dtype)
-        found: dict[str, list[float]] = {"bare": [], **{codec: [] for codec in jobs}}
+        result: dict[str, list[float]] = {"bare": [], **{codec: [] for codec in jobs}}
         for _ in range(given.rounds + 1):  # the first warms up
             shard = first.shard(None, ranks, 1)
-            found["bare"].append(timed(lambda s=shard: bare(engine, head, s, given.batch_tokens)))
+            result["bare"].append(timed(lambda s=shard: bare(engine, head, s, given.batch_tokens)))
             for codec, job in jobs.items():
                 shard = job.shard(Path(folder) / codec, ranks, 1)
-                found[codec].append(timed(lambda s=shard: whole(engine, s, given.batch_tokens)))
+                result[codec].append(timed(lambda s=shard: whole(engine, s, given.batch_tokens)))
         tokens = int(shard.layout.needed.kept.sum())
-    rows = [row(name, times[1:], found["bare"][1:], tokens) for name, times in found.items()]
-    show("capture against the bare forward pass and head", rows, given, seconds=found)
+    rows = [row(name, times[1:], result["bare"][1:], tokens) for name, times in result.items()]
+    show("capture against the bare forward pass and head", rows, given, seconds=result)
 
 
 def job_of(tokens: Path, target: Path, dtype: str, codec: str) -> CaptureJob:

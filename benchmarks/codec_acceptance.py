@@ -31,20 +31,20 @@ def main() -> None:
     args.add_argument("--cores", default="all")
     given = args.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[float]] = {}
+    result: dict[str, list[float]] = {}
     sizes: dict[str, float] = {}
     for codec in given.codecs:
         for seed in given.seeds:
             run = run_pipeline(given.directory, given.configfile, codec, seed, given.cores)
             evaluation = json.loads((run / "evaluation" / "acceptance.json").read_text())
-            found.setdefault(codec, []).append(evaluation["acceptance_length"])
-            print(f"{codec} seed {seed}: {found[codec][-1]:.4f}", flush=True)
+            result.setdefault(codec, []).append(evaluation["acceptance_length"])
+            print(f"{codec} seed {seed}: {result[codec][-1]:.4f}", flush=True)
         plan = json.loads((run / "plan.json").read_text())
         states = sum(p.stat().st_size for p in (run / "hidden_states").rglob("*.safetensors"))
         sizes[codec] = states / plan["tokens"]
-    base = found[given.codecs[0]]
+    base = result[given.codecs[0]]
     rows = []
-    for codec, lengths in found.items():
+    for codec, lengths in result.items():
         changes = [100 * (a / b - 1) for a, b in zip(lengths, base, strict=True)]
         rows.append(
             {
@@ -57,7 +57,7 @@ def main() -> None:
                 "by seed": " ".join(f"{change:+.1f}" for change in changes),
             }
         )
-    show("acceptance length by codec", rows, given, lengths=found)
+    show("acceptance length by codec", rows, given, lengths=result)
 
 
 def run_pipeline(directory: Path, base: Path | None, codec: str, seed: int, cores: str) -> Path:

@@ -62,9 +62,9 @@ def main() -> None:
     args.add_argument("--plan-only", action="store_true", help="run nothing, so no `idle` either")
     args.add_argument("--scheduler-subsample", type=int, help="Snakemake's option, for the jobs")
     given = args.parse_args()
-    found = [measure(shards, given) for shards in given.shards]
-    before = [None, *found]
-    rows = [row(*three) for three in zip(given.shards, found, before, strict=False)]
+    result = [measure(shards, given) for shards in given.shards]
+    before = [None, *result]
+    rows = [row(*three) for three in zip(given.shards, result, before, strict=False)]
     show("Snakemake's own time", rows, given)
 
 
@@ -93,11 +93,11 @@ def measure(shards: int, given: Namespace) -> dict[str, Call]:
             calls = [call(whole, Path(name)) for _ in range(rounds)]
             return min(calls, key=lambda one: one.cpu)
 
-        found = {"plan": fastest("-n")}
+        result = {"plan": fastest("-n")}
         if not given.plan_only:  # in this order: what is planned, is made, and is there
-            found["jobs"] = fastest(*subsample, rounds=1)
-            found["idle"] = fastest("-n")
-        return found
+            result["jobs"] = fastest(*subsample, rounds=1)
+            result["idle"] = fastest("-n")
+        return result
 
 
 def linked_project(folder: Path) -> Path:

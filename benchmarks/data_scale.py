@@ -37,11 +37,11 @@ def main() -> None:
     given = args.parse_args()
     with tempfile.TemporaryDirectory() as place:
         # what a job takes before it has looked at many rows comes first
-        found = [measured(Path(place), each, given) for each in (100, *given.rows)]
+        result = [measured(Path(place), each, given) for each in (100, *given.rows)]
     rows = []
     for stage in STAGES:
-        base, before = found[0][stage], None
-        for number, figures in zip(given.rows, found[1:], strict=True):
+        base, before = result[0][stage], None
+        for number, figures in zip(given.rows, result[1:], strict=True):
             row = {"job": stage, "rows": number, **figures[stage]}
             own = max(row["CPU s"] - base["CPU s"], 1e-3)
             grown = math.log(own / before[1], number / before[0]) if before else float("nan")
@@ -94,14 +94,14 @@ def copies(rows: int) -> Iterator[dict[str, Any]]:
 
 def largest(times: Path, stage: str) -> dict[str, float]:
     paths = sorted(times.glob(f"{stage}.tsv")) or sorted(times.glob(f"{stage}/*.tsv"))
-    found = []
+    result = []
     for path in paths:
         with open(path, newline="") as handle:
-            found += list(csv.DictReader(handle, delimiter="\t"))
+            result += list(csv.DictReader(handle, delimiter="\t"))
     return {
-        "jobs": len(found),
-        "CPU s": max(float(each["cpu_time"]) for each in found),
-        "peak MB": max(float(each["max_rss"]) for each in found),
+        "jobs": len(result),
+        "CPU s": max(float(each["cpu_time"]) for each in result),
+        "peak MB": max(float(each["max_rss"]) for each in result),
     }
 
 

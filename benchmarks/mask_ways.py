@@ -20,7 +20,7 @@ from eagle3.data.conversations import BadRow, Conversation, parse_row
 from eagle3.data.masks import Masker
 from eagle3.data.sources import Source, read_rows
 from eagle3.data.templates import Renderer
-from eagle3.target.tokenizer import load_tokenizer
+from eagle3.target_model.tokenizer import load_tokenizer
 
 Documents = list[tuple[list[int], list[int]]]  # ids and mask
 PLAIN = "prefix re-encoding"
@@ -50,7 +50,7 @@ def main() -> None:
 
 def conversations(source: str, count: int, join: int) -> list[Conversation]:
     """Some chats of a source, `join` of them after one another as one chat."""
-    found: list[Conversation] = []
+    result: list[Conversation] = []
     messages: list[dict[str, Any]] = []
     for number, row in enumerate(read_rows(Source(source))):
         try:
@@ -59,21 +59,21 @@ def conversations(source: str, count: int, join: int) -> list[Conversation]:
             continue
         messages += [turn for turn in turns if turn["role"] != "system"]
         if number % join == join - 1:
-            found.append(Conversation(str(number), messages))
+            result.append(Conversation(str(number), messages))
             messages = []
-        if len(found) == count:
+        if len(result) == count:
             break
-    return found
+    return result
 
 
 def documents(masker: Masker, talks: list[Conversation]) -> Documents:
-    found: Documents = []
+    result: Documents = []
     for _, masked in masker(talks):
         if isinstance(masked, BadRow):
-            found.append(([], []))
+            result.append(([], []))
         else:
-            found += [(d.input_ids.tolist(), d.loss_mask.tolist()) for d in masked]
-    return found
+            result += [(d.input_ids.tolist(), d.loss_mask.tolist()) for d in masked]
+    return result
 
 
 class PrefixEncoding:
@@ -94,10 +94,10 @@ class PrefixEncoding:
         text = self.tokenizer.apply_chat_template(talk.messages, tokenize=False)
         ids = self._ids(text)
         mask = np.zeros(len(ids), dtype=np.uint8)
-        for found in self.pattern.finditer(text):
+        for result in self.pattern.finditer(text):
             first, last = (
-                len(self._ids(text[: found.start(1)])),
-                len(self._ids(text[: found.end()])),
+                len(self._ids(text[: result.start(1)])),
+                len(self._ids(text[: result.end()])),
             )
             mask[first:last] = 1
         return ids, mask.tolist()

@@ -45,11 +45,11 @@ class ObjectProxy:
                 if self.command != "HEAD":
                     headers["Content-Length"] = str(len(data))
                 if ranged:
-                    found = proxy.spoiled(data)
-                    if isinstance(found, int):
-                        status, data, headers = found, b"", {"Content-Length": "0"}
+                    result = proxy.spoiled(data)
+                    if isinstance(result, int):
+                        status, data, headers = result, b"", {"Content-Length": "0"}
                     else:
-                        data = found
+                        data = result
                     proxy.left()
                 self.close_connection = len(data) < int(headers.get("Content-Length", 0))
                 self.send_response_only(status)

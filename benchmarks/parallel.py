@@ -29,8 +29,8 @@ from benchmarks.tables import parser, show
 from benchmarks.training import settled, status
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, ttt_loss
-from eagle3.ranks import joined_ranks
-from eagle3.training.memory import keep_freed_memory
+from eagle3.parallel.ranks import joined_ranks
+from eagle3.training.malloc import keep_freed_memory
 
 CPU = torch.device("cpu")
 # grouped-query attention as in Llama-3.1-8B, four heads of queries for one of keys
@@ -62,8 +62,8 @@ def memory_table(given: Namespace) -> list[dict[str, Any]]:
         for recompute in (False, True):
             for ranks in (1, 2, 4):
                 layout = f"1x{ranks} gathered"
-                found = run(layout, length, given.supervised, recompute)
-                row[f"{ranks} ranks{' recompute' * recompute} MB"] = found["megabytes"]
+                result = run(layout, length, given.supervised, recompute)
+                row[f"{ranks} ranks{' recompute' * recompute} MB"] = result["megabytes"]
         rows.append(row)
     return rows
 
@@ -73,19 +73,19 @@ def exchange_table(given: Namespace) -> list[dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
     for _ in range(given.rounds):
         for layout in given.layouts:
-            found = run(layout, given.lengths[0], given.supervised, False)
-            if layout not in best or found["seconds"] < best[layout]["seconds"]:
-                best[layout] = found
+            result = run(layout, given.lengths[0], given.supervised, False)
+            if layout not in best or result["seconds"] < best[layout]["seconds"]:
+                best[layout] = result
     return [
         {
             "Ulysses x ring": layout,
-            "s": found["seconds"],
-            "CPU-s of all ranks": found["cpu_seconds"],
-            "MB": found["megabytes"],
-            "sent MB": found["sent"] / 1e6,
-            "calls": found["calls"],
+            "s": result["seconds"],
+            "CPU-s of all ranks": result["cpu_seconds"],
+            "MB": result["megabytes"],
+            "sent MB": result["sent"] / 1e6,
+            "calls": result["calls"],
         }
-        for layout, found in best.items()
+        for layout, result in best.items()
     ]
 
 
@@ -138,14 +138,14 @@ def measure(
         mine = torch.tensor([megabytes, busy, sent.bytes], dtype=torch.float64)
         every = ranks.gather(mine)
     if ranks.first:
-        found = {
+        result = {
             "seconds": seconds,
             "megabytes": float(every[:, 0].max()),
             "cpu_seconds": float(every[:, 1].sum()),
             "sent": float(every[:, 2].max()),
             "calls": sent.calls,
         }
-        Path(file).write_text(json.dumps(found))
+        Path(file).write_text(json.dumps(result))
 
 
 class Counter:

@@ -5,8 +5,8 @@
     python -m benchmarks.recipes --results results/demo --seeds 0 1 2
 
 Every draft is trained in this process on the states of a run and scored on held-out ones
-(`serving/simulated.py`: rows at which the text is the target's own choice). Drafts of one seed see
-the same batches, and start with the same weights where the recipe lets them, so a recipe is
+(`evaluation/held_out.py`: rows at which the text is the target's own choice). Drafts of one seed
+see the same batches, and start with the same weights where the recipe lets them, so a recipe is
 compared with `default` seed by seed; the interval is Student's over the seeds' differences.
 `--record` keeps each score as it comes, and a later call goes on from there.
 """
@@ -27,14 +27,14 @@ import torch
 import yaml
 
 from benchmarks.tables import parser, show
-from eagle3.artifact import Settings
 from eagle3.config.configuration import Config
 from eagle3.config.train import Train
 from eagle3.draft.model import Eagle3Draft
+from eagle3.evaluation.held_out import simulate
+from eagle3.files.artifact import Settings
 from eagle3.objective.ttt import TargetParts
-from eagle3.ranks import Ranks
-from eagle3.serving.simulated import simulate
-from eagle3.target.config import load_config, stop_ids
+from eagle3.parallel.ranks import Ranks
+from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens.packing import pack_documents
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
@@ -42,7 +42,7 @@ from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.memory import keep_freed_memory
+from eagle3.training.malloc import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 
@@ -133,14 +133,14 @@ class Bench:
         began = time.process_time()
         steps = self._train(draft, parts, values["train"], self.data)
         spent = time.process_time() - began
-        found = simulate(draft.eval(), parts, self.packs, torch.float32, self.depth, self.stop)
+        result = simulate(draft.eval(), parts, self.packs, torch.float32, self.depth, self.stop)
         return {
             "recipe": recipe,
             "seed": seed,
-            "acceptance_length": found["acceptance_length"],
-            "per_position_acceptance": found["per_position_acceptance"],
+            "acceptance_length": result["acceptance_length"],
+            "per_position_acceptance": result["per_position_acceptance"],
             "steps": steps,
-            "rows": found["rows"],
+            "rows": result["rows"],
             "cpu_seconds": spent,
         }
 
@@ -181,18 +181,18 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     bench = Bench(given)
-    found = _recorded(given.record)
+    result = _recorded(given.record)
     for seed in given.seeds:  # so that every recipe has a first figure early
         for recipe in dict.fromkeys([DEFAULT, *given.recipes]):
-            if (recipe, seed) in found:
+            if (recipe, seed) in result:
                 continue
-            found[recipe, seed] = score = bench.score(recipe, seed, given.epochs)
+            result[recipe, seed] = score = bench.score(recipe, seed, given.epochs)
             print(f"{recipe} seed {seed}: {score['acceptance_length']:.4f}", flush=True)
             if given.record:
                 with open(given.record, "a", encoding="utf-8") as out:
                     out.write(json.dumps(score) + "\n")
-    rows = [_row(recipe, found) for recipe in given.recipes]
-    scores = [*found.values()]
+    rows = [_row(recipe, result) for recipe in given.recipes]
+    scores = [*result.values()]
     show("acceptance by recipe", rows, given, documents=bench.documents, scores=scores)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks.object_proxy import ObjectProxy
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
 from benchmarks.tables import parser, show
-from eagle3 import objects
-from eagle3.features.reader import FeatureShard
+from eagle3.files import object_storage
+from eagle3.store.reader import FeatureShard
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
 ADDRESS = "s3://states/shard.safetensors"
@@ -43,7 +43,7 @@ def main() -> None:
     with object_server() as server, ObjectProxy(server, given.latency) as proxy:
         use(server, 1)
         boto3.client("s3").create_bucket(Bucket="states")
-        objects.upload(given.states, ADDRESS)
+        object_storage.upload(given.states, ADDRESS)
         for threads, ahead in [(given.threads[-1], 0), *((n, AHEAD) for n in given.threads)]:
             use(proxy.address, threads)
             shard = FeatureShard(ADDRESS, tokens)
@@ -55,9 +55,9 @@ def main() -> None:
 def use(endpoint: str, threads: int) -> None:
     """Have the project's client talk to `endpoint` with so many threads."""
     os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
-    objects.store.cache_clear()
+    object_storage.store.cache_clear()
     pool = ThreadPoolExecutor(threads)
-    objects._requests = lambda: pool  # type: ignore[assignment]
+    object_storage._requests = lambda: pool  # type: ignore[assignment]
 
 
 def row(name: str, shard: FeatureShard, tokens: TokenShard, ahead: int) -> dict[str, Any]:

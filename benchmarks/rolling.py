@@ -100,7 +100,7 @@ def main() -> None:
         for rolling in (True, False):
             window = given.window_shards if rolling else shards
             stages = Stages(shards, window, given.epochs, given.epochs_per_stage)
-            found = []
+            result = []
             for train_gpus in {1, *(gpus * i // 8 for i in range(1, 9))} - {0}:
                 rates = Rates(
                     given.start_seconds + shard_tokens / given.capture_rate,
@@ -108,8 +108,8 @@ def main() -> None:
                     given.start_seconds,
                 )
                 played = play(stages, rates, gpus, train_gpus, rolling)
-                found.append((played.seconds, train_gpus, played))
-            _, train_gpus, played = min(found, key=lambda entry: entry[:2])
+                result.append((played.seconds, train_gpus, played))
+            _, train_gpus, played = min(result, key=lambda entry: entry[:2])
             peak = played.peak_shards * shard_tokens * given.bytes_per_token
             rows.append(
                 {

@@ -12,15 +12,15 @@ from unittest.mock import patch
 
 import torch
 
-from eagle3.draft.fused_ops import at_least_fp32, rms_norm
 from eagle3.draft.training_forward import EmbeddingProjections, MixedLinear, TrainingDraft
+from eagle3.kernels.fused_ops import at_least_fp32, rms_norm
 from eagle3.objective import bucketing, dispatch, row_index, ttt
 from eagle3.objective.head_loss import LossKind, PairResults, Pairs
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, StepIndex, step_indices, whole_index
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.teacher import Teacher, TeacherProbs
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 
 @contextmanager

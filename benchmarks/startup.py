@@ -111,13 +111,13 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
 
 def packages(report: str) -> Counter[str]:
     """Milliseconds in the modules of each top-level package, from Python's import timer."""
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for line in report.splitlines():
         if line.startswith("import time:") and "|" in line:
             own, _, name = line.removeprefix("import time:").split("|")
             if own.strip().isdigit():
-                found[name.strip().partition(".")[0]] += int(own)
-    return Counter({name: micro // 1000 for name, micro in found.items()})
+                result[name.strip().partition(".")[0]] += int(own)
+    return Counter({name: micro // 1000 for name, micro in result.items()})
 
 
 if __name__ == "__main__":

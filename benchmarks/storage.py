@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from benchmarks.tables import parser, show
-from eagle3.artifact import Manifest, Settings
-from eagle3.features.codecs import CODECS
-from eagle3.features.columns import STORED
-from eagle3.features.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
-from eagle3.features.reader import KIND, FeatureShard
-from eagle3.features.writer import ShardWriter
+from eagle3.files.artifact import Manifest, Settings
+from eagle3.store.codecs import CODECS
+from eagle3.store.columns import STORED
+from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.store.reader import KIND, FeatureShard
+from eagle3.store.writer import ShardWriter
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
 LARGE, SUPERVISED = 4096, 0.64  # the real size that the last column stands for
@@ -93,8 +93,8 @@ def codec_row(
     errors = {}
     for part in ("aux", "last"):
         first = torch.cat([d[part] for d in documents]).float()
-        found = torch.cat([shard.read(n)[part] for n in range(len(documents))]).float()
-        errors[part] = float((found - first).norm() / first.norm())
+        result = torch.cat([shard.read(n)[part] for n in range(len(documents))]).float()
+        errors[part] = float((result - first).norm() / first.norm())
     size = path.stat().st_size
     ratio = framed_ratio(shard, size)
     return {
@@ -179,7 +179,7 @@ def buffers_of(shard: FeatureShard, number: int) -> dict[str, np.ndarray]:
 
 def best(work: Callable[[], None], cold: Path | None = None) -> float:
     """Seconds of the quickest of some rounds; `cold`: a file that leaves the page cache first."""
-    found = []
+    result = []
     for _ in range(ROUNDS):
         if cold is not None:
             with open(cold, "rb") as file:
@@ -187,20 +187,20 @@ def best(work: Callable[[], None], cold: Path | None = None) -> float:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         started = time.perf_counter()
         work()
-        found.append(time.perf_counter() - started)
-    return min(found)
+        result.append(time.perf_counter() - started)
+    return min(result)
 
 
 def timed(work: Callable[[], Any], device: str) -> float:
     """Median seconds of a call."""
-    found = []
+    result = []
     for _ in range(2 * ROUNDS + 1):
         started = time.perf_counter()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found[1:])
+        result.append(time.perf_counter() - started)
+    return statistics.median(result[1:])
 
 
 if __name__ == "__main__":

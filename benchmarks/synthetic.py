@@ -10,7 +10,7 @@ from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective.pack import Pack
 from eagle3.objective.ttt import TargetParts
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 KNOWN_TOKENS, KNOWN_ANSWERS = 0.87, 0.92  # shares in the draft vocabulary, as in real chats
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from eagle3.artifact import software_versions
-from eagle3.device import processor
+from eagle3.files.artifact import software_versions
+from eagle3.parallel.device import processor
 
 
 def parser(description: str | None) -> ArgumentParser:

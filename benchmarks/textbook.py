@@ -13,7 +13,7 @@ from eagle3.objective.losses import step_weights
 from eagle3.objective.pack import Pack
 from eagle3.objective.rows import step_rows
 from eagle3.objective.ttt import TargetParts
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 
 class Textbook:

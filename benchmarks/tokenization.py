@@ -28,7 +28,7 @@ from benchmarks.tables import parser, show
 from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import Masker
-from eagle3.target.tokenizer import load_tokenizer
+from eagle3.target_model.tokenizer import load_tokenizer
 
 
 def main() -> None:

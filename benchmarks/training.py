@@ -7,7 +7,7 @@
 Every figure is of a process of its own at one thread: CPU seconds of forward and backward (the
 fastest of some repetitions), and how far memory rises above what was held before. The processes of
 a table take turns, `--rounds` times, so that a busy machine hits all of them; the fastest counts.
-`floor` is the arithmetic of the result (eagle3/objective/work.py) at the machine's best rate of a
+`floor` is the arithmetic of the result (eagle3/objective/flops.py) at the machine's best rate of a
 large matrix product, measured in the same rounds.
 """
 
@@ -33,10 +33,10 @@ from benchmarks.savings import SAVINGS
 from benchmarks.synthetic import LARGE, SMALL, build_draft, build_pack
 from benchmarks.tables import parser, show
 from benchmarks.textbook import Textbook
+from eagle3.kernels.torch_internals import onednn_linear, onednn_multiplies_bfloat16
+from eagle3.objective.flops import Work
 from eagle3.objective.ttt import Objective, ttt_loss
-from eagle3.objective.work import Work
-from eagle3.torch_internals import onednn_linear, onednn_multiplies_bfloat16
-from eagle3.training.memory import keep_freed_memory
+from eagle3.training.malloc import keep_freed_memory
 
 SHAPES = {"small": SMALL, "large": LARGE}
 CPU = torch.device("cpu")
@@ -69,11 +69,11 @@ def steps_table(given: Namespace) -> list[dict[str, Any]]:
         for dtype in given.types:
             for share in given.supervised:
                 case = {"shape": shape, "supervised": share, "dtype": dtype}
-                found = in_turns(
+                result = in_turns(
                     [case | {"variant": name} for name in ("textbook", "engine", "recompute")],
                     given,
                 )
-                textbook, engine, less = found
+                textbook, engine, less = result
                 floor = engine["flops"] / engine["rate"]
                 rows.append(
                     {
@@ -103,9 +103,9 @@ def savings_table(given: Namespace) -> list[dict[str, Any]]:
             case = {"shape": given.shapes[0], "supervised": share, "dtype": dtype}
             names = ["engine", *SAVINGS, "attention:reference", "attention:flash", "padded"]
             names.insert(names.index("padded"), "packed")
-            found = in_turns([case | {"variant": name} for name in names], given)
-            for name, one in zip(names, found, strict=True):
-                base = found[names.index("packed" if name == "padded" else "engine")]
+            result = in_turns([case | {"variant": name} for name in names], given)
+            for name, one in zip(names, result, strict=True):
+                base = result[names.index("packed" if name == "padded" else "engine")]
                 rows.append(
                     {
                         "type": dtype,
@@ -193,8 +193,8 @@ def measured(
         return loss.item()
 
     with context:
-        found = timed(step, draft, repeat)
-    return found | {"flops": work.flops(draft.config), "rate": best_rate(TYPES[dtype])}
+        result = timed(step, draft, repeat)
+    return result | {"flops": work.flops(draft.config), "rate": best_rate(TYPES[dtype])}
 
 
 def timed(step: Callable[[], float], draft: torch.nn.Module, repeat: int) -> dict[str, float]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from eagle3.config.configuration import Config
     from eagle3.draft.model import Eagle3Draft
-    from eagle3.features.reader import FeatureShard
     from eagle3.run import Run
+    from eagle3.store.reader import FeatureShard
     from eagle3.tokens.shards import TokenShard
     from eagle3.tokens.vocab import VocabMapping
 
@@ -59,8 +59,8 @@ def load_states(path: Path | str, tokens: TokenShard) -> FeatureShard:
     by side), `last` [R, H] (after the final norm), `teacher_argmax` and `teacher_lse` [R]. Raises
     UserError if the file is damaged or was captured from other tokens.
     """
-    from eagle3.features.reader import FeatureShard
-    from eagle3.objects import SCHEME
+    from eagle3.files.object_storage import SCHEME
+    from eagle3.store.reader import FeatureShard
 
     remote = isinstance(path, str) and path.startswith(SCHEME)
     return FeatureShard(path if remote else Path(path), tokens)
@@ -73,7 +73,7 @@ def load_draft(place: Path | str) -> tuple[Eagle3Draft, VocabMapping]:
     `place`: the folder of an export in any format, or of a run, whose first format is taken. Raises
     UserError on anything that an engine would load silently wrong.
     """
-    from eagle3.serving.exports import load
+    from eagle3.export import load
 
     folder = Path(place)
     if (folder / "run.json").is_file():

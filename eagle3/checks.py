@@ -14,17 +14,17 @@ from typing import Any
 from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, derive_config
 from eagle3.errors import UserError
-from eagle3.features.columns import STORED
-from eagle3.features.layout import AUX_CHUNKS
-from eagle3.serving.exports.engines import check_formats
-from eagle3.target import split
-from eagle3.target.config import JsonConfig, load_config
-from eagle3.target.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
-from eagle3.target.layers import aux_layers
-from eagle3.target.logits import is_tied, logit_rules
-from eagle3.target.weights import TargetWeights
+from eagle3.export.capabilities import check_formats
+from eagle3.store.columns import STORED
+from eagle3.store.layout import AUX_CHUNKS
+from eagle3.target_model import split
+from eagle3.target_model.config import JsonConfig, load_config
+from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
+from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.logits import is_tied, logit_rules
+from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import check_size
-from eagle3.training.conflicts import check_optimizer
+from eagle3.training.optimizer_check import check_optimizer
 
 Config = Mapping[str, Any]
 
@@ -96,7 +96,7 @@ def _check_tokenizer(folder: Path) -> None:
     """A target needs a tokenizer and a chat template, or code that brings them."""
     if any(folder.glob("*.py")):
         return
-    if not any(found for name in VOCABULARIES for found in folder.glob(name)):
+    if not any(path for name in VOCABULARIES for path in folder.glob(name)):
         raise UserError(
             f"target.model: {folder} has no tokenizer ({', '.join(VOCABULARIES)}): download it or "
             "save it next to the weights"

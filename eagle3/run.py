@@ -19,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import NOT_OURS, Settings, canonical, digest, write_text
 from eagle3.config.configuration import Config
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
+from eagle3.files.artifact import NOT_OURS, Settings, canonical, digest, write_text
 from eagle3.paths import Paths
 from eagle3.tokens.stages import Stages
 

@@ -95,8 +95,8 @@ def run_folder(tmp_path: Path) -> Path:
 def test_a_draft_is_loaded_from_a_run_or_an_export(run_folder: Path) -> None:
     made, mapping = draft_and_mapping()
     for place in (run_folder, str(run_folder / "draft" / "sglang")):
-        draft, found = eagle3.load_draft(place)
-        assert np.array_equal(found.target_ids, mapping.target_ids)
+        draft, result = eagle3.load_draft(place)
+        assert np.array_equal(result.target_ids, mapping.target_ids)
         for name, weight in made.state_dict().items():
             assert torch.equal(draft.state_dict()[name], weight), name
     (run_folder / "draft" / "hf" / "config.json").unlink()

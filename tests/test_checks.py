@@ -16,9 +16,9 @@ from eagle3.config.configuration import Config
 from eagle3.config.target import EmbeddedTarget
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
-from eagle3.target.config import load_config
-from eagle3.target.embedded import build_model
-from eagle3.target.layers import aux_layers
+from eagle3.target_model.config import load_config
+from eagle3.target_model.embedded import build_model
+from eagle3.target_model.layers import aux_layers
 from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import merged
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import atomic_path
-from eagle3.features.job import CaptureJob, Placement, capture_shard, write_check
-from eagle3.features.source import address
-from eagle3.features.space import Need, check_space, planned_bytes
-from eagle3.features.windows import drop_other_windows
-from eagle3.objects import is_object, upload
-from eagle3.ranks import joined_ranks
+from eagle3.capture.job import CaptureJob, Placement, capture_shard, write_check
+from eagle3.files.artifact import atomic_path
+from eagle3.files.object_storage import is_object, upload
+from eagle3.parallel.ranks import joined_ranks
+from eagle3.store.byte_source import address
+from eagle3.store.disk_space import Need, check_space, planned_bytes
+from eagle3.store.windows import drop_other_windows
 from workflow_scripts import entry
 
 

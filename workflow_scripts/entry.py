@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eagle3.artifact import Settings, write_text
+from eagle3.files.artifact import Settings, write_text
 from eagle3.run import VARIABLE, Run, load_run
-from eagle3.target.files import resolve_target
+from eagle3.target_model.files import resolve_target
 from workflow_scripts import ending
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import Manifest, write_json
 from eagle3.data.prompts import Question, questions
 from eagle3.data.rows import Dataset
 from eagle3.data.sources import Source, read_rows
-from eagle3.device import machine
-from eagle3.serving.acceptance import KIND
-from eagle3.serving.evaluation import Evaluator, evaluate
-from eagle3.serving.exports.forms import form_of
-from eagle3.tensorfile import read_manifest
+from eagle3.evaluation.acceptance import KIND
+from eagle3.evaluation.evaluator import Evaluator, evaluate
+from eagle3.export.formats import format_of
+from eagle3.files.artifact import Manifest, write_json
+from eagle3.files.tensor_file import read_manifest
+from eagle3.parallel.device import machine
 from workflow_scripts import entry
 
 
@@ -39,7 +39,7 @@ def main(job: entry.Job) -> None:
     else:
         sets = {"held_out": map(Question.of, held_out)}
     figures = evaluate(evaluator, sets) | {"machine": machine(run.config.resources.device)}
-    draft = read_manifest(folder / "model.safetensors", form_of(folder).kind)
+    draft = read_manifest(folder / "model.safetensors", format_of(folder).kind)
     inputs = {"draft": draft.content_sha256, "dataset": held_out.manifest.inputs["rows"]}
     write_json(Path(run.paths.acceptance), figures, Manifest.of(KIND, settings, inputs))
     logging.info(

@@ -8,10 +8,10 @@ from typing import Any
 
 from eagle3.data.sources import HUB
 from eagle3.draft.config import DraftConfig
-from eagle3.serving.exports.exported import Description, Verifier, write_draft
-from eagle3.serving.exports.forms import FORMS
-from eagle3.target.config import architectures
-from eagle3.target.weights import TargetWeights
+from eagle3.export.exported import Description, Verifier, write_draft
+from eagle3.export.formats import DRAFT_FORMATS
+from eagle3.target_model.config import architectures
+from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import read_model
 from workflow_scripts import entry
@@ -33,7 +33,9 @@ def main(job: entry.Job) -> None:
             embedding = TargetWeights(job.target_folder()).read(key, "embedding_key", "np")
         described = Description(config, values["export"]["dtype"], verifier)
         folder = path.parent
-        write_draft(FORMS[name], folder, described, weights, mapping, settings, inputs, embedding)
+        write_draft(
+            DRAFT_FORMATS[name], folder, described, weights, mapping, settings, inputs, embedding
+        )
         logging.info(
             "wrote %s, %s, and read them back without a difference", folder, described.dtype
         )

@@ -4,7 +4,7 @@
 
 One process is `python -m MODULE`, several are torchrun's, several nodes are those of the Slurm
 allocation that this runs in, with P processes on each. Outside a scheduler's allocation G devices
-are leased first (eagle3/leases.py).
+are leased first (eagle3/parallel/gpu_leases.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, MutableMapping, Sequence
 
 from eagle3.errors import UserError
-from eagle3.gpus import VISIBLE, visible_gpus
-from eagle3.launched import LAUNCHER
-from eagle3.leases import lease
+from eagle3.parallel.gpu_leases import lease
+from eagle3.parallel.gpus import VISIBLE, visible_gpus
+from eagle3.parallel.launcher import LAUNCHER
 from workflow_scripts import ending
 
 # what torchrun tells its processes: left over from another job it would mislead this one
@@ -31,28 +31,30 @@ TORCHRUN = [sys.executable, "-m", "workflow_scripts.torchrun"]
 
 
 def main() -> None:
-    args = ArgumentParser(description=__doc__)
-    args.add_argument("--gpus", type=int, required=True, help="GPUs of this job; 0: none is leased")
-    args.add_argument("--processes", type=int, default=1, help="processes on each node")
-    args.add_argument("--nodes", type=int, default=1)
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--gpus", type=int, required=True, help="GPUs of this job; 0: none is leased"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="processes on each node")
+    parser.add_argument("--nodes", type=int, default=1)
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
-    given, job = args.parse_args(words[:end]), words[end + 1 :]
+    args, job = parser.parse_args(words[:end]), words[end + 1 :]
     if not job:
-        args.error("no MODULE after --")
+        parser.error("no MODULE after --")
     environment = {k: v for k, v in os.environ.items() if not RANKS.fullmatch(k)}
     # seconds that torchrun leaves its processes after SIGTERM: a save of a large draft takes some,
     # but ranks that wait for a dead one never answer, and the job should end within a minute
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "50")
-    if given.nodes > 1:
-        identity, host = allocation(given.nodes, environment)
-        command = cluster_command(job, given.processes, given.nodes, identity, host)
+    if args.nodes > 1:
+        identity, host = allocation(args.nodes, environment)
+        command = cluster_command(job, args.processes, args.nodes, identity, host)
     else:
-        command = local_command(job, given.processes)
+        command = local_command(job, args.processes)
         environment[LAUNCHER] = str(os.getpid())  # it becomes torchrun
-        if given.gpus > 0:
-            check_processes(given.processes, given.gpus)
-            place(environment, given.gpus, job[0])
+        if args.gpus > 0:
+            check_processes(args.processes, args.gpus)
+            place(environment, args.gpus, job[0])
     os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is wanted
 
 
@@ -97,12 +99,12 @@ def _scontrol(field: str, kind: str, name: str) -> str:
     command = ["scontrol", "--oneliner", "show", kind, name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-        found = re.search(rf"\b{field}=(\S+)", done.stdout)
+        match = re.search(rf"\b{field}=(\S+)", done.stdout)
     except (OSError, subprocess.CalledProcessError) as fault:
         raise UserError(f"`{' '.join(command)}` failed: {fault}") from None
-    if found is None:
+    if match is None:
         raise UserError(f"`{' '.join(command)}` does not report {field}")
-    return found[1]
+    return match[1]
 
 
 def check_processes(processes: int, gpus: int) -> None:
@@ -120,8 +122,8 @@ def place(environment: MutableMapping[str, str], count: int, name: str) -> None:
     gpus = visible_gpus(environment)
     if len(gpus) <= count and any(variable in environment for variable in ALLOCATIONS):
         return
-    held = lease(gpus, count, name, environment)
-    environment[VISIBLE] = ",".join(gpu.name for gpu in held)
+    leased = lease(gpus, count, name, environment)
+    environment[VISIBLE] = ",".join(gpu.name for gpu in leased)
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # numbers are nvidia-smi's
 
 

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eagle3.artifact import Manifest, read_json, write_json
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
-from eagle3.features.space import PLAN
-from eagle3.report.doubts import doubts
+from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
-from eagle3.target.config import load_config
-from eagle3.target.layers import aux_layers
+from eagle3.report.plan_warnings import plan_warnings
+from eagle3.store.disk_space import PLAN
+from eagle3.target_model.config import load_config
+from eagle3.target_model.layers import aux_layers
 from eagle3.tokens.schedule import KIND as SCHEDULE
-from eagle3.tokens.shards import TokenShard, read_each
+from eagle3.tokens.shards import TokenShard, read_token_shards
 from workflow_scripts import entry
 
 
@@ -37,15 +37,15 @@ def main(job: entry.Job) -> None:
         Path(run.paths.states("train", 0, 1)).parent,
         None if resources.storage_prefix else resources.disk_budget_gb,
     )
-    supervised = sum(each.counts["supervised"] for each in manifests)
-    plan["doubts"] = doubts(
+    supervised = sum(manifest.counts["supervised"] for manifest in manifests)
+    plan["doubts"] = plan_warnings(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
     if resources.storage_prefix:
         plan["shortage"] = None  # the disk only holds what is being captured
     print(plan_table(plan))
-    for doubt in plan["doubts"]:
-        logging.warning("%s", doubt)
+    for warning in plan["doubts"]:
+        logging.warning("%s", warning)
     if plan["shortage"]:
         raise UserError(plan["shortage"])
     write_json(Path(run.paths.plan), plan, Manifest.of(PLAN, settings))
@@ -55,7 +55,7 @@ def _named(
     paths: Sequence[str], digest: str, manifests: list[Manifest]
 ) -> Iterator[tuple[str, TokenShard]]:
     """Names and contents of token shards, one after another so that memory stays as it is."""
-    shards = read_each(map(Path, paths), digest, manifests)
+    shards = read_token_shards(map(Path, paths), digest, manifests)
     return ((Path(path).name, shard) for path, shard in zip(paths, shards, strict=True))
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import Manifest, write_json
-from eagle3.target.config import load_config, stop_ids
-from eagle3.target.tokenizer import load_tokenizer
-from eagle3.tensorfile import save_tensors
+from eagle3.files.artifact import Manifest, write_json
+from eagle3.files.tensor_file import save_tensors
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.tokenizer import load_tokenizer
 from eagle3.tokens import vocab
-from eagle3.tokens.shards import read_each
+from eagle3.tokens.shards import read_token_shards
 from workflow_scripts import entry
 
 
@@ -22,7 +22,9 @@ def main(job: entry.Job) -> None:
     directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
     manifests: list[Manifest] = []
-    shards = read_each(map(Path, run.token_shards()), settings.upstream["tokens"], manifests)
+    shards = read_token_shards(
+        map(Path, run.token_shards()), settings.upstream["tokens"], manifests
+    )
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
@@ -37,7 +39,7 @@ def main(job: entry.Job) -> None:
         "coverage": vocab.coverage(counts, mapping),
         "coverage_curve": {"sizes": sizes, "shares": shares},
     }
-    inputs = {f"tokens-{i}": each.content_sha256 for i, each in enumerate(manifests)}
+    inputs = {f"tokens-{i}": of_shard.content_sha256 for i, of_shard in enumerate(manifests)}
     manifest = Manifest.of(vocab.KIND, settings, inputs)
     save_tensors(Path(run.paths.vocab), {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
     write_json(Path(run.paths.vocab_report), report, manifest)

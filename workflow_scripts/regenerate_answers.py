@@ -10,13 +10,13 @@ import torch
 
 from eagle3.config.dataset import Regenerate
 from eagle3.data.answer_record import Engine, Record
-from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import regenerate, write_answers
 from eagle3.data.rows import Dataset, check_enough
 from eagle3.data.templates import Renderer
-from eagle3.target.answers import HFAnswers
-from eagle3.target.config import load_config, stop_ids
-from eagle3.target.tokenizer import load_tokenizer
+from eagle3.engines.hf_answers import HFAnswers
+from eagle3.engines.openai_answers import OpenAIEngine
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.tokenizer import load_tokenizer
 from workflow_scripts import entry
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import Manifest, part_of, write_json
-from eagle3.features.source import address
-from eagle3.serving.scoring import score_checkpoint
-from eagle3.tensorfile import read_manifest
+from eagle3.evaluation.scoring import score_checkpoint
+from eagle3.files.artifact import Manifest, part_of, write_json
+from eagle3.files.tensor_file import read_manifest
+from eagle3.store.byte_source import address
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.early_stop import SCORE
 from eagle3.training.loader import TrainingData

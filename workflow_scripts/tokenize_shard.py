@@ -9,9 +9,9 @@ from eagle3.config.tokens import Tokens
 from eagle3.data.masks import Masker
 from eagle3.data.regeneration import read_answers
 from eagle3.data.rows import Dataset, check_enough
-from eagle3.target.config import load_config, stop_ids
-from eagle3.target.files import check_length
-from eagle3.target.tokenizer import load_tokenizer
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.files import check_length
+from eagle3.target_model.tokenizer import load_tokenizer
 from eagle3.tokens.shards import write_token_shard
 from workflow_scripts import entry
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from eagle3.artifact import read_json
 from eagle3.config.train import Train
-from eagle3.features.source import address
-from eagle3.ranks import joined_ranks
-from eagle3.tensorfile import content_sha256
+from eagle3.files.artifact import read_json
+from eagle3.files.tensor_file import content_sha256
+from eagle3.parallel.ranks import joined_ranks
+from eagle3.store.byte_source import address
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.memory import keep_freed_memory
+from eagle3.training.malloc import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from eagle3.training.tracker import tracking

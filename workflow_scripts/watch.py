@@ -12,33 +12,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eagle3.report.watch import Part, parts_of
+from eagle3.report.watch import RunPart, parts_of
 from workflow_scripts import ending
 
 
 def main() -> None:
-    args = ArgumentParser(description=__doc__)
-    args.add_argument("folder", type=Path, help="results/<run>")
-    args.add_argument("--every", type=float, default=2.0, help="seconds between two updates")
-    given = args.parse_args()
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="results/<run>")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between two updates")
+    args = parser.parse_args()
     bars: dict[str, tqdm] = {}
-    told: list[Part] = []
+    reported: list[RunPart] = []
     while True:
-        finished = (given.folder / "report.html").is_file()
-        parts = parts_of(given.folder)
+        finished = (args.folder / "report.html").is_file()
+        parts = parts_of(args.folder)
         if sys.stderr.isatty():
             show(parts, bars)
-        elif parts != told:
+        elif parts != reported:
             print(", ".join(f"{p.name} {p.done}/{p.total} {p.unit}" for p in parts), flush=True)
-            told = parts
+            reported = parts
         if finished and all(part.done >= part.total for part in parts):
             break
-        time.sleep(given.every)
+        time.sleep(args.every)
     for bar in bars.values():
         bar.close()
 
 
-def show(parts: list[Part], bars: dict[str, tqdm]) -> None:
+def show(parts: list[RunPart], bars: dict[str, tqdm]) -> None:
     """A bar for each part; the time left follows from what was seen while watching."""
     for place, part in enumerate(parts):
         if part.name not in bars:

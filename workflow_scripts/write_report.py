@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import part_of, read_json, write_text
-from eagle3.features.layout import CHECK_KIND
-from eagle3.features.space import PLAN
+from eagle3.evaluation.acceptance import KIND as EVALUATION
+from eagle3.evaluation.best_stage import KIND as BEST
+from eagle3.files.artifact import part_of, read_json, write_text
+from eagle3.files.tensor_file import read_manifest
 from eagle3.report.card import licence_of, render_card
 from eagle3.report.facts import RunFacts, add_checks, add_counts, read_metrics, wall_times
 from eagle3.report.origin import (
@@ -19,10 +20,9 @@ from eagle3.report.origin import (
     machine_text,
 )
 from eagle3.report.page import render_page
-from eagle3.serving.acceptance import KIND as EVALUATION
-from eagle3.serving.selection import KIND as BEST
-from eagle3.target.files import card_of
-from eagle3.tensorfile import read_manifest
+from eagle3.store.disk_space import PLAN
+from eagle3.store.layout import CHECK_KIND
+from eagle3.target_model.files import card_of
 from eagle3.tokens.shards import KIND as TOKENS
 from eagle3.tokens.vocab import KIND as VOCAB
 from eagle3.training.early_stop import SCORE

@@ -62,13 +62,13 @@ def snakemake_words(
 ) -> list[str]:
     """The words that `snakemake` gives to Snakemake."""
     root = project_root()
-    made = ["--snakefile", str(root / "Snakefile")]
+    arguments = ["--snakefile", str(root / "Snakefile")]
     if cores is not None or profile is None:
-        made += ["--cores", cores or "all"]
+        arguments += ["--cores", cores or "all"]
     if profile is not None:
         own = root / "profiles" / profile  # the project's, from any directory
-        made += ["--profile", str(own) if own.is_dir() else profile]
-    made += ["--dry-run"] if dry_run else []
+        arguments += ["--profile", str(own) if own.is_dir() else profile]
+    arguments += ["--dry-run"] if dry_run else []
     # lists last: `--` ends them
-    made += ["--configfile", *configfiles] if configfiles else []
-    return [*made, *words, "--", target]
+    arguments += ["--configfile", *configfiles] if configfiles else []
+    return [*arguments, *words, "--", target]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from eagle3.gpus import visible_gpus
+from eagle3.parallel.gpus import visible_gpus
 
 MIB = 2**20
 # dense bfloat16 peak of the data sheets, in TFLOP/s, by a part of the name nvidia-smi shows

@@ -107,9 +107,9 @@ def _translated(
     from eagle3.cli.overlay import Line, text_of
     from eagle3.cli.translation import translate
 
-    found = translate(commands)
-    run = name or run_name(*found.names)
-    lines = [Line("run", run, f"everything lies in results/{run}"), *found.lines]
+    result = translate(commands)
+    run = name or run_name(*result.names)
+    lines = [Line("run", run, f"everything lies in results/{run}"), *result.lines]
     check(lines, None)
     path = Path(out or f"{run}.yaml")
     head = [
@@ -117,10 +117,10 @@ def _translated(
         "docs/coming-from-specforge.md says more about each flag.",
         f"    eagle3 train --configfile {path}",
     ]
-    head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in found.commands]
-    tail = ["Flags without a key here:", *found.without] if found.without else []
+    head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in result.commands]
+    tail = ["Flags without a key here:", *result.without] if result.without else []
     _write(path, text_of(head, lines, tail))
-    return path, found.remarks
+    return path, result.remarks
 
 
 def _write(path: Path, text: str) -> None:

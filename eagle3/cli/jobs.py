@@ -82,20 +82,20 @@ def preset_file(name: str) -> str:
 
 @click.command(short_help="What a run will take: disk, time.", epilog=REST.format("plan"))
 @options
-def plan(**given: Any) -> int:
+def plan(**arguments: Any) -> int:
     """What a run will take: disk, arithmetic, time. Tokens are made, no state is captured."""
     began = time.time()
-    code = run("plan", **given)
-    if code == 0 and not given["dry_run"]:
-        _show_plan(Path(f"results/{run_name(given)}/plan.json"), began)
+    code = run("plan", **arguments)
+    if code == 0 and not arguments["dry_run"]:
+        _show_plan(Path(f"results/{run_name(arguments)}/plan.json"), began)
     return code
 
 
-def run_name(given: dict[str, Any]) -> str:
+def run_name(arguments: dict[str, Any]) -> str:
     """The run that the configuration files name; the demo's without one."""
     from eagle3.config.files import read_files
 
-    return str(read_files(_files(given["preset"], given["configfiles"])).get("run", "demo"))
+    return str(read_files(_files(arguments["preset"], arguments["configfiles"])).get("run", "demo"))
 
 
 def _show_plan(path: Path, began: float) -> None:
@@ -108,36 +108,36 @@ def _show_plan(path: Path, began: float) -> None:
 
 @click.command(short_help="Everything, up to a measured draft.", epilog=REST.format("train"))
 @options
-def train(**given: Any) -> int:
+def train(**arguments: Any) -> int:
     """Everything: a trained, exported and measured draft, and the report about it."""
-    return run("train", **given)
+    return run("train", **arguments)
 
 
 @click.command(
     short_help="Tokens, masks, vocabulary, schedule.", epilog=REST.format("prepare-data")
 )
 @options
-def prepare_data(**given: Any) -> int:
+def prepare_data(**arguments: Any) -> int:
     """Tokens and masks of every conversation, the draft's vocabulary, the schedule."""
-    return run("prepare_data", **given)
+    return run("prepare_data", **arguments)
 
 
 @click.command(short_help="Hidden states of the target.", epilog=REST.format("capture"))
 @options
-def capture(**given: Any) -> int:
+def capture(**arguments: Any) -> int:
     """Hidden states of the target, for every shard."""
-    return run("capture", **given)
+    return run("capture", **arguments)
 
 
 @click.command(short_help="The draft, in every format.", epilog=REST.format("export"))
 @options
-def export(**given: Any) -> int:
+def export(**arguments: Any) -> int:
     """The trained draft, in every format of the configuration."""
-    return run("drafts", **given)
+    return run("drafts", **arguments)
 
 
 @click.command(short_help="Acceptance of the draft, measured.", epilog=REST.format("evaluate"))
 @options
-def evaluate(**given: Any) -> int:
+def evaluate(**arguments: Any) -> int:
     """Acceptance of the exported draft, by decoding prompts with it and without it."""
-    return run("evaluate", **given)
+    return run("evaluate", **arguments)

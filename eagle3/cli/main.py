@@ -38,8 +38,8 @@ class Words(click.Group):
         if cmd_name not in WORDS:
             return None
         module, name = WORDS[cmd_name]
-        found: click.Command = getattr(import_module(f"eagle3.cli.{module}"), name)
-        return found
+        command: click.Command = getattr(import_module(f"eagle3.cli.{module}"), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -14,8 +14,8 @@ from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.row_files import LINES, SUFFIXES, files_of, rows_of
 from eagle3.data.sources import HUB, unknown_place
 from eagle3.errors import Foreign, UserError
-from eagle3.target.config import load_config
-from eagle3.target.files import INDEX
+from eagle3.target_model.config import load_config
+from eagle3.target_model.files import INDEX
 from eagle3.workflow.external import HUB_NAME
 
 PLACES = tuple(CATALOGUE)  # names of datasets

@@ -105,8 +105,8 @@ def _timed(part: Part, run: Run, base: Path) -> Part:
     left = part.total - part.done
     if left <= 0:
         return part
-    each, source = _pace(part, run, base)
-    seconds = None if each is None else each * left
+    seconds_each, source = _pace(part, run, base)
+    seconds = None if seconds_each is None else seconds_each * left
     return Part(part.name, part.done, part.total, part.unit, seconds, source)
 
 
@@ -125,8 +125,8 @@ def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
     plan = base / run.paths.plan
     estimated = {"hidden_states": "capture_seconds", "train_stage": "training_seconds"}
     if part.name in estimated and plan.is_file():
-        found = json.loads(plan.read_text(encoding="utf-8"))
-        return found[estimated[part.name]] / part.total, "the plan's estimate"
+        planned = json.loads(plan.read_text(encoding="utf-8"))
+        return planned[estimated[part.name]] / part.total, "the plan's estimate"
     return None, ""
 
 

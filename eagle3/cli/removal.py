@@ -40,7 +40,7 @@ class Belongings:
         Raises UserError if object storage does not answer.
         """
         if self.objects:
-            from eagle3.objects import remove_all
+            from eagle3.files.object_storage import remove_all
 
             remove_all(self.objects)
         for path in (*self.copies, *(p for p in self.folder.iterdir() if p.name != "run.json")):

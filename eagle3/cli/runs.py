@@ -70,8 +70,8 @@ def compare(first: str, second: str) -> None:
     folders = run_folder(first), run_folder(second)
     one, two = map(load_run, folders)
     names = ["", folders[0].name, folders[1].name]
-    asked = differences(one.config.to_dict(), two.config.to_dict())
-    rows = [[key, *map(_short, values)] for key, values in asked.items() if key != "run"]
+    changed = differences(one.config.to_dict(), two.config.to_dict())
+    rows = [[key, *map(_short, values)] for key, values in changed.items() if key != "run"]
     rows += [
         [f"{name} (content)", *values]
         for name, values in _contents(one, two).items()
@@ -111,14 +111,14 @@ def differences(
     one: Mapping[str, Any], two: Mapping[str, Any], above: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """Both values of every key that differs, by its dotted name."""
-    found: dict[str, tuple[Any, Any]] = {}
+    changed: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*one, *two]):
         left, right = one.get(key), two.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            found |= differences(left, right, f"{above}{key}.")
+            changed |= differences(left, right, f"{above}{key}.")
         elif left != right:
-            found[f"{above}{key}"] = left, right
-    return found
+            changed[f"{above}{key}"] = left, right
+    return changed
 
 
 def figures(run: Run, folder: Path) -> dict[str, str]:
@@ -126,27 +126,27 @@ def figures(run: Run, folder: Path) -> dict[str, str]:
     from eagle3.cli.parts import benchmark_seconds
     from eagle3.report.plan import size_text
 
-    base, found = folder.absolute().parents[1], {}
+    base, by_name = folder.absolute().parents[1], {}
     accepted = _read(base / run.paths.acceptance)
     if accepted:
         low, high = accepted["acceptance_length_ci95"]
-        found["acceptance length"] = f"{accepted['acceptance_length']:.2f} ({low:.2f}-{high:.2f})"
-        found["target passes saved"] = f"{accepted['target_passes_saved']:.0%}"
+        by_name["acceptance length"] = f"{accepted['acceptance_length']:.2f} ({low:.2f}-{high:.2f})"
+        by_name["target passes saved"] = f"{accepted['target_passes_saved']:.0%}"
     chosen = _read(base / run.paths.choice)
     if chosen:
         best = next(one for one in chosen["stages"] if one["stage"] == chosen["stage"])
-        found["held-out length"] = f"{best['acceptance_length']:.2f}"
-        found["best stage"] = f"{chosen['stage']} of {run.stages.count}"
+        by_name["held-out length"] = f"{best['acceptance_length']:.2f}"
+        by_name["best stage"] = f"{chosen['stage']} of {run.stages.count}"
     plan = _read(base / run.paths.plan)
     if plan:
-        found["optimiser steps"] = str(plan["steps"])
-        found["training tokens"] = f"{plan['tokens']:,}"
-        found["draft parameters"] = f"{plan['draft_parameters']:,}"
-        found["hidden states"] = size_text(plan["bytes_states"])
+        by_name["optimiser steps"] = str(plan["steps"])
+        by_name["training tokens"] = f"{plan['tokens']:,}"
+        by_name["draft parameters"] = f"{plan['draft_parameters']:,}"
+        by_name["hidden states"] = size_text(plan["bytes_states"])
     seconds = sum(benchmark_seconds(base / run.paths.benchmarks))
     if seconds:
-        found["time of all jobs"] = str(timedelta(seconds=round(seconds)))
-    return found
+        by_name["time of all jobs"] = str(timedelta(seconds=round(seconds)))
+    return by_name
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -178,21 +178,21 @@ def remove(name: str, yes: bool) -> None:
     from eagle3.report.plan import size_text
 
     folder = run_folder(name)
-    found = belongings(folder)
-    if busy(Path(), str(found.folder)):
+    paths = belongings(folder)
+    if busy(Path(), str(paths.folder)):
         raise UserError(
-            f"Snakemake is at work on {found.folder}: stop it first, or `snakemake --unlock` if it "
+            f"Snakemake is at work on {paths.folder}: stop it first, or `snakemake --unlock` if it "
             "was killed"
         )
     reading = users(folder, run_folders())
     if reading:
         raise UserError(
-            f"{found.folder} has files that {', '.join(reading)} reads: remove that run first"
+            f"{paths.folder} has files that {', '.join(reading)} reads: remove that run first"
         )
-    also = f", objects below {found.objects}" if found.objects else ""
-    what = f"{found.folder} ({size_text(found.size)}{also})"
+    also = f", objects below {paths.objects}" if paths.objects else ""
+    what = f"{paths.folder} ({size_text(paths.size)}{also})"
     if not yes and not click.confirm(f"Remove {what} for good?"):
         click.echo("nothing was removed")
         return
-    found.remove()
+    paths.remove()
     click.echo(f"removed {what}")

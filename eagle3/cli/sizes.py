@@ -2,7 +2,7 @@
 reason.
 
 Anchors are the presets (65,536 conversations, 4 epochs, batches of 8 packs of 4,096 tokens at 1e-4)
-and published trainings (`eagle3.report.doubts`): a rate goes with the root of the batch.
+and published trainings (`eagle3.report.plan_warnings`): a rate goes with the root of the batch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from eagle3.cli.material import Data, Model
 from eagle3.cli.overlay import Line
 from eagle3.draft.config import dense_width
 from eagle3.errors import UserError
-from eagle3.features.columns import STORED
-from eagle3.features.layout import AUX_CHUNKS
-from eagle3.report.doubts import FEW_STEPS, REAL_HIDDEN
-from eagle3.target import split
+from eagle3.report.plan_warnings import FEW_STEPS, REAL_HIDDEN
+from eagle3.store.columns import STORED
+from eagle3.store.layout import AUX_CHUNKS
+from eagle3.target_model import split
 
 MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
 USABLE = 0.95  # of the rows: dataset.max_bad_fraction stops a run beyond
@@ -79,8 +79,8 @@ class Sizes:
 
     @property
     def context(self) -> int | None:
-        found = getattr(self.model.text, "max_position_embeddings", None)
-        return found if isinstance(found, int) else None
+        length = getattr(self.model.text, "max_position_embeddings", None)
+        return length if isinstance(length, int) else None
 
     @property
     def max_length(self) -> int:
@@ -205,12 +205,12 @@ def _least(rows: int, share: float) -> int:
 
 def shard_size(samples: int, hidden: int | None, codec: str) -> int:
     """Conversations whose states take about `SHARD_BYTES`, a power of two; four shards at least."""
-    found = 256.0
+    documents = 256.0
     if hidden is not None:
         columns: Any = STORED[codec].columns(AUX_CHUNKS, hidden)
         row = sum(column.row_bytes for column in columns.values())
-        found = SHARD_BYTES / (TYPICAL_TOKENS * row)
-    largest = min(max(found, 16), max(samples / 4, 1), 1024)
+        documents = SHARD_BYTES / (TYPICAL_TOKENS * row)
+    largest = min(max(documents, 16), max(samples / 4, 1), 1024)
     return int(2 ** math.floor(math.log2(largest)))
 
 

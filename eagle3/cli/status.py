@@ -33,14 +33,14 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     folder = run_folder(run) if run else newest_run()
     if watch:
         return call.call("workflow_scripts.watch", [str(folder)])
-    found = load_run(folder)
+    loaded = load_run(folder)
     base = folder.absolute().parents[1]
-    parts = parts_of(found, base)
+    parts = parts_of(loaded, base)
     if as_json:
-        click.echo(json.dumps(_plain(found.config.run, parts), indent=1))
+        click.echo(json.dumps(_plain(loaded.config.run, parts), indent=1))
         return 0
-    click.echo(f"run {found.config.run} in {os.path.relpath(folder)}")
-    click.echo(f"  target {found.target}, dataset {_sources(found.external.sources)}")
+    click.echo(f"run {loaded.config.run} in {os.path.relpath(folder)}")
+    click.echo(f"  target {loaded.target}, dataset {_sources(loaded.external.sources)}")
     width = max(len(part.name) for part in parts)
     following = next((part for part in parts if not part.finished), None)
     for part in parts:
@@ -48,8 +48,8 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
         count = f"{part.done}/{part.total} {part.unit}" if part.total > 1 else ""
         click.echo(f"  {sign}  {part.name:<{width}}  {count:<16}{_left(part)}".rstrip())
     if following is None:
-        click.echo(f"finished: {found.paths.report}")
-    elif busy(base, found.paths.out):
+        click.echo(f"finished: {loaded.paths.report}")
+    elif busy(base, loaded.paths.out):
         click.echo(
             "Snakemake is at work on it (or was killed: then `snakemake --unlock`, and start again)"
         )

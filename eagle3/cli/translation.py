@@ -47,7 +47,7 @@ class Translation:
 
 
 @dataclass
-class _Found:
+class _Translated:
     """What was read so far. `values`: by key, with the flag and command that set it."""
 
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)
@@ -73,20 +73,20 @@ class _Found:
 def translate(commands: Sequence[str]) -> Translation:
     """Raises UserError for a command that is none of the three, an unknown flag, a value that is
     none, or values that contradict each other."""
-    found, seen = _Found(), set()
+    translated, seen = _Translated(), set()
     parsed = [_parsed(command) for command in commands]
     for script, flags in sorted(parsed, key=lambda one: (DATA, CAPTURE, TRAIN).index(one[0])):
         if script in seen:
             raise UserError(f"--from-specforge: {script} is there twice")
         seen.add(script)
         for flag, command, value in flags:
-            _take(found, flag, command, value, script)
-    _finish(found, seen)
-    lines = [Line(key, value, origin) for key, (value, origin) in found.values.items()]
-    model, source = found.values["target.model"][0], found.values["dataset.source"][0]
+            _take(translated, flag, command, value, script)
+    _finish(translated, seen)
+    lines = [Line(key, value, origin) for key, (value, origin) in translated.values.items()]
+    model, source = translated.values["target.model"][0], translated.values["dataset.source"][0]
     data = source if isinstance(source, str) else "camel"
     names = Path(model.removeprefix(HUB)).name, data_name(data).removesuffix("_train")
-    return Translation(list(commands), names, lines, found.without, found.remarks)
+    return Translation(list(commands), names, lines, translated.without, translated.remarks)
 
 
 def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
@@ -110,7 +110,7 @@ def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
 
 def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag, str, str]]:
     """Flags with their values. Raises UserError for one that is unknown, if `strict`."""
-    found, waiting = [], list(words)
+    flags, waiting = [], list(words)
     while waiting:
         word = waiting.pop(0)
         name, equals, value = word.partition("=")
@@ -123,32 +123,34 @@ def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag,
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"--from-specforge: {name} of {command} needs a value")
             value = waiting.pop(0)
-        found.append((flag, command, value))
-    return found
+        flags.append((flag, command, value))
+    return flags
 
 
-def _take(found: _Found, flag: Flag, command: str, value: str, script: str) -> None:
+def _take(translated: _Translated, flag: Flag, command: str, value: str, script: str) -> None:
     """Note a flag of a command line for `script`."""
     if flag.key is None:
         reason = f"{flag.name} of {command}: {flag.remark}."
-        found.without += [reason] if reason not in found.without else []
+        translated.without += [reason] if reason not in translated.without else []
         return
-    found.raw[script, flag.name] = value
+    translated.raw[script, flag.name] = value
     origin = f"{flag.name} of {command}"
     if flag.kind in READERS:
         became = READERS[flag.kind](value, origin)
         if became == OPEN.get(flag.kind) and value != became:
-            found.remarks.append(f"{origin} is {value}, not known here: {flag.key} is {became}")
-        found.put(flag.key, became, f"{origin}; {flag.remark}" if flag.remark else origin)
+            translated.remarks.append(
+                f"{origin} is {value}, not known here: {flag.key} is {became}"
+            )
+        translated.put(flag.key, became, f"{origin}; {flag.remark}" if flag.remark else origin)
     elif flag.kind == "engine":
-        arguments = found.values.setdefault(ENGINE, ({}, "--sglang-* flags"))[0]
+        arguments = translated.values.setdefault(ENGINE, ({}, "--sglang-* flags"))[0]
         arguments[flag.name.removeprefix("--sglang-").replace("-", "_")] = (
             True if flag.switch else _plain(value)
         )
     elif flag.kind == "draft":
-        _take_draft(found, value, origin)
+        _take_draft(translated, value, origin)
     elif flag.kind == "source" and not Path(value).name.endswith(PREPARED):
-        found.put(flag.key, value, origin)
+        translated.put(flag.key, value, origin)
 
 
 def _plain(value: str) -> Any:
@@ -210,82 +212,84 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-def _take_draft(found: _Found, value: str, origin: str) -> None:
+def _take_draft(translated: _Translated, value: str, origin: str) -> None:
     """Figures of the JSON of a draft, if it is at hand."""
     try:
         shape = json.loads(Path(value).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        found.remarks.append(
+        translated.remarks.append(
             f"{value} cannot be read here, so the draft has the target's figures: compare section "
             "`draft` and vocab.draft_vocab_size with it"
         )
         return
     for name in Draft.model_fields:
         if isinstance(shape, dict) and shape.get(name):
-            found.put(f"draft.{name}", shape[name], f"{name} of {value}")
+            translated.put(f"draft.{name}", shape[name], f"{name} of {value}")
     if isinstance(shape, dict) and shape.get("draft_vocab_size"):
-        found.put(
+        translated.put(
             "vocab.draft_vocab_size", shape["draft_vocab_size"], f"draft_vocab_size of {value}"
         )
 
 
-def _finish(found: _Found, seen: set[str]) -> None:
+def _finish(translated: _Translated, seen: set[str]) -> None:
     """What follows from several flags, and what SpecForge does without being asked."""
-    if "target.model" not in found.values:
+    if "target.model" not in translated.values:
         raise UserError(
             f"--from-specforge: no --target-model-path; give the command lines of {CAPTURE} and "
             f"{TRAIN} too"
         )
-    if "dataset.source" not in found.values:
+    if "dataset.source" not in translated.values:
         raise UserError(
             f"--from-specforge: the data is what {DATA} wrote, so give its command line too"
         )
-    _count(found)
-    length = found.get("tokens.max_length", 2048)
-    batch = found.raw.get((CAPTURE, "--batch-size"))
+    _count(translated)
+    length = translated.get("tokens.max_length", 2048)
+    batch = translated.raw.get((CAPTURE, "--batch-size"))
     if batch is not None:
         documents = _integer(batch, f"--batch-size of {CAPTURE}")
-        found.put(
+        translated.put(
             "resources.capture.batch_tokens",
             documents * length,
             f"--batch-size {documents} of {CAPTURE} x --max-length",
         )
-    found.put("resources.device", "cuda", "as SpecForge always does")
+    translated.put("resources.device", "cuda", "as SpecForge always does")
     if TRAIN in seen:
-        _packs(found, length)
+        _packs(translated, length)
 
 
-def _count(found: _Found) -> None:
+def _count(translated: _Translated) -> None:
     """Samples and shards: SpecForge reads all rows unless it is told a number."""
-    source = found.values["dataset.source"][0]
+    source = translated.values["dataset.source"][0]
     single = isinstance(source, str) and (source in PLACES or Path(source).exists())
     rows = data_of(source).rows if single else None
-    if "dataset.num_samples" not in found.values:
+    if "dataset.num_samples" not in translated.values:
         samples, _ = samples_of(rows)
         why = f"of {rows} rows; SpecForge takes all" if rows else "SpecForge takes all rows"
-        found.put("dataset.num_samples", samples, why)
+        translated.put("dataset.num_samples", samples, why)
         if rows is None:
-            found.remarks.append(
+            translated.remarks.append(
                 "the number of rows is not known; set dataset.num_samples to what there is"
             )
-    size = shard_size(found.values["dataset.num_samples"][0], None, "bf16")
-    found.put("dataset.shard_size", size, "conversations of a capture job")
+    size = shard_size(translated.values["dataset.num_samples"][0], None, "bf16")
+    translated.put("dataset.shard_size", size, "conversations of a capture job")
 
 
-def _packs(found: _Found, length: int) -> None:
+def _packs(translated: _Translated, length: int) -> None:
     """A step of SpecForge's training in packs."""
-    ranks = _integer(found.raw.get((TRAIN, "--nproc-per-node"), "1"), "--nproc_per_node")
-    documents = _integer(found.raw.get((TRAIN, "--batch-size"), "1"), f"--batch-size of {TRAIN}")
-    times = found.raw.get((TRAIN, "--draft-accumulation-steps"), "1")
+    ranks = _integer(translated.raw.get((TRAIN, "--nproc-per-node"), "1"), "--nproc_per_node")
+    documents = _integer(
+        translated.raw.get((TRAIN, "--batch-size"), "1"), f"--batch-size of {TRAIN}"
+    )
+    times = translated.raw.get((TRAIN, "--draft-accumulation-steps"), "1")
     whole = ranks * documents * _integer(times, "--draft-accumulation-steps")
-    shared = found.get("resources.train.sp_ulysses_size", 1)
-    shared *= found.get("resources.train.sp_ring_size", 1)
+    shared = translated.get("resources.train.sp_ulysses_size", 1)
+    shared *= translated.get("resources.train.sp_ring_size", 1)
     pack = max(PACK, length)
     packs = max(math.ceil(whole * length / 2 / pack), -(-ranks // shared))
     why = f"about the tokens of a step's {whole} document(s)"
     if pack != PACK:
-        found.put("train.pack_tokens", pack, "a document must fit")
-    found.put("train.packs_per_batch", packs, why)
+        translated.put("train.pack_tokens", pack, "a document must fit")
+    translated.put("train.packs_per_batch", packs, why)
     if ranks > 1:
-        found.put("resources.train.processes", ranks, "--nproc_per_node")
-    found.put("train.lr_schedule", "cosine", "SpecForge's; the default here is wsd")
+        translated.put("resources.train.processes", ranks, "--nproc_per_node")
+    translated.put("train.lr_schedule", "cosine", "SpecForge's; the default here is wsd")

@@ -46,16 +46,16 @@ class Config(Section):
         Raises UserError that lists every fault, one a line.
         """
         try:
-            found = cls.model_validate(dict(config))
-            odd = next(odd_values("", found), None)
+            parsed = cls.model_validate(dict(config))
+            odd = next(odd_values("", parsed), None)
         except ValidationError as fault:
             raise _refused(sentences(fault, cls)) from None
         except RecursionError:  # an alias of YAML can name what it is inside of
             raise _refused(["it is nested too deeply"]) from None
-        faults = [odd] if odd else list(cross_key_faults(found))
+        faults = [odd] if odd else list(cross_key_faults(parsed))
         if faults:
             raise _refused(faults)
-        return found
+        return parsed
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries, lists, texts and numbers."""

@@ -31,7 +31,7 @@ def sentences(fault: ValidationError, model: type[BaseModel]) -> list[str]:
     """Every fault in one sentence, in the order of their keys. `model` is the whole configuration's
     class."""
     unknown: dict[str, list[str]] = {}  # by what is said of them
-    found: list[tuple[str, str]] = []
+    by_key: list[tuple[str, str]] = []
     for error in fault.errors(include_url=False):
         path = [str(part) for part in error["loc"] if part not in TAGS.values()]
         if error["type"] == "invalid_key":
@@ -39,10 +39,10 @@ def sentences(fault: ValidationError, model: type[BaseModel]) -> list[str]:
         if error["type"] in ("extra_forbidden", "invalid_key"):
             unknown.setdefault(_hint(path, model), []).append(".".join(path))
         else:
-            found.append((".".join(path), _sentence(error, path, model)))
+            by_key.append((".".join(path), _sentence(error, path, model)))
     for hint, keys in unknown.items():
-        found.append((min(keys), f"unknown key {', '.join(sorted(keys))}; {hint}"))
-    return [sentence for _, sentence in sorted(found)]
+        by_key.append((min(keys), f"unknown key {', '.join(sorted(keys))}; {hint}"))
+    return [sentence for _, sentence in sorted(by_key)]
 
 
 def _sentence(error: ErrorDetails, path: Sequence[str], model: type[BaseModel]) -> str:
@@ -51,7 +51,7 @@ def _sentence(error: ErrorDetails, path: Sequence[str], model: type[BaseModel]) 
         return f"{key} is missing"
     if path[-1] == "[key]":
         return f"{'.'.join(path[:-1])}: {NAMES}"
-    return f"{key} is {shown(error['input'])}; {_rule(kind, limits, path, model, error['msg'])}"
+    return f"{key} is {quoted(error['input'])}; {_rule(kind, limits, path, model, error['msg'])}"
 
 
 def _rule(
@@ -79,7 +79,7 @@ def _rule(
     return message
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as Python writes it."""
     try:
         return repr(value)

@@ -36,8 +36,8 @@ def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
 
 def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`change` over `base`."""
-    made = dict(base)
+    merged = dict(base)
     for key, value in change.items():
-        deep = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-        made[key] = laid_over(made[key], value) if deep else value
-    return made
+        deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = laid_over(merged[key], value) if deep else value
+    return merged

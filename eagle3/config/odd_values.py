@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from eagle3.config.faults import NAMES, PLAIN_TEXT, shown
+from eagle3.config.faults import NAMES, PLAIN_TEXT, quoted
 from eagle3.config.section import LARGEST, Section
 
 DEEPEST = 64  # levels of values inside each other; an alias of YAML can make them endless
@@ -31,7 +31,7 @@ def odd_values(key: str, value: Any, depth: int = 0) -> Iterator[str]:
         for number, inner in enumerate(value):
             yield from odd_values(f"{key}.{number}", inner, depth + 1)
     elif (rule := _broken_rule(value)) is not None:
-        yield f"{key} is {shown(value)}{rule}"
+        yield f"{key} is {quoted(value)}{rule}"
 
 
 def _broken_rule(value: Any) -> str | None:

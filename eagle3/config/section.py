@@ -103,7 +103,7 @@ def coerced(value: Any, annotation: Any) -> Any:
         return {}  # an overlay may empty a section by writing `train:` and nothing below it
     if isinstance(value, list):
         item = item_type(kinds)
-        return value if item is None else [coerced(each, item) for each in value]
+        return value if item is None else [coerced(inner, item) for inner in value]
     if isinstance(value, str) and str not in kinds:
         value = _parsed(value, kinds)
     if isinstance(value, float) and not math.isfinite(value):

@@ -12,9 +12,9 @@ row_files        rows of local files
 sources          where rows come from: `read_rows`
 rows             every valid row in a fixed order: `rows.jsonl`
 
-shown            whether a template shows an answer, all of it
+rendering_check  whether a template shows an answer, all of it
 chat_template    a template, called as a server calls it
-turns            where the answers lie that a template renders
+answer_finder    where the answers lie that a template renders
 generation_marks the same by a template's own blocks
 template_names   what stands around answers in templates known by name
 preformatted     answers of texts that are rendered already
@@ -22,7 +22,6 @@ templates        a conversation as texts with spans: `Renderer`
 masks            as tokens with a loss mask: `Masker`
 
 answer_record    questions to the target, and its answers on disk
-openai_engine    answers of servers
 regeneration     conversations with answers of the target itself
 prompts          what a target is asked when it is measured
 """

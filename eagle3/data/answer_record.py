@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from eagle3.artifact import NOT_OURS
 from eagle3.data.messages import Message
 from eagle3.errors import UserError
+from eagle3.files.artifact import NOT_OURS
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Record:
 def _answer(line: str) -> tuple[tuple[str, int], Answer] | None:
     """An answer of the record; None for a line that a kill or a power cut has spoilt."""
     try:
-        found = json.loads(line)
-        key = str(found.pop("id")), int(found.pop("turn"))
-        answer = Answer(**found)
+        entry = json.loads(line)
+        key = str(entry.pop("id")), int(entry.pop("turn"))
+        answer = Answer(**entry)
         return (key, answer) if line.endswith("\n") and isinstance(answer.content, str) else None
     except NOT_OURS:
         return None

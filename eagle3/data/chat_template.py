@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from eagle3.data.conversations import BadRow, Message
-from eagle3.data.shown import call_is_shown
+from eagle3.data.rendering_check import holds_call
 from eagle3.data.thoughts import KEYS
 from eagle3.data.tool_calls import with_naming_ids, with_text_arguments
 from eagle3.errors import UserError
@@ -180,11 +180,11 @@ class ChatTemplate:
         calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
         for answer, tools in ((ANSWERED, None), (calling, [PROBE_TOOL])):
             for key in KEYS:
-                asked = [*self.system, ASKED, {**answer, key: THOUGHT}]
-                if self._shows(THOUGHT, asked, tools):
-                    text = self._rendered(asked, tools)
-                    without = self._rendered([*asked[:-1], answer], tools)
-                    return key, _inserted(text, without, self._rendered(asked[:-1], tools, True))
+                probe = [*self.system, ASKED, {**answer, key: THOUGHT}]
+                if self._shows(THOUGHT, probe, tools):
+                    text = self._rendered(probe, tools)
+                    without = self._rendered([*probe[:-1], answer], tools)
+                    return key, _inserted(text, without, self._rendered(probe[:-1], tools, True))
         return None, None
 
     @cached_property
@@ -193,11 +193,11 @@ class ChatTemplate:
         calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
         for form in CALL_FORMS:
             try:
-                given = with_naming_ids([calling])[0] if form.naming_ids else calling
-                text = self._rendered([*self.system, ASKED, form.of(given)], [PROBE_TOOL])
+                named = with_naming_ids([calling])[0] if form.naming_ids else calling
+                text = self._rendered([*self.system, ASKED, form.of(named)], [PROBE_TOOL])
             except BadRow:
                 continue
-            if call_is_shown(PROBE_CALL, text.rpartition("Hi")[2]):
+            if holds_call(PROBE_CALL, text.rpartition("Hi")[2]):
                 return form
         return CALL_FORMS[0]
 
@@ -222,8 +222,8 @@ def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
     # a part that begins as what follows it may lie further left
     while start > len(prompt) and text[start - 1] == text[end - 1]:
         start, end = start - 1, end - 1
-    before, found, after = text[start:end].partition(THOUGHT)
-    return (before, after) if found and before and after else None
+    before, thought, after = text[start:end].partition(THOUGHT)
+    return (before, after) if thought and before and after else None
 
 
 def or_bad_row(rendered: Callable[[], Any]) -> Any:

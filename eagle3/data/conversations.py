@@ -106,24 +106,24 @@ def _identity(row: Mapping[str, Any], content: Any) -> str:
     return clean(str(identity))
 
 
-def _options(given: Any) -> dict[str, Any] | None:
+def _options(column: Any) -> dict[str, Any] | None:
     """What a row passes to the template beside the messages."""
-    found = from_json(given, "chat_template_kwargs") if isinstance(given, str) else given
-    if not found:
+    options = from_json(column, "chat_template_kwargs") if isinstance(column, str) else column
+    if not options:
         return None
-    if not isinstance(found, Mapping) or not all(
-        isinstance(value, str | int | float | bool | None) for value in found.values()
+    if not isinstance(options, Mapping) or not all(
+        isinstance(value, str | int | float | bool | None) for value in options.values()
     ):
         raise BadRow("chat_template_kwargs are not an object of texts, numbers and switches")
-    return without_nulls(dict(found)) or None
+    return without_nulls(dict(options)) or None
 
 
 def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
     """Messages with the system prompt of a column of its own."""
-    given = [row[name] for name in SYSTEM_COLUMNS if row.get(name)]
-    if not all(isinstance(prompt, str) for prompt in given):
+    columns = [row[name] for name in SYSTEM_COLUMNS if row.get(name)]
+    if not all(isinstance(prompt, str) for prompt in columns):
         raise BadRow("the system prompt in a column is not text")
-    prompts = [prompt for prompt in given if prompt.strip()]
+    prompts = [prompt for prompt in columns if prompt.strip()]
     if not prompts:
         return messages
     own = [m["content"] for m in messages[:1] if m["role"] == "system" and m["content"].strip()]

@@ -31,10 +31,10 @@ def pair(
     row: Mapping[str, Any], question: str, answer: str, more: str | None = None
 ) -> Mapping[str, Any]:
     """A question and its answer; `more` is what the question is about, where it has one."""
-    asked = _text(row, question)
+    prompt = _text(row, question)
     if more is not None and row.get(more):
-        asked = f"{asked}\n\n{_text(row, more)}"
-    return asked_and_answered(row, asked, _text(row, answer))
+        prompt = f"{prompt}\n\n{_text(row, more)}"
+    return question_and_answer(row, prompt, _text(row, answer))
 
 
 def reply_beside(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -48,8 +48,8 @@ def reply_beside(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def options_and_rationale(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A problem with options to choose from, answered by a derivation."""
-    asked = f"{_text(row, 'Problem')}\n{_text(row, 'options')}"
-    return asked_and_answered(row, asked, _text(row, "Rationale"))
+    prompt = f"{_text(row, 'Problem')}\n{_text(row, 'options')}"
+    return question_and_answer(row, prompt, _text(row, "Rationale"))
 
 
 def multiple_choice(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -64,11 +64,11 @@ def multiple_choice(row: Mapping[str, Any]) -> Mapping[str, Any]:
     answer = f"{'ABCD'[choices.index(right)]}. {right}"
     if isinstance(support, str) and support.strip():
         answer = f"{support.strip()}\n\n{answer}"
-    return asked_and_answered(row, "\n".join([question, *listed]), answer)
+    return question_and_answer(row, "\n".join([question, *listed]), answer)
 
 
-def asked_and_answered(row: Mapping[str, Any], asked: str, answer: str) -> Mapping[str, Any]:
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+def question_and_answer(row: Mapping[str, Any], question: str, answer: str) -> Mapping[str, Any]:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return {"id": row.get("id"), "messages": messages}
 
 

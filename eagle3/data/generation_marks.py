@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eagle3.data.answer_finder import AnswerFinder, Span
 from eagle3.data.conversations import BadRow, Message
-from eagle3.data.shown import cut
-from eagle3.data.turns import Span, Turns
+from eagle3.data.rendering_check import cut
 
 
 def spans_of_marks(
-    turns: Turns,
+    finder: AnswerFinder,
     stops: tuple[str, ...],
     messages: list[Message],
     answers: Sequence[int],
@@ -28,8 +28,8 @@ def spans_of_marks(
     those among the messages that are trained. Raises BadRow if the blocks do
     not end where the target stops.
     """
-    text, marked = turns.template.with_marks(messages, tools)
-    prompts = [turns.template(messages[:at], tools, prompt=True) for at in answers]
+    text, marked = finder.template.with_marks(messages, tools)
+    prompts = [finder.template(messages[:at], tools, prompt=True) for at in answers]
     begins = [len(prompt) for prompt in prompts if text.startswith(prompt)]
     spans = []
     for first, last in marked:
@@ -40,7 +40,7 @@ def spans_of_marks(
     if len(answers) < sum(message["role"] == "assistant" for message in messages):
         spans = [span for span in spans if span[0] in begins]
     open_end = [s for s in spans[-1:] if not text[s[0] : s[1]].endswith(stops)]
-    if open_end and stops and not turns.next_turn_ends:
+    if open_end and stops and not finder.next_turn_ends:
         raise BadRow(
             "the template's {% generation %} block does not end where the target stops",
             f"it ends with {cut(text[: open_end[0][1]][-60:])}",

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eagle3.data.answer_finder import Span
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.shown import cut
+from eagle3.data.rendering_check import cut
 from eagle3.data.templates import Rendered, Renderer
-from eagle3.data.turns import Span
 from eagle3.errors import UserError
 
 if TYPE_CHECKING:  # jobs that only read tokens start without pydantic
@@ -77,12 +77,12 @@ class Masker:
             if fault is not None:
                 raise UserError(f"target.model: {fault}: {fault.detail}; {fault.remedy}")
             return
-        turns = self.renderer.turns
-        if turns.plain and not turns.ends_answers:
+        finder = self.renderer.finder
+        if finder.plain and not finder.ends_answers:
             raise UserError(
-                f"target.model: the chat template shows an answer as {cut(turns.plain)}, without a "
-                f"token of generation_config.eos_token_id, {sorted(self.stop_ids)} "
-                f"({', '.join(map(repr, turns.stops))}); the draft would learn to go on"
+                f"target.model: the chat template shows an answer as {cut(finder.plain)}, without "
+                f"a token of generation_config.eos_token_id, {sorted(self.stop_ids)} "
+                f"({', '.join(map(repr, finder.stops))}); the draft would learn to go on"
             )
 
     def __call__(
@@ -94,36 +94,38 @@ class Masker:
         """
         for batch in _batches(conversations):
             rendered = [self._rendered(conversation) for conversation in batch]
-            texts = [text for found in rendered if not isinstance(found, BadRow) for text in found]
+            texts = [
+                text for outcome in rendered if not isinstance(outcome, BadRow) for text in outcome
+            ]
             encoded = iter(
                 self.tokenizer.backend_tokenizer.encode_batch(
                     [text.text for text in texts], add_special_tokens=False
                 )
             )
-            for conversation, found in zip(batch, rendered, strict=True):
-                if isinstance(found, BadRow):
-                    yield conversation, found
+            for conversation, outcome in zip(batch, rendered, strict=True):
+                if isinstance(outcome, BadRow):
+                    yield conversation, outcome
                     continue
-                tokens = [next(encoded) for _ in found]
+                tokens = [next(encoded) for _ in outcome]
                 try:
-                    yield conversation, self._documents(conversation.id, found, tokens)
+                    yield conversation, self._documents(conversation.id, outcome, tokens)
                 except BadRow as fault:
                     yield conversation, fault
 
     def _rendered(self, conversation: Conversation) -> list[Rendered] | BadRow:
         try:
-            found = self.renderer.render(conversation)
+            outcome = self.renderer.render(conversation)
         except BadRow as fault:
             return fault
         if self.values.train_only_last_turn:
-            return [Rendered(found[-1].text, found[-1].spans[-1:])]
-        return found if self.values.rewritten_turns == "separate" else found[-1:]
+            return [Rendered(outcome[-1].text, outcome[-1].spans[-1:])]
+        return outcome if self.values.rewritten_turns == "separate" else outcome[-1:]
 
     def _documents(
         self, row_id: str, rendered: Sequence[Rendered], encoded: Sequence[Any]
     ) -> list[TokenizedDocument]:
         """Documents of a conversation; raises BadRow if none of them has a supervised token."""
-        found, truncated = [], False
+        documents, truncated = [], False
         for text, tokens in zip(rendered, encoded, strict=True):
             ids = np.array(tokens.ids, dtype=np.int32)
             runs = [run_of(tokens.token_to_chars, len(ids), span) for span in text.spans]
@@ -136,10 +138,10 @@ class Masker:
             truncated |= cut
             if mask.any():
                 name = row_id if text.turn is None else f"{row_id}#{text.turn}"
-                found.append(TokenizedDocument(name, ids, mask, cut))
-        if not found:
+                documents.append(TokenizedDocument(name, ids, mask, cut))
+        if not documents:
             raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
-        return found
+        return documents
 
     def _check_stop(self, ids: np.ndarray, runs: Sequence[slice], rendered: Rendered) -> None:
         """The last token of each turn, and no token before it, stops the target's generation."""

@@ -77,7 +77,7 @@ def message_of(turn: Any) -> Message:
             raise BadRow("content is not text")
         calls = calls_in(content)
         return {"role": "assistant", "content": "", "tool_calls": calls, **_flags(turn)}
-    beside = _beside_text(turn) if role in ("assistant", "tool") else {}
+    beside = _extra_fields(turn) if role in ("assistant", "tool") else {}
     if content is None and (role in ("system", "tool") or "tool_calls" in beside):
         content = ""
     if not isinstance(content, str):
@@ -129,21 +129,21 @@ def _joined(parts: list[Any]) -> tuple[str, str | None]:
     return "".join(texts), "".join(thoughts) or None
 
 
-def _beside_text(turn: Mapping[str, Any]) -> Message:
+def _extra_fields(turn: Mapping[str, Any]) -> Message:
     """What belongs to an answer, or to the result of a tool, beside its text."""
-    found: Message = {}
+    extras: Message = {}
     for name in ("name", "tool_call_id"):
         if turn.get(name):
-            found[name] = _text(turn, name)
+            extras[name] = _text(turn, name)
     thoughts = {_text(turn, name) for name in KEYS if turn.get(name)}
     if len(thoughts) > 1:
         raise BadRow("turn carries two thoughts that differ")
     if thoughts:
-        found[KEYS[0]] = thoughts.pop()
+        extras[KEYS[0]] = thoughts.pop()
     calls = calls_of(turn.get("tool_calls"))
     if calls:
-        found["tool_calls"] = calls
-    return found
+        extras["tool_calls"] = calls
+    return extras
 
 
 def _text(turn: Mapping[str, Any], name: str) -> str:

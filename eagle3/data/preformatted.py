@@ -29,8 +29,8 @@ class Marks:
     @property
     def bare(self) -> str:
         """The header without the thought that it opens."""
-        found = [self.header.removesuffix(opened) for opened in OPENED]
-        return min(found, key=len)
+        candidates = [self.header.removesuffix(opened) for opened in OPENED]
+        return min(candidates, key=len)
 
 
 def answers_of(text: str, marks: Marks) -> list[tuple[int, int]]:
@@ -54,14 +54,14 @@ def _behind_thoughts(text: str, start: int, marks: Marks) -> int:
     if opened and text.startswith(opened, start):
         start += len(opened)
     empty = REST_OF_THOUGHTS if opened in ("<think>\n", "<think>") else EMPTY_THOUGHTS
-    return start + next((len(each) for each in empty if text.startswith(each, start)), 0)
+    return start + next((len(mark) for mark in empty if text.startswith(mark, start)), 0)
 
 
 def _end(text: str, start: int, marks: Marks) -> int:
     """Behind the first mark that ends the answer."""
     while True:
-        found = [(text.find(end, start), end) for end in marks.ends]
-        place, end = min(((at, end) for at, end in found if at >= 0), default=(-1, ""))
+        hits = [(text.find(end, start), end) for end in marks.ends]
+        place, end = min(((at, end) for at, end in hits if at >= 0), default=(-1, ""))
         if place < 0 and marks.next_turn_ends:
             return len(text)
         if place < 0:

@@ -18,7 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import (
+from eagle3.data.answer_record import Answer, Engine, Record, Request
+from eagle3.data.conversations import BadRow, Conversation, Message
+from eagle3.errors import UserError
+from eagle3.files.artifact import (
     REMAKE,
     Manifest,
     Settings,
@@ -27,9 +30,6 @@ from eagle3.artifact import (
     write_json,
     write_text,
 )
-from eagle3.data.answer_record import Answer, Engine, Record, Request
-from eagle3.data.conversations import BadRow, Conversation, Message
-from eagle3.errors import UserError
 
 KIND = "answers"
 LISTED = 100  # dropped rows named one by one in the report
@@ -49,19 +49,19 @@ class Outcome:
 class _Chat:
     """A conversation under way."""
 
-    given: Conversation
+    original: Conversation
     messages: list[Message]
     place: int = 0  # of the next given message
     cause: str | None = None
     kept: int = 0  # calls of tools that stay as the dataset has them
-    asked: int = 0  # the messages up to the last new answer
+    complete: int = 0  # the messages up to the last new answer
 
     def to_the_next_answer(self) -> bool:
         """Take over what others said; whether an answer is wanted."""
-        if self.given.text is not None:
+        if self.original.text is not None:
             self.cause = "a rendered text has no turns to answer"
-        while self.place < len(self.given.messages):
-            message = self.given.messages[self.place]
+        while self.place < len(self.original.messages):
+            message = self.original.messages[self.place]
             if message["role"] == "assistant":
                 if not message.get("tool_calls"):
                     return True
@@ -76,7 +76,7 @@ class _Chat:
 
     def _has_result(self) -> bool:
         """Whether the dataset goes on behind a call, to an answer that follows from its result."""
-        behind = (m["role"] for m in self.given.messages[self.place + 1 :])
+        behind = (m["role"] for m in self.original.messages[self.place + 1 :])
         return next(behind, None) == "tool"
 
     def answered(self, answer: Answer) -> None:
@@ -88,11 +88,15 @@ class _Chat:
             message["reasoning_content"] = answer.reasoning
         self.messages.append(message)
         self.place += 1
-        self.asked = len(self.messages)
+        self.complete = len(self.messages)
 
     def whole(self) -> Conversation | None:
         """What there is up to the last whole answer."""
-        return replace(self.given, messages=self.messages[: self.asked]) if self.asked else None
+        return (
+            replace(self.original, messages=self.messages[: self.complete])
+            if self.complete
+            else None
+        )
 
 
 def regenerate(
@@ -146,14 +150,14 @@ def _answer_all(
         turns = None if turns is None else turns - 1
         new = []
         for chat in waiting:
-            known = record.known(chat.given.id, chat.place)
+            known = record.known(chat.original.id, chat.place)
             if known is None:
                 new.append(chat)
             else:
                 chat.answered(known)
         requests = [_request(chat, seed) for chat in new]
         for number, answer in engine(requests) if requests else ():
-            record.add(new[number].given.id, new[number].place, answer)
+            record.add(new[number].original.id, new[number].place, answer)
             new[number].answered(answer)
         waiting = [c for c in waiting if c.cause is None and c.to_the_next_answer()]
 
@@ -169,15 +173,15 @@ def _outcome(chats: Sequence[_Chat]) -> Outcome:
         if chat.cause is not None:
             outcome.counts[chat.cause + (": shortened" if whole else ": dropped")] += 1
             if whole is None:
-                outcome.dropped.append({"id": chat.given.id, "cause": chat.cause})
+                outcome.dropped.append({"id": chat.original.id, "cause": chat.cause})
     return outcome
 
 
 def _request(chat: _Chat, seed: int) -> Request:
-    own = f"{seed} {chat.place} {chat.given.id}".encode("utf-8", "surrogatepass")
+    own = f"{seed} {chat.place} {chat.original.id}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(hashlib.sha256(own).digest()[:4], "big") >> 1  # servers want 31 bits
-    given = chat.given
-    return Request(given.id, list(chat.messages), given.tools, number, given.options)
+    original = chat.original
+    return Request(original.id, list(chat.messages), original.tools, number, original.options)
 
 
 def write_answers(
@@ -187,15 +191,15 @@ def write_answers(
     text = "".join(row.to_json() + "\n" for row in outcome.rows)
     write_text(path, text)
     checksum = hashlib.sha256(text.encode()).hexdigest()
-    found = {
+    summary = {
         "rows": len(outcome.rows),
         "incomplete": dict(outcome.counts.most_common()),
         "first_dropped": outcome.dropped[:LISTED],
     }
-    inputs, counts = {**inputs, "answers": checksum}, {"rows": found["rows"]}
+    inputs, counts = {**inputs, "answers": checksum}, {"rows": summary["rows"]}
     manifest = Manifest.of(KIND, settings, inputs, counts, part_of(report))
-    write_json(report, found, manifest)
-    return found
+    write_json(report, summary, manifest)
+    return summary
 
 
 def read_answers(

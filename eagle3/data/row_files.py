@@ -33,12 +33,12 @@ def files_of(place: Path) -> list[Path]:
     """
     if place.is_dir():
         inside = (path for path in sorted(place.rglob("*")) if path.is_file())
-        found = [path for path in inside if _form(path) and not path.name.startswith(".")]
-        if not found:
+        paths = [path for path in inside if _form(path) and not path.name.startswith(".")]
+        if not paths:
             raise UserError(
                 f"dataset.source: the folder {place} has no file of {', '.join(SUFFIXES)}"
             )
-        return found
+        return paths
     if not _form(place):
         raise UserError(
             f"dataset.source: {place} is none of {', '.join(SUFFIXES[:-2])}, "

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from eagle3.artifact import REMAKE, Manifest, Settings, atomic_path, write_json
 from eagle3.data.conversations import BadRow, Conversation, parse_row
 from eagle3.data.sources import Unreadable
 from eagle3.errors import UserError
-from eagle3.tensorfile import load_tensors, save_tensors
+from eagle3.files.artifact import REMAKE, Manifest, Settings, atomic_path, write_json
+from eagle3.files.tensor_file import load_tensors, save_tensors
 
 LISTED = 100  # rejected rows named one by one in the sidecar
 
@@ -128,7 +128,7 @@ def _spool(
     keys: list[bytes] = []
     offsets, held_out, stream_of = [0], [], []
     content_of: dict[str, bytes] = {}
-    said: set[bytes] = set()
+    seen: set[bytes] = set()
     numbered = ((number, row) for number, stream in enumerate(streams) for row in stream.rows)
     for number, row in numbered:
         census.read += 1
@@ -141,7 +141,7 @@ def _spool(
                 conversation = replace(conversation, id=f"{streams[number].name}/{conversation.id}")
             conversation = _unique(conversation, content_of)
             if values["deduplicate"]:
-                _new(conversation, said)
+                _new(conversation, seen)
         except BadRow as fault:
             census.reject(str(fault), row)
             continue
@@ -174,13 +174,13 @@ def _order(keys: np.ndarray, stream_of: np.ndarray, weights: Sequence[float]) ->
     return np.lexsort((keys, place))
 
 
-def _new(conversation: Conversation, said: set[bytes]) -> None:
+def _new(conversation: Conversation, seen: set[bytes]) -> None:
     """Refuse what an earlier row has said, whatever its id."""
     content = replace(conversation, id="").to_json().encode()
     digest = hashlib.sha256(content).digest()[:12]
-    if digest in said:
+    if digest in seen:
         raise BadRow("same content as an earlier row")
-    said.add(digest)
+    seen.add(digest)
 
 
 def _row_hash(seed: int, identity: str) -> bytes:
@@ -266,7 +266,7 @@ class Dataset:
         Raises UserError if one of them is damaged.
         """
         with open(self.path, "rb") as handle:
-            found = []
+            conversations = []
             for row in self.rows[start:stop].tolist():
                 handle.seek(self.offsets[row])
                 line = handle.read(int(self.offsets[row + 1] - self.offsets[row]))
@@ -274,8 +274,8 @@ class Dataset:
                     raise UserError(
                         f"{self.path}: line {row + 1} does not match its checksum: {REMAKE}"
                     )
-                found.append(Conversation.from_json(line))
-        return found
+                conversations.append(Conversation.from_json(line))
+        return conversations
 
 
 def _is_index(index: dict[str, np.ndarray]) -> bool:

@@ -62,19 +62,19 @@ def sources_of(section: Mapping[str, Any]) -> list[Source]:
     Raises UserError for two of one name.
     """
     common = {name: section[name] for name in ("subset", "split", "revision")}
-    given = section["source"]
-    if isinstance(given, str):
-        return [Source(given, **common)]
-    named = [{"source": each} if isinstance(each, str) else dict(each) for each in given]
-    found = [Source(each.pop("source"), **{**common, **each}) for each in named]
-    names = [source.name for source in found]
+    entries = section["source"]
+    if isinstance(entries, str):
+        return [Source(entries, **common)]
+    named = [{"source": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
+    sources = [Source(entry.pop("source"), **{**common, **entry}) for entry in named]
+    names = [source.name for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(
             f"config: dataset.source has two sources called {twice!r}, so their rows could not be "
             "distinguished: rename a file, or give them as one"
         )
-    return found
+    return sources
 
 
 def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:

@@ -3,10 +3,10 @@
 The text is always the one that the tokenizer's own template renders (`chat_template`), since that
 is what a server renders. Supervised are the spans that the target itself emits: from the end of the
 prompt up to and including the token that ends the turn, without what a template adds after. They
-are found by comparing renderings (`turns`), or taken from the template's own `{% generation %}`
-blocks where the configuration says so. Nothing inside a message can mislead this. A template that
-shows an answer otherwise once the chat goes on (it takes thoughts out of history) gives every such
-answer a text of its own, which is what the server had seen.
+are found by comparing renderings (`answer_finder`), or taken from the template's own
+`{% generation %}` blocks where the configuration says so. Nothing inside a message can mislead
+this. A template that shows an answer otherwise once the chat goes on (it takes thoughts out of
+history) gives every such answer a text of its own, which is what the server had seen.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from eagle3.data.answer_finder import AnswerFinder, Span
 from eagle3.data.chat_template import ANSWERED, ASKED, HELLO, ChatTemplate
 from eagle3.data.conversations import BadRow, Conversation, Message
 from eagle3.data.generation_marks import spans_of_marks
 from eagle3.data.preformatted import Marks, answers_of
 from eagle3.data.template_names import NAMED, Named
 from eagle3.data.thoughts import CLOSES, OPENED, with_thought
-from eagle3.data.turns import Span, Turns
 from eagle3.errors import UserError
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -69,9 +69,9 @@ class Renderer:
         self.given_stops = tuple(stops)
         self.prompts = self._prompts()
         self.named = None if choice == "generation" else self._met(choice)
-        self.turns = Turns(self.template, self._stops(self.named))
+        self.finder = AnswerFinder(self.template, self._stops(self.named))
         # what a server was asked is known better than what a block was meant to hold
-        compared = self.prompts.comparable and self.turns.ends_answers
+        compared = self.prompts.comparable and self.finder.ends_answers
         self.marked = choice == "generation" or (marked and choice == "auto" and not compared)
         if not self.marked and not self.prompts.comparable:
             raise UserError(
@@ -79,12 +79,12 @@ class Renderer:
                 "where an answer begins; use a template with add_generation_prompt, or with "
                 "{% generation %} blocks"
             )
-        self._others: dict[str, Turns] = {}
+        self._others: dict[str, AnswerFinder] = {}
 
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end an answer."""
-        return self.turns.stops
+        return self.finder.stops
 
     def _stops(self, named: Named | None) -> tuple[str, ...]:
         ends = self.given_stops or (named.ends if named else ())
@@ -92,13 +92,13 @@ class Renderer:
 
     def _prompts(self) -> _Prompts:
         """The shortest chat as the template shows it."""
-        asked = self.template.with_system([ASKED])
+        probe = self.template.with_system([ASKED])
         try:
-            before, prompt = self.template(asked), self.template(asked, prompt=True)
+            before, prompt = self.template(probe), self.template(probe, prompt=True)
         except BadRow as fault:
             raise UserError(f"target.model: {fault}") from None
         try:
-            answered = self.template([*asked, ANSWERED])
+            answered = self.template([*probe, ANSWERED])
         except BadRow:
             answered = ""
         return _Prompts(before, prompt, answered)
@@ -108,9 +108,11 @@ class Renderer:
         no name is given."""
         prompt, source = self.prompts.prompt, self.template.source
         if choice in ("auto", "generation"):
-            fitting = [each for each in NAMED.values() if _fits(each, prompt, source)]
+            fitting = [
+                candidate for candidate in NAMED.values() if _fits(candidate, prompt, source)
+            ]
             # a mark of the next turn is in every template of the kind, another one tells more
-            return min(fitting, key=lambda each: each.next_turn_ends, default=None)
+            return min(fitting, key=lambda candidate: candidate.next_turn_ends, default=None)
         named = NAMED[choice]
         if not _fits(named, prompt, source):
             raise UserError(
@@ -123,7 +125,7 @@ class Renderer:
     @property
     def next_turn_ends(self) -> bool:
         """Whether the mark of the next turn is what ends an answer."""
-        return not self.marked and self.turns.next_turn_ends
+        return not self.marked and self.finder.next_turn_ends
 
     def prompt_in(self, text: str) -> str:
         """A text that is rendered already, up to its last answer. Raises BadRow without one."""
@@ -160,12 +162,12 @@ class Renderer:
         """
         if conversation.text is not None:
             return [Rendered(conversation.text, answers_of(conversation.text, self._marks))]
-        turns = self._of(conversation.options)
-        messages = turns.template.with_system(conversation.messages)
+        finder = self._of(conversation.options)
+        messages = finder.template.with_system(conversation.messages)
         fault = BadRow("no answer")
-        for form in self._forms(messages, turns.template):
+        for form in self._forms(messages, finder.template):
             try:
-                return self._rendered(turns, form, conversation.tools)
+                return self._rendered(finder, form, conversation.tools)
             except BadRow as refused:
                 fault = refused
         raise fault
@@ -174,7 +176,7 @@ class Renderer:
         """Why the template's blocks are of no use, shown by a plain answer; None if they are."""
         messages = self.template.with_system([ASKED, ANSWERED])
         try:
-            spans_of_marks(self.turns, self.given_stops, messages, [len(messages) - 1], None)
+            spans_of_marks(self.finder, self.given_stops, messages, [len(messages) - 1], None)
         except BadRow as fault:
             return fault
         return None
@@ -183,38 +185,40 @@ class Renderer:
         """The messages, and again with the thoughts that contents begin with under their key. Such
         a template as reads a key gets no other: it shows them as the target writes them."""
         opened = self.prompts.prompt.endswith(tuple(CLOSES))
-        keyed = [with_thought(each, opened, False) for each in messages]
+        keyed = [with_thought(message, opened, False) for message in messages]
         first = messages if template.thought_key is None else keyed
-        bare = [with_thought(each, opened, True) for each in messages]
+        bare = [with_thought(message, opened, True) for message in messages]
         return [first] if bare == first else [first, bare]
 
-    def _rendered(self, turns: Turns, messages: list[Message], tools: Any) -> list[Rendered]:
+    def _rendered(
+        self, finder: AnswerFinder, messages: list[Message], tools: Any
+    ) -> list[Rendered]:
         answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         trained = [(n, at) for n, at in enumerate(answers) if messages[at].get("train", True)]
         if self.marked:
             wanted = [at for _, at in trained]
-            return [Rendered(*spans_of_marks(turns, self.given_stops, messages, wanted, tools))]
-        found = [(number, turns.turn(messages, at, tools)) for number, at in trained]
-        whole = found[-1][1].text
+            return [Rendered(*spans_of_marks(finder, self.given_stops, messages, wanted, tools))]
+        served = [(number, finder.turn(messages, at, tools)) for number, at in trained]
+        whole = served[-1][1].text
         apart, spans = [], []
-        for number, turn in found:
+        for number, turn in served:
             span = turn.where(whole)
             if span is None:
                 end = turn.start + len(turn.answer)
                 apart.append(Rendered(turn.text, [(turn.start, end)], number))
             else:
-                spans.append(turns.closed(whole, span))
+                spans.append(finder.closed(whole, span))
         return [*apart, Rendered(whole, spans)]
 
-    def _of(self, options: Mapping[str, Any] | None) -> Turns:
+    def _of(self, options: Mapping[str, Any] | None) -> AnswerFinder:
         """What finds answers under the options of a row beside those of the configuration."""
         if not options:
-            return self.turns
+            return self.finder
         key = json.dumps(options, sort_keys=True)
         if key not in self._others:
             template = ChatTemplate(self.tokenizer, {**self.template.options, **options})
             template.system = self.template.system
-            self._others[key] = Turns(template, self.stops)
+            self._others[key] = AnswerFinder(template, self.stops)
         return self._others[key]
 
 

@@ -35,8 +35,8 @@ def split(content: str, opened: bool = False) -> tuple[str, str] | None:
     begun = content.lstrip()
     if content.count(END) != 1 or not (opened or begun.startswith(BEGIN)):
         return None
-    thought, said = begun.split(END)
-    return thought.removeprefix(BEGIN).strip("\n"), said.lstrip("\n")
+    thought, reply = begun.split(END)
+    return thought.removeprefix(BEGIN).strip("\n"), reply.lstrip("\n")
 
 
 def with_thought(message: dict[str, Any], opened: bool, empty: bool) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def with_thought(message: dict[str, Any], opened: bool, empty: bool) -> dict[str
     other message as it is. `empty`: take away a thought that says nothing, too."""
     if message["role"] != "assistant" or END not in message["content"] or message.get(KEYS[0]):
         return message
-    found = split(message["content"], opened)
-    if found is None or not (found[0].strip() or empty):
+    parts = split(message["content"], opened)
+    if parts is None or not (parts[0].strip() or empty):
         return message
-    thought, said = found
-    return {**message, "content": said, **({KEYS[0]: thought} if thought.strip() else {})}
+    thought, reply = parts
+    return {**message, "content": reply, **({KEYS[0]: thought} if thought.strip() else {})}

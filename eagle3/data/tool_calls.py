@@ -18,17 +18,17 @@ from eagle3.data.faults import BadRow, clean
 KEPT = ("default", "enum", "const")  # members of a schema that may be or hold null
 
 
-def tools_of(given: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
+def tools_of(column: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
     """Tool descriptions as templates take them; None without any.
 
     `wrapped`: each is as it is; else a bare function gets the wrapping of a tool. Raises BadRow if
     they are not JSON, or not a list of objects.
     """
     try:
-        found = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+        as_json = column if isinstance(column, str) else json.dumps(column, ensure_ascii=False)
     except (ValueError, TypeError, RecursionError):
         raise BadRow("tools are not JSON") from None
-    tools = from_json(found, "tools")
+    tools = from_json(as_json, "tools")
     if not tools:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
@@ -39,9 +39,9 @@ def tools_of(given: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
     return tools
 
 
-def calls_of(given: Any) -> list[dict[str, Any]]:
+def calls_of(column: Any) -> list[dict[str, Any]]:
     """Calls as templates take them; no call at all if there is nothing. Raises BadRow."""
-    calls = from_json(given, "tool_calls") if isinstance(given, str) else given
+    calls = from_json(column, "tool_calls") if isinstance(column, str) else column
     if not calls:
         return []
     if not isinstance(calls, list):
@@ -51,8 +51,8 @@ def calls_of(given: Any) -> list[dict[str, Any]]:
 
 def calls_in(text: str) -> list[dict[str, Any]]:
     """The calls of a turn whose whole content is a call, as JSON text. Raises BadRow."""
-    found = from_json(text, "a turn of calls")
-    return calls_of(found if isinstance(found, list) else [found])
+    value = from_json(text, "a turn of calls")
+    return calls_of(value if isinstance(value, list) else [value])
 
 
 def _call(call: Any) -> dict[str, Any]:
@@ -65,17 +65,17 @@ def _call(call: Any) -> dict[str, Any]:
         arguments = from_json(arguments, "arguments of a tool call")
     if not isinstance(arguments if arguments is not None else {}, Mapping):
         raise BadRow("arguments of a tool call are not an object")
-    made = {
+    function_call = {
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments or {}},
     }
     if isinstance(call.get("id"), str):
-        made["id"] = call["id"]
+        function_call["id"] = call["id"]
     try:
-        clean(json.dumps(made, ensure_ascii=False))
+        clean(json.dumps(function_call, ensure_ascii=False))
     except (ValueError, TypeError, RecursionError):
         raise BadRow("tool_calls are not JSON") from None
-    return made
+    return function_call
 
 
 def with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
 def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Messages whose calls have ids as Kimi K2 gives them, `functions.<name>:<number in the chat>`,
     and results of tools the ids of the calls that they answer."""
-    made: list[dict[str, Any]] = []
+    named: list[dict[str, Any]] = []
     number = 0
     waiting: dict[str, str] = {}  # ids of calls whose results are to come, and their new ones
     for message in messages:
@@ -102,11 +102,11 @@ def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 number += 1
             changed = {**message, "tool_calls": calls}
         elif message["role"] == "tool" and waiting:
-            given = message.get("tool_call_id")
-            key = given if given in waiting else next(iter(waiting))
+            own_id = message.get("tool_call_id")
+            key = own_id if own_id in waiting else next(iter(waiting))
             changed = {**message, "tool_call_id": waiting.pop(key)}
-        made.append(changed)
-    return made
+        named.append(changed)
+    return named
 
 
 def without_foreign_nulls(
@@ -139,8 +139,8 @@ def without_nulls(value: Any) -> Any:
 def from_json(text: str, what: str) -> Any:
     """What a JSON text holds; None for an empty one. Raises BadRow."""
     try:
-        found = json.loads(text.strip() or "null")
-        clean(json.dumps(found, ensure_ascii=False))
+        value = json.loads(text.strip() or "null")
+        clean(json.dumps(value, ensure_ascii=False))
     except (ValueError, RecursionError):
         raise BadRow(f"{what} are not JSON") from None
-    return found
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from eagle3.errors import UserError
@@ -120,16 +121,38 @@ def dense_width(target: Any) -> int | None:
 
 def _rope(target: Any) -> dict[str, Any]:
     """The target's rotary parameters, without the keys that are null."""
-    given = getattr(target, "rope_parameters", None)
-    if not given or "rope_theta" not in given:
+    parameters = getattr(target, "rope_parameters", None)
+    if not parameters or "rope_theta" not in parameters:
         raise UserError(
             f"target.model: its configuration ({target.model_type}) has no single set of rotary "
             "parameters with a rope_theta; such targets are not supported"
         )
-    kind, share = given.get("rope_type", "default"), given.get("partial_rotary_factor") or 1.0
+    kind, share = (
+        parameters.get("rope_type", "default"),
+        parameters.get("partial_rotary_factor") or 1.0,
+    )
     if kind not in ROPE_TYPES or share != 1.0:
         raise UserError(
             f"target.model: its rotary positions are of type {kind!r} over {share:.0%} of a head; "
             f"supported are {', '.join(ROPE_TYPES)} over whole heads"
         )
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in parameters.items() if value is not None}
+
+
+def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:
+    """Raise UserError if a draft cannot be this target's (a transformers text configuration)."""
+    pairs = {
+        "hidden_size": (draft.hidden_size, target.hidden_size),
+        "vocab_size": (draft.vocab_size, target.vocab_size),
+    }
+    for name, (own, other) in pairs.items():
+        if own != other:
+            raise UserError(
+                f"{folder}: the draft's {name} is {own}, the target's {other}: it was trained for "
+                "another target"
+            )
+    if max(draft.aux_layers) >= target.num_hidden_layers:
+        raise UserError(
+            f"{folder}: the draft reads layers {list(draft.aux_layers)}, the target has "
+            f"{target.num_hidden_layers}: it was trained for another target"
+        )

@@ -16,7 +16,7 @@ import torch
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
-from eagle3.tensorfile import open_tensors
+from eagle3.files.tensor_file import open_tensors
 
 KEY = "train.warm_start"
 HEAD = "lm_head.weight"
@@ -37,20 +37,20 @@ def warm_start(
     """
     described = _described(folder)
     _check_model(folder, described, draft.config)
-    found = _tensors(folder)
-    ids = _target_ids(folder, found, draft.config)
+    tensors = _tensors(folder)
+    ids = _target_ids(folder, tensors, draft.config)
     expected = {name: tuple(p.shape) for name, p in draft.named_parameters()}
-    given = {name: value for name, value in found.items() if name not in NOT_TRAINED}
-    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    saved = {name: value for name, value in tensors.items() if name not in NOT_TRAINED}
+    missing, unknown = sorted(set(expected) - set(saved)), sorted(set(saved) - set(expected))
     if missing or unknown:
         raise UserError(
             f"{KEY}: {folder} lacks {missing} and also has {unknown}; set the draft's switches "
             "(draft.qk_norm, draft.fc_norm) to its values, or start without it"
         )
     for name, shape in (expected | {HEAD: (len(ids), draft.config.hidden_size)}).items():
-        if tuple(given[name].shape) != shape:
+        if tuple(saved[name].shape) != shape:
             raise UserError(
-                f"{KEY}: {name} of {folder} is {tuple(given[name].shape)}, the draft's is {shape}; "
+                f"{KEY}: {name} of {folder} is {tuple(saved[name].shape)}, the draft's is {shape}; "
                 "its target or its `draft` section is another"
             )
     with torch.no_grad():
@@ -61,18 +61,18 @@ def warm_start(
                 place = torch.full((draft.config.vocab_size,), -1)
                 place[ids] = torch.arange(len(ids))
                 rows = place[target_ids]
-                parameter[rows >= 0] = given[name][rows[rows >= 0]].to(parameter)
+                parameter[rows >= 0] = saved[name][rows[rows >= 0]].to(parameter)
             else:
-                parameter.copy_(given[name])
+                parameter.copy_(saved[name])
 
 
 def _described(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise UserError(f"{KEY}: {path} cannot be read ({fault})") from None
-    return dict(found)
+    return dict(values)
 
 
 def _check_model(folder: Path, described: dict[str, Any], config: DraftConfig) -> None:
@@ -100,21 +100,23 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise UserError(f"{KEY}: {folder} has no *.safetensors; other formats are not read")
-    found = {}
+    tensors = {}
     for path in paths:
         with open_tensors(path, "pt") as handle:
             for name in handle.keys():  # noqa: SIM118
                 ours = name.removeprefix("model.")
                 for theirs, spelling in SPELLINGS.items():
                     ours = ours.replace(theirs, spelling)
-                found[ours] = handle.get_tensor(name)
-    return found
+                tensors[ours] = handle.get_tensor(name)
+    return tensors
 
 
-def _target_ids(folder: Path, found: dict[str, torch.Tensor], config: DraftConfig) -> torch.Tensor:
+def _target_ids(
+    folder: Path, tensors: dict[str, torch.Tensor], config: DraftConfig
+) -> torch.Tensor:
     """int64: the token of each row of its head."""
-    rows = len(found.get(HEAD, ()))
-    offsets = found.get("d2t")
+    rows = len(tensors.get(HEAD, ()))
+    offsets = tensors.get("d2t")
     if offsets is None and rows != config.vocab_size:
         raise UserError(f"{KEY}: {folder} has no d2t, so the tokens of its head are not known")
     ids = torch.arange(rows)

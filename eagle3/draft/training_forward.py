@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.draft.fused_ops import at_least_fp32, gathered_sum, rms_norm, rotation, swiglu
-from eagle3.draft.matmul import linear
 from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.rope import angles
+from eagle3.kernels.fused_ops import at_least_fp32, gathered_sum, rms_norm, rotation, swiglu
+from eagle3.kernels.matmul import linear
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import pad
 
-from eagle3.objective.attention import Attention, Keys, Pair
+from eagle3.objective.attention.interface import Attention, Keys, Pair
 from eagle3.objective.row_index import RowIndex, StepIndex
 
 MULTIPLE = 64
@@ -49,13 +49,13 @@ class WithoutCopies:
         self.attention, self.counts = attention, counts
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
-        """See `attention.Attention`."""
+        """See `interface.Attention`."""
         return self.attention.keys(k0, v0)
 
     def attend(
         self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
-        """See `attention.Attention`."""
+        """See `interface.Attention`."""
         count = self.counts[step]
         copies = len(q) - count
         if own is not None:

@@ -10,11 +10,16 @@ from __future__ import annotations
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.objective.attention import Attention, Backend, PackAttention, reference_attention
+from eagle3.objective.attention.chunked import chunked_attention
+from eagle3.objective.attention.flash import flash_attention
+from eagle3.objective.attention.flex import prefix_flex_attention
+from eagle3.objective.attention.interface import (
+    Attention,
+    Backend,
+    PackAttention,
+    reference_attention,
+)
 from eagle3.objective.bucketing import in_buckets
-from eagle3.objective.chunked_attention import chunked_attention
-from eagle3.objective.flash_attention import flash_attention
-from eagle3.objective.flex_attention import prefix_flex_attention
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
 from eagle3.objective.rows import step_rows

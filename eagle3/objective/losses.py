@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.draft.compiled import compiled_on_cuda
+from eagle3.kernels.compiled import compiled_on_cuda
 from eagle3.objective.teacher import TeacherProbs
 
 LOSSES = ("soft_ce", "kl", "reverse_kl", "tv", "lk_alpha", "lk_hybrid")

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.objective.attention import Queries
+from eagle3.objective.attention.interface import Queries
 from eagle3.objective.head_loss import Pairs
 from eagle3.objective.pack import Pack
 from eagle3.objective.rows import ActiveRows
-from eagle3.objective.totals import StepTotals
+from eagle3.objective.step_totals import StepTotals
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from eagle3.objective.head_loss import LossKind
 from eagle3.objective.losses import step_weights
 from eagle3.objective.pack import Pack
 from eagle3.objective.teacher import Teacher
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 
 @dataclass(frozen=True)

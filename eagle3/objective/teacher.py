@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.training_forward import EmbeddingProjections, TrainingDraft
-from eagle3.objective.attention import Attention, Keys
+from eagle3.objective.attention.interface import Attention, Keys
 from eagle3.objective.dispatch import dispatch
 from eagle3.objective.head_loss import head_loss
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import RowIndex, StepIndex
 from eagle3.objective.settings import Objective, TargetParts
-from eagle3.objective.totals import StepTotals
+from eagle3.objective.step_totals import StepTotals
 
 __all__ = ["Objective", "TargetParts", "right_choices", "ttt_loss"]
 

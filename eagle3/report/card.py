@@ -16,7 +16,7 @@ import yaml
 from eagle3.data.sources import HUB, Source
 from eagle3.report.facts import RunFacts
 from eagle3.report.origin import hub_dataset
-from eagle3.report.serve import ENGINES, serve_command
+from eagle3.report.serve_commands import ENGINES, serve_command
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -76,9 +76,9 @@ def add_checks(checks: list[dict[str, Any]]) -> dict[str, Any]:
 
 def wall_times(folder: Path) -> dict[str, float]:
     """Seconds per rule, from Snakemake's benchmark files."""
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
         seconds = pd.to_numeric(pd.read_csv(path, sep="\t")["s"], errors="coerce").sum()
-        found[rule] = found.get(rule, 0.0) + float(seconds)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        totals[rule] = totals.get(rule, 0.0) + float(seconds)
+    return dict(sorted(totals.items(), key=lambda item: -item[1]))

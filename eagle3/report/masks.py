@@ -54,15 +54,15 @@ def for_terminal(shard: TokenShard, number: int, tokenizer: Any) -> str:
 
 def for_browser(shard: TokenShard, numbers: range, tokenizer: Any) -> str:
     """Some documents as a self-contained page."""
-    found = []
+    parts = []
     for number in numbers:
         ids, mask = document(shard, number)
         text = "".join(
             f"<mark>{escape(text)}</mark>" if supervised else escape(text)
             for supervised, text in runs(ids, mask, tokenizer)
         )
-        found.append(f"<h2>{escape(_title(shard, number, mask))}</h2>\n<pre>{text}</pre>")
-    return PAGE.format(documents="\n".join(found))
+        parts.append(f"<h2>{escape(_title(shard, number, mask))}</h2>\n<pre>{text}</pre>")
+    return PAGE.format(documents="\n".join(parts))
 
 
 def _title(shard: TokenShard, number: int, mask: np.ndarray) -> str:

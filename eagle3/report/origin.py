@@ -86,7 +86,7 @@ def hub_dataset(source: Source) -> str | None:
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:
-    """The result of `eagle3.device.machine`, for people."""
+    """The result of `eagle3.parallel.device.machine`, for people."""
     gpus: list[str] = machine["gpus"]
     parts = [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
     parts += [machine["processor"], f"{machine['cores']} cores", size_text(machine["memory_bytes"])]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import read_json
-from eagle3.features.space import PLAN
-from eagle3.report.serve import serve_commands
+from eagle3.evaluation.acceptance import KIND as EVALUATION
+from eagle3.evaluation.acceptance import unlearned
+from eagle3.files.artifact import read_json
+from eagle3.report.serve_commands import serve_commands
 from eagle3.report.speedup import Estimate, estimate_of
 from eagle3.run import Run
-from eagle3.serving.acceptance import KIND as EVALUATION
-from eagle3.serving.acceptance import unlearned
+from eagle3.store.disk_space import PLAN
 
 
 def warnings_of(

@@ -14,7 +14,7 @@ from eagle3.report import plots
 from eagle3.report.facts import RunFacts
 from eagle3.report.outcome import slower_text
 from eagle3.report.plan import size_text, time_text
-from eagle3.report.serve import serve_commands
+from eagle3.report.serve_commands import serve_commands
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
-from eagle3.features.layout import Layout
-from eagle3.features.space import Need, free_bytes, plan_shortage
-from eagle3.objective.work import Work
-from eagle3.tokens.needed import needed_states
+from eagle3.objective.flops import Work
+from eagle3.store.disk_space import Need, free_bytes, plan_shortage
+from eagle3.store.layout import Layout
+from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 

@@ -44,11 +44,11 @@ def estimate(
 ) -> Estimate:
     """`per_position`: p_1, p_2, ... as measured by chain decoding."""
     cost = draft_parameters / target_parameters
-    committed, found = 1.0, []
+    committed, speedups = 1.0, []
     for length, share in enumerate(per_position, start=1):
         committed += share
-        found.append(committed / (1 + length * cost))
-    return Estimate(cost, tuple(found))
+        speedups.append(committed / (1 + length * cost))
+    return Estimate(cost, tuple(speedups))
 
 
 def estimate_of(evaluation: Mapping[str, Any], plan: Mapping[str, Any]) -> Estimate:

@@ -10,7 +10,7 @@ from eagle3.errors import UserError
 
 
 @dataclass(frozen=True)
-class Part:
+class RunPart:
     """A part of the work: shards of tokens and of states, or optimiser steps."""
 
     name: str
@@ -19,7 +19,7 @@ class Part:
     unit: str
 
 
-def parts_of(folder: Path) -> list[Part]:
+def parts_of(folder: Path) -> list[RunPart]:
     """The long parts of the run in results/<run>; empty until its plan is there.
 
     Raises UserError if there is no such run.
@@ -39,8 +39,8 @@ def parts_of(folder: Path) -> list[Part]:
         steps[path.parent.name] = max(_steps(path), steps.get(path.parent.name, 0))
     shards = plan["shards"]
     return [
-        Part("hidden states", len(captured), shards * plan["captures"], "shards"),
-        Part("training", sum(steps.values()), plan["steps"], "steps"),
+        RunPart("hidden states", len(captured), shards * plan["captures"], "shards"),
+        RunPart("training", sum(steps.values()), plan["steps"], "steps"),
     ]
 
 

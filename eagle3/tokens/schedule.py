@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eagle3.errors import UserError
-from eagle3.tokens.needed import needed_states
+from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.packing import batches, pack_documents
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -33,8 +33,8 @@ def supervised_share(counts: Sequence[Mapping[str, int]]) -> float:
 
     Raises UserError if it lies outside of what chat data has.
     """
-    tokens = sum(each["tokens"] for each in counts)
-    share = sum(each["supervised"] for each in counts) / max(tokens, 1)
+    tokens = sum(shard["tokens"] for shard in counts)
+    share = sum(shard["supervised"] for shard in counts) / max(tokens, 1)
     if tokens and not LEAST_SUPERVISED <= share <= MOST_SUPERVISED:
         raise UserError(
             f"{share:.2%} of {tokens} tokens are supervised, outside of {LEAST_SUPERVISED:.1%} to "

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import NOT_OURS, REMAKE, Manifest, Settings, part_of
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
-from eagle3.tensorfile import load_tensors, save_tensors
+from eagle3.files.artifact import NOT_OURS, REMAKE, Manifest, Settings, part_of
+from eagle3.files.tensor_file import load_tensors, save_tensors
 
 KIND = "tokens"
 # a conversation, and its documents or why there are none
@@ -68,16 +68,16 @@ def write_token_shard(
     first: dict[str, tuple[str, BadRow]] = {}  # of each cause
     listed: list[dict[str, str]] = []
     rows = 0
-    for conversation, found in masker(conversations):
+    for conversation, masked in masker(conversations):
         rows += 1
-        if isinstance(found, BadRow):
-            cause = str(found)
+        if isinstance(masked, BadRow):
+            cause = str(masked)
             dropped[cause] += 1
-            first.setdefault(cause, (conversation.id, found))
-            detail = {"detail": found.detail} if found.detail else {}
+            first.setdefault(cause, (conversation.id, masked))
+            detail = {"detail": masked.detail} if masked.detail else {}
             listed.append({"id": conversation.id, "cause": cause, **detail})
         else:
-            kept += found
+            kept += masked
     if dropped.total() > max(max_bad_fraction * rows, FEW):
         causes = "".join(f"\n  {n} x {_told(*first[c])}" for c, n in dropped.most_common(5))
         raise UserError(
@@ -155,7 +155,7 @@ def _is_whole(shard: TokenShard) -> bool:
     )
 
 
-def read_each(
+def read_token_shards(
     paths: Iterable[Path], settings_digest: str | None, manifests: list[Manifest]
 ) -> Iterator[TokenShard]:
     """Shards one after another, so that memory stays as it is with any number of them.

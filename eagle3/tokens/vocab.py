@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3.artifact import REMAKE, Manifest
 from eagle3.errors import UserError
-from eagle3.tensorfile import load_tensors
+from eagle3.files.artifact import REMAKE, Manifest
+from eagle3.files.tensor_file import load_tensors
 
 KIND = "vocab"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.errors import UserError
-from eagle3.tensorfile import load_tensors, read_manifest, save_tensors
+from eagle3.files.artifact import Manifest, Settings, read_json, write_json
+from eagle3.files.tensor_file import load_tensors, read_manifest, save_tensors
 
 if TYPE_CHECKING:  # a checkpoint that is only moved or exported is read without torch
     import torch
@@ -131,9 +131,9 @@ class ResumeFolder:
         """The newest whole save of these settings and inputs, or None."""
         for folder in reversed(self._saves()):
             try:
-                found = read_checkpoint(folder, self.settings.digest)
-                if found.state["inputs"] == self.inputs:
-                    return found
+                checkpoint = read_checkpoint(folder, self.settings.digest)
+                if checkpoint.state["inputs"] == self.inputs:
+                    return checkpoint
             except UserError:
                 continue  # of other settings, or damaged: training starts from the stage before
         return None

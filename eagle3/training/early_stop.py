@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eagle3.artifact import REMAKE, Settings, part_of, read_json, write_text
 from eagle3.errors import UserError
+from eagle3.files.artifact import REMAKE, Settings, part_of, read_json, write_text
 from eagle3.training.checkpoint import read_checkpoint, write_checkpoint
 
 SCORE = "held-out-acceptance"  # kind of the file that says how good a stage's checkpoint is
@@ -39,8 +39,8 @@ def carry_on(
 ) -> None:
     """The checkpoint in `previous` becomes that of `stage`, untrained and marked as such; metrics
     stay empty."""
-    found = read_checkpoint(previous, settings.digest)
+    checkpoint = read_checkpoint(previous, settings.digest)
     inputs = {"code": code}
-    state = found.state | {"stage": stage, "stopped_early": True, "inputs": inputs}
-    write_checkpoint(out, replace(found, state=state), settings, inputs)
+    state = checkpoint.state | {"stage": stage, "stopped_early": True, "inputs": inputs}
+    write_checkpoint(out, replace(checkpoint, state=state), settings, inputs)
     write_text(metrics, "")

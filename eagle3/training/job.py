@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from eagle3.artifact import write_text
+from eagle3.files.artifact import write_text
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.stage import StageTrainer
 
@@ -44,7 +44,8 @@ def run_stage(
         write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
         # other ranks read saves only at their start, which this barrier lies behind
         trainer.ranks.barrier()
-        if trainer.stop.asked:  # too late to stop, but torchrun may report a failure all the same
+        # too late to stop, but torchrun may report a failure all the same
+        if trainer.stop.requested:
             resume.save(checkpoint)
             return
         resume.clear()

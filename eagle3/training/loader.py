@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from eagle3.errors import UserError
-from eagle3.features.layout import Layout, Part
-from eagle3.features.reader import FeatureShard, decoded
-from eagle3.features.source import Address
 from eagle3.objective.pack import Pack
 from eagle3.objective.sequence_parallel.sharding import PackShards, RowShard, SequenceSharding
+from eagle3.store.byte_source import Address
+from eagle3.store.layout import Layout, Part
+from eagle3.store.reader import FeatureShard, decoded
 from eagle3.tokens.schedule import Documents
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
@@ -44,7 +44,7 @@ class ShardPair:
     features: FeatureShard
 
 
-Found = tuple[ShardPair, int]  # a document: its shards, and its number there
+Located = tuple[ShardPair, int]  # a document: its shards, and its number there
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class TrainingData:
         self, numbers: np.ndarray, sharding: SequenceSharding | None = None, pinned: bool = False
     ) -> StagedPack:
         """The pack of some documents, or this rank's shard of it, its states as stored."""
-        found = [self._find(number) for number in numbers.tolist()]
-        tensors = _columns(found)
+        located = [self._find(number) for number in numbers.tolist()]
+        tensors = _columns(located)
         shards = sharding.of(tensors["row_tokens"], tensors["last_tokens"]) if sharding else None
         if shards is None:
-            buffers = self._whole(found, pinned)
+            buffers = self._whole(located, pinned)
         else:
-            buffers = self._shard(found, shards.local, pinned)
+            buffers = self._shard(located, shards.local, pinned)
         if pinned:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         return StagedPack(**tensors, buffers=buffers, shards=shards)
@@ -148,33 +148,35 @@ class TrainingData:
         """n_0 of some packs: rows with a loss at step 0, known before any forward pass."""
         return int(sum(self.documents.rows[pack].sum() for pack in packs))
 
-    def _find(self, number: int) -> Found:
+    def _find(self, number: int) -> Located:
         """The shards that hold a document, and its number there."""
         shard = int(np.searchsorted(self.first_document, number, side="right")) - 1
         return self.pairs[shard], number - int(self.first_document[shard])
 
-    def _whole(self, found: list[Found], pinned: bool) -> dict[str, torch.Tensor]:
+    def _whole(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
         """The states of documents: one uint8 [n, row_bytes] for each part."""
         buffers: dict[str, torch.Tensor] = {}
-        views: list[dict[str, np.ndarray]] = [{} for _ in found]
+        views: list[dict[str, np.ndarray]] = [{} for _ in located]
         for part in self.layout.parts:
-            ends = self._ends(part, found)
+            ends = self._ends(part, located)
             width = part.column.row_bytes
             buffer = torch.empty(ends[-1], width, dtype=torch.uint8, pin_memory=pinned)
             buffers[part.name] = buffer
             for view, start, end in zip(views, ends[:-1], ends[1:], strict=True):
                 view[part.name] = buffer.numpy()[start:end]
-        for (pair, document), view in zip(found, views, strict=True):
+        for (pair, document), view in zip(located, views, strict=True):
             pair.features.read_into(document, view)
         return buffers
 
-    def _shard(self, found: list[Found], shard: RowShard, pinned: bool) -> dict[str, torch.Tensor]:
+    def _shard(
+        self, located: list[Located], shard: RowShard, pinned: bool
+    ) -> dict[str, torch.Tensor]:
         """The rows of a share, as `_whole` has them."""
         parts = self.layout.parts
         wanted = {
             part.name: (shard.rows if part.of_aux else shard.taught).numpy() for part in parts
         }
-        ends = {part.name: self._ends(part, found) for part in parts}
+        ends = {part.name: self._ends(part, located) for part in parts}
         cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
         buffers = {
             part.name: torch.empty(
@@ -182,7 +184,7 @@ class TrainingData:
             )
             for part in parts
         }
-        for number, (pair, document) in enumerate(found):
+        for number, (pair, document) in enumerate(located):
             at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
             if all(where.start == where.stop for where in at.values()):
                 continue  # nothing of this document falls to this rank
@@ -192,21 +194,21 @@ class TrainingData:
                 whole[part.name] = np.empty((end - begin, part.column.row_bytes), dtype=np.uint8)
             pair.features.read_into(document, whole)
             for name, states in whole.items():
-                mine = wanted[name][at[name]] - ends[name][number]
-                buffers[name].numpy()[at[name]] = states[mine]
+                local = wanted[name][at[name]] - ends[name][number]
+                buffers[name].numpy()[at[name]] = states[local]
         return buffers
 
-    def _ends(self, part: Part, found: list[Found]) -> list[int]:
+    def _ends(self, part: Part, located: list[Located]) -> list[int]:
         """Where each document's rows of a part begin in the pack, and where the last ones end."""
-        spans = [pair.features.layout.rows(part, document) for pair, document in found]
+        spans = [pair.features.layout.rows(part, document) for pair, document in located]
         return [0, *np.cumsum([last - first for first, last in spans]).tolist()]
 
 
-def _columns(found: list[Found]) -> dict[str, torch.Tensor]:
+def _columns(located: list[Located]) -> dict[str, torch.Tensor]:
     """The tensors of a pack that are not states."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     start = 0
-    for slot, (pair, document) in enumerate(found):
+    for slot, (pair, document) in enumerate(located):
         needed = pair.features.layout.needed
         kept = int(needed.kept[document])
         where = slice(int(pair.tokens.doc_offsets[document]), None)

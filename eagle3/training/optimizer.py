@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from eagle3.config.train import Train
-from eagle3.training.masters import Replicated
+from eagle3.training.data_parallel import Replicated
 
 BETAS = (0.9, 0.95)
 STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {

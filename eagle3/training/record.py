@@ -10,9 +10,9 @@ import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.errors import UserError
+from eagle3.objective.flops import Work
 from eagle3.objective.losses import step_weights
-from eagle3.objective.totals import StepTotals
-from eagle3.objective.work import Work
+from eagle3.objective.step_totals import StepTotals
 from eagle3.training.step import StepResult
 
 

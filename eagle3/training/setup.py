@@ -11,10 +11,10 @@ from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.draft.pretrained import warm_start
 from eagle3.objective.ttt import TargetParts
-from eagle3.target.config import load_config
-from eagle3.target.layers import aux_layers
-from eagle3.target.reader import Head, read_final_norm, read_head
-from eagle3.target.weights import TargetWeights
+from eagle3.target_model.config import load_config
+from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.reader import Head, read_final_norm, read_head
+from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import VocabMapping, check_of_target
 
 

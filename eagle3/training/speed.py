@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from eagle3.draft.matmul import times_transposed
+from eagle3.kernels.matmul import times_transposed
 
 PHASES = ("fetch", "forward", "backward", "optimizer")
 
@@ -33,15 +33,15 @@ class Stopwatch:
 
     def seconds(self) -> dict[str, float]:
         """Seconds of every phase so far."""
-        found = dict.fromkeys(PHASES, 0.0)
+        totals = dict.fromkeys(PHASES, 0.0)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         for (_, before), (phase, after) in zip(self.marks, self.marks[1:], strict=False):
             if isinstance(before, float) and isinstance(after, float):
-                found[phase] += after - before
+                totals[phase] += after - before
             elif not isinstance(before, float) and not isinstance(after, float):
-                found[phase] += before.elapsed_time(after) / 1e3
-        return found
+                totals[phase] += before.elapsed_time(after) / 1e3
+        return totals
 
 
 @cache

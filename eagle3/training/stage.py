@@ -19,32 +19,32 @@ import numpy as np
 import torch
 
 from eagle3.config.train import Train, TrainJobs
-from eagle3.device import device_name
 from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.objective.pack import Pack
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
+from eagle3.parallel.device import device_name
+from eagle3.parallel.ranks import Ranks
 from eagle3.progress import Progress
-from eagle3.ranks import Ranks
 from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
-from eagle3.training.conflicts import check_optimizer
+from eagle3.training.data_parallel import masters_of
+from eagle3.training.feature_noise import with_noise
 from eagle3.training.loader import TrainingData, read_ahead
-from eagle3.training.masters import masters_of
-from eagle3.training.noise import with_noise
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
 )
+from eagle3.training.optimizer_check import check_optimizer
 from eagle3.training.record import append, line, quality, speed
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
-from eagle3.training.stopping import StopRequest
+from eagle3.training.stop_request import StopRequest
 from eagle3.training.tracker import Track
 
 log = logging.getLogger(__name__)
@@ -141,11 +141,11 @@ class StageTrainer:
         """
         last_of_stage = self.steps[-1].number if self.steps else 0
         todo = [step for step in self.steps if step.number >= first_step]
-        mine = [(step.number, pack) for step in todo for pack in self._dealt(step)]
-        wanted = [pack for _, pack in mine]
+        dealt = [(step.number, pack) for step in todo for pack in self._dealt(step)]
+        wanted = [pack for _, pack in dealt]
         packs = read_ahead(self.data, wanted, self.ranks.device, self.sharding)
         if self.settings.feature_noise > 0:
-            packs = with_noise(packs, mine, self.settings.feature_noise, self.settings.seed)
+            packs = with_noise(packs, dealt, self.settings.feature_noise, self.settings.seed)
         progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None
         stopping = False
         with open(metrics, "ab", buffering=0) as out, resume.saving() as save:
@@ -188,8 +188,8 @@ class StageTrainer:
         settings, documents = self.settings, self.data.documents
         rows = self.data.rows(step.packs)
         rate = learning_rate(step.number, self.total_steps, settings)
-        asked = self.stop.asked
-        result = self.runner.run(packs, len(self._dealt(step)), rows, rate, asked)
+        requested = self.stop.requested
+        result = self.runner.run(packs, len(self._dealt(step)), rows, rate, requested)
         lengths = np.concatenate([documents.lengths[pack] for pack in step.packs])
         record: dict[str, Any] = {"step": step.number, "epoch": step.epoch}
         record |= quality(rows, result.totals, settings.step_decay)

@@ -17,10 +17,10 @@ import torch
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.objective.pack import Pack
-from eagle3.objective.totals import StepTotals
+from eagle3.objective.step_totals import StepTotals
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
-from eagle3.ranks import Ranks
-from eagle3.training.masters import Replicated
+from eagle3.parallel.ranks import Ranks
+from eagle3.training.data_parallel import Replicated
 from eagle3.training.speed import Stopwatch
 
 

@@ -20,13 +20,13 @@ PROJECT = "eagle3"
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a line of the metrics file by name; of a list one for each TTT step, from
     0."""
-    found: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, list):
-            found |= {f"{name}/{number}": float(each) for number, each in enumerate(value)}
+            flat |= {f"{name}/{number}": float(item) for number, item in enumerate(value)}
         elif name != "step" and not isinstance(value, str):
-            found[name] = float(value)
-    return found
+            flat[name] = float(value)
+    return flat
 
 
 @contextmanager
@@ -39,9 +39,9 @@ def tracking(name: str, folder: Path) -> Iterator[Track | None]:
     if name == "none":
         yield None
         return
-    made = {"tensorboard": _tensorboard, "wandb": _wandb}[name]
+    factory = {"tensorboard": _tensorboard, "wandb": _wandb}[name]
     try:
-        context = made(folder)
+        context = factory(folder)
     except ImportError:
         raise UserError(
             f"resources.train.tracker is {name!r}, which is not installed: "

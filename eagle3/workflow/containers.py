@@ -27,16 +27,16 @@ def definition_files(definition: Path) -> list[Path]:
     What a build argument names (the wheels of the listed versions) is left out.
     Raises UserError naming a missing file.
     """
-    found, section = [definition], ""
+    files, section = [definition], ""
     for line in definition.read_text(encoding="utf-8").splitlines():
         if line.startswith("%"):
             section = line.strip()
         elif section == "%files" and line.strip() and not line.strip().startswith(("#", "{{")):
-            found.append(definition.parent / line.split()[0])
-    for path in found:
+            files.append(definition.parent / line.split()[0])
+    for path in files:
         if not path.is_file():
             raise UserError(f"{definition} copies {path}, which does not exist")
-    return found
+    return files
 
 
 def own_image(name: str, root: Path) -> Path:
@@ -47,20 +47,20 @@ def own_image(name: str, root: Path) -> Path:
     return root / "envs" / "images" / f"{name}-{total.hexdigest()[:12]}.sif"
 
 
-def image(name: str, given: str | None, root: Path) -> str:
-    """What `container:` says for the image `name`: `given` from the configuration, or our own.
+def image(name: str, entry: str | None, root: Path) -> str:
+    """What `container:` says for the image `name`: `entry` of the configuration, or our own.
 
     Snakemake remembers the text. A path below the working directory is relative, so that a
     project moved with its results re-runs nothing. Raises UserError for an address without digest.
     """
-    if given is not None and ADDRESS.match(given):
-        if not PINNED.search(given):
+    if entry is not None and ADDRESS.match(entry):
+        if not PINNED.search(entry):
             raise UserError(
-                f"config: resources.containers.{name} is {given!r}, which may be another image "
+                f"config: resources.containers.{name} is {entry!r}, which may be another image "
                 "tomorrow; add its digest (@sha256:…) or give the path of an image file"
             )
-        return given
-    path = Path(given).absolute() if given else own_image(name, root)
+        return entry
+    path = Path(entry).absolute() if entry else own_image(name, root)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
@@ -81,15 +81,15 @@ def visible(paths: Iterable[str | Path]) -> list[str]:
     The working directory is always visible. A link counts with what it points to, and so does
     every link inside a folder (a model in the hub's cache is nothing but links).
     """
-    here, found = Path.cwd(), set()
+    here, mounted = Path.cwd(), set()
     for path in map(Path, paths):
         if not path.exists():
             continue
         inside = path.iterdir() if path.is_dir() else ()
         targets = {link.resolve() for link in inside if link.is_symlink() and link.exists()}
-        found |= {path.absolute(), path.resolve(), *targets}
-    outside = [path for path in sorted(found) if not path.is_relative_to(here)]
-    outside = [path for path in outside if found.isdisjoint(path.parents)]
+        mounted |= {path.absolute(), path.resolve(), *targets}
+    outside = [path for path in sorted(mounted) if not path.is_relative_to(here)]
+    outside = [path for path in outside if mounted.isdisjoint(path.parents)]
     for path in outside:
         if set(":,") & set(str(path)):
             raise UserError(f"{path}: Apptainer cannot bind a path with a colon or comma")
@@ -103,18 +103,18 @@ def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str,
     a container is the working directory. Safe to call again below a call of itself.
     """
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
-    made, folders = {}, []
+    variables, folders = {}, []
     if hub:
         home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
-        made["HF_HOME"] = home
+        variables["HF_HOME"] = home
         Path(home).mkdir(parents=True, exist_ok=True)
         folders = [os.environ[key] for key in HUB_FOLDERS[1:] if os.environ.get(key)] + [home]
     old = [bind for bind in os.environ.get(f"{program}_BIND", "").split(",") if bind]
     new = [path for path in visible([*paths, *folders]) if path not in old]
-    made[f"{program}_BIND"] = ",".join([*old, *new])
+    variables[f"{program}_BIND"] = ",".join([*old, *new])
     if cuda:
-        made[f"{program}_NV"] = "1"
-    return made
+        variables[f"{program}_NV"] = "1"
+    return variables
 
 
 if __name__ == "__main__":

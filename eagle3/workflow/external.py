@@ -22,7 +22,7 @@ from eagle3.data.row_files import SUFFIXES, files_of, readable
 from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
 from eagle3.errors import UserError
 from eagle3.run import External
-from eagle3.target.files import TOKENIZER_FILES
+from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
@@ -42,10 +42,10 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     tied: bool | None = None
     if model == EMBEDDED:
         tiny = config["embedded_target"]
-        found, embedded_digest = _source(
+        placed, embedded_digest = _source(
             "embedded_target.source", Source(tiny["source"]), root, memo
         )
-        embedded_source = found.place
+        embedded_source = placed.place
         check_shape(config, embedded_text_config(tiny))
         target, tied = None, False
     elif model.startswith(HUB):
@@ -72,12 +72,12 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
 
 def _prompts(
-    given: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
+    entries: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
 ) -> tuple[tuple[tuple[str, str], ...], str]:
     """Names and places of sets of prompts, and one digest of names and contents."""
-    found: list[tuple[str, str]] = []
+    prompts: list[tuple[str, str]] = []
     digests: list[list[str]] = []
-    for number, entry in enumerate(given or ()):
+    for number, entry in enumerate(entries or ()):
         key, name = f"evaluation.prompts[{number}]", entry["name"]
         path = _existing(f"{key}.source", entry["source"], root)
         if not path.is_file() or not readable(path):
@@ -85,22 +85,22 @@ def _prompts(
                 f"config: {key}.source is {entry['source']!r}; must be a file of "
                 f"{', '.join(SUFFIXES)}"
             )
-        if name in dict(found):
+        if name in dict(prompts):
             raise UserError(f"config: {key}.name is {name!r}, which an earlier set has; rename one")
-        found.append((name, str(path)))
+        prompts.append((name, str(path)))
         digests.append([name, *file_digests([path], memo)])
-    return tuple(found), json.dumps(digests) if digests else ""
+    return tuple(prompts), json.dumps(digests) if digests else ""
 
 
-def _warm_start(given: str | None, root: Path, memo: Path) -> tuple[str | None, str]:
+def _warm_start(configured: str | None, root: Path, memo: Path) -> tuple[str | None, str]:
     """The draft to start from, and the digest of what is read of it."""
-    if given is None:
+    if configured is None:
         return None, ""
-    folder = _existing("train.warm_start", given, root)
+    folder = _existing("train.warm_start", configured, root)
     described, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
     if not described.is_file() or not weights:
         raise UserError(
-            f"config: train.warm_start is {given!r}, which is not the folder of a draft "
+            f"config: train.warm_start is {configured!r}, which is not the folder of a draft "
             "(config.json and *.safetensors)"
         )
     return str(folder), folder_digest([described, *weights], memo)
@@ -119,16 +119,16 @@ def _existing(key: str, path: str, root: Path) -> Path:
 def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[Source, ...], str]:
     """The sources of a dataset where they were found, and one digest of them all. A file's name
     stands for it in the ids of rows, where there are several; otherwise it may be anywhere."""
-    given = sources_of(section)
-    placed = [_source("dataset.source", source, root, memo) for source in given]
-    found = tuple(source for source, _ in placed)
-    if len(given) == 1:
-        return found, placed[0][1]
+    configured = sources_of(section)
+    placed = [_source("dataset.source", source, root, memo) for source in configured]
+    sources = tuple(source for source, _ in placed)
+    if len(configured) == 1:
+        return sources, placed[0][1]
     digests = [
         [digest, source.name, {**asdict(source), "place": ""}]
-        for source, (_, digest) in zip(given, placed, strict=True)
+        for source, (_, digest) in zip(configured, placed, strict=True)
     ]
-    return found, json.dumps(digests)
+    return sources, json.dumps(digests)
 
 
 def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, str]:

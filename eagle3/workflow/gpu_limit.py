@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagle3.errors import UserError
-from eagle3.gpus import visible_gpus
+from eagle3.parallel.gpus import visible_gpus
 
 
 def limit_local_gpus(
@@ -23,12 +23,12 @@ def limit_local_gpus(
     most = max(wanted.values())
     if most == 0 or not _is_local(workflow):
         return
-    found = len(visible_gpus(environment))
-    if found >= most:
+    available = len(visible_gpus(environment))
+    if available >= most:
         # before the scheduler exists, which copies the limits: later they would never be given back
-        workflow.register_resource("gpu", found)
+        workflow.register_resource("gpu", available)
     else:
-        print(f"warning: {_sentence(wanted, found)}", file=sys.stderr)
+        print(f"warning: {_sentence(wanted, available)}", file=sys.stderr)
 
 
 def check_local_gpus(
@@ -38,8 +38,8 @@ def check_local_gpus(
     if not _is_local(workflow):
         return
     most = max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
-    if most and most > (found := len(visible_gpus(environment))):
-        raise UserError(_sentence(wanted, found))
+    if most and most > (available := len(visible_gpus(environment))):
+        raise UserError(_sentence(wanted, available))
 
 
 def _is_local(workflow: Any) -> bool:
@@ -49,10 +49,10 @@ def _is_local(workflow: Any) -> bool:
     return local and "gpu" not in workflow.global_resources
 
 
-def _sentence(wanted: Mapping[str, int], found: int) -> str:
-    large = ", ".join(f"{key} is {count}" for key, count in wanted.items() if count > found)
+def _sentence(wanted: Mapping[str, int], available: int) -> str:
+    large = ", ".join(f"{key} is {count}" for key, count in wanted.items() if count > available)
     return (
-        f"{large}, but this machine has {found or 'no'} GPU{'' if found == 1 else 's'} "
+        f"{large}, but this machine has {available or 'no'} GPU{'' if available == 1 else 's'} "
         "(nvidia-smi, CUDA_VISIBLE_DEVICES): lower it, set resources.device to cpu, or run on a "
         "cluster (docs/cluster.md)"
     )

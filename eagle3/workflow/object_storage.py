@@ -1,8 +1,8 @@
 """Object storage: whether its plugin is there, and the plugin's settings for the jobs' own client.
 
-Snakemake's plugin moves checkpoints. Captures and training write and read hidden states themselves
-(`eagle3.objects`) with the settings of boto3, which looks in the environment: no file of ours has
-credentials.
+Snakemake's plugin moves checkpoints. Captures and training write and read hidden states
+themselves (`eagle3.files.object_storage`) with the settings of boto3, which looks in the
+environment: no file of ours has credentials.
 """
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from eagle3.artifact import Settings, read_json
 from eagle3.config.configuration import Config
 from eagle3.config.doubled_keys import check_doubled_keys
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
+from eagle3.files.artifact import Settings, read_json
 from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.workflow import containers
@@ -67,20 +67,24 @@ def environment(run: Run, root: Path, has_environment: bool, in_container: bool)
     """Variables of every job: the package is found from any directory, and so is the interpreter
     that runs Snakemake, unless the job has a separate environment."""
     # spinning threads cost several times the work they save when jobs share cores
-    made = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+    variables = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     own = import_folders(root, FOLDER / "library")
-    made["PYTHONPATH"] = _in_front(own, os.environ.get("PYTHONPATH"))
+    variables["PYTHONPATH"] = _in_front(own, os.environ.get("PYTHONPATH"))
     if not has_environment:
-        made["PATH"] = _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
+        variables["PATH"] = _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
     if in_container:
-        made |= containers.environment(
-            *_shown(run, root), cuda=run.config.resources.device == "cuda"
+        variables |= containers.environment(
+            *_visible_paths(run, root), cuda=run.config.resources.device == "cuda"
         )
         program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
         # the host's packages are of another Python
         inside = {"PYTHONPATH": os.pathsep.join(own), "PYTHONNOUSERSITE": "1", "PYTHONHOME": ""}
-        made |= {f"{program}ENV_{name}": value for name, value in inside.items()}
-    return made
+        variables |= {f"{program}ENV_{name}": value for name, value in inside.items()}
+    return variables
 
 
 def image(name: str, run: Run, root: Path) -> str:
@@ -94,7 +98,7 @@ def _in_front(first: Sequence[str], others: str | None) -> str:
     return os.pathsep.join([*first, *rest])
 
 
-def _shown(run: Run, root: Path) -> tuple[list[str | Path], bool]:
+def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     """What containers see of the host, and whether jobs read from the hub."""
     external, paths = run.external, run.paths
     places = (external.embedded_source, external.warm_start, run.target)

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import Settings, file_sha256
+from eagle3.files.artifact import Settings, file_sha256
 from eagle3.workflow.project import package_of
 
 # packages whose versions may change a result; jobs run in the same ones with and without --sdm
@@ -43,20 +43,20 @@ def chained(
 
 def sources(script: Path, root: Path) -> list[Path]:
     """The script and every module of ours that it imports, directly or not, in a fixed order."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     queue = [script]
     while queue:
         path = queue.pop()
-        if path in found:
+        if path in files:
             continue
-        found.add(path)
+        files.add(path)
         text = path.read_text(encoding="utf-8")
         for name in _imports(text):
             queue.extend(_modules(name, root))
         # a file beside a module that the module names, such as a page template, is part of it
         beside = (p for p in path.parent.iterdir() if p.suffix not in (".py", "") and p.is_file())
-        found |= {file for file in beside if f'"{file.name}"' in text}
-    return sorted(found)
+        files |= {file for file in beside if f'"{file.name}"' in text}
+    return sorted(files)
 
 
 def pinned(root: Path) -> list[str]:
@@ -98,9 +98,9 @@ def _modules(name: str, root: Path) -> list[Path]:
     if parts[0] not in ("eagle3", "workflow_scripts"):
         return []
     above = package_of(root).parent if parts[0] == "eagle3" else root
-    found = [above.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
-    found.append(above.joinpath(*parts).with_suffix(".py"))
-    return [path for path in found if path.is_file()]
+    files = [above.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
+    files.append(above.joinpath(*parts).with_suffix(".py"))
+    return [path for path in files if path.is_file()]
 
 
 def file_digests(paths: Iterable[Path], memo: Path) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3.artifact import Settings
+from eagle3.files.artifact import Settings
 from eagle3.run import External
 from eagle3.workflow.provenance import chained
 
@@ -38,21 +38,21 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     This table is the answer to "what does this key re-run?": a key that no line names, such as
     everything under `resources`, re-runs nothing.
     """
-    found: dict[str, Settings] = {}
+    by_stage: dict[str, Settings] = {}
     config = _effective(config)
 
     def add(stage: str, keys: tuple[str, ...], upstream: tuple[str, ...]) -> None:
-        found[stage] = chained(stage, config, keys, {name: found[name] for name in upstream})
+        by_stage[stage] = chained(stage, config, keys, {name: by_stage[name] for name in upstream})
 
     def add_external(stage: str, **values: Any) -> None:
-        found[stage] = Settings(stage, values, {})
+        by_stage[stage] = Settings(stage, values, {})
 
     add_external("source", digest=external.source_digest)
     add_external("prompts", digest=external.prompts_digest)
     if external.target is None:
         tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
         add_external("embedded_target", embedded_target=tiny, source=external.embedded_digest)
-        found["tokenizer"] = found["weights"] = found["embedded_target"]
+        by_stage["tokenizer"] = by_stage["weights"] = by_stage["embedded_target"]
     else:
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
@@ -89,7 +89,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     chosen = ("score",) if config["export"]["checkpoint"] == "best" else ()
     for form, keys in EXPORT_KEYS.items():
         add(f"export_{form}", ("export.checkpoint", *keys), ("train", "vocab", *chosen))
-    found["export"] = found[f"export_{config['export']['formats'][0]}"]  # what is evaluated
+    by_stage["export"] = by_stage[f"export_{config['export']['formats'][0]}"]  # what is evaluated
     add(
         "evaluate",
         (*DECODING, *templates, *loading, *reading),
@@ -100,9 +100,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted, SCORING[2])
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
-    shown = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")
-    add("report", everything, shown)
-    return found
+    reported = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")
+    add("report", everything, reported)
+    return by_stage
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:

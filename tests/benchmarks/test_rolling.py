@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.rolling import Rates, play
-from eagle3.features.windows import peak_of_windows
+from eagle3.store.windows import peak_of_windows
 from eagle3.tokens.stages import Stages
 
 RATES = Rates(capture_seconds=3.0, train_seconds=2.0, train_start=1.0)

@@ -32,15 +32,15 @@ def test_every_variant_has_the_gradients_of_the_textbook(saving, supervised):
     switched_off = SAVINGS.get(saving)
     if switched_off is None:
         loss, _ = ttt_loss(draft, pack, target, objective)
-        found = gradients(draft, loss)
+        result = gradients(draft, loss)
     else:
         with switched_off(pack, head):
             loss, _ = ttt_loss(draft, pack, target, objective)
-            found = gradients(draft, loss)
+            result = gradients(draft, loss)
     # heads and embeddings are float32 and bfloat16 here, as in training
     torch.testing.assert_close(loss.double(), expected.double(), rtol=1e-6, atol=1e-6)
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(result[name], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_filling_documents_up_changes_no_loss():
@@ -58,6 +58,6 @@ def test_filling_documents_up_changes_no_loss():
 def test_a_case_reports_time_memory_and_arithmetic(monkeypatch):
     monkeypatch.setitem(training.SHAPES, "small", TINY)
     for variant in ("textbook", "engine", "recompute", "attention:flash", "padded"):
-        found = training.measured("small", 0.64, "fp32", variant, repeat=1)
-        assert found["seconds"] > 0 and found["flops"] > 0 and found["rate"] > 1e8
-        assert found["megabytes"] >= 0
+        result = training.measured("small", 0.64, "fp32", variant, repeat=1)
+        assert result["seconds"] > 0 and result["flops"] > 0 and result["rate"] > 1e8
+        assert result["megabytes"] >= 0

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from eagle3.target.sglang import SGLangRequest
+from eagle3.engines.sglang.engine import SGLangRequest
 from tests.builders.waiting import wait_for
 
 LAYERS = (1, 3, 4)
@@ -39,12 +39,12 @@ def sglang_request(
 
 def alive(mark: str) -> list[int]:
     """Processes that were started with this mark (one that has ended shows no environment)."""
-    found = []
+    result = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             if f"{MARK}={mark}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
+                result.append(int(path.parent.name))
+    return result
 
 
 def wait_for_none(mark: str) -> None:

@@ -13,12 +13,12 @@ from torch.nn.functional import linear, scaled_dot_product_attention, silu
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from eagle3.artifact import MANIFEST_KEY, canonical
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft, initialise
-from eagle3.serving.exports.exported import Description, Verifier, write_draft
-from eagle3.serving.exports.forms import FORMS, form_of
-from eagle3.tensorfile import content_sha256, read_manifest
+from eagle3.export.exported import Description, Verifier, write_draft
+from eagle3.export.formats import DRAFT_FORMATS, format_of
+from eagle3.files.artifact import MANIFEST_KEY, canonical
+from eagle3.files.tensor_file import content_sha256, read_manifest
 from eagle3.tokens.vocab import build_mapping
 from tests.builders.shards import stage_settings
 
@@ -68,7 +68,7 @@ def write(form, folder, weights, mapping, config=CONFIG, dtype="bfloat16", embed
     described = Description(config, dtype, verifier)
     settings, arrays = stage_settings(f"export_{form}"), numpy_of(weights)
     rows = None if embedding is None else numpy_of({"": embedding})[""]
-    write_draft(FORMS[form], folder, described, arrays, mapping, settings, {}, rows)
+    write_draft(DRAFT_FORMATS[form], folder, described, arrays, mapping, settings, {}, rows)
 
 
 def numpy_of(tensors):
@@ -91,7 +91,7 @@ def export(form, folder, config=CONFIG, dtype="bfloat16", embedding=None):
 def rewritten(folder, change):
     """Change tensors of a finished export in place, keeping its manifest and its checksum right."""
     path = folder / "model.safetensors"
-    manifest = read_manifest(path, form_of(folder).kind)
+    manifest = read_manifest(path, format_of(folder).kind)
     tensors = dict(load_file(path))
     change(tensors)
     stamped = {**asdict(manifest), "content_sha256": content_sha256(tensors)}
@@ -101,9 +101,9 @@ def rewritten(folder, change):
 def reconfigured(folder, change):
     """Change a finished config.json in place."""
     path = folder / "config.json"
-    found = json.loads(path.read_text())
-    change(found)
-    path.write_text(json.dumps(found))
+    result = json.loads(path.read_text())
+    change(result)
+    path.write_text(json.dumps(result))
 
 
 def cast(draft, dtype):

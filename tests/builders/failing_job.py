@@ -12,7 +12,7 @@ import sys
 import torch.distributed as dist
 
 from eagle3.errors import UserError
-from eagle3.ranks import joined_ranks
+from eagle3.parallel.ranks import joined_ranks
 from workflow_scripts import ending
 
 

@@ -41,8 +41,8 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    import eagle3.evaluation.evaluator
     import eagle3.report.page
-    import eagle3.serving.evaluation
     import eagle3.training.stage  # noqa: F401
 
     for name in sys.argv[1:]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from eagle3.ranks import joined_ranks
-from eagle3.target.config import load_config
-from eagle3.target.hf import HFTarget
-from eagle3.target.layers import aux_layers
-from eagle3.target.reader import read_head
-from eagle3.target.weights import TargetWeights
+from eagle3.engines.hf import HFTarget
+from eagle3.parallel.ranks import joined_ranks
+from eagle3.target_model.config import load_config
+from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.reader import read_head
+from eagle3.target_model.weights import TargetWeights
 
 EMBEDDINGS = ("model.embed_tokens.weight", "language_model.model.embed_tokens.weight")
 
@@ -29,7 +29,7 @@ def documents():
 
 def compute(directory, ranks):
     """aux, last, argmax and log-sum-exp (with and without a lossy store) of one target."""
-    from eagle3.features.teacher import TeacherRows
+    from eagle3.capture.teacher_rows import TeacherRows
 
     config, weights = load_config(directory), TargetWeights(directory)
     layers = aux_layers(None, config.num_hidden_layers)
@@ -42,9 +42,9 @@ def compute(directory, ranks):
     argmax, lse = teacher(last, last)
     again, stored_lse = teacher(last, last.bfloat16())
     assert torch.equal(argmax, again)
-    found = {"aux": aux, "last": last, "argmax": argmax, "lse": lse, "stored_lse": stored_lse}
+    result = {"aux": aux, "last": last, "argmax": argmax, "lse": lse, "stored_lse": stored_lse}
     held = sum(_local(parameter).numel() for parameter in engine.body.parameters())
-    return found | {"held": torch.tensor(held)}
+    return result | {"held": torch.tensor(held)}
 
 
 def _local(parameter):
@@ -55,11 +55,11 @@ def main():
     out, *directories = map(Path, sys.argv[1:])
     torch.set_num_threads(1)
     with joined_ranks("cpu") as ranks:
-        found = {}
+        result = {}
         for directory in directories:
             for name, value in compute(directory, ranks).items():
-                found[f"{directory.name}.{name}"] = value.contiguous()
-        save_file(found, out / f"rank-{ranks.rank}.safetensors")
+                result[f"{directory.name}.{name}"] = value.contiguous()
+        save_file(result, out / f"rank-{ranks.rank}.safetensors")
 
 
 if __name__ == "__main__":

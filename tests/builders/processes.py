@@ -36,12 +36,12 @@ def code_of(
 
 def living(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Those that are not dead; a zombie is, and in a container nobody may collect it."""
-    found = []
+    result = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                result.append(process)
+    return result
 
 
 def kill_group(process: subprocess.Popen) -> None:

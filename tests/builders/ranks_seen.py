@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from eagle3.ranks import joined_ranks
+from eagle3.parallel.ranks import joined_ranks
 
 with joined_ranks("cpu") as ranks:
     Path(sys.argv[1], f"rank{ranks.rank}").write_text(f"{ranks.rank} {ranks.world} {sys.argv[2:]}")

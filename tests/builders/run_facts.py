@@ -101,5 +101,5 @@ def facts(text="an answer", run="demo", metrics=None, model="embedded", **more):
 
 def figures(length, **more):
     low, high = length - 0.125, length + 0.125
-    found = {"acceptance_length": length, "acceptance_length_ci95": [low, high]}
-    return found | {"per_position_acceptance": [length - 1, 0.0, 0.0]} | more
+    result = {"acceptance_length": length, "acceptance_length_ci95": [low, high]}
+    return result | {"per_position_acceptance": [length - 1, 0.0, 0.0]} | more

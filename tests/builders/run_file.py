@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eagle3.artifact import Settings
 from eagle3.config.configuration import Config
 from eagle3.data.sources import Source
+from eagle3.files.artifact import Settings
 from eagle3.paths import Paths
 from eagle3.run import External, Run
 

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from eagle3.artifact import Manifest, Settings, write_json
+from eagle3.capture.job import CaptureJob, Placement, capture_shard
 from eagle3.config.hidden_states import CaptureJobs
 from eagle3.config.train import Train
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import TokenizedDocument
-from eagle3.features.job import CaptureJob, Placement, capture_shard
-from eagle3.features.reader import FeatureShard
-from eagle3.ranks import Ranks
-from eagle3.target.config import load_config
-from eagle3.target.hf import HFTarget
-from eagle3.target.layers import aux_layers
-from eagle3.target.reader import read_head
-from eagle3.target.weights import TargetWeights
-from eagle3.tensorfile import save_tensors
+from eagle3.engines.hf import HFTarget
+from eagle3.files.artifact import Manifest, Settings, write_json
+from eagle3.files.tensor_file import save_tensors
+from eagle3.parallel.ranks import Ranks
+from eagle3.store.reader import FeatureShard
+from eagle3.target_model.config import load_config
+from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.reader import read_head
+from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.shards import read_token_shard, write_token_shard

@@ -29,10 +29,10 @@ def wait_for(
         # asked before the condition is looked at: what came just before an end counts
         cause = hopeless() if hopeless else None
         late = time.monotonic() > end
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         if cause:
             raise AssertionError(f"waited for {what}: {cause}")
         if late:
-            raise AssertionError(f"waited {limit:.0f} s for {what}: {state() if state else found}")
+            raise AssertionError(f"waited {limit:.0f} s for {what}: {state() if state else result}")
         time.sleep(PAUSE)

@@ -53,8 +53,8 @@ def test_the_matrix_is_the_legs_that_are_due(
         ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, check=True, env=environment
     )
     (line,) = output.read_text().splitlines()
-    found = json.loads(line.removeprefix("legs="))
-    assert set(found) == due if due else found and set(found) <= set(legs.LEGS)
+    result = json.loads(line.removeprefix("legs="))
+    assert set(result) == due if due else result and set(result) <= set(legs.LEGS)
 
 
 def test_no_secret_is_used() -> None:

@@ -62,7 +62,7 @@ def test_every_long_test_belongs_to_a_leg() -> None:
     [
         ("tests/slurm/cluster.sh", {"test-slurm"}),
         ("envs/sglang.def", {"test-container", "test-sglang"}),
-        ("eagle3/features/codecs.py", {"test-dag", "test-ranks", "test-sglang", "test-faults"}),
+        ("eagle3/store/codecs.py", {"test-dag", "test-ranks", "test-sglang", "test-faults"}),
         ("docs/capture.md", set()),
     ],
 )

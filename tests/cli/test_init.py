@@ -21,7 +21,7 @@ from eagle3.cli.overlay import Line, text_of, values_of
 from eagle3.cli.sizes import Sizes, learning_rate, samples_of, shard_size
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
-from eagle3.report.doubts import doubts
+from eagle3.report.plan_warnings import plan_warnings
 from tests.builders.models import save_tokenizer
 from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, snakemake
@@ -160,9 +160,9 @@ def test_rows_are_counted_in_every_form(tmp_path, name) -> None:
         case _:
             path.mkdir()
             (path / "b.jsonl").write_text(lines)
-    found = data_of(str(path))
-    assert found.rows == 50 and found.name == path.name.partition(".")[0]
-    assert (found.tokens_per_row is None) == (path.suffix in (".parquet", ".gz"))
+    result = data_of(str(path))
+    assert result.rows == 50 and result.name == path.name.partition(".")[0]
+    assert (result.tokens_per_row is None) == (path.suffix in (".parquet", ".gz"))
 
 
 def written(sizes: Sizes) -> Config:
@@ -182,8 +182,8 @@ def test_an_8b_on_one_gpu_is_about_the_preset() -> None:
 def test_a_target_that_one_gpu_does_not_hold_is_split_over_a_legal_number() -> None:
     large = replace(SIZES, model=replace(SIZES.model, weight_bytes=141 * 10**9))
     ranks = {gpus: written(replace(large, devices=replace(H100, count=gpus))) for gpus in (2, 3, 8)}
-    found = {gpus: config.resources.capture.tensor_parallel for gpus, config in ranks.items()}
-    assert found == {2: 2, 3: 2, 8: 2}  # 2 hold it only just; 3 do not divide 8 heads of keys
+    result = {gpus: config.resources.capture.tensor_parallel for gpus, config in ranks.items()}
+    assert result == {2: 2, 3: 2, 8: 2}  # 2 hold it only just; 3 do not divide 8 heads of keys
     assert ranks[8].resources.train.processes == 8 and ranks[8].hardware.devices == 8
     lines = list(replace(large, devices=replace(H100, count=1)).lines())
     [short] = [line for line in lines if line.remark.startswith("TOO FEW")]
@@ -206,7 +206,7 @@ def test_no_choice_is_unlike_published_trainings(rows, hidden) -> None:
     steps = (
         config.train.epochs * tokens // (config.train.pack_tokens * config.train.packs_per_batch)
     )
-    few = doubts(config.train.model_dump(), hidden, max(steps, 200), tokens, tokens // 2)
+    few = plan_warnings(config.train.model_dump(), hidden, max(steps, 200), tokens, tokens // 2)
     assert few == []
     assert steps >= 200 or config.train.packs_per_batch == 1
 
@@ -271,9 +271,9 @@ def test_gpus_are_known_by_their_names(tmp_path, monkeypatch) -> None:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = devices.devices(None)
-    assert found == Devices(2, 81559 * 2**20, "NVIDIA H100 80GB HBM3")
+    result = devices.devices(None)
+    assert result == Devices(2, 81559 * 2**20, "NVIDIA H100 80GB HBM3")
     assert devices.devices(4).count == 4
-    assert found.tflops == 396
+    assert result.tflops == 396
     names = {"NVIDIA L40S": 145, "NVIDIA L4": 48, "NVIDIA A100-SXM4-80GB": 125, "Something": None}
     assert {name: Devices(1, None, name).tflops for name in names} == names

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
-from eagle3 import objects
+from eagle3.files import object_storage
 from tests.cli.conftest import write
 from tests.rules.workflow import snakemake
 
@@ -108,7 +108,7 @@ def test_objects_of_a_run_go_with_it(command, make_run, tmp_path, monkeypatch) -
         monkeypatch.setenv(name, value)
     with object_server() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-        objects.store.cache_clear()
+        object_storage.store.cache_clear()
         client = boto3.client("s3")
         client.create_bucket(Bucket="states")
         names = [f"project/results/{run}/checkpoints/a" for run in ("one", "one-more")]
@@ -123,7 +123,7 @@ def test_objects_of_a_run_go_with_it(command, make_run, tmp_path, monkeypatch) -
         left = [entry["Key"] for entry in client.list_objects_v2(Bucket="states")["Contents"]]
         assert left == ["project/results/one-more/checkpoints/a"]
         assert not (tmp_path / ".snakemake/storage/s3/states/project/results/one").exists()
-        objects.store.cache_clear()
+        object_storage.store.cache_clear()
 
 
 @pytest.mark.dag

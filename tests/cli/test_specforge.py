@@ -72,10 +72,10 @@ def test_every_flag_of_the_table_is_taken(command, tmp_path, monkeypatch) -> Non
         if command == DATA:
             commands[CAPTURE] = f"{CAPTURE} --target-model-path a/b"
             commands[DATA] += "" if flag.kind in ("name", "source") else " --dataset sharegpt"
-        found = translate(list(commands.values()))
-        made = {line.key for line in found.lines}
+        result = translate(list(commands.values()))
+        made = {line.key for line in result.lines}
         if flag.key is None:
-            assert any(one.startswith(f"{flag.name} of {command}") for one in found.without), flag
+            assert any(one.startswith(f"{flag.name} of {command}") for one in result.without), flag
         elif flag.kind == "draft":
             assert {"draft.head_dim", "vocab.draft_vocab_size"} <= made
         else:
@@ -147,11 +147,11 @@ def test_what_cannot_be_translated_is_said(lines, said) -> None:
 
 
 def test_unknown_values_become_the_general_one_and_that_is_said() -> None:
-    found = translate([PREPARE, TRAINED.replace("qwen", "mine") + " --report-to swanlab"])
-    values = {one.key: one.value for one in found.lines}
+    result = translate([PREPARE, TRAINED.replace("qwen", "mine") + " --report-to swanlab"])
+    values = {one.key: one.value for one in result.lines}
     assert values["tokens.chat_template"] == "auto"
     assert values["resources.train.tracker"] == "none"
-    assert len(found.remarks) == 2
+    assert len(result.remarks) == 2
 
 
 def test_keys_of_trackers_are_not_written(command, tmp_path) -> None:

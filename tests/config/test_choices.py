@@ -12,12 +12,12 @@ from eagle3.config.target import EmbeddedTarget, Target
 from eagle3.config.tokens import TemplateName
 from eagle3.config.train import Train
 from eagle3.data.template_names import NAMED
-from eagle3.features.codecs import CODECS
-from eagle3.features.columns import STORED
+from eagle3.export.capabilities import FORMATS
 from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.losses import LOSSES
-from eagle3.serving.exports.engines import FORMATS
-from eagle3.target import embedded
+from eagle3.store.codecs import CODECS
+from eagle3.store.columns import STORED
+from eagle3.target_model import embedded
 
 
 def choices(model: Any, key: str) -> set[str]:

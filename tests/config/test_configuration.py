@@ -13,11 +13,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from eagle3.artifact import digest
 from eagle3.config.configuration import Config
 from eagle3.config.section import is_section
 from eagle3.config.train import Train
 from eagle3.errors import UserError
+from eagle3.files.artifact import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -121,11 +121,11 @@ def test_a_section_emptied_by_an_overlay_has_its_defaults() -> None:
 def test_text_and_floats_become_what_the_key_holds(
     text: str, section: str, key: str, value: Any
 ) -> None:
-    found = done(text)[section][key]
-    assert found == value
-    assert type(found) is type(value)
+    result = done(text)[section][key]
+    assert result == value
+    assert type(result) is type(value)
     if isinstance(value, list):
-        assert all(type(item) is int for item in found)
+        assert all(type(item) is int for item in result)
 
 
 FAULTS = {
@@ -268,6 +268,6 @@ def test_faults_between_keys_are_all_named() -> None:
 def test_sources_stay_as_they_were_written() -> None:
     """An entry's own null takes the place of what the section says; a key left out does not."""
     written = [{"source": "a.jsonl", "split": None}, "gsm8k", {"source": "b.jsonl", "weight": 2}]
-    found = complete({"run": "r", "dataset": {"source": written}})["dataset"]["source"]
-    assert found == written
-    assert type(found[2]["weight"]) is float
+    result = complete({"run": "r", "dataset": {"source": written}})["dataset"]["source"]
+    assert result == written
+    assert type(result[2]["weight"]) is float

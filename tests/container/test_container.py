@@ -27,10 +27,10 @@ def test_the_image_holds_exactly_the_listed_versions(image: Path) -> None:
     done = subprocess.run(
         [*command, "--format", "freeze"], capture_output=True, text=True, check=True
     )
-    found = {line.split("+")[0].lower().replace("_", "-") for line in done.stdout.split()}
+    result = {line.split("+")[0].lower().replace("_", "-") for line in done.stdout.split()}
     listed = (ROOT / "envs" / "eagle3.txt").read_text().splitlines()
     wanted = {line.lower() for line in listed if "==" in line}
-    assert {line for line in found if not line.startswith("pip==")} == wanted
+    assert {line for line in result if not line.startswith("pip==")} == wanted
 
 
 def payload(path: Path) -> bytes:

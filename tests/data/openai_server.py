@@ -78,15 +78,15 @@ def running() -> Iterator[FakeServer]:
                 fake.at_once += 1
                 fake.most_at_once = max(fake.most_at_once, fake.at_once)
             try:
-                found = fake.reply(body)
+                result = fake.reply(body)
             finally:
                 with fake.lock:
                     fake.at_once -= 1
-            if found is None:
+            if result is None:
                 self.close_connection = True
                 self.connection.close()
                 return
-            self._send(*found)
+            self._send(*result)
 
         def _send(self, status: int, body: dict[str, Any]) -> None:
             data = json.dumps(body).encode()

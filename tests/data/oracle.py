@@ -94,10 +94,10 @@ def right(row: Published, kind: str) -> list[str] | None:
     answers = [n for n, m in enumerate(chat.messages) if m["role"] == "assistant"]
     for form in forms(chat.messages):
         try:
-            found = [_said(row, chat.messages, form, at, chat.tools) for at in answers]
+            result = [_said(row, chat.messages, form, at, chat.tools) for at in answers]
         except Exception:  # whatever a template raises for a form that it cannot read
             continue
-        pieces = [piece for piece in found if piece is not None]
+        pieces = [piece for piece in result if piece is not None]
         if len(pieces) == len(answers):
             return pieces
     return None

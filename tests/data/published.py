@@ -108,18 +108,18 @@ class Published:
 
 def folder(package: str) -> Path:
     """Where a package lies; it is not imported."""
-    found = find_spec(package)
-    assert found and found.origin, f"pip install -r envs/without-deps-test.txt: no {package}"
-    return Path(found.origin).parent
+    result = find_spec(package)
+    assert result and result.origin, f"pip install -r envs/without-deps-test.txt: no {package}"
+    return Path(result.origin).parent
 
 
 @cache
 def published() -> dict[str, Published]:
     """Every template by name; those of TRL with their `_training` twins, which have marks."""
-    found: list[Published] = []
+    result: list[Published] = []
 
     def add(name: str, source: str | dict[str, str], stops: tuple[str, ...]) -> None:
-        found.append(Published(name, source, stops, BEGINS.get(stops, "<s>")))
+        result.append(Published(name, source, stops, BEGINS.get(stops, "<s>")))
 
     for stops, names in TRL.items():
         for name in names.split():
@@ -144,4 +144,4 @@ def published() -> dict[str, Published]:
             described = json.loads(path.read_text())
             described = described[0] if isinstance(described, list) else described
             add(f"xinference/{name}", described["chat_template"], stops)
-    return {each.name: each for each in found}
+    return {each.name: each for each in result}

@@ -35,11 +35,11 @@ def masker_of(row: Published) -> Masker:
 
 def supervised(row: Published, kind: str, masker: Masker) -> list[str] | str:
     """What the masker supervises, answer by answer in their order; or why it refuses."""
-    ((_, found),) = masker([conversation(kind)])
-    if isinstance(found, BadRow):
-        return str(found)
+    ((_, result),) = masker([conversation(kind)])
+    if isinstance(result, BadRow):
+        return str(result)
     pieces: list[str] = []
-    for document in found:
+    for document in result:
         ids, mask = document.input_ids, document.loss_mask
         edges = [0, *(n for n in range(1, len(ids)) if mask[n] != mask[n - 1]), len(ids)]
         for start, end in pairwise(edges):
@@ -49,10 +49,10 @@ def supervised(row: Published, kind: str, masker: Masker) -> list[str] | str:
 
 
 def cell(row: Published, kind: str, masker: Masker) -> str:
-    found = supervised(row, kind, masker)
-    if not isinstance(found, str):
+    result = supervised(row, kind, masker)
+    if not isinstance(result, str):
         return EXACT
-    return next(letter for letter, cause in CAUSES.items() if cause in found)
+    return next(letter for letter, cause in CAUSES.items() if cause in result)
 
 
 def table() -> str:

@@ -97,14 +97,14 @@ def test_the_table_in_the_documentation_is_that_of_the_catalogue() -> None:
 def test_a_row_in_a_datasets_own_columns_is_a_conversation(name: str) -> None:
     row, identity, asked, answered = ROWS[name]
     before = repr(row)
-    found, repairs = parse_row(CONVERTERS[name](row))
-    assert [(m["role"], m["content"]) for m in found.messages] == [
+    result, repairs = parse_row(CONVERTERS[name](row))
+    assert [(m["role"], m["content"]) for m in result.messages] == [
         ("user", asked),
         ("assistant", answered),
     ]
     assert repairs == []
-    assert found.id == identity or (identity is None and len(found.id) == 16)
-    assert parse_row(CONVERTERS[name](row))[0] == found
+    assert result.id == identity or (identity is None and len(result.id) == 16)
+    assert parse_row(CONVERTERS[name](row))[0] == result
     assert repr(row) == before
 
 
@@ -117,8 +117,8 @@ def test_a_row_without_its_columns_is_refused_with_their_name(name: str) -> None
         for value in (None, 7):
             changed = {**row, column: value}
             if column == "input" and value is None and name.startswith("instruction"):
-                found, _ = parse_row(CONVERTERS[name](changed))
-                assert found.messages[0]["content"] == "Hi"  # optional
+                result, _ = parse_row(CONVERTERS[name](changed))
+                assert result.messages[0]["content"] == "Hi"  # optional
                 continue
             with pytest.raises(BadRow, match=column):
                 CONVERTERS[name](changed)

@@ -31,8 +31,8 @@ def turns(*roles: str) -> list[dict[str, str]]:
     ],
 )
 def test_every_known_shape_gives_the_same_conversation(row: dict[str, Any]) -> None:
-    found, repairs = parse_row(row)
-    assert found == Conversation("a", TALK)
+    result, repairs = parse_row(row)
+    assert result == Conversation("a", TALK)
     assert repairs in ([], ["empty system message left out"])
 
 
@@ -51,8 +51,8 @@ def test_null_columns_of_a_hub_table_count_as_absent() -> None:
 
 @pytest.mark.parametrize("name", ["gpt", "chatgpt", "bing", "bard", "assistant", "model", "GPT"])
 def test_every_name_of_the_assistant_is_understood(name: str) -> None:
-    found, _ = parse_row({"id": 1, "messages": [TALK[0], {"from": name, "value": "Hello"}]})
-    assert found.messages == TALK
+    result, _ = parse_row({"id": 1, "messages": [TALK[0], {"from": name, "value": "Hello"}]})
+    assert result.messages == TALK
 
 
 def test_numbers_are_ids_and_a_missing_id_follows_from_the_content() -> None:
@@ -64,11 +64,11 @@ def test_numbers_are_ids_and_a_missing_id_follows_from_the_content() -> None:
 
 
 def test_what_no_server_could_have_seen_is_trimmed_and_counted() -> None:
-    found, repairs = parse_row({"id": 1, "messages": turns("assistant", "user", "assistant")})
-    assert [m["content"] for m in found.messages] == ["user 1", "assistant 2"]
+    result, repairs = parse_row({"id": 1, "messages": turns("assistant", "user", "assistant")})
+    assert [m["content"] for m in result.messages] == ["user 1", "assistant 2"]
     assert repairs == ["assistant turn before the first user turn left out"]
-    found, repairs = parse_row({"id": 1, "messages": turns("system", "user", "assistant", "user")})
-    assert [m["role"] for m in found.messages] == ["system", "user", "assistant"]
+    result, repairs = parse_row({"id": 1, "messages": turns("system", "user", "assistant", "user")})
+    assert [m["role"] for m in result.messages] == ["system", "user", "assistant"]
     assert repairs == ["unanswered last user turn left out"]
 
 
@@ -162,10 +162,10 @@ def test_parts_that_are_no_text_are_refused_by_name(kind: str) -> None:
 )
 def test_a_turn_marked_not_to_be_trained_is_context_only(flag: dict[str, Any]) -> None:
     given = [TALK[0], {**TALK[1], **flag}, *TALK, TALK[0], {**TALK[1], "weight": 1}]
-    found, repairs = parse_row({"id": "a", "messages": given})
+    result, repairs = parse_row({"id": "a", "messages": given})
     assert repairs == []
-    assert [m.get("train", True) for m in found.messages[1::2]] == [False, True, True]
-    assert parse_row(json.loads(found.to_json())) == (found, [])
+    assert [m.get("train", True) for m in result.messages[1::2]] == [False, True, True]
+    assert parse_row(json.loads(result.to_json())) == (result, [])
 
 
 def test_a_system_prompt_in_a_column_is_the_first_message() -> None:
@@ -181,9 +181,9 @@ def test_a_system_prompt_in_a_column_is_the_first_message() -> None:
 def test_what_a_row_passes_to_the_template_is_kept() -> None:
     options = {"enable_thinking": False, "none": None}
     for given in (options, json.dumps(options)):
-        found, _ = parse_row({"id": "a", "messages": TALK, "chat_template_kwargs": given})
-        assert found.options == {"enable_thinking": False}
-        assert Conversation.from_json(found.to_json()) == found
+        result, _ = parse_row({"id": "a", "messages": TALK, "chat_template_kwargs": given})
+        assert result.options == {"enable_thinking": False}
+        assert Conversation.from_json(result.to_json()) == result
 
 
 @pytest.mark.parametrize("content", ["", None, " \n"])
@@ -212,8 +212,8 @@ def test_a_turn_that_is_a_call_becomes_an_answer_that_calls(name: str) -> None:
     call = {"name": "clock", "arguments": {"zone": "UTC"}}
     for value in (json.dumps(call), json.dumps([call])):
         turns = [SHAREGPT[0], {"from": name, "value": value}, {"from": "observation", "value": "x"}]
-        found, _ = parse_row({"id": 1, "conversations": [*turns, SHAREGPT[1]]})
-        assert found.messages[1] == CALLING
+        result, _ = parse_row({"id": 1, "conversations": [*turns, SHAREGPT[1]]})
+        assert result.messages[1] == CALLING
     with pytest.raises(BadRow, match="a turn of calls are not JSON"):
         parse_row({"id": 1, "conversations": [SHAREGPT[0], {"from": name, "value": "clock()"}]})
 
@@ -260,12 +260,12 @@ RESULT = {"role": "tool", "content": "12:00", "tool_call_id": "c1", "name": "clo
 def test_calls_results_and_thoughts_survive() -> None:
     thought = {**TALK[1], "reasoning_content": "Say hello."}
     messages = [TALK[0], {**CALLING, "content": None}, RESULT, RESULT, thought]
-    found, repairs = parse_row({"id": "a", "messages": messages})
-    assert found.messages == [TALK[0], CALLING, RESULT, RESULT, thought]
+    result, repairs = parse_row({"id": "a", "messages": messages})
+    assert result.messages == [TALK[0], CALLING, RESULT, RESULT, thought]
     assert repairs == []
-    assert Conversation.from_json(found.to_json()) == found
-    named = [{**m, "role": "observation"} if m is RESULT else m for m in found.messages]
-    assert parse_row({"id": "a", "messages": named})[0] == found
+    assert Conversation.from_json(result.to_json()) == result
+    named = [{**m, "role": "observation"} if m is RESULT else m for m in result.messages]
+    assert parse_row({"id": "a", "messages": named})[0] == result
 
 
 @pytest.mark.parametrize(
@@ -317,8 +317,8 @@ def test_results_follow_calls_and_answers_follow_results(messages: list[Any]) ->
 
 
 def test_a_call_may_be_the_last_thing_an_answer_says() -> None:
-    found, repairs = parse_row({"id": 1, "messages": [TALK[0], CALLING, RESULT]})
-    assert found.messages == [TALK[0], CALLING]
+    result, repairs = parse_row({"id": 1, "messages": [TALK[0], CALLING, RESULT]})
+    assert result.messages == [TALK[0], CALLING]
     assert repairs == ["unanswered last result of a tool left out"]
 
 

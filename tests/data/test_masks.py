@@ -55,11 +55,11 @@ def every(
     build = Masker(tokenizer, values, stop)
 
     def documents(conversation: Conversation) -> list[TokenizedDocument]:
-        ((same, found),) = build([conversation])
+        ((same, result),) = build([conversation])
         assert same is conversation
-        if isinstance(found, BadRow):
-            raise found
-        return found
+        if isinstance(result, BadRow):
+            raise result
+        return result
 
     return documents
 
@@ -158,13 +158,13 @@ def test_a_turn_must_end_with_a_token_that_stops_the_target(name: str) -> None:
     assert masker(tokenizer, stop=[end, 3])(given).loss_mask.any()
     with pytest.raises(UserError) as caught:
         masker(tokenizer, stop=[1, 0])
-    found = str(caught.value)
-    assert END[name] in found
+    result = str(caught.value)
+    assert END[name] in result
     if name == "generation":
-        assert "block does not end where the target stops" in found
-        assert "set tokens.chat_template to auto" in found
+        assert "block does not end where the target stops" in result
+        assert "set tokens.chat_template to auto" in result
     else:
-        assert "without a token of generation_config.eos_token_id, [0, 1] ('!', '\"')" in found
+        assert "without a token of generation_config.eos_token_id, [0, 1] ('!', '\"')" in result
 
 
 BLOCK = "{% generation %}{{ m.content + '<end>' }}{% endgeneration %}"
@@ -229,9 +229,9 @@ def test_more_conversations_than_a_batch_keep_their_order_and_their_causes() -> 
     tokenizer = BYTES["chatml"]
     talks = [conversation_of("Hi", f"Hello {n}") for n in range(BATCH + 5)]
     talks[3] = conversation_of("Hi", "Hello<|im_end|>")
-    found = list(Masker(tokenizer, Tokens())(iter(talks)))
-    assert [talk for talk, _ in found] == talks
-    for number, (_, documents) in enumerate(found):
+    result = list(Masker(tokenizer, Tokens())(iter(talks)))
+    assert [talk for talk, _ in result] == talks
+    for number, (_, documents) in enumerate(result):
         if number == 3:
             assert isinstance(documents, BadRow)
         else:
@@ -335,8 +335,8 @@ def test_any_spans_over_any_tokens_equal_the_slow_twin(cuts: list[int], edges: s
     # at least one character between spans, as headers are
     spans = [(a, b) for a, b in zip(ordered[::2], ordered[1::2], strict=False)]
     expected = slow_mask(offsets, spans)
-    found = [0] * len(offsets)
+    result = [0] * len(offsets)
     for span in spans:
         run = run_of(offsets.__getitem__, len(offsets), span)
-        found[run] = [1] * len(found[run])
-    assert found == expected
+        result[run] = [1] * len(result[run])
+    assert result == expected

@@ -80,8 +80,8 @@ def test_an_answer_of_several_parts_is_one_span() -> None:
         "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>analysis<|message|>Hm"
         "<|end|><|start|>assistant<|channel|>final<|message|>Hello!<|return|>"
     )
-    (found,) = RENDERERS["harmony"].render(text_row(text))
-    ((start, end),) = found.spans
+    (result,) = RENDERERS["harmony"].render(text_row(text))
+    ((start, end),) = result.spans
     assert text[start:end] == text[text.index("<|channel|>") :]
 
 
@@ -126,9 +126,9 @@ def test_a_row_with_a_text_is_read_written_and_masked_like_its_turns() -> None:
     assert parse_row({"text": text})[0].id == row.id != parse_row({"text": text + "\n"})[0].id
     masked = []
     for each in (row, turns):
-        ((_, found),) = masker([each])
-        assert isinstance(found, list)
-        masked.append(found[0])
+        ((_, result),) = masker([each])
+        assert isinstance(result, list)
+        masked.append(result[0])
     assert (masked[0].input_ids == masked[1].input_ids).all()
     assert (masked[0].loss_mask == masked[1].loss_mask).all() and masked[0].loss_mask.any()
 

@@ -24,30 +24,30 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_of_a_benchmark_is_a_question(name):
     row, (identity, text, later) = ROWS[name]
-    (found,) = questions([row])
-    assert (found.id, found.later) == (identity, later)
-    assert found.messages == [{"role": "user", "content": text}]
+    (result,) = questions([row])
+    assert (result.id, result.later) == (identity, later)
+    assert result.messages == [{"role": "user", "content": text}]
 
 
 def test_a_chat_is_asked_up_to_its_last_answer():
     turns = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]
     row = {"id": "x", "conversations": [{"from": who, "value": said} for who, said in turns]}
-    (found,) = questions([row])
-    assert [m["content"] for m in found.messages] == ["a", "b", "c"] and found.later == ()
+    (result,) = questions([row])
+    assert [m["content"] for m in result.messages] == ["a", "b", "c"] and result.later == ()
 
 
 @pytest.mark.parametrize("name", ["conversations", "messages"])
 def test_a_chat_whose_last_question_is_open_is_asked_up_to_it(name):
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
-    (found,) = questions([{name: [{"role": who, "content": said} for who, said in turns]}])
-    assert [m["content"] for m in found.messages] == ["a", "b", "c"]
+    (result,) = questions([{name: [{"role": who, "content": said} for who, said in turns]}])
+    assert [m["content"] for m in result.messages] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     "row", [{"text": "a"}, {"turns": []}, {"turns": ["a", 3]}, {"prompt": " "}, [], "a"]
 )
 def test_a_row_of_no_known_shape_is_counted_with_its_cause(row):
-    found = list(questions([row, Unreadable("line is not JSON"), {"question": "q"}]))
-    assert isinstance(found[0], Unreadable) and found[0].cause
-    assert found[1] == Unreadable("line is not JSON")
-    assert found[2].id == "3"
+    result = list(questions([row, Unreadable("line is not JSON"), {"question": "q"}]))
+    assert isinstance(result[0], Unreadable) and result[0].cause
+    assert result[1] == Unreadable("line is not JSON")
+    assert result[2].id == "3"

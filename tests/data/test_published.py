@@ -26,12 +26,12 @@ def test_what_is_supervised_is_what_the_target_says(name: str) -> None:
     row = published()[name]
     masker = masker_of(row)
     for kind in KINDS:
-        expected, found = right(row, kind), supervised(row, kind, masker)
+        expected, result = right(row, kind), supervised(row, kind, masker)
         if expected is None:
-            assert isinstance(found, str), (kind, found)
-            assert any(cause in found for cause in CAUSES.values()), (kind, found)
+            assert isinstance(result, str), (kind, result)
+            assert any(cause in result for cause in CAUSES.values()), (kind, result)
         else:
-            assert found == expected, kind
+            assert result == expected, kind
 
 
 @pytest.mark.parametrize("kind", ["plain", "two turns", "system", "thoughts"])
@@ -53,7 +53,7 @@ def test_what_a_target_says_is_trainable_as_it_was_said(
             text = next(following)
             text = next((text.removesuffix(s) for s in row.stops if text.endswith(s)), text)
             prompt = renderer.prompt(request.messages, request.tools)
-            content, thought = renderer.turns.taken_apart(text, prompt)
+            content, thought = renderer.finder.taken_apart(text, prompt)
             yield number, Answer(content, thought or None)
 
     with Record.opened(tmp_path / "record", "a") as record:

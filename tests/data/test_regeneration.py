@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.artifact import Settings
 from eagle3.config.dataset import Regenerate
 from eagle3.data.answer_record import Answer, Engine, Record, Request
 from eagle3.data.conversations import BadRow, Conversation
-from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import FIRST, Outcome, read_answers, regenerate, write_answers
+from eagle3.engines.openai_answers import OpenAIEngine
 from eagle3.errors import UserError
+from eagle3.files.artifact import Settings
 from tests.builders.ports import address_of_nobody
 from tests.data.openai_server import FakeServer, running
 from tests.data.toy_tokenizers import conversation_of
@@ -60,24 +60,24 @@ def said(row: Conversation) -> list[str]:
 def test_every_answer_follows_the_new_ones_before_it(tmp_path: Path) -> None:
     engine = Echo()
     rows = [talk("a", "one", "two", "three"), talk("b", "four")]
-    found = run(tmp_path, rows, engine)
-    assert [row.id for row in found.rows] == ["a", "b"]
-    assert said(found.rows[0]) == ["Be kind.", "one", "one!", "two", "two!", "three", "three!"]
-    assert said(found.rows[1]) == ["Be kind.", "four", "four!"]
+    result = run(tmp_path, rows, engine)
+    assert [row.id for row in result.rows] == ["a", "b"]
+    assert said(result.rows[0]) == ["Be kind.", "one", "one!", "two", "two!", "three", "three!"]
+    assert said(result.rows[1]) == ["Be kind.", "four", "four!"]
     last = engine.asked[-1]
-    assert [m["content"] for m in last.messages] == said(found.rows[0])[:-1]
-    assert not found.counts and not found.dropped
-    assert "old" not in str(found.rows)
+    assert [m["content"] for m in last.messages] == said(result.rows[0])[:-1]
+    assert not result.counts and not result.dropped
+    assert "old" not in str(result.rows)
 
 
 def test_what_follows_a_cut_answer_is_left_out_and_a_row_without_a_whole_one_is_dropped(
     tmp_path: Path,
 ) -> None:
     rows = [talk("a", "one", "cut", "three"), talk("b", "cut"), talk("c", "four")]
-    found = run(tmp_path, rows, Echo())
-    assert [said(row)[1:] for row in found.rows] == [["one", "one!"], ["four", "four!"]]
-    assert found.counts == {f"{CUT}: shortened": 1, f"{CUT}: dropped": 1}
-    assert found.dropped == [{"id": "b", "cause": CUT}]
+    result = run(tmp_path, rows, Echo())
+    assert [said(row)[1:] for row in result.rows] == [["one", "one!"], ["four", "four!"]]
+    assert result.counts == {f"{CUT}: shortened": 1, f"{CUT}: dropped": 1}
+    assert result.dropped == [{"id": "b", "cause": CUT}]
 
 
 CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}, "id": "1"}
@@ -87,10 +87,10 @@ TIME = [{"role": "user", "content": "time?"}, CALLING]
 
 def test_calls_of_tools_are_not_made_up(tmp_path: Path) -> None:
     row = Conversation("a", [*talk("a", "one").messages, *TIME])
-    found = run(tmp_path, [row, Conversation("b", TIME)], Echo())
-    assert said(found.rows[0])[1:] == ["one", "one!"]
+    result = run(tmp_path, [row, Conversation("b", TIME)], Echo())
+    assert said(result.rows[0])[1:] == ["one", "one!"]
     cause = "tool calls cannot be regenerated"
-    assert found.counts == {f"{cause}: shortened": 1, f"{cause}: dropped": 1}
+    assert result.counts == {f"{cause}: shortened": 1, f"{cause}: dropped": 1}
 
 
 def test_a_chat_goes_on_past_a_call_whose_result_the_dataset_has(tmp_path: Path) -> None:
@@ -180,12 +180,12 @@ def test_two_jobs_never_answer_one_shard(tmp_path: Path) -> None:
 
 
 def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: Path) -> None:
-    found = run(tmp_path, [talk("a", "é\u2028"), talk("b", "cut")], Echo())
+    result = run(tmp_path, [talk("a", "é\u2028"), talk("b", "cut")], Echo())
     out, report = tmp_path / "rows.jsonl", tmp_path / "rows.report.json"
-    told = write_answers(out, report, found, SETTINGS, {"dataset": "x"})
+    told = write_answers(out, report, result, SETTINGS, {"dataset": "x"})
     assert told["rows"] == 1
     assert told["first_dropped"] == [{"id": "b", "cause": CUT}]
-    assert read_answers(out, report, SETTINGS.digest)[0] == found.rows
+    assert read_answers(out, report, SETTINGS.digest)[0] == result.rows
     with pytest.raises(UserError, match="other settings"):
         read_answers(out, report, "other")
     neighbour = out.with_name("more.jsonl"), out.with_name("more.report.json")
@@ -203,15 +203,15 @@ def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: P
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
-    with running() as found:
-        yield found
+    with running() as result:
+        yield result
 
 
 def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Path) -> None:
     engine = OpenAIEngine([server.url], None, 4, SAMPLING)
     tools = [{"type": "function", "function": {"name": "clock"}}]
     row = Conversation("a", talk("a", "thinks").messages, tools)
-    found = run(tmp_path, [row], engine)
+    result = run(tmp_path, [row], engine)
     (asked,) = server.requests
     assert asked["model"] == "target"
     assert asked["messages"] == row.messages[:-1]
@@ -224,7 +224,7 @@ def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Pat
         "tools": tools,
     }
     assert 0 <= asked["seed"] < 2**31
-    answer = found.rows[0].messages[-1]
+    answer = result.rows[0].messages[-1]
     assert answer["content"] == "thinks answered"
     assert answer["reasoning_content"] == "Hm."
 
@@ -253,12 +253,12 @@ def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: P
     words = ["busy", "broken", "hangs up", "slow", "refuses", "cut", "empty", "half"]
     words.append("fine")
     rows = [talk(f"{word}-{n}", f"{word} {n}", "and then?") for n in range(4) for word in words]
-    found = run(tmp_path, rows, OpenAIEngine([server.url], "target", 5, SAMPLING))
+    result = run(tmp_path, rows, OpenAIEngine([server.url], "target", 5, SAMPLING))
     good = [r.id for r in rows if not r.id.startswith(("refuses", "cut", "empty", "half"))]
-    assert [row.id for row in found.rows] == good
-    for row in found.rows:
+    assert [row.id for row in result.rows] == good
+    for row in result.rows:
         assert said(row)[2].endswith(" answered") and said(row)[4] == "and then? answered"
-    assert found.counts == {
+    assert result.counts == {
         "the server refuses the conversation: dropped": 4,
         f"{CUT}: dropped": 4,
         "answer without text: dropped": 4,
@@ -290,8 +290,8 @@ def test_several_models_must_be_told_apart(server: FakeServer) -> None:
 def test_a_row_stays_with_one_of_several_servers(tmp_path: Path) -> None:
     with running() as one, running() as other:
         engine = OpenAIEngine([one.url, other.url], "target", 3, SAMPLING)
-        found = run(tmp_path, [talk(str(n), "a", "b") for n in range(20)], engine)
-        assert len(found.rows) == 20
+        result = run(tmp_path, [talk(str(n), "a", "b") for n in range(20)], engine)
+        assert len(result.rows) == 20
         for fake in (one, other):
             assert 0 < len(fake.requests) < 40
             assert len(fake.requests) % 2 == 0

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from eagle3.artifact import Settings, file_sha256, read_json
 from eagle3.data.conversations import Conversation, parse_row
 from eagle3.data.rows import Dataset, Stream, check_enough, write_dataset
 from eagle3.data.sources import Unreadable
 from eagle3.errors import UserError
+from eagle3.files.artifact import Settings, file_sha256, read_json
 
 VALUES = {"seed": 7, "eval_fraction": 0.2, "max_bad_fraction": 0.5, "deduplicate": False}
 SETTINGS = Settings("dataset", {"dataset": VALUES}, {})
@@ -105,10 +105,10 @@ def test_a_repeat_is_refused_and_a_used_id_with_other_content_gets_its_own(
     report = write(tmp_path, given, max_bad_fraction=1.0)
     assert report["rejected"] == {"same id and content as an earlier row": 3}
     assert report["valid"] == 4
-    found = sorted(ids(tmp_path, "train") + ids(tmp_path, "eval"))
-    assert found[0] == "r1"
-    assert found[3] == "r2"
-    assert all(identity.startswith("r1~") for identity in found[1:3])
+    result = sorted(ids(tmp_path, "train") + ids(tmp_path, "eval"))
+    assert result[0] == "r1"
+    assert result[3] == "r2"
+    assert all(identity.startswith("r1~") for identity in result[1:3])
     answers = {
         c.messages[1]["content"]
         for split in ("train", "eval")
@@ -270,5 +270,5 @@ def test_a_message_of_ten_megabytes_is_a_row_like_any_other(tmp_path: Path) -> N
     large = {"id": "l", "messages": [{"role": "user", "content": "x\0y" * 3_500_000}, ANSWER]}
     values = {**VALUES, "eval_fraction": 1e-9}
     write_dataset([Stream([large, *talks("a", 2)])], values, tmp_path, SETTINGS, 1)
-    found = {row.id: row for row in Dataset(tmp_path, "train")}
-    assert found["l"].messages == large["messages"]
+    result = {row.id: row for row in Dataset(tmp_path, "train")}
+    assert result["l"].messages == large["messages"]

@@ -15,7 +15,7 @@ import pytest
 from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.masks import Masker
-from eagle3.target.embedded_tokenizer import CHAT_TEMPLATE
+from eagle3.target_model.embedded_tokenizer import CHAT_TEMPLATE
 from tests.data.toy_tokenizers import QWEN3, toy_tokenizer
 
 ROWS = Path(__file__).parents[2] / "data" / "demo_chat.jsonl"
@@ -29,10 +29,10 @@ def test_ids_and_masks_of_the_bundled_chats_keep_their_bytes(template: str, dige
     stops = [tokenizer.convert_tokens_to_ids("<|im_end|>")]
     masker = Masker(tokenizer, Tokens(max_length=512), stops)
     lines = ROWS.read_text(encoding="utf-8").splitlines()
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for _, documents in masker(parse_row(json.loads(line))[0] for line in lines):
         assert not isinstance(documents, BadRow)
         for each in documents:
             content = each.input_ids.tobytes() + each.loss_mask.tobytes()
-            found.update(each.row_id.encode() + content)
-    assert found.hexdigest()[:16] == digest
+            result.update(each.row_id.encode() + content)
+    assert result.hexdigest()[:16] == digest

@@ -180,10 +180,10 @@ def test_a_hub_dataset_is_asked_for_by_name_subset_split_and_revision(
 
     monkeypatch.setattr(datasets, "load_dataset_builder", Builder)
     commits: set[str] = set()
-    found = list(read_rows(Source("hub:owner/name", "part", "test", "v1"), commits))
+    result = list(read_rows(Source("hub:owner/name", "part", "test", "v1"), commits))
     assert asked == [(("owner/name", "part"), {"revision": "v1"}), "downloaded", "test"]
     assert commits == {"c" * 40}
-    assert [parse_row(row)[0].id for row in found] == ["a", "b"]
+    assert [parse_row(row)[0].id for row in result] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -85,14 +85,14 @@ def test_a_name_and_auto_find_what_is_right_in_the_published_template(
     assert expected is not None
     for choice in (name, "auto"):
         stops = row.stops if known_stops else ()
-        found = pieces(row.tokenizer(), conversation("two turns"), choice, stops=stops)
-        assert [piece for text in found for piece in text] == expected
+        result = pieces(row.tokenizer(), conversation("two turns"), choice, stops=stops)
+        assert [piece for text in result for piece in text] == expected
 
 
 def pieces(tokenizer: Any, talk: Conversation, choice: str, **more: Any) -> list[list[str]]:
     """The supervised pieces of every text."""
-    found = Renderer(tokenizer, choice, **more).render(talk)
-    return [[r.text[a:b] for a, b in r.spans] for r in found]
+    result = Renderer(tokenizer, choice, **more).render(talk)
+    return [[r.text[a:b] for a, b in r.spans] for r in result]
 
 
 def test_every_name_of_the_peer_is_known() -> None:

@@ -24,8 +24,8 @@ from tests.data.toy_tokenizers import (
 
 def rendered(template: str, conversation: Conversation) -> tuple[str, list[str]]:
     """The text, and the supervised pieces of it."""
-    (found,) = Renderer(toy_tokenizer(template), "auto").render(conversation)
-    return found.text, pieces_of(found)
+    (result,) = Renderer(toy_tokenizer(template), "auto").render(conversation)
+    return result.text, pieces_of(result)
 
 
 def pieces_of(found: Rendered) -> list[str]:
@@ -144,8 +144,8 @@ def test_users_and_system_prompts_that_write_like_the_template_mislead_nobody(
     end = "<|eot_id|>" if template is LLAMA3 else "<|im_end|>"
     for system in (None, user, f"{user}\nHi"):
         given = conversation_of(user, "Hello!", user, "Bye", system=system)
-        (found,) = Renderer(toy_tokenizer(template), "auto").render(given)
-        text, spans = found.text, found.spans
+        (result,) = Renderer(toy_tokenizer(template), "auto").render(given)
+        text, spans = result.text, result.spans
         assert [text[a:b] for a, b in spans] == [f"Hello!{end}", f"Bye{end}"]
         first = text.rindex("Hello!" + end)
         assert text.count("Hello!" + end) == 1 or spans[0][0] <= first
@@ -246,8 +246,8 @@ def test_a_choice_that_does_not_fit_the_template_is_one_sentence(
 def test_the_prompt_is_what_stands_before_the_answer(template: str) -> None:
     renderer = Renderer(toy_tokenizer(template), "auto")
     given = conversation_of("Hi", "Hello!", system="Be kind.")
-    (found,) = renderer.render(given)
-    before = found.text[: found.spans[0][0]]
+    (result,) = renderer.render(given)
+    before = result.text[: result.spans[0][0]]
     assert before.removesuffix(EMPTY_THOUGHT) == renderer.prompt(given.messages[:-1])
 
 

@@ -51,16 +51,16 @@ def without_code_blocks(text: str) -> str:
 
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
-    found: set[str] = set()
+    result: set[str] = set()
     for heading in re.findall(r"^#+ (.*)$", without_code_blocks(text), flags=re.MULTILINE):
         plain = LINK.sub(lambda link: link[0][1 : link[0].index("]")], heading)
         slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
         number = 1
         unique = slug
-        while unique in found:
+        while unique in result:
             unique, number = f"{slug}-{number}", number + 1
-        found.add(unique)
-    return found
+        result.add(unique)
+    return result
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -74,7 +74,7 @@ def test_lines_fit_into_a_hundred_columns(page: Path) -> None:
         if len(line) > WIDTH and not line.lstrip().startswith("|")
     ]
     assert [
-        found for found in wide if not re.fullmatch(r"\s*!?\[.*\]\(\S+\)[.,:]?", found[1])
+        result for result in wide if not re.fullmatch(r"\s*!?\[.*\]\(\S+\)[.,:]?", result[1])
     ] == []
 
 

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from eagle3.draft.model import Eagle3Draft, RMSNorm, initialise
-from eagle3.serving.exports.exported import expected_shapes
+from eagle3.export.exported import expected_shapes
 from tests.objective.cases import tiny_draft
 
 LENGTH = 9

@@ -21,10 +21,10 @@ def existing(folder, config=None, tensors=None, ids=OLD, spell=lambda name: name
     """A folder with a draft of vocabulary `ids`; its weights."""
     old = tiny_draft(draft_vocab=len(ids), seed=5, **switches).float()
     folder.mkdir(parents=True, exist_ok=True)
-    found = {spell(name): weight.detach().clone() for name, weight in old.named_parameters()}
-    found |= {"d2t": ids - torch.arange(len(ids)), "embed_tokens.weight": torch.zeros(VOCAB, 8)}
-    found |= tensors or {}
-    save_file({k: v for k, v in found.items() if v is not None}, folder / "model.safetensors")
+    result = {spell(name): weight.detach().clone() for name, weight in old.named_parameters()}
+    result |= {"d2t": ids - torch.arange(len(ids)), "embed_tokens.weight": torch.zeros(VOCAB, 8)}
+    result |= tensors or {}
+    save_file({k: v for k, v in result.items() if v is not None}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"} | (config or {})))
     return dict(old.named_parameters())
 

@@ -49,8 +49,8 @@ def test_rotation_equals_that_of_transformers(kind):
     cos, sin = LlamaRotaryEmbedding(target)(x, POSITIONS[None])
     expected, _ = apply_rotary_pos_emb(x.transpose(0, 1)[None], x.transpose(0, 1)[None], cos, sin)
     inv_freq, scaling = inverse_frequencies(derive_config(target, {}, 8, (0, 1, 2)))
-    found = rotate(x, POSITIONS, inv_freq, scaling)
-    torch.testing.assert_close(found, expected[0].transpose(0, 1), rtol=1e-6, atol=1e-6)
+    result = rotate(x, POSITIONS, inv_freq, scaling)
+    torch.testing.assert_close(result, expected[0].transpose(0, 1), rtol=1e-6, atol=1e-6)
     assert (scaling != 1.0) == (kind == "yarn")
 
 
@@ -59,8 +59,8 @@ def test_rotation_equals_that_of_transformers(kind):
 def test_plain_frequencies_are_the_bits_of_transformers(head_dim, theta):
     target, _ = case("default")
     target.head_dim, target.rope_parameters["rope_theta"] = head_dim, theta
-    found, scaling = inverse_frequencies(derive_config(target, {}, 8, (0, 1, 2)))
-    assert torch.equal(found, LlamaRotaryEmbedding(target).inv_freq.data) and scaling == 1.0
+    result, scaling = inverse_frequencies(derive_config(target, {}, 8, (0, 1, 2)))
+    assert torch.equal(result, LlamaRotaryEmbedding(target).inv_freq.data) and scaling == 1.0
 
 
 @pytest.mark.parametrize("kind", ROPES)

@@ -43,15 +43,15 @@ def test_projections_equal_those_of_the_whole_input(seed, switches):
 
     outcomes = []
     for function in (plain, halved):
-        found = function()
+        result = function()
         at = torch.Generator().manual_seed(9)
         weighted = [
-            (t * torch.randn(t.shape, generator=at, dtype=torch.float64)).sum() for t in found
+            (t * torch.randn(t.shape, generator=at, dtype=torch.float64)).sum() for t in result
         ]
         gradients = torch.autograd.grad(
             sum(weighted), [hidden, later, *weights], allow_unused=True, materialize_grads=True
         )
-        outcomes.append([*found, *gradients])
+        outcomes.append([*result, *gradients])
     for expected, one in zip(*outcomes, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-10, atol=1e-11)
 

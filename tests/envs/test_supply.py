@@ -20,10 +20,10 @@ ENVS = Path(__file__).resolve().parents[2] / "envs"
 
 
 def script(name: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ENVS / f"{name}.py")
-    assert found and found.loader
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    result = importlib.util.spec_from_file_location(name, ENVS / f"{name}.py")
+    assert result and result.loader
+    module = importlib.util.module_from_spec(result)
+    result.loader.exec_module(module)
     return module
 
 
@@ -55,14 +55,14 @@ def pip(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_pip_takes_what_was_locked_and_refuses_another_wheel(tmp_path: Path) -> None:
     made = wheel(tmp_path)
     report, lock = tmp_path / "report.json", tmp_path / "lock.txt"
-    found = ["--find-links", str(tmp_path)]
+    result = ["--find-links", str(tmp_path)]
     done = pip(
-        "--dry-run", "--ignore-installed", "--report", str(report), *found, "tiny-thing==1.0"
+        "--dry-run", "--ignore-installed", "--report", str(report), *result, "tiny-thing==1.0"
     )
     assert done.returncode == 0, done.stderr
     lock.write_text(LOCK.locked(json.loads(report.read_text())))
     assert lock.read_text().startswith("tiny-thing==1.0 --hash=sha256:")
-    strict = ["--require-hashes", "--target", str(tmp_path / "site"), *found, "-r", str(lock)]
+    strict = ["--require-hashes", "--target", str(tmp_path / "site"), *result, "-r", str(lock)]
     assert pip(*strict).returncode == 0
     made.unlink()
     wheel(tmp_path, "answer = 43\n")
@@ -89,14 +89,14 @@ def test_a_package_without_a_hash_cannot_be_locked() -> None:
 
 def test_the_bill_names_every_package_and_what_it_needs() -> None:
     packages = SBOM.installed()
-    found = SBOM.bill(packages)
-    assert found == SBOM.bill(SBOM.installed())
-    assert (found["bomFormat"], found["specVersion"]) == ("CycloneDX", "1.6")
-    named = {each["purl"]: each for each in found["components"]}
+    result = SBOM.bill(packages)
+    assert result == SBOM.bill(SBOM.installed())
+    assert (result["bomFormat"], result["specVersion"]) == ("CycloneDX", "1.6")
+    named = {each["purl"]: each for each in result["components"]}
     torch = f"pkg:pypi/torch@{metadata.version('torch')}"
     assert named[torch]["licenses"]
     assert len(named) == len(packages) - ("eagle3" in packages)
-    edges = {each["ref"]: each["dependsOn"] for each in found["dependencies"]}
+    edges = {each["ref"]: each["dependsOn"] for each in result["dependencies"]}
     assert (
         f"pkg:pypi/numpy@{metadata.version('numpy')}"
         in edges[f"pkg:pypi/transformers@{metadata.version('transformers')}"]

@@ -73,8 +73,8 @@ class Call:
 
         def look() -> tuple[Any, ...]:
             over = not self.running
-            found = there()
-            return (found,) if found or over else ()
+            result = there()
+            return (result,) if result or over else ()
 
         return wait_for(look, what, LIMIT, state=lambda: self.text[-4000:])[0]
 
@@ -103,8 +103,8 @@ def script_of(process: psutil.Process) -> str | None:
     given = words(process)
     if not given or "python" not in Path(given[0]).name:
         return None
-    found = [word for word in given if word.startswith("workflow_scripts.")]
-    return found[-1].removeprefix("workflow_scripts.") if found else None
+    result = [word for word in given if word.startswith("workflow_scripts.")]
+    return result[-1].removeprefix("workflow_scripts.") if result else None
 
 
 def is_rank(process: psutil.Process) -> bool:
@@ -113,14 +113,14 @@ def is_rank(process: psutil.Process) -> bool:
 
 def left_behind(folder: Path) -> list[psutil.Process]:
     """Processes at work in the folder, whoever started them."""
-    found = []
+    result = []
     for process in psutil.process_iter():
         try:
             if script_of(process) and Path(process.cwd()) == folder:
-                found.append(process)
+                result.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return result
 
 
 def wait_for_none(folder: Path) -> None:

@@ -33,11 +33,11 @@ READ_UNTIL = {
 
 def candidates(folder: Path) -> list[Path]:
     """Finished files that something is still to read."""
-    found = []
+    result = []
     for pattern, until in READ_UNTIL.items():
         if not (folder / until).exists():
-            found += [path for path in (folder / OUT).glob(pattern) if path.is_file()]
-    return sorted(found)
+            result += [path for path in (folder / OUT).glob(pattern) if path.is_file()]
+    return sorted(result)
 
 
 def with_its_dates(path: Path, change: Callable[[Path], None]) -> None:

@@ -87,29 +87,29 @@ KILLS = 4  # of one call, which is told to try again (`--retries`)
 
 def kill_job(run: Run) -> list[Fault]:
     """kill -9 of processes of rules, one after the other."""
-    call, found = run.start("--retries", str(KILLS)), list[Fault]()
-    while len(found) < KILLS and run.into(call, 10.0):
+    call, result = run.start("--retries", str(KILLS)), list[Fault]()
+    while len(result) < KILLS and run.into(call, 10.0):
         if jobs := call.until(call.jobs, "a job"):
             job = run.rng.choice(jobs)
-            found.append(Fault("kill_job", script_of(job) or "ended"))
+            result.append(Fault("kill_job", script_of(job) or "ended"))
             kill([job])
-    return found + cut(run, call)
+    return result + cut(run, call)
 
 
 def kill_rank(run: Run) -> list[Fault]:
     """kill -9 of one rank of two, of each life of the job."""
-    call, found, last = run.start("--retries", str(KILLS)), list[Fault](), set[int]()
+    call, result, last = run.start("--retries", str(KILLS)), list[Fault](), set[int]()
 
     def fresh() -> dict[int, psutil.Process]:
         ranks = {rank.pid: rank for rank in call.ranks()}
         return ranks if len(ranks) == 2 and ranks.keys().isdisjoint(last) else {}
 
-    while len(found) < KILLS and (ranks := call.until(fresh, "two ranks of another life")):
+    while len(result) < KILLS and (ranks := call.until(fresh, "two ranks of another life")):
         if call.lasts(run.rng.uniform(0, 9)):
             kill([run.rng.choice([*ranks.values()])])
-            found.append(Fault("kill_rank", "train_stage"))
+            result.append(Fault("kill_rank", "train_stage"))
             last = {*ranks}
-    return found + cut(run, call)
+    return result + cut(run, call)
 
 
 def kill_snakemake(run: Run) -> list[Fault]:
@@ -202,10 +202,10 @@ def read_only(run: Run) -> list[Fault]:
 
 def _damage(run: Run, kind: str, change: Callable[[Path], None]) -> list[Fault]:
     """Go on over a changed file: it is refused by name, and removed as the sentence says."""
-    found = candidates(run.folder)
-    if not found:
+    result = candidates(run.folder)
+    if not result:
         return []
-    run.damaged = run.rng.choice(found)
+    run.damaged = run.rng.choice(result)
     change(run.damaged)
     code = run.start().end()
     hit = str(run.damaged.relative_to(run.folder / OUT))

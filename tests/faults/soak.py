@@ -119,23 +119,23 @@ def one_round(
 ) -> None:
     """From there to the draft; raises Broken if it is not the wanted one."""
     while True:
-        found, before = list[Fault](), run.calls
+        result, before = list[Fault](), run.calls
         while run.calls == before and tally.faults.total() < limit and time.monotonic() < end:
-            found = KINDS[next(kinds)](run)  # one that finds nothing to hit makes no call
+            result = KINDS[next(kinds)](run)  # one that finds nothing to hit makes no call
         if run.calls == before:
             run.start().end()
         call = run.call
         if call is None or call.running:
             raise Broken("no call came to an end")
-        for fault in found:
+        for fault in result:
             tally.note(fault, call.sentences)
-        if found:
-            _look_into(run, found[0])
+        if result:
+            _look_into(run, result[0])
         if call.process.returncode == 0:
             wait_for_none(run.folder)
             if idle(run.folder):
                 break
-        elif not found:
+        elif not result:
             raise Broken(f"a call failed without a fault:\n{call.text[-6000:]}")
     if digests(run.folder) != wanted:
         raise Broken(f"another draft after {run.calls} calls in {run.folder}")

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Renderer
 from eagle3.draft.config import derive_config
+from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
-from eagle3.serving.exports.exported import Description, write_draft
-from eagle3.serving.exports.forms import FORMS
-from eagle3.serving.exports.load import load_draft
-from eagle3.target.config import load_config, stop_ids
-from eagle3.target.hf import HFTarget
-from eagle3.target.layers import aux_layers
-from eagle3.target.reader import read_head
-from eagle3.target.tokenizer import load_tokenizer
-from eagle3.target.weights import TargetWeights
+from eagle3.export.exported import Description, write_draft
+from eagle3.export.formats import DRAFT_FORMATS
+from eagle3.export.load import load_draft
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.reader import read_head
+from eagle3.target_model.tokenizer import load_tokenizer
+from eagle3.target_model.weights import TargetWeights
 from tests.builders.damage import HOSTILE, budget, damaged, ends_well, mistaken
 from tests.builders.models import save_tokenizer
 from tests.builders.shards import TARGET_KEYS, TRAIN, stage_settings, train_draft, training_set
@@ -95,9 +95,9 @@ def test_a_model_with_a_strange_file_is_refused_in_one_sentence(
 
 def test_an_id_beyond_any_vocabulary_costs_no_memory(put_back: Path) -> None:
     """The tokenizers library would make a table of four billion ids; found by fuzzing."""
-    found = json.loads((put_back / "tokenizer.json").read_text())
-    found["model"]["vocab"]["w5"] = 2**32 - 1
-    (put_back / "tokenizer.json").write_text(json.dumps(found))
+    result = json.loads((put_back / "tokenizer.json").read_text())
+    result["model"]["vocab"]["w5"] = 2**32 - 1
+    (put_back / "tokenizer.json").write_text(json.dumps(result))
     with pytest.raises(UserError, match=r"tokenizer\.json has a token of id 4294967295, beyond"):
         load_tokenizer(put_back)
 
@@ -116,11 +116,11 @@ PLACES = [
 @pytest.mark.parametrize("place", PLACES)
 def test_an_index_cannot_lead_out_of_the_directory(put_back: Path, place: Any) -> None:
     index = put_back / "model.safetensors.index.json"
-    found = json.loads(index.read_text())
-    name = next(iter(found["weight_map"]))
-    shutil.copy(put_back / found["weight_map"][name], put_back.parent / "secret.safetensors")
-    found["weight_map"][name] = place
-    index.write_text(json.dumps(found))
+    result = json.loads(index.read_text())
+    name = next(iter(result["weight_map"]))
+    shutil.copy(put_back / result["weight_map"][name], put_back.parent / "secret.safetensors")
+    result["weight_map"][name] = place
+    index.write_text(json.dumps(result))
     for read in (lambda: TargetWeights(put_back), lambda: HFTarget.load(put_back, (1, 3, 4))):
         with pytest.raises(UserError, match=r"index\.json places .* must be the name of a saf"):
             read()
@@ -151,10 +151,10 @@ def test_code_beside_a_model_does_not_run_unless_it_is_trusted(
         ("config.json", CODE),
         ("tokenizer_config.json", {"AutoTokenizer": ["evil.Words", "evil.Words"]}),
     ):
-        found = json.loads((put_back / name).read_text()) | {"auto_map": calls}
+        result = json.loads((put_back / name).read_text()) | {"auto_map": calls}
         if name == "config.json":
-            found["model_type"] = kind
-        (put_back / name).write_text(json.dumps(found))
+            result["model_type"] = kind
+        (put_back / name).write_text(json.dumps(result))
     if kind == "evil":
         for read in (lambda: load_config(put_back), lambda: HFTarget.load(put_back, (1, 3, 4))):
             with pytest.raises(UserError, match=r"auto_map.*target\.trust_remote_code"):
@@ -239,7 +239,7 @@ def export(targets: Any, tmp_path_factory: Any) -> Path:
     draft, _ = train_draft(made, folder)
     weights = {name: weight.numpy() for name, weight in draft.state_dict().items()}
     settings = stage_settings("export")
-    described, form = Description(draft.config, "float32"), FORMS["sglang"]
+    described, form = Description(draft.config, "float32"), DRAFT_FORMATS["sglang"]
     write_draft(form, folder / "draft", described, weights, made.mapping, settings, {})
     return folder / "draft"
 

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from eagle3.artifact import Manifest
 from eagle3.data.rows import Dataset, Stream, write_dataset
-from eagle3.features.reader import FeatureShard
-from eagle3.tensorfile import save_tensors
-from eagle3.tensorstream import read_header
+from eagle3.files.artifact import Manifest
+from eagle3.files.tensor_file import save_tensors
+from eagle3.files.tensor_stream import read_header
+from eagle3.store.reader import FeatureShard
 from eagle3.tokens.shards import read_token_shard
 from eagle3.tokens.vocab import KIND as VOCAB
 from eagle3.tokens.vocab import read_mapping
@@ -71,8 +71,8 @@ def checkpoint_file(name: str) -> Callable[[Path, Any], Reader]:
     def make(folder: Path, _: Any) -> Reader:
         model = {"fc.weight": torch.arange(6.0).reshape(2, 3), "norm.weight": torch.ones(2)}
         adam = {"fc.weight.exp_avg": torch.zeros(2, 3)}
-        found = Checkpoint(model, adam, {"global_step": 3, "inputs": {}})
-        write_checkpoint(folder, found, stage_settings("train"), {})
+        result = Checkpoint(model, adam, {"global_step": 3, "inputs": {}})
+        write_checkpoint(folder, result, stage_settings("train"), {})
         return folder / name, lambda: read_checkpoint(folder, stage_settings("train").digest)
 
     return make
@@ -217,7 +217,7 @@ LIARS = """
 import resource, sys
 from pathlib import Path
 from tests.builders.damage import ends_well, tensor_file
-from eagle3.features.reader import FeatureShard
+from eagle3.store.reader import FeatureShard
 from eagle3.tokens.shards import read_token_shard
 
 folder = Path(sys.argv[1])

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.artifact import Manifest, Settings, read_json, write_json
 from eagle3.config.configuration import Config
 from eagle3.data.answer_record import Answer, Record
 from eagle3.data.sources import Source, Unreadable, read_rows
 from eagle3.errors import UserError
+from eagle3.files.artifact import Manifest, Settings, read_json, write_json
 from eagle3.run import External
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.workflow.settings import all_settings
@@ -31,11 +31,11 @@ ODD = HOSTILE | st.text(max_size=8) | st.integers() | st.floats() | st.dates()
 
 def keys_of(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every key of the configuration, sections too."""
-    found = [path] if path else []
+    result = [path] if path else []
     if isinstance(value, dict):
         for name, inner in value.items():
-            found += keys_of(inner, (*path, name))
-    return found
+            result += keys_of(inner, (*path, name))
+    return result
 
 
 @given(data=st.data())
@@ -99,8 +99,8 @@ def test_a_damaged_json_artefact_is_refused_or_unchanged(
     path.write_bytes(bad)
 
     def read() -> None:
-        found, _ = read_json(path, SCHEDULE, content["manifest"]["settings_digest"])
-        assert found == {k: v for k, v in content.items() if k != "manifest"}
+        result, _ = read_json(path, SCHEDULE, content["manifest"]["settings_digest"])
+        assert result == {k: v for k, v in content.items() if k != "manifest"}
 
     ends_well("JSON artefact", read, path)
 
@@ -168,8 +168,8 @@ def test_a_damaged_record_of_answers_keeps_only_what_was_answered(
     CASES["answers under way"] += 1
     with Record.opened(path, "mine") as record:
         for row, turn in answers:
-            found = record.known(row, turn)
-            assert found is None or isinstance(found.content, str)
+            result = record.known(row, turn)
+            assert result is None or isinstance(result.content, str)
         record.add("new", 0, Answer("yes"))
     with Record.opened(path, "mine") as record:
         assert record.known("new", 0) == Answer("yes")

@@ -9,7 +9,7 @@ from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective.pack import Pack
 from eagle3.objective.teacher import Teacher
 from eagle3.objective.ttt import TargetParts
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 
 VOCAB, DRAFT_VOCAB, HIDDEN = 23, 15, 8
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
-from eagle3.ranks import Ranks, joined_ranks, sequence_groups
+from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
 from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
@@ -65,13 +65,13 @@ def outcome(draft, pack, target, objective, group=None):
     loss, totals = ttt_loss(draft, pack, target, objective)
     if loss.requires_grad:
         loss.backward()
-    found = {
+    result = {
         n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in draft.named_parameters()
     }
-    found |= {"loss": loss.detach().double(), "totals": totals.stacked()}
-    for name in sorted(found) if group else []:
-        dist.all_reduce(found[name], group=group)
-    return {name: value.clone() for name, value in found.items()}
+    result |= {"loss": loss.detach().double(), "totals": totals.stacked()}
+    for name in sorted(result) if group else []:
+        dist.all_reduce(result[name], group=group)
+    return {name: value.clone() for name, value in result.items()}
 
 
 def difference(one, other):
@@ -83,7 +83,7 @@ def difference(one, other):
 
 
 def main():
-    found = {}
+    result = {}
     with joined_ranks("cpu") as alone:
         for ulysses, ring in LAYOUTS:
             groups = sequence_groups("cpu", alone.world, ulysses, ring)
@@ -104,11 +104,11 @@ def main():
                 part = pack.sharded(SequenceSharding(ranks, STEPS))
                 got = outcome(draft, part, target, objective, ranks.sequence.handle)
                 key = f"{ulysses}x{ring} {type_name} {backend}{' recomputed' * recompute}: {name}"
-                found[key] = difference(got, expected)
+                result[key] = difference(got, expected)
         of_ranks = [None] * alone.world
-        dist.all_gather_object(of_ranks, found)
+        dist.all_gather_object(of_ranks, result)
         if alone.first:
-            worst = {key: max(each[key] for each in of_ranks) for key in found}
+            worst = {key: max(each[key] for each in of_ranks) for key in result}
             Path(sys.argv[1]).write_text(json.dumps(worst))
 
 

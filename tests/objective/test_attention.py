@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagle3.objective import chunked_attention as chunked
-from eagle3.objective.attention import Keys, Queries, reference_attention
-from eagle3.objective.chunked_attention import chunks_of
+from eagle3.objective.attention import chunked
+from eagle3.objective.attention.chunked import chunks_of
+from eagle3.objective.attention.interface import Keys, Queries, reference_attention
 from eagle3.objective.dispatch import BACKENDS
 
 KV, GROUP, D = 2, 3, 4
@@ -82,11 +82,11 @@ def test_values_and_gradients_equal_the_dense_reference(backend, seed, lengths, 
     with pytest.MonkeyPatch.context() as patch:  # so that documents of this size need many chunks
         patch.setattr(chunked, "CHUNK", 8)
         patch.setattr(chunked, "SHORT", 20)
-        patch.setattr(chunked, "KEPT", 16)
+        patch.setattr(chunked, "MOST_KEPT", 16)
         patch.setattr(chunked, "FEWEST", 2)
         patch.setattr(chunked, "SCORES", 100)
-        found, gradients = outcome(BACKENDS[backend], tensors, queries)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+        result, gradients = outcome(BACKENDS[backend], tensors, queries)
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-11)
     for gradient, other in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-9, atol=1e-10)
 
@@ -97,9 +97,9 @@ def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
     tensors, queries = random_step(3, [300, 5, 170], 0.6, 3, dtype)
     wide = mapped(torch.Tensor.double, tensors)
     expected = reference_attention(*wide, queries)
-    found = BACKENDS[backend](*tensors, queries)
-    assert found.dtype == dtype
-    error = (found.double() - expected).norm() / expected.norm()
+    result = BACKENDS[backend](*tensors, queries)
+    assert result.dtype == dtype
+    error = (result.double() - expected).norm() / expected.norm()
     assert error < {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
 
 
@@ -107,10 +107,10 @@ def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
 @settings(max_examples=50)
 def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share):
     _, queries = random_step(0, lengths, share, 0)
-    found = chunks_of(queries, KV * GROUP)
-    assert [c.first for c in found] == [0, *[c.stop for c in found[:-1]]]
-    assert found[-1].stop == len(queries.rows)
-    for chunk in found:
+    result = chunks_of(queries, KV * GROUP)
+    assert [c.first for c in result] == [0, *[c.stop for c in result[:-1]]]
+    assert result[-1].stop == len(queries.rows)
+    for chunk in result:
         count, keys = chunk.stop - chunk.first, chunk.stop_key - chunk.first_key
         assert count <= chunked.CHUNK
         assert count <= chunked.FEWEST or count * keys * KV * GROUP <= chunked.SCORES
@@ -148,9 +148,9 @@ def test_flex_attention_gives_the_same_values(steps):
     """Eager: compiled, and with gradients, it needs a GPU."""
     tensors, queries = random_step(7, [30, 3, 17], 0.5, steps, torch.float32)
     tensors = mapped(torch.Tensor.detach, tensors)
-    found = BACKENDS["flex"](*tensors, queries)
+    result = BACKENDS["flex"](*tensors, queries)
     expected = reference_attention(*tensors, queries)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
@@ -164,6 +164,6 @@ def test_back_ends_of_a_gpu_equal_the_reference(backend, steps):
     )
     wide = mapped(torch.Tensor.double, tensors)
     expected, wanted = outcome(reference_attention, wide, queries)
-    found, gradients = outcome(BACKENDS[backend], moved, there)
-    for one, other in zip([found, *gradients], [expected, *wanted], strict=True):
+    result, gradients = outcome(BACKENDS[backend], moved, there)
+    for one, other in zip([result, *gradients], [expected, *wanted], strict=True):
         assert (one.cpu().double() - other).norm() <= 1e-2 * other.norm()

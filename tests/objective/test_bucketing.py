@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eagle3.objective import bucketing
-from eagle3.objective.attention import PackAttention, reference_attention
+from eagle3.objective.attention.interface import PackAttention, reference_attention
 from eagle3.objective.bucketing import FEW, FEW_MULTIPLE, MULTIPLE, fill_up, in_buckets
 from eagle3.objective.row_index import Prefixes, whole_index
 from eagle3.objective.rows import step_rows
@@ -52,8 +52,8 @@ def test_an_index_that_is_filled_up_does_the_same_work(monkeypatch):
         if k > 0:
             own, own_filled = (own_k[:count], own_v[:count]), (own_k, own_v)
         expected, keys = attention.attend(k, q[:count], own, keys)
-        found, keys_filled = without_copies.attend(k, q, own_filled, keys_filled)
-        assert torch.equal(found[:count], expected) and not found[count:].any()
+        result, keys_filled = without_copies.attend(k, q, own_filled, keys_filled)
+        assert torch.equal(result[:count], expected) and not result[count:].any()
 
     monkeypatch.setattr(bucketing, "FEW_MULTIPLE", 1)
     same, _ = in_buckets(plain, attention)

@@ -9,7 +9,7 @@ from eagle3.draft.training_forward import MixedLinear
 from eagle3.objective import head_loss as room
 from eagle3.objective.head_loss import LossKind, Pairs, head_loss
 from eagle3.objective.teacher import Teacher
-from eagle3.target.reader import Head
+from eagle3.target_model.reader import Head
 from tests.objective.cases import DRAFT_VOCAB, HIDDEN, VOCAB
 
 ROWS, STEPS = 23, 4
@@ -58,11 +58,11 @@ def test_chunks_give_what_autograd_over_all_logits_gives(monkeypatch, seed, chun
     expected, loss, correct, accepted = plain(whole, chosen, teacher, pairs, x, weight, weights)
     wanted = torch.autograd.grad(expected * 0.37, (x, weight))
     kind = LossKind("soft_ce", weights, torch.ones(STEPS))
-    total, found = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
+    total, result = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
     torch.testing.assert_close(total, expected, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-10, atol=1e-11)
-    torch.testing.assert_close(found.accepted, accepted.detach(), rtol=1e-10, atol=1e-11)
-    assert torch.equal(found.correct, correct)
+    torch.testing.assert_close(result.loss, loss.detach(), rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(result.accepted, accepted.detach(), rtol=1e-10, atol=1e-11)
+    assert torch.equal(result.correct, correct)
     for one, other in zip(torch.autograd.grad(total * 0.37, (x, weight)), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
 

@@ -37,11 +37,11 @@ def test_loss_and_gradient_are_those_of_autograd(kind, seed, scale):
     loss, accepted = plain(kind, expected_from, own, mix)
     loss.sum().backward()
     top = logits.max(-1).values.clone()
-    found = row_losses(kind, logits, probs, mix)
-    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(found.accepted, accepted.detach(), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(found.gradient, expected_from.grad, rtol=1e-8, atol=1e-10)
-    assert torch.equal(found.top, top)
+    result = row_losses(kind, logits, probs, mix)
+    torch.testing.assert_close(result.loss, loss.detach(), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(result.accepted, accepted.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(result.gradient, expected_from.grad, rtol=1e-8, atol=1e-10)
+    assert torch.equal(result.top, top)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -60,8 +60,8 @@ def test_a_loss_without_acceptance_stays_finite():
     probs.on_draft[:] = 0
     logits = torch.zeros(6, 11, dtype=torch.float64)
     logits[:, 0] = 900.0
-    found = row_losses("lk_alpha", logits, probs, mix)
-    assert found.loss.isfinite().all() and found.gradient.isfinite().all()
+    result = row_losses("lk_alpha", logits, probs, mix)
+    assert result.loss.isfinite().all() and result.gradient.isfinite().all()
 
 
 def test_step_weights_sum_to_one():

@@ -19,7 +19,7 @@ def test_rows_are_those_of_the_definition(documents):
     ids = torch.tensor([token for doc in documents for _, token in doc])
     mask = torch.tensor([flag for doc in documents for flag, _ in doc])
     numbers = torch.tensor([n for n, doc in enumerate(documents) for _ in doc])
-    found = step_rows(ids, mask, numbers, IN_VOCAB, STEPS)
+    result = step_rows(ids, mask, numbers, IN_VOCAB, STEPS)
     begin = 0
     expected = [[] for _ in range(STEPS)]
     allowed = [0] * STEPS
@@ -31,10 +31,10 @@ def test_rows_are_those_of_the_definition(documents):
                     expected[k].append(begin + t)
                 allowed[k] += active_at(t, k, flags, tokens, [True] * 4)
         begin += len(doc)
-    assert found.tokens.tolist() == expected[0]
-    assert found.depth == sum(map(bool, expected))
-    for k, slots in enumerate(found.slots):
-        assert found.tokens[slots].tolist() == expected[k]
-        assert int((found.allowed >= k).sum()) == allowed[k]
+    assert result.tokens.tolist() == expected[0]
+    assert result.depth == sum(map(bool, expected))
+    for k, slots in enumerate(result.slots):
+        assert result.tokens[slots].tolist() == expected[k]
+        assert int((result.allowed >= k).sum()) == allowed[k]
         # row t reads at step k what row t + k has at step 0
-        assert torch.equal(found.tokens[slots + k], found.tokens[slots] + k)
+        assert torch.equal(result.tokens[slots + k], result.tokens[slots] + k)

@@ -42,10 +42,10 @@ def differences(tmp_path_factory):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", TOLERANCE)
 def test_sharing_a_pack_changes_neither_loss_nor_any_gradient(differences, layout, kind):
-    found = {key: d for key, d in differences.items() if key.startswith(f"{layout} {kind} ")}
-    assert len(found) >= 10
-    assert max(found.values()) <= TOLERANCE[kind], found
-    assert max(found.values()) > 0  # some rank did something
+    result = {key: d for key, d in differences.items() if key.startswith(f"{layout} {kind} ")}
+    assert len(result) >= 10
+    assert max(result.values()) <= TOLERANCE[kind], result
+    assert max(result.values()) > 0  # some rank did something
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 5), st.integers(1, 7))

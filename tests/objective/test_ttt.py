@@ -159,10 +159,10 @@ def small_case(seed, masks="several documents"):
 def outcome(draft, packs, target, objective, acceptance=None):
     """Summed loss, totals and gradients of some packs."""
     draft.zero_grad()
-    found = [ttt_loss(draft, pack, target, objective, acceptance) for pack in packs]
-    total = sum(loss for loss, _ in found)
+    result = [ttt_loss(draft, pack, target, objective, acceptance) for pack in packs]
+    total = sum(loss for loss, _ in result)
     total.backward()
-    return total.detach(), sum(totals.stacked() for _, totals in found), gradients(draft)
+    return total.detach(), sum(totals.stacked() for _, totals in result), gradients(draft)
 
 
 def assert_same(one, other, rtol=1e-10):

@@ -12,15 +12,15 @@ def test_metrics_of_all_stages_are_read_in_order(tmp_path):
     for stage in (1, 2):
         lines = [json.dumps(record(3 * stage + i)) + "\n" for i in range(3)]
         (tmp_path / f"{stage}.jsonl").write_text("".join(lines))
-    found = read_metrics([tmp_path / "1.jsonl", tmp_path / "2.jsonl"])
-    assert found["step"].tolist() == [3, 4, 5, 6, 7, 8]
-    assert found["stage"].tolist() == [1, 1, 1, 2, 2, 2]
+    result = read_metrics([tmp_path / "1.jsonl", tmp_path / "2.jsonl"])
+    assert result["step"].tolist() == [3, 4, 5, 6, 7, 8]
+    assert result["stage"].tolist() == [1, 1, 1, 2, 2, 2]
 
 
 def test_counts_and_causes_are_added_up():
     one = {"rows": 3, "documents": 2, "tokens": 9, "supervised": 4, "truncated": 0}
-    found = add_counts([one | {"dropped": {"a": 1}}, one | {"dropped": {"a": 1, "b": 1}}])
-    assert found == {
+    result = add_counts([one | {"dropped": {"a": 1}}, one | {"dropped": {"a": 1, "b": 1}}])
+    assert result == {
         "rows": 6, "documents": 4, "tokens": 18, "supervised": 8, "truncated": 0,
         "dropped": {"a": 2, "b": 1},
     }  # fmt: skip

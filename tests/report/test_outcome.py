@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.artifact import Manifest, Settings, write_json
 from eagle3.errors import UserError
-from eagle3.features.space import PLAN
+from eagle3.evaluation.acceptance import KIND
+from eagle3.files.artifact import Manifest, Settings, write_json
 from eagle3.report.outcome import summary
 from eagle3.run import Run, load_run
-from eagle3.serving.acceptance import KIND
+from eagle3.store.disk_space import PLAN
 from tests.builders.run_facts import facts
 from tests.builders.run_file import save_run
 

@@ -13,6 +13,7 @@ from transformers import MixtralConfig
 
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft
+from eagle3.files.tensor_file import open_tensors
 from eagle3.objective.rows import step_rows
 from eagle3.report.plan import (
     build_plan,
@@ -24,7 +25,6 @@ from eagle3.report.plan import (
     target_flops_per_token,
     time_text,
 )
-from eagle3.tensorfile import open_tensors
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
 from tests.builders.shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard

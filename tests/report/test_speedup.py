@@ -13,11 +13,11 @@ SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=8).map(lambda s: sorted(
 
 @given(SHARES, st.floats(1, 1e6))
 def test_the_speed_up_is_tokens_over_passes_that_a_round_costs(shares: list, draft: float) -> None:
-    found = estimate(shares, draft, 1e7)
-    assert found.cost == draft / 1e7
-    for length, factor in enumerate(found.by_length, start=1):
-        assert factor == pytest.approx((1 + sum(shares[:length])) / (1 + length * found.cost))
-    assert found.best == found.by_length[found.best_length - 1] == max(found.by_length)
+    result = estimate(shares, draft, 1e7)
+    assert result.cost == draft / 1e7
+    for length, factor in enumerate(result.by_length, start=1):
+        assert factor == pytest.approx((1 + sum(shares[:length])) / (1 + length * result.cost))
+    assert result.best == result.by_length[result.best_length - 1] == max(result.by_length)
 
 
 @given(SHARES)
@@ -26,8 +26,8 @@ def test_a_draft_that_costs_nothing_gains_its_acceptance_length(shares: list) ->
 
 
 def test_a_draft_as_large_as_the_target_never_gains() -> None:
-    found = estimate([1.0, 1.0, 1.0], 5e8, 5e8)
-    assert found.best == 1.0 and found.best_length == 1
+    result = estimate([1.0, 1.0, 1.0], 5e8, 5e8)
+    assert result.best == 1.0 and result.best_length == 1
     assert max(estimate([0.9, 0.5], 5e8, 5e8).by_length) < 1
 
 

@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.dag, pytest.mark.long]
 
 
 def states(folder: Path, run: str = "small") -> dict[str, bytes]:
-    found = (folder / "results" / run / "hidden_states" / "train").glob("*.safetensors")
-    return {path.name: path.read_bytes() for path in sorted(found)}
+    result = (folder / "results" / run / "hidden_states" / "train").glob("*.safetensors")
+    return {path.name: path.read_bytes() for path in sorted(result)}
 
 
 def test_going_back_to_an_old_codec_and_another_run_capture_nothing_again(

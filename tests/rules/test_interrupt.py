@@ -70,11 +70,11 @@ def test_training_saves_and_goes_on_from_there(tmp_path: Path) -> None:
     (sentence,) = set(sentences(text))  # on the terminal, and once more in the failed job's log
     log = (folder / OUT / "logs/train/stage-0001.log").read_text()
     assert sentences(log) == [sentence]
-    found = re.fullmatch(r"stopped by Ctrl-C at step (\d+); the next call .*", sentence)
-    assert found is not None
+    result = re.fullmatch(r"stopped by Ctrl-C at step (\d+); the next call .*", sentence)
+    assert result is not None
     assert "Traceback" not in text
     resume = folder / OUT / "resume/stage-0001"
-    assert [path.name for path in resume.glob("*step*")] == [f"step-{int(found[1]):08d}"]
+    assert [path.name for path in resume.glob("*step*")] == [f"step-{int(result[1]):08d}"]
     again = snakemake(folder, target=model, change=TWO_RANKS)
     assert again.code == 0 and again.jobs == {"train_stage": 1}
-    assert f"going on from the save at step {found[1]}" in again.text
+    assert f"going on from the save at step {result[1]}" in again.text

@@ -41,8 +41,8 @@ def store(monkeypatch):
 
 def keys(store) -> dict[str, str]:
     """Tags of the objects by name."""
-    found = store.list_objects_v2(Bucket=BUCKET).get("Contents", [])
-    return {entry["Key"].removeprefix(f"{OUT}/"): entry["ETag"] for entry in found}
+    result = store.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+    return {entry["Key"].removeprefix(f"{OUT}/"): entry["ETag"] for entry in result}
 
 
 def digest(path: Path) -> str:

@@ -87,9 +87,9 @@ def out(folder: Path) -> Path:
 
 
 def dates(folder: Path, patterns: Iterable[str]) -> dict[str, int]:
-    found = [path for pattern in patterns for path in out(folder).glob(pattern)]
-    assert found
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
+    result = [path for pattern in patterns for path in out(folder).glob(pattern)]
+    assert result
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in result}
 
 
 def digest(path: Path) -> str:
@@ -146,10 +146,10 @@ def test_the_project_elsewhere_reruns_nothing(finished: Path, project: Path) -> 
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("eagle3/serving/batched.py", {"evaluate": 1, "report": 1}),
+        ("eagle3/evaluation/decoding.py", {"evaluate": 1, "report": 1}),
         ("eagle3/report/page.html.jinja", {"report": 1}),
         ("eagle3/training/optimizer.py", TRAINING),
-        ("eagle3/features/writer.py", {}),  # capture: by its version alone
+        ("eagle3/store/writer.py", {}),  # capture: by its version alone
         # tokens keep theirs, but what reads tokens imports it too
         ("eagle3/data/masks.py", {"vocab": 1, "schedule": 1, "plan": 1, **TRAINING}),
         ("eagle3/data/rows.py", {"evaluate": 1, "report": 1}),

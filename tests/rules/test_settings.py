@@ -203,9 +203,9 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
         chosen["vocab"]["draft_vocab_size"] = 64
         chosen["tokens"]["max_length"] = 512
         chosen["train"]["warm_start"] = str(folder)
-        found = locate(chosen, ROOT, tmp_path / "memo.json")
-        assert found.warm_start == str(folder)
-        return all_settings(chosen, found)["train"].digest
+        result = locate(chosen, ROOT, tmp_path / "memo.json")
+        assert result.warm_start == str(folder)
+        return all_settings(chosen, result)["train"].digest
 
     for name in ("one", "same", "other"):
         (tmp_path / name).mkdir()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagle3.artifact import Manifest, Settings, read_json, write_json
-from eagle3.features.job import CaptureJob
-from eagle3.features.layout import CHECK_KIND
-from eagle3.features.reader import FeatureShard
-from eagle3.features.space import PLAN
+from eagle3.capture.job import CaptureJob
+from eagle3.files.artifact import Manifest, Settings, read_json, write_json
+from eagle3.store.disk_space import PLAN
+from eagle3.store.layout import CHECK_KIND
+from eagle3.store.reader import FeatureShard
 from tests.builders.hold import WRITE, Hold
 from tests.builders.processes import code_of, ended
 from tests.builders.run_file import PATHS, save_run
@@ -154,14 +154,14 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_leaves_nothing(
 
 @pytest.mark.long
 def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
-    settings, found = state_settings("fp32"), []
+    settings, result = state_settings("fp32"), []
     for ranks in (1, 2):
         folder = tmp_path / f"ranks-{ranks}"
         done = run(targets["qwen3_moe"], tokens, folder, settings, ranks=ranks, batch_tokens=999)
         assert done.returncode == 0, done.stdout + done.stderr
         job = CaptureJob(settings, tokens, targets["qwen3_moe"])
-        found.append(read_all(FeatureShard(folder / STATES, job.tokens(), settings.digest)))
-    one, two = found
+        result.append(read_all(FeatureShard(folder / STATES, job.tokens(), settings.digest)))
+    one, two = result
     assert torch.equal(one["teacher_argmax"], two["teacher_argmax"])
     for name in ("aux", "last", "teacher_lse"):
         torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5)

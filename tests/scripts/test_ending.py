@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.artifact import Settings
 from eagle3.data.sources import Source
+from eagle3.files.artifact import Settings
 from tests.builders.processes import HEARS_INTERRUPTS
 from tests.builders.run_file import PATHS, save_run
 from tests.builders.waiting import wait_for

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.artifact import Settings
 from eagle3.errors import UserError
+from eagle3.files.artifact import Settings
 from eagle3.run import VARIABLE, load_run
 from tests.builders.run_file import PATHS, save_run
 from workflow_scripts import entry

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from eagle3.serving.exports.forms import form_of
-from eagle3.serving.exports.load import load_draft
-from eagle3.target.weights import TargetWeights
+from eagle3.export.formats import format_of
+from eagle3.export.load import load_draft
+from eagle3.target_model.weights import TargetWeights
 from tests.builders.run_file import PATHS, save_run
 from tests.builders.shards import (
     TARGET_KEYS,
@@ -54,7 +54,7 @@ def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, 
     assert done.returncode == 0, done.stderr
 
     folder = (tmp_path / PATHS.draft("speculators")).parent
-    assert form_of(folder).name == "speculators"
+    assert format_of(folder).name == "speculators"
     back, mapping = load_draft(folder, settings.digest)
     for name, weight in draft.state_dict().items():
         assert torch.equal(back.state_dict()[name], weight), name
@@ -62,9 +62,9 @@ def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, 
     tensors = load_file(folder / "model.safetensors")
     own = TargetWeights(targets["sharded"]).read("model.embed_tokens.weight", "embedding_key")
     assert torch.equal(tensors["embed_tokens.weight"], own.float())
-    found = json.loads((folder / "config.json").read_text())["speculators_config"]
-    assert found["verifier"] == {
+    result = json.loads((folder / "config.json").read_text())["speculators_config"]
+    assert result["verifier"] == {
         "name_or_path": str(targets["sharded"]),
         "architectures": ["LlamaForCausalLM"],
     }
-    assert found["proposal_methods"][0]["speculative_tokens"] == 4
+    assert result["proposal_methods"][0]["speculative_tokens"] == 4

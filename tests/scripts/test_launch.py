@@ -77,8 +77,8 @@ def test_ranks_left_over_in_the_environment_mislead_no_job(tmp_path, processes):
     ]
     done = launch(*words, "--", "a b", **STALE)
     assert done.returncode == 0, done.stderr
-    found = sorted(path.read_text() for path in tmp_path.iterdir())
-    assert found == [f"{rank} {processes} ['--', 'a b']" for rank in range(processes)]
+    result = sorted(path.read_text() for path in tmp_path.iterdir())
+    assert result == [f"{rank} {processes} ['--', 'a b']" for rank in range(processes)]
 
 
 def test_a_failing_job_fails_the_launch():

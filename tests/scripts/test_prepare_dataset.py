@@ -12,9 +12,9 @@ from typing import Any
 import datasets
 import pytest
 
-from eagle3.artifact import Settings
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.sources import Source
+from eagle3.files.artifact import Settings
 from tests.builders.hub import Hub, running
 from tests.builders.run_file import PATHS, save_run
 

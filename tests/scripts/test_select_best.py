@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eagle3.artifact import MANIFEST_KEY, Manifest, part_of, write_json
+from eagle3.files.artifact import MANIFEST_KEY, Manifest, part_of, write_json
 from eagle3.training.checkpoint import MODEL, Checkpoint, write_checkpoint
 from eagle3.training.early_stop import SCORE
 from tests.builders.run_file import PATHS, save_run

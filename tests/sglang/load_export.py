@@ -79,7 +79,7 @@ def attend(q, k, v, *_more, layer, **_named):
 
 @torch.no_grad()
 def main():
-    export, given, found, report = sys.argv[1:]
+    export, given, result, report = sys.argv[1:]
     model, tensors = sglang_model(export), load_file(Path(export) / "model.safetensors")
     dropped, unfilled = fill(model, tensors | {MISNAMED: tensors["norm.weight"]})
     told = {
@@ -101,7 +101,7 @@ def main():
     embedded = model.model.embed_tokens(ids)
     normed, (handed_on,) = model.model(ids, places, batch, input_embeds=embedded)
     head = model.lm_head.weight[: model.config.draft_vocab_size]
-    save_file({"logits": linear(normed, head), "handed_on": handed_on.contiguous()}, found)
+    save_file({"logits": linear(normed, head), "handed_on": handed_on.contiguous()}, result)
 
 
 if __name__ == "__main__":

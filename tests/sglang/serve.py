@@ -16,8 +16,8 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     engine = sglang.Engine(**request["engine"])
     sampling = {"max_new_tokens": request["new"], "temperature": 0, "ignore_eos": True}
-    found = engine.generate(input_ids=request["prompts"], sampling_params=sampling)
-    kept = [{"tokens": one["output_ids"], **one["meta_info"]} for one in found]
+    result = engine.generate(input_ids=request["prompts"], sampling_params=sampling)
+    kept = [{"tokens": one["output_ids"], **one["meta_info"]} for one in result]
     Path(sys.argv[2]).write_text(json.dumps(kept, default=str))
     engine.shutdown()
 

@@ -42,6 +42,6 @@ def test_the_engines_class_takes_every_tensor_and_computes_the_same(
     assert told["norm_output"] is draft.config.norm_output
 
     logits, handed_on = logits_of(draft, aux[:9], embedding[ids])
-    found = load_file(places[2])
-    torch.testing.assert_close(found["logits"], logits, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found["handed_on"], handed_on, rtol=0, atol=1e-4)
+    result = load_file(places[2])
+    torch.testing.assert_close(result["logits"], logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(result["handed_on"], handed_on, rtol=0, atol=1e-4)

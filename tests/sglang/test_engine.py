@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from eagle3.engines.sglang.engine import run_sglang
 from eagle3.errors import UserError
-from eagle3.target.sglang import run_sglang
-from eagle3.tokens.needed import needed_states
+from eagle3.tokens.needed_states import needed_states
 from tests.builders.engine import (
     LAYERS,
     ON_CPU,
@@ -92,9 +92,9 @@ def test_states_are_those_of_a_plain_forward_pass(captured):
     for number, ids in captured.documents.items():
         aux, last, _ = naive_states(captured.model, ids, LAYERS)
         for name, expected in (("aux", aux), ("last", last)):
-            found = captured.states[number][name]
-            assert found.shape == expected.shape and found.dtype == torch.float32
-            worst[name] = max(worst[name], (found - expected).abs().max().item())
+            result = captured.states[number][name]
+            assert result.shape == expected.shape and result.dtype == torch.float32
+            worst[name] = max(worst[name], (result - expected).abs().max().item())
     print(f"largest differences: {worst}")
     assert max(worst.values()) < 1e-4
 
@@ -123,7 +123,7 @@ def test_a_fault_of_the_consumer_is_one_sentence_and_ends_every_rank(
 
 JOB = """
 import json, sys
-from eagle3.target.sglang import SGLangRequest, run_sglang
+from eagle3.engines.sglang.engine import SGLangRequest, run_sglang
 run_sglang(SGLangRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.argv[2])
 """
 

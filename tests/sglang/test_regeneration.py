@@ -17,10 +17,10 @@ from eagle3.config.tokens import Tokens
 from eagle3.data.answer_record import Record, Request
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import Masker
-from eagle3.data.openai_engine import OpenAIEngine
 from eagle3.data.regeneration import regenerate
-from eagle3.target.config import load_config, stop_ids
-from eagle3.target.tokenizer import load_tokenizer
+from eagle3.engines.openai_answers import OpenAIEngine
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.tokenizer import load_tokenizer
 from tests.builders.models import build_model
 from tests.data.kinds import KINDS, conversation
 from tests.data.published import published
@@ -84,7 +84,7 @@ def _same_prompt(engine: OpenAIEngine, masker: Masker, talk: Conversation) -> No
     """The server counts as many tokens in its prompt as training will have there."""
     messages = talk.messages[:-1]
     request = Request(talk.id, messages, talk.tools, 0, talk.options)
-    found = engine.clients[0].chat.completions.create(
+    result = engine.clients[0].chat.completions.create(
         model=engine.model,
         messages=engine._messages(messages),
         max_tokens=1,
@@ -92,4 +92,4 @@ def _same_prompt(engine: OpenAIEngine, masker: Masker, talk: Conversation) -> No
     )
     text = masker.renderer.prompt(messages, talk.tools)
     expected = masker.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert found.usage.prompt_tokens == len(expected)
+    assert result.usage.prompt_tokens == len(expected)

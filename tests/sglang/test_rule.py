@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eagle3.artifact import read_json
-from eagle3.features.layout import CHECK_KIND
+from eagle3.files.artifact import read_json
+from eagle3.store.layout import CHECK_KIND
 from tests.builders.engine import ON_CPU
 from tests.rules.workflow import snakemake
 

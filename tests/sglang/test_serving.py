@@ -17,20 +17,20 @@ import numpy as np
 import pytest
 import torch
 
+from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
-from eagle3.serving.acceptance import acceptance
-from eagle3.serving.exports.load import load_draft
-from eagle3.serving.http import get
-from eagle3.serving.measured import Asking, measure
-from eagle3.target.hf import HFTarget
-from eagle3.target.reader import Head
+from eagle3.evaluation.acceptance import acceptance
+from eagle3.evaluation.http import get
+from eagle3.evaluation.server import RequestOptions, measure
+from eagle3.export.load import load_draft
+from eagle3.target_model.reader import Head
 from tests.builders.exports import write
 from tests.builders.models import COMMON, VOCAB
 from tests.builders.ports import held_port
 from tests.builders.processes import kill_group
 from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 from tests.builders.waiting import wait_for
-from tests.serving.chain import DraftChain, decode_plain, decode_speculative
+from tests.evaluation.chain import DraftChain, decode_plain, decode_speculative
 
 NEW, EOS = 32, COMMON["eos_token_id"]
 PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i in range(12)]
@@ -150,8 +150,8 @@ def agree(found, made, steps):
 
 
 def test_without_speculation_the_engine_says_the_targets_own_text(default, engine_python, tmp_path):
-    found = answered(engine_python, tmp_path, default.target)
-    assert [one["tokens"] for one in found] == default.answers
+    result = answered(engine_python, tmp_path, default.target)
+    assert [one["tokens"] for one in result] == default.answers
 
 
 @pytest.mark.parametrize(("ranks", "steps"), [(1, 3), (2, 5)])
@@ -170,8 +170,8 @@ def test_so_it_does_with_layers_of_ones_own(custom, engine_python, tmp_path, ran
 
 def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
     made = served(tmp_path, targets["llama"], CUSTOM, EAGLE31)
-    found = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
-    agree(found, made, 5)
+    result = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
+    agree(result, made, 5)
 
 
 @contextmanager
@@ -208,13 +208,13 @@ def test_the_client_measures_at_a_server_what_our_decoding_counts(default, engin
     """Over HTTP, answers that end at a stop token included."""
     arguments = speculating(default.export, 3) | {"model_path": str(default.target)}
     with server(engine_python, **arguments) as url:
-        whole = measure(url, PROMPTS, Asking(NEW, ignore_eos=True, concurrency=4))
-        ended = measure(url, PROMPTS, Asking(NEW, concurrency=4))
-    for found, stop in ((whole, ()), (ended, (EOS,))):
+        whole = measure(url, PROMPTS, RequestOptions(NEW, ignore_eos=True, concurrency=4))
+        ended = measure(url, PROMPTS, RequestOptions(NEW, concurrency=4))
+    for result, stop in ((whole, ()), (ended, (EOS,))):
         counts = [default.ours(prompt, 3, stop).committed for prompt in PROMPTS]
         expected = acceptance(counts, 3)
         for name in ("acceptance_length", "acceptance_length_ci95", "verify_passes"):
-            assert found[name] == expected[name], name
+            assert result[name] == expected[name], name
     assert any(EOS in answer for answer in default.answers)
     assert ended["verify_passes"] < whole["verify_passes"]
     assert (

@@ -25,8 +25,8 @@ def test_a_shard_holds_what_the_other_engine_writes(targets, engine_python, tmp_
         )
         for backend in ("sglang", "hf")
     )
-    found, expected = read_all(by_sglang), read_all(by_hf)
-    assert torch.equal(found.pop("teacher_argmax"), expected.pop("teacher_argmax"))
+    result, expected = read_all(by_sglang), read_all(by_hf)
+    assert torch.equal(result.pop("teacher_argmax"), expected.pop("teacher_argmax"))
     for name, values in expected.items():
         assert len(values)
-        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(result[name], values, rtol=1e-5, atol=1e-4)

@@ -118,8 +118,8 @@ class Call:
 
     def logs(self, rule: str) -> str:
         """Slurm's logs of a rule's jobs, older ones first."""
-        found = (self.folder / "results/slurm-logs" / f"rule_{rule}").rglob("*.log")
-        return "".join(path.read_text() for path in sorted(found))
+        result = (self.folder / "results/slurm-logs" / f"rule_{rule}").rglob("*.log")
+        return "".join(path.read_text() for path in sorted(result))
 
 
 def slurm(*command: str) -> str:
@@ -131,8 +131,8 @@ def slurm(*command: str) -> str:
 def field(job: str, name: str) -> str:
     """A field of `scontrol show job`."""
     words = slurm("scontrol", "show", "job", job).split()
-    (found,) = (word.split("=", 1)[1] for word in words if word.startswith(f"{name}="))
-    return found
+    (result,) = (word.split("=", 1)[1] for word in words if word.startswith(f"{name}="))
+    return result
 
 
 def crash(node: str, job: str) -> None:
@@ -172,8 +172,8 @@ def repair(node: str) -> None:
 
 def node_state(node: str) -> set[str]:
     """The base state of a node and its flags, as in `IDLE+PLANNED`."""
-    (found,) = re.findall(r"\bState=(\S+)", slurm("scontrol", "show", "node", node))
-    return set(found.split("+"))
+    (result,) = re.findall(r"\bState=(\S+)", slurm("scontrol", "show", "node", node))
+    return set(result.split("+"))
 
 
 def without_training(finished: Path, folder: Path) -> Path:

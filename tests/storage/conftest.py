@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.object_proxy import ObjectProxy
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
-from eagle3 import objects
+from eagle3.files import object_storage
 
 BUCKET = "states"
 
@@ -24,11 +24,11 @@ def store(server, monkeypatch):
     for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server)
-    objects.store.cache_clear()
+    object_storage.store.cache_clear()
     direct = boto3.client("s3")
     direct.create_bucket(Bucket=BUCKET)
     yield direct
-    objects.store.cache_clear()
+    object_storage.store.cache_clear()
 
 
 @pytest.fixture
@@ -36,5 +36,5 @@ def proxy(server, store, monkeypatch):
     """What the project's client talks to instead, in front of the server."""
     with ObjectProxy(server) as between:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.address)
-        objects.store.cache_clear()
+        object_storage.store.cache_clear()
         yield between

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from eagle3 import objects
 from eagle3.errors import UserError
-from eagle3.features.codecs import CODECS
-from eagle3.features.reader import FeatureShard
-from eagle3.objects import split_address, upload
+from eagle3.files import object_storage
+from eagle3.files.object_storage import split_address, upload
+from eagle3.store.codecs import CODECS
+from eagle3.store.reader import FeatureShard
 from eagle3.training.loader import TrainingData, read_ahead
 from tests.builders.ports import address_of_nobody
 from tests.builders.shards import TOKENS, captured, chats, state_settings, token_shard
@@ -51,23 +51,23 @@ def test_packs_of_remote_shards_equal_local_ones_and_are_asked_for_ahead(targets
     far = TrainingData([tmp_path / "tokens"], [ADDRESS], TOKENS.digest)
     packs = [np.array([number]) for number in range(12)]
     before, proxy.hold = proxy.ranges, threading.Event()
-    found = []
+    result = []
     reading = threading.Thread(
-        target=lambda: found.extend(read_ahead(far, packs, torch.device("cpu")))
+        target=lambda: result.extend(read_ahead(far, packs, torch.device("cpu")))
     )
     reading.start()
     wait_for(
-        lambda: proxy.running >= objects.REQUESTS,
-        f"{objects.REQUESTS} range reads at once",
+        lambda: proxy.running >= object_storage.REQUESTS,
+        f"{object_storage.REQUESTS} range reads at once",
         state=lambda: f"{proxy.running} are under way",
     )
-    assert not found
+    assert not result
     proxy.hold.set()
-    wait_for(lambda: not reading.is_alive(), "all packs to be read", state=lambda: len(found))
-    assert proxy.most == objects.REQUESTS
+    wait_for(lambda: not reading.is_alive(), "all packs to be read", state=lambda: len(result))
+    assert proxy.most == object_storage.REQUESTS
     parts = len(local.layout.parts)
     assert proxy.ranges - before == 12 * parts  # what was announced is not asked for again
-    for pack, numbers in zip(found, packs, strict=True):
+    for pack, numbers in zip(result, packs, strict=True):
         assert torch.equal(pack.aux, near.pack(numbers).aux)
         assert torch.equal(pack.teacher_lse, near.pack(numbers).teacher_lse)
 
@@ -81,11 +81,11 @@ def test_a_shard_is_opened_with_three_requests(targets, tmp_path, proxy):
 
 
 def refused(tokens, documents=range(5)):
-    with pytest.raises(UserError) as found:
+    with pytest.raises(UserError) as result:
         remote = FeatureShard(ADDRESS, tokens)
         for document in documents:
             remote.read(document)
-    text = str(found.value)
+    text = str(result.value)
     assert text.startswith(ADDRESS) and "\n" not in text
     return text
 
@@ -167,17 +167,17 @@ def test_missing_credentials_are_one_sentence(tmp_path, store, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    objects.store.cache_clear()
+    object_storage.store.cache_clear()
     with pytest.raises(UserError, match=r"^s3://states: there are no credentials"):
-        objects.ObjectFile(ADDRESS)
+        object_storage.ObjectFile(ADDRESS)
 
 
 def test_a_server_that_is_not_there_is_one_sentence(targets, tmp_path, store, monkeypatch):
     tokens, _ = shard(targets, tmp_path)
-    monkeypatch.setattr(objects, "ATTEMPTS", 1)
+    monkeypatch.setattr(object_storage, "ATTEMPTS", 1)
     with address_of_nobody() as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
-        objects.store.cache_clear()
+        object_storage.store.cache_clear()
         assert "cannot be reached" in refused(tokens)
 
 
@@ -200,7 +200,7 @@ def test_local_shards_need_no_client(targets, tmp_path):
         "import sys; sys.modules['obstore'] = None\n"
         "from pathlib import Path\n"
         "from eagle3.errors import UserError\n"
-        "from eagle3.features.reader import FeatureShard\n"
+        "from eagle3.store.reader import FeatureShard\n"
         "from eagle3.tokens.shards import read_token_shard\n"
         "tokens = read_token_shard(Path(sys.argv[1]))\n"
         "FeatureShard(Path(sys.argv[2]), tokens).read(0)\n"

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eagle3.artifact import Manifest, Settings
 from eagle3.config.train import Train
 from eagle3.errors import UserError
+from eagle3.files.artifact import Manifest, Settings
 from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import (
     Documents,

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eagle3.artifact import Manifest, Settings
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
-from eagle3.tensorfile import read_manifest, save_tensors
+from eagle3.files.artifact import Manifest, Settings
+from eagle3.files.tensor_file import read_manifest, save_tensors
 from eagle3.tokens.shards import KIND, Masked, offsets_of, read_token_shard, write_token_shard
 
 SETTINGS = Settings("tokens", {"tokens": {"max_length": 9}}, {"dataset": "d"})
@@ -126,9 +126,9 @@ def test_a_neighbour_under_the_name_of_a_shard_is_refused(tmp_path: Path) -> Non
 def test_offsets_are_the_running_sum(lengths: list[int]) -> None:
     expected = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
     for given in (lengths, np.array(lengths, dtype=np.int64), np.array(lengths, dtype=np.int32)):
-        found = offsets_of(given)
-        assert found.tolist() == expected
-        assert found.dtype == np.int64
+        result = offsets_of(given)
+        assert result.tolist() == expected
+        assert result.dtype == np.int64
 
 
 def test_a_shard_that_loses_too_many_rows_is_refused_with_the_causes(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eagle3.artifact import Manifest, Settings
 from eagle3.errors import UserError
-from eagle3.tensorfile import save_tensors
+from eagle3.files.artifact import Manifest, Settings
+from eagle3.files.tensor_file import save_tensors
 from eagle3.tokens.vocab import (
     KIND,
     build_mapping,
@@ -117,9 +117,9 @@ def test_a_mapping_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     made = build_mapping(np.array([1, 5, 0, 4]), 2, [])
     manifest = Manifest.of(KIND, Settings("vocab", {}, {}))
     save_tensors(tmp_path / "m.safetensors", {"d2t": made.d2t, "t2d": made.t2d}, manifest)
-    found, stored = read_mapping(tmp_path / "m.safetensors", manifest.settings_digest)
-    assert found.target_ids.tolist() == [1, 3]
-    assert np.array_equal(found.t2d, made.t2d)
+    result, stored = read_mapping(tmp_path / "m.safetensors", manifest.settings_digest)
+    assert result.target_ids.tolist() == [1, 3]
+    assert np.array_equal(result.t2d, made.t2d)
     assert stored.kind == KIND
     with pytest.raises(UserError, match="was made under other settings"):
         read_mapping(tmp_path / "m.safetensors", "0" * 16)

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
-from eagle3.ranks import Ranks, joined_ranks, sequence_groups
-from eagle3.training.masters import masters_of
+from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
+from eagle3.training.data_parallel import masters_of
 from eagle3.training.optimizer import build_optimizers
 from eagle3.training.step import StepRunner
 from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
@@ -91,7 +91,7 @@ def train(ranks, kind, dtype, recipe):
 
 
 def main():
-    found = {}
+    result = {}
     with joined_ranks("cpu") as alone:
         for kind, ulysses, ring, name, recipe in cases(alone.world):
             ranks = alone
@@ -99,12 +99,12 @@ def main():
                 groups = sequence_groups("cpu", alone.world, ulysses, ring)
                 ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
             case = f"{kind}-{ulysses}x{ring}-{name}-{recipe}"
-            found[case] = train(ranks, kind, TYPES[name], recipe)
+            result[case] = train(ranks, kind, TYPES[name], recipe)
         if alone.first:
-            weights = {f"{c}/{n}": w for c, run in found.items() for n, w in run[2].items()}
+            weights = {f"{c}/{n}": w for c, run in result.items() for n, w in run[2].items()}
             folder = Path(sys.argv[1])
             save_file(weights, folder / "weights.safetensors")
-            figures = {case: run[:2] for case, run in found.items()}
+            figures = {case: run[:2] for case, run in result.items()}
             (folder / "figures.json").write_text(json.dumps(figures))
 
 

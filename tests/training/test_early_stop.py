@@ -18,11 +18,11 @@ def test_the_checkpoint_is_handed_on_and_marked(tmp_path):
     tensors = {"w": torch.arange(4.0)}, {"m": torch.ones(4)}
     write_checkpoint(tmp_path / "2", Checkpoint(*tensors, state), SETTINGS, {})
     carry_on(tmp_path / "2", 3, SETTINGS, "code", tmp_path / "metrics.jsonl", tmp_path / "3")
-    found = read_checkpoint(tmp_path / "3", SETTINGS.digest)
-    assert torch.equal(found.model["w"], tensors[0]["w"])
-    assert torch.equal(found.optimizer["m"], tensors[1]["m"])
+    result = read_checkpoint(tmp_path / "3", SETTINGS.digest)
+    assert torch.equal(result.model["w"], tensors[0]["w"])
+    assert torch.equal(result.optimizer["m"], tensors[1]["m"])
     marks = {"stage": 3, "stopped_early": True, "inputs": {"code": "code"}}
-    assert found.state == state | marks
+    assert result.state == state | marks
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 

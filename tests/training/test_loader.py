@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from eagle3.errors import UserError
 from eagle3.objective.rows import step_rows
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
-from eagle3.ranks import Group, Ranks
-from eagle3.target.layers import aux_layers
+from eagle3.parallel.ranks import Group, Ranks
+from eagle3.target_model.layers import aux_layers
 from eagle3.training.loader import TrainingData, read_ahead
 from tests.builders.models import LAYERS
 from tests.builders.shards import (
@@ -61,9 +61,9 @@ def by_hand(targets, numbers):
 
 @pytest.mark.parametrize("numbers", [[0], [2, 5, 1], [7, 4, 0, 6]])
 def test_a_pack_from_shards_equals_one_built_by_hand(targets, data, numbers):
-    found, expected = data.pack(np.array(numbers)), by_hand(targets, numbers)
-    for name in found.tensors():
-        a, b = getattr(found, name), getattr(expected, name)
+    result, expected = data.pack(np.array(numbers)), by_hand(targets, numbers)
+    for name in result.tensors():
+        a, b = getattr(result, name), getattr(expected, name)
         assert a.dtype == b.dtype and a.shape == b.shape, name
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -102,11 +102,11 @@ def test_a_rank_reads_its_shard_of_a_pack_and_nothing_else(data, size, numbers):
     for index in range(size):
         ranks = Ranks(index, size, torch.device("cpu"), sequence=Group(index, size))
         sharding = SequenceSharding(ranks, 3)
-        found, expected = data.pack(np.array(numbers), sharding), whole.sharded(sharding)
-        assert found.tensors().keys() == expected.tensors().keys()
-        for name, tensor in found.tensors().items():
+        result, expected = data.pack(np.array(numbers), sharding), whole.sharded(sharding)
+        assert result.tensors().keys() == expected.tensors().keys()
+        for name, tensor in result.tensors().items():
             assert torch.equal(tensor, getattr(expected, name)), name
-        assert len(found.aux) <= len(whole.aux) / size + 2
+        assert len(result.aux) <= len(whole.aux) / size + 2
 
 
 def test_reading_ahead_keeps_the_order(data):

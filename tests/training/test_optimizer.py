@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from eagle3.config.train import Train
 from eagle3.errors import UserError
-from eagle3.ranks import Ranks
-from eagle3.training.conflicts import check_optimizer
-from eagle3.training.masters import Replicated
+from eagle3.parallel.ranks import Ranks
+from eagle3.training.data_parallel import Replicated
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
 )
+from eagle3.training.optimizer_check import check_optimizer
 from tests.objective.cases import tiny_draft
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")

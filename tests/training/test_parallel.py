@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from eagle3.errors import UserError
-from eagle3.ranks import Ranks, check_sequence
+from eagle3.parallel.ranks import Ranks, check_sequence
 from tests.training.steps_worker import TYPES, cases, train
 
 pytestmark = pytest.mark.long
@@ -34,7 +34,7 @@ def alone():
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """What so many ranks make of it, in every way they can."""
-    found = {}
+    result = {}
     for world in WORLDS:
         folder = tmp_path_factory.mktemp(f"ranks{world}")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -50,8 +50,8 @@ def together(tmp_path_factory):
         )
         assert done.returncode == 0, done.stderr[-4000:]
         figures = json.loads((folder / "figures.json").read_text())
-        found[world] = figures, load_file(folder / "weights.safetensors")
-    return found
+        result[world] = figures, load_file(folder / "weights.safetensors")
+    return result
 
 
 @pytest.mark.parametrize(("world", "kind", "ulysses", "ring", "name", "recipe"), CASES)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from eagle3.errors import UserError
-from eagle3.ranks import Ranks
+from eagle3.parallel.ranks import Ranks
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
@@ -148,12 +148,12 @@ def test_a_stop_at_the_end_leaves_nothing_to_do_but_the_checkpoint(
     whole, metrics = Job(made, tmp_path / "whole").run()
     job, steps = Job(made, tmp_path / "stopped"), len(metrics)
 
-    def asked(function, *given):
-        job.trainer.stop.asked = True
+    def requested(function, *given):
+        job.trainer.stop.requested = True
         return function(*given)
 
     if when == "after it":
-        write = partial(asked, write_checkpoint)
+        write = partial(requested, write_checkpoint)
         monkeypatch.setattr("eagle3.training.job.write_checkpoint", write)
         job.run()
         shutil.rmtree(tmp_path / "stopped/out")
@@ -163,7 +163,7 @@ def test_a_stop_at_the_end_leaves_nothing_to_do_but_the_checkpoint(
 
         def step(step, packs):
             last = step is job.trainer.steps[-1]
-            return asked(inner, step, packs) if last else inner(step, packs)
+            return requested(inner, step, packs) if last else inner(step, packs)
 
         job.trainer._step = step
         sentence = f"stopped by SIGTERM at step {steps}; the next call continues from there"
@@ -227,9 +227,9 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_leaves_the_save(mad
     inner, count = job.data.pack, [0]
 
     def pack(numbers, sharding=None):
-        found = inner(numbers, sharding)
+        result = inner(numbers, sharding)
         count[0] += 1
-        return replace(found, aux=found.aux * float("nan")) if count[0] == 9 else found
+        return replace(result, aux=result.aux * float("nan")) if count[0] == 9 else result
 
     job.data.pack = pack
     with pytest.raises(UserError, match=r"step 4: loss is nan.*train\.learning_rate") as fault:

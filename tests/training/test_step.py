@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from eagle3.objective.losses import LOSSES
-from eagle3.objective.totals import StepTotals
+from eagle3.objective.step_totals import StepTotals
 from eagle3.objective.ttt import Objective, ttt_loss
-from eagle3.ranks import Ranks
-from eagle3.training.masters import Replicated
+from eagle3.parallel.ranks import Ranks
+from eagle3.training.data_parallel import Replicated
 from eagle3.training.optimizer import build_optimizers
 from eagle3.training.speed import PHASES, Stopwatch, matrix_rate
 from eagle3.training.step import StepRunner
@@ -63,7 +63,7 @@ def test_the_acceptance_that_weighs_a_loss_is_that_of_the_whole_batch():
     documents, head, target = case()
     objective = Objective(steps=4, dtype=torch.float64, loss="lk_hybrid")
     packs = [pack_of(documents[:2], head), pack_of(documents[2:], head)]
-    found, _ = after_one_step(packs, target, objective)
+    result, _ = after_one_step(packs, target, objective)
     draft, totals = tiny_draft(), StepTotals.zeros(4)
     each = [ttt_loss(draft, pack, target, objective)[1] for pack in packs]
     for one in each:
@@ -74,7 +74,7 @@ def test_the_acceptance_that_weighs_a_loss_is_that_of_the_whole_batch():
             (ttt_loss(draft, pack, target, objective, acceptance)[0] / rows_of(packs)).backward()
         for name, parameter in draft.named_parameters():
             expected = parameter.grad * 0.1  # 1 - beta_1
-            assert torch.allclose(found[name], expected, rtol=1e-9, atol=1e-12) == same, name
+            assert torch.allclose(result[name], expected, rtol=1e-9, atol=1e-12) == same, name
 
 
 def test_a_batch_without_a_row_to_train_gives_no_gradient():

@@ -25,13 +25,13 @@ from collections.abc import Sequence
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.objective.attention import Attention, Backend, Keys, PackAttention, Pair
+from eagle3.objective.attention.interface import Attention, Backend, Keys, PackAttention, Pair
 from eagle3.objective.row_index import Prefixes
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sequence_parallel.collectives import all_gather, all_to_all, ring_gather
 from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
 from eagle3.objective.sequence_parallel.sharding import PackShards
-from eagle3.ranks import Group
+from eagle3.parallel.ranks import Group
 
 
 def exchanging_attention(
@@ -66,7 +66,7 @@ class GatheredKeys:
     def attend(
         self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
-        """See `attention.Attention`."""
+        """See `interface.Attention`."""
         return attend_if_any(self.local, step, q, own, keys)
 
 
@@ -107,7 +107,7 @@ class Ulysses:
     def attend(
         self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
-        """See `attention.Attention`."""
+        """See `interface.Attention`."""
         heads = [self.query_heads] + [self.kv_heads] * (2 if own else 0)
         swapped = swap_rows_for_heads((q, *(own or ())), heads, self.counts[step], self.group)
         widths = [len(of_rank[0]) for of_rank in heads]

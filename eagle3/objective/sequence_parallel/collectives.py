@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from eagle3 import torch_internals
-from eagle3.ranks import Group
+from eagle3.kernels import torch_internals
+from eagle3.parallel.ranks import Group
 
 
 def all_to_all(

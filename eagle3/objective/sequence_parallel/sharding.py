@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from eagle3.objective.rows import ActiveRows
-from eagle3.ranks import Ranks
+from eagle3.parallel.ranks import Ranks
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""The self-check of a shard: one document is captured again, the plain way, and compared.
+
+It covers everything between the model and the file: hooks, layer numbers, batches, padding,
+another engine's kernels and ranks, encoding, and the place of each row. With backend hf the model
+is the one that captured: a split over ranks is not undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cosine_similarity
+
+from eagle3.engines.hf import HFTarget
+from eagle3.errors import UserError
+from eagle3.store.codecs import CODECS
+from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS
+from eagle3.store.reader import FeatureShard
+from eagle3.target_model.reader import Head
+from eagle3.tokens.needed_states import NeededStates, needed_states
+from eagle3.tokens.shards import TokenShard
+
+LEAST = 0.999  # median cosine below which a capture is refused
+# rows whose teacher is compared with the target's own choice, and the share that has to be equal;
+# in half precision some near-ties fall the other way, under a wrong norm nearly all rows do
+CHOICES, LEAST_EQUAL = 64, 0.9
+
+
+def check(
+    path: Path | None,
+    tokens: TokenShard,
+    target: HFTarget,
+    layers: Sequence[int],
+    settings_digest: str | None = None,
+    head: Head | None = None,
+) -> dict[str, float]:
+    """Median cosines of the sampled document's rows, for each layer and the last state.
+
+    With a `head` the teacher's tokens are compared with those that the target itself would choose,
+    which fails if `last` is not what the head reads, as before the final norm.
+
+    Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
+    shard has no rows. Raises UserError if the states are not what the target gives.
+    """
+    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+    document = sampled_document(needed, tokens)
+    if document is None:
+        return {}
+    start, kept = int(tokens.doc_offsets[document]), int(needed.kept[document])
+    ids = torch.from_numpy(tokens.input_ids[start : start + kept].astype(np.int64))
+    aux, last = target.plain_states(ids)
+    if path is None:
+        return {}
+    positions = needed.last_positions[slice(*needed.last_offsets[[document, document + 1]])]
+    own = last[torch.from_numpy(positions).to(last.device)]
+    shard = FeatureShard(path, tokens, settings_digest)
+    cosines = _cosines(shard, document, aux[: kept - 2], own, layers)
+    # transformers does not return the last layer's own output, so it cannot be compared
+    cosines.pop(f"layer {target.body.config.num_hidden_layers - 1}", None)
+    failed = {name: value for name, value in cosines.items() if not value > LEAST}  # or NaN
+    for name, value in failed.items():
+        raise UserError(
+            f"{path}: states of document {tokens.row_ids[document]} differ from a plain forward "
+            f"pass of the target: cosine {value:.4f} for {name}, at least {LEAST} expected; the "
+            "capture engine does not run the same model, try hidden_states.backend hf"
+        )
+    if head is not None:
+        teacher = shard.read(document)["teacher_argmax"]
+        _check_choices(path, target, ids, torch.from_numpy(positions), teacher, head)
+    return cosines
+
+
+def _check_choices(
+    path: Path,
+    target: HFTarget,
+    ids: torch.Tensor,  # int64 [L]
+    positions: torch.Tensor,  # int64 [R], ascending
+    teacher: torch.Tensor,  # int32 [R]
+    head: Head,
+) -> None:
+    """Raise UserError unless the stored teacher chooses what the target itself does."""
+    first = int(positions[0])
+    seen = ids[: first + CHOICES]
+    own = target.own_choices(seen, len(seen) - first, head)
+    if own is None:
+        return
+    rows = positions < len(seen)
+    equal = (own.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
+    if equal < LEAST_EQUAL:
+        raise UserError(
+            f"{path}: the stored states choose the target's own next token in {equal:.0%} of "
+            f"{int(rows.sum())} rows, at least {LEAST_EQUAL:.0%} expected: `last` is not what the "
+            "target's head reads; check target.lm_head_key, or report the model"
+        )
+
+
+def sampled_document(needed: NeededStates, tokens: TokenShard) -> int | None:
+    """A document with rows of last, chosen by the tokens' checksum; None if there is none."""
+    candidates = np.flatnonzero(np.diff(needed.last_offsets))
+    if not len(candidates):
+        return None
+    return int(candidates[int(tokens.manifest.content_sha256[:8], 16) % len(candidates)])
+
+
+def _cosines(
+    shard: FeatureShard,
+    document: int,
+    aux: torch.Tensor,  # [T, 3H]
+    last: torch.Tensor,  # [R, H]
+    layers: Sequence[int],
+) -> dict[str, float]:
+    """Median cosine between stored rows and the given ones, which go through the same codec."""
+    codec, stored = CODECS[shard.layout.name], shard.read(document)
+    cosines: dict[str, float] = {}
+    for rows, name, chunks in ((aux, "aux", AUX_CHUNKS), (last, "last", LAST_CHUNKS)):
+        encoded = codec.encode(rows.unflatten(1, (chunks, -1)))
+        expected = codec.decode(encoded, chunks).unflatten(1, (chunks, -1)).float().cpu()
+        kept = stored[name].unflatten(1, (chunks, -1)).float()
+        medians = cosine_similarity(kept, expected, dim=-1).median(dim=0).values  # [C]
+        names = [f"layer {layer}" for layer in layers] if chunks > 1 else ["last"]
+        cosines |= dict(zip(names, medians.tolist(), strict=True))
+    return cosines

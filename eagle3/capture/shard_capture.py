@@ -1,0 +1,212 @@
+"""Capture: run the target over a token shard and keep the states that training reads.
+
+Documents are sorted by length and run in batches of a token budget, so hardly any padding is
+computed and none is stored. The budget is about speed; it decides neither what is stored nor
+where. An engine gives the states of some documents; `ShardCapture` takes them in any order, from
+whatever process the engine runs in.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from eagle3.capture.teacher_rows import TeacherRows
+from eagle3.errors import UserError
+from eagle3.files.artifact import Manifest, Settings
+from eagle3.progress import Progress
+from eagle3.store.codecs import CODECS
+from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.store.reader import KIND
+from eagle3.store.writer import ShardWriter
+from eagle3.tokens.needed_states import needed_states
+from eagle3.tokens.shards import TokenShard
+
+log = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What runs a target in this process: `engines.hf.HFTarget` does."""
+
+    def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [sum L, 3H] and post-norm last [sum L, H] of documents int64 [L], no padding."""
+        ...
+
+
+class ShardCapture:
+    """Takes the states of documents, each once and in any order, and writes their shard.
+
+    On ranks that do not write (`path` None) it takes part in the arithmetic alone.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        tokens: TokenShard,
+        teacher: TeacherRows,
+        layers: Sequence[int],
+        settings: Settings,
+        threads: int = 1,
+    ) -> None:
+        """`settings`: those of the hidden_states stage; `threads`: of compression.
+
+        Raises UserError if the codec does not fit the target.
+        """
+        self.tokens, self.teacher = tokens, teacher
+        codec, hidden = settings.values["hidden_states"]["codec"], teacher.head.weight.shape[1]
+        self.layout = Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, hidden)
+        counts = {
+            "documents": len(tokens),
+            "aux": self.layout.aux_rows,
+            "last": self.layout.last_rows,
+            "codec": codec,
+            "hidden_size": hidden,
+            "aux_layers": list(layers),  # 0-based decoder layers, their outputs
+        }
+        inputs = {"tokens": tokens.manifest.content_sha256}
+        manifest = Manifest.of(KIND, settings, inputs, counts)
+        self._writer = ShardWriter(path, self.layout, manifest, threads) if path else None
+        self._agreed: torch.Tensor | int = 0
+        self._done = 0
+        self._started = time.monotonic()
+        total = int(self.layout.needed.kept.sum())
+        self._progress = Progress(total, "tokens", log) if path else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every token has been taken."""
+        return self._done == int(self.layout.needed.kept.sum())
+
+    def add(self, documents: Sequence[int], aux: torch.Tensor, last: torch.Tensor) -> None:
+        """Take aux [n, 3H] and last [n, H] of whole documents, one after another.
+
+        The states are in the target's own type, on any device. Raises UserError if rows are too
+        few or too many, not finite, or of a document that was taken before.
+        """
+        needed = self.layout.needed
+        kept = needed.kept[list(documents)]
+        if not len(aux) == len(last) == kept.sum():
+            raise UserError(
+                f"documents {list(documents)} have {kept.sum()} tokens, the target returned "
+                f"{len(aux)} rows of aux and {len(last)} of last"
+            )
+        starts = np.cumsum(kept) - kept
+        of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, kept, strict=True)]
+        of_last = [
+            start + needed.last_positions[slice(*needed.last_offsets[[d, d + 1]])]
+            for start, d in zip(starts, documents, strict=True)
+        ]
+        aux = _rows(aux, of_aux).unflatten(1, (AUX_CHUNKS, -1))  # [T, 3, H]
+        own = _rows(last, of_last)  # [R, H]
+        if not bool(_finite(aux) & _finite(own)):  # the one time per batch that a GPU is waited for
+            self._refuse(documents, of_aux, aux)
+            self._refuse(documents, of_last, own)
+        codec = CODECS[self.layout.name]
+        parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
+        stored = codec.encode(own[:, None])
+        parts |= {f"last{suffix}": rows for suffix, rows in stored.items()}
+        exact = codec.exact_for(own.dtype)
+        argmax, lse = self.teacher(own, own if exact else codec.decode(stored, LAST_CHUNKS))
+        parts |= {"teacher_argmax": argmax, "teacher_lse": lse}
+        following = [
+            self.tokens.input_ids[self.tokens.doc_offsets[d] + 1 :][rows - start]
+            for d, start, rows in zip(documents, starts, of_last, strict=True)
+        ]
+        next_tokens = torch.from_numpy(np.concatenate(following)).to(argmax.device)
+        self._agreed = self._agreed + (argmax == next_tokens).sum()
+        if self._writer is not None:
+            self._writer.put(documents, parts)
+        self._done += int(kept.sum())
+        if self._progress is not None:
+            self._progress.advance(int(kept.sum()), self._line)
+
+    def finish(self) -> Manifest | None:
+        """Complete the file. Raises UserError if a document is missing, OSError if the disk is
+        full; returns None on ranks that do not write."""
+        if self._writer is None:
+            return None
+        # share of rows whose next token is the target's own choice: near one on answers that the
+        # target itself gave greedily
+        return self._writer.finish({"argmax_agrees": int(self._agreed)})
+
+    def close(self) -> None:
+        """Stop the writer; a file that is not finished is not a shard."""
+        if self._progress is not None:
+            self._progress.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _refuse(
+        self, documents: Sequence[int], rows: list[np.ndarray], states: torch.Tensor
+    ) -> None:
+        """Raise UserError that names the documents of rows that are not finite, if there are."""
+        bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero().flatten().tolist()
+        if not bad:
+            return
+        owner = np.repeat(list(documents), [len(r) for r in rows])
+        names = sorted({self.tokens.row_ids[owner[row]] for row in bad})
+        raise UserError(
+            f"{len(bad)} rows of states are not finite (documents {', '.join(names[:5])}): the "
+            "target overflows in its dtype, try target.dtype bfloat16 or float32"
+        )
+
+    def _line(self) -> str:
+        total = int(self.layout.needed.kept.sum())
+        rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        left = (total - self._done) / rate
+        return f"{self._done} of {total} tokens, {rate:.0f} tokens/s, done in {left:.0f} s"
+
+
+def capture(engine: Engine, shard: ShardCapture, batch_tokens: int) -> None:
+    """Run an engine of this process over every document of a shard, `finish` left to the caller."""
+    documents = documents_to_run(shard.tokens)
+    for batch in token_batches(shard.layout.needed.kept, batch_tokens):
+        ids = [torch.from_numpy(documents[document]) for document in batch.tolist()]
+        shard.add(batch.tolist(), *engine.flat_states(ids))
+
+
+def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
+    """int64 [L] ids of every document that has to be run, by its number: cut after the last
+    supervised token."""
+    kept = needed_states(tokens.loss_mask, tokens.doc_offsets).kept
+    return {
+        document: tokens.input_ids[tokens.doc_offsets[document] :][: kept[document]].astype(
+            np.int64
+        )
+        for document in np.flatnonzero(kept).tolist()
+    }
+
+
+def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Documents in batches of at most `budget` padded tokens, of similar length each.
+
+    Documents of length 0 are left out; one that alone exceeds the budget is a batch by itself.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, budget // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def _finite(states: torch.Tensor) -> torch.Tensor:
+    """bool: whether all are finite, without a tensor of their size."""
+    if not states.numel():
+        return torch.ones((), dtype=torch.bool, device=states.device)
+    low, high = states.aminmax()  # both are NaN where any state is
+    return torch.isfinite(low) & torch.isfinite(high)
+
+
+def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
+    """The rows of each document that are kept."""
+    index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
+    return states[index.to(states.device)]

@@ -1,0 +1,1 @@
+"""What runs the target: for its hidden states, and for its answers."""

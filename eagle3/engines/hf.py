@@ -1,0 +1,246 @@
+"""The Hugging Face engine: any causal language model, run for its states and not for its logits.
+
+Forward hooks take the outputs of three decoder layers; the last hidden state is the body's own
+output, after the final norm. Only the body is loaded, so a head (`reader.read_head`) is in memory
+once, and only where a caller puts it. Under torchrun the layers are split over the ranks by the
+tensor-parallel plan that transformers has for the model; states come out whole on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.errors import Foreign, UserError
+from eagle3.parallel.device import check_device
+from eagle3.parallel.ranks import Ranks
+from eagle3.target_model.config import load_text_config, load_whole_config
+from eagle3.target_model.files import INDEX, indexed_files
+from eagle3.target_model.reader import Head
+from eagle3.target_model.split import check_transformers
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class HFTarget:
+    """A target model that returns aux states [.., 3H] and last states [.., H]."""
+
+    def __init__(self, body: Any, layers: Sequence[int]) -> None:
+        """`body`: a transformers decoder without its head; `layers`: 0-based decoder layers whose
+        outputs are captured."""
+        self.body = body.eval()
+        self.device = next(body.parameters()).device
+        self._captured: dict[int, torch.Tensor] = {}
+        self._layers = tuple(layers)
+        for layer in self._layers:
+            self.body.layers[layer].register_forward_hook(self._hook(layer))
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        layers: Sequence[int],
+        dtype: str = "auto",
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+        ranks: Ranks | None = None,
+        spread: bool = False,
+    ) -> HFTarget:
+        """Load the body of a model directory, split over `ranks` (whose device then counts).
+
+        `spread`: lay whole layers on every GPU that this process sees, for a target that one GPU
+        does not hold.
+
+        Raises UserError if it is no causal language model, lacks weights, or cannot be split.
+        """
+        where = ranks.device if ranks else check_device(device)
+        options: dict[str, Any] = {}
+        if ranks and ranks.world > 1:
+            _check_split(load_text_config(directory, trust_remote_code), ranks)
+            from transformers.distributed.configuration_utils import DistributedConfig
+
+            options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")
+        elif where.type != "cpu":
+            options["device_map"] = (
+                "auto" if spread else where
+            )  # straight onto the device, not through host memory
+        if (directory / INDEX).is_file():
+            indexed_files(directory / INDEX)  # transformers would follow it anywhere
+        with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
+            model, report = _model_class(directory, trust_remote_code).from_pretrained(
+                directory,
+                dtype=DTYPES.get(dtype, "auto"),
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise UserError(
+                f"target.model: {directory} lacks {len(missing)} weights of a "
+                f"{type(model).__name__}, such as {missing[0]}"
+            )
+        body = model.get_decoder()
+        if not hasattr(body, "layers"):
+            raise UserError(
+                f"target.model: {directory} is a {type(model).__name__}, whose decoder has no list "
+                "named layers to take states from"
+            )
+        return cls(body, layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.body.dtype
+
+    def _hook(self, layer: int) -> Any:
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            state = output[0] if isinstance(output, tuple) else output
+            self._captured[layer] = state.to(self.device)  # of a target spread over GPUs too
+
+        return keep
+
+    def _run(
+        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
+    ) -> tuple[list[torch.Tensor], Any]:
+        """The three captured states and the last one, each [B, L, H]."""
+        output = self.body(
+            input_ids=input_ids.to(self.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **places,
+        )
+        return [self._captured.pop(layer) for layer in self._layers], output.last_hidden_state
+
+    @torch.inference_mode()
+    def states(
+        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [B, L, 3H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
+
+        With `cache` (a transformers cache) the ids continue what it holds and are added to it. Of
+        sequences of unlike length `places` says where they are: `attention_mask` [B, S + L], 0 on
+        columns that are none, and `position_ids` [B, L].
+        """
+        captured, last = self._run(input_ids, cache, **places)
+        return torch.cat(captured, dim=-1), last
+
+    @torch.inference_mode()
+    def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [L, 3H] and last [L, H] of one document, int64 [L], as transformers returns them.
+
+        Of the last layer transformers returns the state after the final norm only, which then
+        stands in aux too.
+        """
+        output = self.body(
+            input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
+        )
+        self._captured.clear()
+        aux = [output.hidden_states[layer + 1][0].to(self.device) for layer in self._layers]
+        return torch.cat(aux, dim=-1), output.last_hidden_state[0].to(self.device)
+
+    @torch.inference_mode()
+    def own_choices(self, ids: torch.Tensor, count: int, head: Head) -> torch.Tensor | None:
+        """int64 [count]: the target's own argmax at the last `count` positions of int64 `ids` [L].
+
+        By the model's own class with this head in it, which applies norms, scales and caps its own
+        way. None where transformers has no such class for the body, or it cannot take the head.
+        """
+        from transformers import AutoModelForCausalLM
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        if type(self.body.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            return None
+        with torch.device("meta"):  # takes no memory: body and head are put in
+            whole = AutoModelForCausalLM.from_config(self.body.config)
+        prefix, linear = whole.base_model_prefix, whole.get_output_embeddings()
+        same = type(getattr(whole, prefix, None)) is type(self.body)
+        if not same or linear is None or (linear.bias is None) != (head.bias is None):
+            return None
+        setattr(whole, prefix, self.body)
+        for name in ("weight", "bias"):
+            tensor = getattr(head, name)
+            if tensor is not None:
+                moved = tensor.to(self.device, self.dtype)
+                setattr(linear, name, torch.nn.Parameter(moved, requires_grad=False))
+        whole.eval()
+        out = whole(ids[None].to(self.device), logits_to_keep=count, use_cache=False)
+        self._captured.clear()
+        return out.logits[0, -count:].argmax(dim=-1)
+
+    @torch.inference_mode()
+    def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """aux [N, 3H] and last [N, H] of int64 `documents`, one after another; N ids in all.
+
+        They run as one batch, padded on the right: under causal attention no real position sees
+        the padding, so no attention mask is needed, and no padding row is returned.
+        """
+        ids = torch.nn.utils.rnn.pad_sequence(list(documents), batch_first=True)  # [B, L]
+        lengths = torch.tensor([len(document) for document in documents])
+        real = torch.arange(ids.shape[1]) < lengths[:, None]  # [B, L]
+        captured, last = self._run(ids)
+        width = last.shape[-1]
+        aux = captured[0].new_empty(int(lengths.sum()), len(captured) * width)
+        if real.all():
+            for i, states in enumerate(captured):
+                aux[:, i * width : (i + 1) * width] = states.flatten(0, 1)
+            return aux, last.flatten(0, 1)
+        rows = real.flatten().nonzero()[:, 0].to(self.device)  # [N]
+        for i, states in enumerate(captured):
+            into = aux[:, i * width : (i + 1) * width]
+            torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, 3H] is made
+        return aux, last.flatten(0, 1).index_select(0, rows)
+
+
+def _model_class(directory: Path, trust_remote_code: bool) -> Any:
+    """What loads the body alone. Raises UserError if the model is no causal language model."""
+    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers.models.auto import modeling_auto
+
+    config = load_whole_config(directory, trust_remote_code)
+    if type(config).__module__.startswith("transformers_modules."):  # the model's own code
+        return AutoModel if "AutoModel" in config.auto_map else AutoModelForCausalLM
+    causal = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+    if not any(type(config) in mapping for mapping in causal):
+        raise UserError(
+            f"target.model: {directory} is a {config.model_type}, which is not a causal language "
+            "model"
+        )
+    return AutoModel
+
+
+def _check_split(config: Any, ranks: Ranks) -> None:
+    """Raise UserError unless transformers can split a model of this text configuration."""
+    setting = f"resources.capture.tensor_parallel is {ranks.world}"
+    if not config.base_model_tp_plan:
+        raise UserError(
+            f"{setting}, but transformers has no tensor-parallel plan for {config.model_type}; "
+            "use 1"
+        )
+    check_transformers(config, ranks.world)
+    if ranks.device.type == "cpu" and torch.cuda.is_available():
+        raise UserError(
+            f"{setting} and resources.device is cpu, but transformers splits over the GPUs that it "
+            "sees; set resources.device to cuda, or hide them (CUDA_VISIBLE_DEVICES=)"
+        )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its table of weights not used: the head is left out on purpose, and a missing weight
+    is an error here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,105 @@
+"""Answers of the target itself, in this process, by transformers' own generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Answer, Request
+from eagle3.data.conversations import BadRow
+from eagle3.data.templates import Renderer
+from eagle3.parallel.device import check_device
+from eagle3.target_model.config import stop_ids
+from eagle3.target_model.tokenizer import load_tokenizer
+
+
+class HFAnswers:
+    """Generates answers in batches of consecutive requests, so the same requests always give the
+    same answers on the same machine."""
+
+    def __init__(
+        self,
+        directory: Path,
+        renderer: dict[str, Any],
+        sampling: Regenerate,
+        batch: int,
+        dtype: str = "auto",
+        device: str = "cpu",
+        trust_remote_code: bool = False,
+    ) -> None:
+        """`renderer`: the arguments of `Renderer` other than the tokenizer."""
+        from transformers import AutoModelForCausalLM
+
+        self.tokenizer = load_tokenizer(directory, trust_remote_code)
+        self.sampling, self.batch = sampling, batch
+        self.device = check_device(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+        self.model = model.to(self.device)
+        config = self.model.config.get_text_config(decoder=True)
+        self.context = config.max_position_embeddings
+        self.stops = stop_ids(directory, config)
+        stops = [self.tokenizer.decode([stop]) for stop in self.stops]
+        self.renderer = Renderer(self.tokenizer, stops=stops, **renderer)
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        ready: list[tuple[int, list[int]]] = []
+        prompts: dict[int, str] = {}
+        for number, request in enumerate(requests):
+            try:
+                text = self.renderer.prompt(request.messages, request.tools, request.options)
+            except BadRow as fault:
+                yield number, Answer(cause=str(fault))
+                continue
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(ids) + self.sampling.max_tokens > self.context:
+                yield number, Answer(cause="prompt leaves no room for an answer")
+            else:
+                ready.append((number, ids))
+                prompts[number] = text
+        for first in range(0, len(ready), self.batch):
+            chosen = ready[first : first + self.batch]
+            generated = self._generated([ids for _, ids in chosen], requests[chosen[0][0]].seed)
+            for (number, _), tokens in zip(chosen, generated, strict=True):
+                yield number, self._answer(tokens, prompts[number])
+
+    @torch.no_grad()
+    def _generated(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
+        """The tokens behind each prompt."""
+        longest = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):  # an answer begins where all prompts end
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        torch.manual_seed(seed)
+        sampled = self.sampling.temperature > 0
+        how: dict[str, Any] = {"do_sample": sampled}
+        if sampled:
+            how |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
+            how["top_k"] = self.sampling.top_k or 0
+        out = self.model.generate(
+            ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            max_new_tokens=self.sampling.max_tokens,
+            eos_token_id=self.stops or None,
+            pad_token_id=self.stops[0] if self.stops else 0,
+            **how,
+        )
+        return [row[longest:].tolist() for row in out]
+
+    def _answer(self, tokens: list[int], prompt: str) -> Answer:
+        """The text up to the token that ended it."""
+        end = next((n for n, token in enumerate(tokens) if token in self.stops), None)
+        if end is None:
+            return Answer(cause="answer cut off at max_tokens")
+        reply = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
+        text, thought = self.renderer.finder.taken_apart(reply, prompt)
+        if not text.strip():
+            return Answer(cause="answer without text")
+        return Answer(text, thought or None)

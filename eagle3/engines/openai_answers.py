@@ -1,0 +1,161 @@
+"""Answers of servers that speak OpenAI's protocol (SGLang, vLLM, ...), through OpenAI's client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Answer, Request
+from eagle3.data.messages import Message
+from eagle3.data.tool_calls import with_text_arguments
+from eagle3.errors import UserError
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 6  # in all, of a request that meets an overloaded or restarting server
+SECONDS = 600.0  # for one answer
+
+
+class OpenAIEngine:
+    """Asks servers for answers, so many at once and no more."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        model: str | None,
+        concurrency: int,
+        sampling: Regenerate,
+        options: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
+    ) -> None:
+        """`servers`: base URLs such as http://host:30000/v1. `model`: null for the only one that
+        the first server has. `concurrency`: requests at once, to each server. `options`: for the
+        chat template, as training has them. `system_prompt`: of conversations without one.
+
+        Raises UserError if a server does not answer.
+        """
+        import openai
+
+        self.openai, self.sampling = openai, sampling
+        self.options, self.system_prompt = dict(options or {}), system_prompt
+        self._key = key = os.environ.get("OPENAI_API_KEY", "none")
+        self.clients = [
+            openai.OpenAI(base_url=url, api_key=key, max_retries=ATTEMPTS - 1, timeout=SECONDS)
+            for url in servers
+        ]
+        self.model = model or self._only_model()
+        self.workers = concurrency * len(servers)
+
+    def _only_model(self) -> str:
+        client = self.clients[0]
+        try:
+            names = [model.id for model in client.models.list()]
+        except self.openai.OpenAIError as fault:
+            raise UserError(
+                f"resources.regenerate.servers: {client.base_url}: {self._sentence(fault)}"
+            ) from None
+        if len(names) != 1:
+            raise UserError(
+                f"dataset.regenerate.model is null, and {client.base_url} has {len(names)} models "
+                f"({', '.join(names[:5])}): name one"
+            )
+        return names[0]
+
+    def _sentence(self, fault: Exception) -> str:
+        """The fault without the key, which some servers send back."""
+        return str(fault) if self._key == "none" else str(fault).replace(self._key, "[key]")
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        with ThreadPoolExecutor(self.workers) as pool:
+            pending = {pool.submit(self._ask, request): n for n, request in enumerate(requests)}
+            try:
+                for done in as_completed(pending):
+                    yield pending[done], done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with the system prompt that training would give them."""
+        for_servers = [_for_servers(message) for message in messages]
+        if self.system_prompt is not None and messages[0]["role"] != "system":
+            for_servers.insert(0, {"role": "system", "content": self.system_prompt})
+        return for_servers
+
+    def _more(self, request: Request) -> dict[str, Any]:
+        """What shapes the prompt beside the messages: SGLang and vLLM hand chat_template_kwargs to
+        the template; where gpt-oss has no template there, they read reasoning_effort."""
+        more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
+        body: dict[str, Any] = {}
+        if self.sampling.top_k is not None:
+            body["top_k"] = self.sampling.top_k
+        options = {**self.options, **(request.options or {})}
+        if options:
+            body["chat_template_kwargs"] = options
+        if isinstance(options.get("reasoning_effort"), str):
+            more["reasoning_effort"] = options["reasoning_effort"]
+        return {**more, "extra_body": body} if body else more
+
+    def _ask(self, request: Request) -> Answer:
+        """One answer. Raises UserError if a server stays away."""
+        # all turns of a row go to one server, which still has what was before
+        client = self.clients[zlib.crc32(request.id.encode()) % len(self.clients)]
+        messages: Any = self._messages(request.messages)
+        more = self._more(request)
+        try:
+            completion = client.chat.completions.create(
+                model=self.model,
+                messages=messages,
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                max_tokens=self.sampling.max_tokens,
+                seed=request.seed,
+                **more,
+            )
+        except (
+            self.openai.BadRequestError,
+            self.openai.UnprocessableEntityError,
+        ) as fault:
+            log.warning("%s: %s", request.id, self._sentence(fault))
+            return Answer(cause="the server refuses the conversation")
+        except self.openai.OpenAIError as fault:
+            raise UserError(
+                f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
+                f"({type(fault).__name__}: {self._sentence(fault)}); the answers so far are kept"
+            ) from None
+        return _whole(completion)
+
+
+def _for_servers(message: Message) -> Message:
+    """A message as the protocol has it: arguments of calls are JSON text."""
+    copy = {key: value for key, value in message.items() if key != "train"}
+    if copy.get("tool_calls"):
+        copy["tool_calls"] = [
+            {"id": f"call_{number}", **with_text_arguments(call)}
+            for number, call in enumerate(copy["tool_calls"])
+        ]
+    return copy
+
+
+def _whole(completion: Any) -> Answer:
+    """The answer, if the target ended it itself."""
+    if not completion.choices:
+        return Answer(cause="no answer came back")
+    choice = completion.choices[0]
+    if choice.finish_reason == "length":
+        return Answer(cause="answer cut off at max_tokens")
+    if choice.finish_reason != "stop":
+        return Answer(cause=f"answer ended by {choice.finish_reason!r}")
+    content = choice.message.content or ""
+    if not content.strip():
+        return Answer(cause="answer without text")
+    extra = choice.message.model_extra or {}
+    thought = extra.get("reasoning_content") or extra.get("reasoning")
+    try:
+        f"{content}{thought}".encode()
+    except UnicodeEncodeError:  # a lone surrogate could not be written
+        return Answer(cause="answer is not valid Unicode")
+    return Answer(content, thought)

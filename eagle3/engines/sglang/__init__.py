@@ -1,0 +1,1 @@
+"""SGLang as a capture engine: our side (`engine`), and its own process (`process`, `hook`)."""

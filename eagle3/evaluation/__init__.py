@@ -1,0 +1,1 @@
+"""Decoding, and acceptance: on held-out states, decoded and served."""

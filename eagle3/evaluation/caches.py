@@ -1,0 +1,168 @@
+"""Target and draft with their caches, for several sequences of unlike length at once.
+
+The target's cache is aligned to the right: before each pass the columns of a sequence are its
+tokens in a row and end at the last column, whatever was rejected before. So a mask with two values
+is all that transformers needs, and sliding windows see whole windows:
+
+    before a pass      . . a a a          after it, 2 and 1 kept      . a a a a a
+                       b b b b b                                      b b b b b b
+    the pass adds                x y z    (one column each for the last token and the drafts)
+
+The draft's rows stand at the place of their position; what a round leaves behind its last kept row
+is written over before it is read. Sequences that are done leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from eagle3.draft.model import Eagle3Draft
+from eagle3.engines.hf import HFTarget
+from eagle3.evaluation.sampling import Sampling, draw
+
+
+class TargetBatch:
+    """The target with its cache, for some sequences."""
+
+    def __init__(self, engine: HFTarget) -> None:
+        from transformers import DynamicCache
+
+        self.engine = engine
+        self.cache: Any = DynamicCache()
+        self.lengths = torch.zeros(0, dtype=torch.int64)  # [B], tokens in the cache
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run prompts, filled up to the right: aux [B, L, 3H] and the state of each last token
+        [B, H]."""
+        device = self.engine.device
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(prompt) for prompt in prompts], batch_first=True
+        )
+        aux, last = self.engine.states(ids, self.cache)
+        rows = torch.arange(len(prompts), device=device)
+        self._align(rows, self.lengths, self.lengths)
+        return aux, last[rows, self.lengths - 1]
+
+    def run(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run `tokens` [B, n] on top of the cache: aux [B, n, 3H] and last [B, n, H]."""
+        columns, n = self.cache.get_seq_length(), tokens.shape[1]
+        place = torch.arange(columns + n, device=tokens.device)
+        mask = place >= columns - self.lengths[:, None]  # [B, columns + n]
+        positions = self.lengths[:, None] + torch.arange(n, device=tokens.device)
+        return self.engine.states(
+            tokens, self.cache, attention_mask=mask.long(), position_ids=positions
+        )
+
+    def keep(self, rows: torch.Tensor, kept: torch.Tensor, n: int) -> None:
+        """Of the sequences `rows` int64 [A] keep the first `kept` [A] of the last `n` columns;
+        forget everything else."""
+        columns = self.cache.get_seq_length() - n
+        lengths = self.lengths[rows] + kept
+        if bool((kept == n).all()) and len(rows) == len(self.lengths):
+            self.lengths = lengths
+            return
+        self._align(rows, columns + kept, lengths)
+
+    def _align(self, rows: torch.Tensor, ends: torch.Tensor, lengths: torch.Tensor) -> None:
+        """Move each sequence's columns, `lengths` [A] of them before `ends` [A], to the right."""
+        width = int(lengths.max())
+        column = torch.arange(width, device=rows.device)
+        source = (ends[:, None] - width + column).clamp(min=0)  # [A, width]; what is left is masked
+        for layer in self.cache.layers:
+            for name in ("keys", "values"):
+                states = getattr(layer, name)  # [B, kv, S, d]
+                index = source.to(states.device)[:, None, :, None]
+                moved = states[rows.to(states.device)].gather(
+                    2, index.expand(-1, states.shape[1], -1, states.shape[3])
+                )
+                setattr(layer, name, moved)
+        self.lengths = lengths
+
+
+class DraftBatch:
+    """The draft with its keys and values, for some sequences."""
+
+    def __init__(
+        self,
+        draft: Eagle3Draft,
+        embedding: torch.Tensor,
+        target_ids: torch.Tensor,
+        sequences: int,
+        longest: int,
+    ) -> None:
+        """`embedding` [V, H] of the target; `target_ids` int64 [V_draft]; `longest`: rows that a
+        sequence may have."""
+        self.draft, self.embedding, self.target_ids = draft, embedding, target_ids
+        config = draft.config
+        shape = (sequences, longest, config.num_key_value_heads, config.head_dim)
+        self.k, self.v = embedding.new_zeros(shape), embedding.new_zeros(shape)  # [B, S, kv, d]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Only the sequences `rows` go on."""
+        if len(rows) < len(self.k):
+            self.k, self.v = self.k[rows], self.v[rows]
+
+    def extend(
+        self, aux: torch.Tensor, tokens: torch.Tensor, start: torch.Tensor, counts: torch.Tensor
+    ) -> torch.Tensor:
+        """Add rows of true target states `aux` [B, n, 3H] with the tokens after them [B, n], from
+        position `start` [B] on; the first `counts` [B] of them are real.
+
+        Returns the hidden state [B, H] of each last real row.
+        """
+        positions = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        hidden = self._rows(self.draft.project_aux(aux), tokens, positions)
+        return hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
+
+    def propose(
+        self, hidden: torch.Tensor, start: torch.Tensor, uniform: torch.Tensor, sampling: Sampling
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Chains after the rows that gave `hidden` [B, H], the first new one at position `start`.
+
+        `uniform` [B, n] for n drafts. Returns drafts int64 [B, n], and the distributions
+        [B, n, V_draft] that they were drawn from, None if they are the best ones.
+        """
+        chains: list[torch.Tensor] = []
+        drawn_from: list[torch.Tensor] = []
+        for place in range(uniform.shape[1]):
+            if place > 0:
+                positions = start[:, None] + place - 1
+                hidden = self._rows(hidden[:, None], chains[-1][:, None], positions)[:, 0]
+            logits = self.draft.logits(hidden)  # [B, V_draft]
+            if sampling.greedy or sampling.proposals == "argmax":
+                choice = logits.argmax(-1)
+            else:
+                q = (logits.float() / sampling.temperature).softmax(-1)
+                drawn_from.append(q)
+                choice = draw(q, uniform[:, place])
+            chains.append(self.target_ids[choice])
+        drafts = torch.stack(chains, 1)
+        return drafts, torch.stack(drawn_from, 1) if drawn_from else None
+
+    def _rows(
+        self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """Run rows of consecutive positions [B, n] on top of what is there. [B, n, H] -> same"""
+        (batch, n), device = tokens.shape, tokens.device
+        flat, where = hidden.flatten(0, 1), positions.flatten()
+        x = self.draft.layer_input(self.embedding[tokens.flatten()], flat)
+        k, v = self.draft.keys_values(x, where)
+        q = self.draft.queries(x, where).unflatten(0, (batch, n))
+        sequence = torch.arange(batch, device=device)[:, None]
+        self.k[sequence, positions] = k.unflatten(0, (batch, n))
+        self.v[sequence, positions] = v.unflatten(0, (batch, n))
+        used = int(positions.max()) + 1
+        seen = torch.arange(used, device=device) <= positions[..., None]  # [B, n, S]
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            self.k[:, :used].transpose(1, 2),
+            self.v[:, :used].transpose(1, 2),
+            attn_mask=seen[:, None],
+            enable_gqa=True,
+        )
+        finished = self.draft.finish(flat, attended.transpose(1, 2).flatten(0, 1))
+        return finished.unflatten(0, (batch, n))

@@ -1,0 +1,289 @@
+"""Evaluation by real decoding: sets of prompts, with the exported draft and without."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.data.conversations import BadRow, Message
+from eagle3.data.prompts import Question
+from eagle3.data.sources import Unreadable
+from eagle3.data.templates import Renderer
+from eagle3.draft.config import check_pair
+from eagle3.engines.hf import HFTarget
+from eagle3.errors import UserError
+from eagle3.evaluation.acceptance import acceptance, unigram_acceptance, unlearned
+from eagle3.evaluation.decoding import GREEDY, Decoded, Limits, Pair, compare, decode_batch
+from eagle3.evaluation.sampling import Sampling
+from eagle3.export.load import load_draft
+from eagle3.target_model.config import load_config, stop_ids
+from eagle3.target_model.reader import read_head
+from eagle3.target_model.tokenizer import load_tokenizer
+from eagle3.target_model.weights import TargetWeights
+
+log = logging.getLogger(__name__)
+QuestionRows = Iterable[Question | Unreadable]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One turn of a question: what the target reads before it answers."""
+
+    set: str
+    id: str
+    turn: int  # from 1
+    tokens: list[int]
+
+
+class Evaluator:
+    """Target and exported draft, ready to answer prompts."""
+
+    def __init__(
+        self,
+        target: Path,
+        draft: Path,
+        values: dict[str, Any],
+        loading: dict[str, Any],
+        templates: dict[str, Any],
+        device: str,
+        batch: int,
+        draft_digest: str | None = None,
+    ) -> None:
+        """`values`: the `evaluation` section; `loading` and `templates`: keys of the
+        sections `target` and `tokens`; `batch`: prompts that are answered together."""
+        trusted = loading["trust_remote_code"]
+        self.values, self.batch = values, batch
+        self.config = load_config(target, trusted)
+        self.tokenizer = load_tokenizer(target, trusted)
+        self.renderer = Renderer(
+            self.tokenizer,
+            templates["chat_template"],
+            templates["chat_template_options"],
+            system_prompt=templates["system_prompt"],
+        )
+        self.stop = set(stop_ids(target, self.config))
+        loaded, mapping = load_draft(draft, draft_digest)
+        check_pair(draft, loaded.config, self.config)
+        engine = HFTarget.load(
+            target,
+            loaded.config.aux_layers,
+            values["dtype"],
+            device,
+            trusted,
+            spread=torch.cuda.device_count() > 1,  # the job is given as many as hold the target
+        )
+        where = engine.device, engine.dtype
+        weights = TargetWeights(target)
+        keys = loading["lm_head_key"], loading["embedding_key"]
+        self.pair = Pair(
+            engine,
+            read_head(weights, self.config, *keys).to(*where),
+            loaded.to(*where),
+            weights.read(loading["embedding_key"], "embedding_key").to(*where),
+            torch.from_numpy(mapping.target_ids).to(engine.device),
+        )
+
+    def ask(
+        self, name: str, rows: QuestionRows
+    ) -> tuple[list[Prompt], list[Decoded], dict[str, int]]:
+        """The prompts of a set, the target's own greedy answers, and how many rows were passed
+        over, by cause. A later turn follows on the answer to the one before.
+
+        Raises UserError if there is no prompt that leaves room for an answer.
+        """
+        skipped: Counter[str] = Counter()
+        open_turns = self._first_turns(rows, skipped)
+        if not open_turns:
+            raise UserError(
+                f"evaluation: no row of {name} can be a prompt ({dict(skipped)}); raise "
+                "dataset.eval_fraction or lower evaluation.max_new_tokens"
+            )
+        if len(open_turns) < self.values["num_prompts"]:
+            log.warning(
+                "%s: only %d of the %d prompts requested",
+                name,
+                len(open_turns),
+                self.values["num_prompts"],
+            )
+        prompts: list[Prompt] = []
+        answers: list[Decoded] = []
+        turn = 1
+        while open_turns:
+            here = [Prompt(name, question.id, turn, ids) for question, _, ids in open_turns]
+            decoded = self.decode(here, 0)
+            prompts, answers = prompts + here, answers + decoded
+            following = []
+            for (question, messages, _), answer in zip(open_turns, decoded, strict=True):
+                if len(question.later) >= turn:
+                    text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+                    more = [
+                        *messages,
+                        {"role": "assistant", "content": text},
+                        {"role": "user", "content": question.later[turn - 1]},
+                    ]
+                    ids = self._encoded(question, more, skipped)
+                    if ids is not None:
+                        following.append((question, more, ids))
+            open_turns, turn = following, turn + 1
+        return prompts, answers, dict(skipped)
+
+    def decode(
+        self, prompts: Sequence[Prompt], num_draft_tokens: int, sampling: Sampling = GREEDY
+    ) -> list[Decoded]:
+        """Answers to prompts, those of like length together."""
+        limits = Limits(self.values["max_new_tokens"], self.stop, num_draft_tokens)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        answers: dict[int, Decoded] = {}
+        for start in range(0, len(order), self.batch):
+            chosen = order[start : start + self.batch]
+            ids = [prompts[i].tokens for i in chosen]
+            decoded = decode_batch(self.pair, ids, limits, sampling, chosen)
+            answers |= dict(zip(chosen, decoded, strict=True))
+            log.info("%d of %d prompts answered", len(answers), len(prompts))
+        return [answers[i] for i in range(len(prompts))]
+
+    def _first_turns(
+        self, rows: QuestionRows, skipped: Counter[str]
+    ) -> list[tuple[Question, list[Message], list[int]]]:
+        """The first questions that leave room for an answer, with their messages and tokens."""
+        turns: list[tuple[Question, list[Message], list[int]]] = []
+        for question in rows:
+            if len(turns) == self.values["num_prompts"]:
+                break
+            if isinstance(question, Unreadable):
+                skipped[question.cause] += 1
+                continue
+            ids = self._encoded(question, question.messages, skipped)
+            if ids is not None:
+                turns.append((question, question.messages, ids))
+        return turns
+
+    def _encoded(
+        self, question: Question, messages: list[Message], skipped: Counter[str]
+    ) -> list[int] | None:
+        """Tokens of a prompt; None, and counted, if it cannot be one."""
+        chain, answer = self.values["num_draft_tokens"], self.values["max_new_tokens"]
+        room = self.config.max_position_embeddings - answer - chain - 1
+        try:
+            if question.text is None:
+                text = self.renderer.prompt(messages, question.tools, question.options)
+            else:
+                text = self.renderer.prompt_in(question.text)
+        except BadRow as fault:
+            skipped[str(fault)] += 1
+            return None
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(tokens) > room:
+            skipped[f"longer than {room} tokens"] += 1
+            return None
+        return tokens
+
+
+def evaluate(evaluator: Evaluator, sets: Mapping[str, QuestionRows]) -> dict[str, Any]:
+    """Figures over all prompts and for each set by its name, and one record for each prompt.
+
+    Raises UserError if speculation changed an answer in float32 away from a near-tie: then the
+    decoder or the export is wrong and no figure means anything.
+    """
+    values, started = evaluator.values, time.monotonic()
+    prompts: list[Prompt] = []
+    plain: list[Decoded] = []
+    skipped = {}
+    for name, rows in sets.items():
+        more, answers, skipped[name] = evaluator.ask(name, rows)
+        prompts, plain = prompts + more, plain + answers
+    count = values["num_draft_tokens"]
+    greedy = evaluator.decode(prompts, count)
+    records = [
+        _record(evaluator.tokenizer, *item) for item in zip(prompts, plain, greedy, strict=True)
+    ]
+    wrong = [r["id"] for r in records if not r["identical"] and r["tie_at"] is None]
+    if wrong and values["dtype"] == "float32":
+        raise UserError(
+            f"evaluation: speculative output differs from the target's own greedy output for "
+            f"{len(wrong)} prompts ({', '.join(wrong[:5])}) away from any near-tie; the decoder or "
+            "the export is wrong"
+        )
+    causes = sum((Counter(item) for item in skipped.values()), Counter())
+    figures = _greedy_figures(records, count) | {"prompts_skipped": dict(causes)}
+    figures["sets"] = {
+        name: _greedy_figures([r for r in records if r["set"] == name], count)
+        | {"prompts_skipped": skipped[name]}
+        for name in sets
+    }
+    figures["unigram_acceptance"] = unigram_acceptance(d.tokens for d in greedy)
+    if warning := unlearned(figures):
+        log.warning("%s", warning)
+    if values["temperature"] > 0:
+        figures["sampled"] = _sampled_figures(evaluator, prompts, list(sets))
+    seconds = round(time.monotonic() - started, 1)
+    return figures | {"seconds": seconds, "per_prompt": records}
+
+
+def _record(tokenizer: Any, prompt: Prompt, plain: Decoded, greedy: Decoded) -> dict[str, Any]:
+    """What happened to one prompt."""
+    same = compare(greedy, plain)
+    return {
+        "set": prompt.set,
+        "id": prompt.id,
+        "turn": prompt.turn,
+        "prompt_tokens": len(prompt.tokens),
+        "new_tokens": len(greedy.tokens),
+        "committed": greedy.committed,
+        "passes_plain": plain.target_passes,
+        "passes_speculative": greedy.target_passes,
+        "identical": same.identical,
+        "tie_at": same.tie_at,
+        "text": tokenizer.decode(greedy.tokens),
+    }
+
+
+def _greedy_figures(records: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:
+    plain = sum(r["passes_plain"] for r in records)
+    speculative = sum(r["passes_speculative"] for r in records)
+    committed = _by_question([(r["set"], r["id"], r["committed"]) for r in records])
+    return {
+        **acceptance(committed, count),
+        "num_draft_tokens": count,
+        "greedy_identical": all(r["identical"] or r["tie_at"] is not None for r in records),
+        "greedy_ties": sum(r["tie_at"] is not None for r in records),
+        "prompts": len(records),
+        "new_tokens": sum(r["new_tokens"] for r in records),
+        "target_passes_plain": plain,
+        "target_passes_speculative": speculative,
+        "target_passes_saved": 1 - speculative / plain,
+    }
+
+
+def _sampled_figures(
+    evaluator: Evaluator, prompts: Sequence[Prompt], sets: Sequence[str]
+) -> dict[str, Any]:
+    """Acceptance when sampling, for both kinds of proposals."""
+    count, temperature = evaluator.values["num_draft_tokens"], evaluator.values["temperature"]
+    figures: dict[str, Any] = {"temperature": temperature}
+    for proposals in ("argmax", "sampled"):
+        answers = evaluator.decode(prompts, count, Sampling(temperature, proposals))
+        counts = [(p.set, p.id, a.committed) for p, a in zip(prompts, answers, strict=True)]
+        figures[f"{proposals}_proposals"] = {
+            **acceptance(_by_question(counts), count),
+            "sets": {
+                name: acceptance(_by_question([c for c in counts if c[0] == name]), count)
+                for name in sets
+            },
+        }
+    return figures
+
+
+def _by_question(counts: Sequence[tuple[str, str, list[int]]]) -> list[list[int]]:
+    """Turns of one question belong together: intervals resample questions."""
+    by_question: dict[tuple[str, str], list[int]] = {}
+    for name, identity, committed in counts:
+        by_question.setdefault((name, identity), []).extend(committed)
+    return list(by_question.values())

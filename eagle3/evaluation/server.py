@@ -1,0 +1,196 @@
+"""Acceptance of a served draft as the server itself counts it, in the terms of `acceptance`.
+
+SGLang tells of every answer how many verify passes it took and how many drafts each accepted. vLLM
+keeps totals over all requests (Prometheus counters), so what is read before and after must be ours
+alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from eagle3.errors import UserError
+from eagle3.evaluation.acceptance import acceptance
+from eagle3.evaluation.http import get, post
+
+DRAFTS = "vllm:spec_decode_num_drafts"
+PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos"
+FINISHED = "vllm:request_success"
+SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*?)(?:_total)?(?:\{(.*)\})? ([^ ]+)$")
+SETTLED = 0.3  # seconds between two equal readings
+PATIENCE = 30  # readings
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """How answers are asked for."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    ignore_eos: bool = False
+    concurrency: int = 8
+
+
+def measure(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -> dict[str, Any]:
+    """Acceptance over the answers to `prompts` (token ids), and how fast they came.
+
+    Raises UserError if the server is of no known kind, does not speculate, or answers others too.
+    """
+    url = url.rstrip("/").removesuffix("/v1")
+    engine = engine_of(url)
+    started = time.monotonic()
+    figures = (_sglang if engine == "sglang" else _vllm)(url, prompts, options)
+    seconds = time.monotonic() - started
+    return {
+        "engine": engine,
+        **figures,
+        "prompts": len(prompts),
+        "temperature": options.temperature,
+        "ignore_eos": options.ignore_eos,
+        "concurrency": options.concurrency,
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(figures["new_tokens"] / seconds, 1),
+    }
+
+
+def engine_of(url: str) -> str:
+    """`sglang` or `vllm`, by the page that only one of them has."""
+    if get(f"{url}/server_info") is not None:
+        return "sglang"
+    if get(f"{url}/version") is not None:
+        return "vllm"
+    raise UserError(
+        f"{url}: has neither /server_info (SGLang) nor /version (vLLM); give the server's own "
+        "address, such as http://localhost:30000"
+    )
+
+
+def _in_parallel(ask: Any, prompts: Sequence[Sequence[int]], concurrency: int) -> list[Any]:
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            return list(pool.map(ask, prompts))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _sglang(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -> dict[str, Any]:
+    sampling = {
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "ignore_eos": options.ignore_eos,
+    }
+
+    def ask(prompt: Sequence[int]) -> dict[str, Any]:
+        body = {"input_ids": list(prompt), "sampling_params": sampling}
+        return post(f"{url}/generate", body)["meta_info"]
+
+    replies = _in_parallel(ask, prompts, options.concurrency)
+    drafts = {info["spec_num_proposed_drafts"] // info["spec_verify_ct"] for info in replies if
+              info.get("spec_verify_ct")}  # fmt: skip
+    if not drafts:
+        raise UserError(
+            f"{url}: reports no verify pass; start SGLang with --speculative-algorithm EAGLE3"
+        )
+    figures = acceptance([committed(info) for info in replies], max(drafts))
+    return {
+        **figures,
+        "num_draft_tokens": max(drafts),
+        "new_tokens": sum(info["completion_tokens"] for info in replies),
+    }
+
+
+def committed(meta_info: Mapping[str, Any]) -> list[int]:
+    """Tokens that each verify pass of one answer committed, from SGLang's `meta_info`.
+
+    In the pass that meets a stop token SGLang counts the drafts behind it too; they are no part of
+    the answer and are taken off. Which pass it was is not told: the longest is taken, which
+    changes the acceptance length as it must and the histogram by one pass at most.
+    """
+    histogram = meta_info.get("spec_correct_drafts_histogram") or []
+    counts = list(chain.from_iterable([n + 1] * passes for n, passes in enumerate(histogram)))
+    if counts and meta_info["finish_reason"]["type"] == "stop":
+        # the token of the prompt's own pass is in no verify pass
+        behind = sum(counts) - (meta_info["completion_tokens"] - 1)
+        counts[-1] -= behind
+    return counts
+
+
+def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -> dict[str, Any]:
+    models = json.loads(get(f"{url}/v1/models") or '{"data": []}')["data"]
+    if len(models) != 1:
+        raise UserError(f"{url}: serves {len(models)} models; measure a server that serves one")
+
+    def ask(prompt: Sequence[int]) -> int:
+        body = {
+            "model": models[0]["id"],
+            "prompt": list(prompt),
+            "max_tokens": options.max_new_tokens,
+            "temperature": options.temperature,
+            "ignore_eos": options.ignore_eos,
+        }
+        return post(f"{url}/v1/completions", body)["usage"]["completion_tokens"]
+
+    before = _settled(url)
+    new_tokens = sum(_in_parallel(ask, prompts, options.concurrency))
+    after = _settled(url)
+    for name in (DRAFTS, FINISHED):
+        if name not in after:
+            raise UserError(
+                f"{url}/metrics: has no counter {name}; start vLLM with --speculative-config and "
+                "without --disable-log-stats"
+            )
+    grown = {name: after[name] - before.get(name, 0.0) for name in after}
+    if grown[FINISHED] != len(prompts):
+        raise UserError(
+            f"{url}: finished {grown[FINISHED]:.0f} requests while {len(prompts)} were asked; its "
+            "totals can be read only while nobody else uses it"
+        )
+    at_least = [grown[name] for name in sorted(_positions(grown), key=_position)]
+    passes = int(grown[DRAFTS])
+    reached = [passes, *(int(count) for count in at_least), 0]  # passes that accepted n or more
+    counts = [n + 1 for n in range(len(at_least) + 1) for _ in range(reached[n] - reached[n + 1])]
+    figures = acceptance([counts], len(at_least))
+    figures["acceptance_length_ci95"] = None  # needs the counts of each prompt
+    return {**figures, "num_draft_tokens": len(at_least), "new_tokens": new_tokens}
+
+
+def _settled(url: str) -> dict[str, float]:
+    """Counters once two readings agree: the last requests are counted a little late."""
+    last = counters(get(f"{url}/metrics") or "")
+    for _ in range(PATIENCE):
+        time.sleep(SETTLED)
+        reading = counters(get(f"{url}/metrics") or "")
+        if reading == last:
+            return reading
+        last = reading
+    raise UserError(f"{url}/metrics: keeps changing; somebody else is using the server")
+
+
+def counters(text: str) -> dict[str, float]:
+    """What is counted, over all engines of a server, from Prometheus' text format; positions of a
+    draft are kept apart as `name[position]`."""
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        sample = SAMPLE.match(line.strip())
+        if sample and sample[1] in (DRAFTS, PER_POSITION, FINISHED):
+            name = sample[1]
+            if name == PER_POSITION:
+                position = re.search(r'position="(\d+)"', sample[2] or "")
+                name = f"{name}[{position[1] if position else 0}]"
+            totals[name] = totals.get(name, 0.0) + float(sample[3])
+    return totals
+
+
+def _positions(names: Mapping[str, float]) -> Iterator[str]:
+    return (name for name in names if name.startswith(f"{PER_POSITION}["))
+
+
+def _position(name: str) -> int:
+    return int(name.partition("[")[2].rstrip("]"))

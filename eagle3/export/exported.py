@@ -1,0 +1,203 @@
+"""A draft on disk in an engine's form, and a reader stricter than any engine.
+
+Engines skip tensors they do not know, leave those they miss uninitialised and fall back on defaults
+for keys they do not find, all without a word. So a form is written from one description, and read
+only if every tensor and every key of config.json is what would be written again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # teaches NumPy bfloat16, for reading too
+import numpy as np
+
+from eagle3.draft.config import DraftConfig
+from eagle3.errors import Foreign, UserError
+from eagle3.export.capabilities import check_formats
+from eagle3.files.artifact import Manifest, Settings, write_text
+from eagle3.files.tensor_file import load_tensors, save_tensors
+from eagle3.tokens.vocab import VocabMapping
+
+LAYER = "midlayer."
+EMBEDDING = "embed_tokens.weight"
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """The target as a form names it, and how many tokens to draft for it."""
+
+    name: str  # a hub name or a path
+    architectures: tuple[str, ...]
+    num_draft_tokens: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a config.json says, whatever its spelling."""
+
+    config: DraftConfig
+    dtype: str
+    verifier: Verifier | None = None  # only in forms that name the target
+
+
+@dataclass(frozen=True)
+class DraftFormat:
+    """How one engine wants a draft."""
+
+    name: str
+    write: Callable[[Description], dict[str, Any]]
+    read: Callable[[Mapping[str, Any]], Description]  # may raise KeyError, TypeError
+    layer: str = LAYER  # how names of the decoder layer's tensors begin
+    embedding: bool = True  # whether anybody would read one
+
+    @property
+    def kind(self) -> str:
+        """Of the manifest."""
+        return f"draft-{self.name}"
+
+
+def expected_shapes(config: DraftConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of an export and its shape, without the embedding."""
+    h, d = config.hidden_size, config.head_dim
+    heads, kv, width = config.num_attention_heads, config.num_key_value_heads, 2 * h
+    shapes: dict[str, tuple[int, ...]] = {
+        "fc.weight": (h, 3 * h),
+        "midlayer.hidden_norm.weight": (h,),
+        "midlayer.input_layernorm.weight": (h,),
+        "midlayer.post_attention_layernorm.weight": (h,),
+        "midlayer.self_attn.q_proj.weight": (heads * d, width),
+        "midlayer.self_attn.k_proj.weight": (kv * d, width),
+        "midlayer.self_attn.v_proj.weight": (kv * d, width),
+        "midlayer.self_attn.o_proj.weight": (h, heads * d),
+        "midlayer.mlp.gate_proj.weight": (config.intermediate_size, h),
+        "midlayer.mlp.up_proj.weight": (config.intermediate_size, h),
+        "midlayer.mlp.down_proj.weight": (h, config.intermediate_size),
+        "norm.weight": (h,),
+        "lm_head.weight": (config.draft_vocab_size, h),
+        "d2t": (config.draft_vocab_size,),
+        "t2d": (config.vocab_size,),
+    }
+    if config.qk_norm:
+        shapes |= {f"midlayer.self_attn.{name}_norm.weight": (d,) for name in "qk"}
+    if config.fc_norm:
+        shapes |= {f"fc_norm.{chunk}.weight": (h,) for chunk in range(3)}
+    return shapes
+
+
+def write_draft(
+    fmt: DraftFormat,
+    folder: Path,
+    description: Description,
+    weights: Mapping[str, np.ndarray],
+    mapping: VocabMapping,
+    settings: Settings,
+    inputs: dict[str, str],
+    embedding: np.ndarray | None = None,  # [V, H] of the target
+) -> None:
+    """Write `config.json` and `model.safetensors`, then read them back strictly.
+
+    Raises UserError if a tensor is missing, unknown or of the wrong shape, or if the form cannot
+    carry the draft.
+    """
+    config = description.config
+    check_formats([fmt.name], config.to_dict())
+    dtype = DTYPES[description.dtype]
+    with np.errstate(over="ignore"):  # `_check` says what is beyond the type
+        tensors = {name: array.astype(dtype) for name, array in weights.items()}
+        if embedding is not None and fmt.embedding:
+            tensors[EMBEDDING] = embedding.astype(dtype)
+    tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
+    _check(folder, fmt, config, tensors)
+    named = {_renamed(name, LAYER, fmt.layer): tensor for name, tensor in tensors.items()}
+    save_tensors(folder / "model.safetensors", named, Manifest.of(fmt.kind, settings, inputs))
+    write_text(folder / "config.json", json.dumps(fmt.write(description), indent=2) + "\n")
+    back, _, mapping_back = read_arrays(fmt, folder)
+    if back.config != config or (mapping_back.d2t != mapping.d2t).any():
+        raise UserError(f"{folder}: the export does not read back as it was written")
+
+
+def read_arrays(
+    fmt: DraftFormat, folder: Path, settings_digest: str | None = None
+) -> tuple[Description, dict[str, np.ndarray], VocabMapping]:
+    """What config.json says, the tensors as they are stored but without an embedding, and the
+    vocabulary mapping.
+
+    Raises UserError on anything that an engine would load silently wrong.
+    """
+    path = folder / "model.safetensors"
+    named, _ = load_tensors(path, fmt.kind, settings_digest)
+    description = _read_config(fmt, folder / "config.json")
+    config = description.config
+    check_formats([fmt.name], config.to_dict())
+    tensors = {_renamed(name, fmt.layer, LAYER): array for name, array in named.items()}
+    with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
+        _check(folder, fmt, config, tensors)
+    dtype = np.dtype(DTYPES[description.dtype])
+    for name, array in tensors.items():
+        if name not in ("d2t", "t2d") and array.dtype != dtype:
+            raise UserError(f"{path}: {name} is {array.dtype}, config.json differs")
+    tensors.pop(EMBEDDING, None)  # the target's own
+    mapping = VocabMapping(tensors.pop("d2t"), tensors.pop("t2d"))
+    return description, tensors, mapping
+
+
+def _renamed(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if name.startswith(old) else name
+
+
+def _read_config(fmt: DraftFormat, path: Path) -> Description:
+    """What a config.json says, if it is exactly what the form would write of it again."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        description = fmt.read(saved)
+        expected = json.loads(json.dumps(fmt.write(description)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except KeyError as fault:
+        raise UserError(f"{path}: {fault.args[0]} missing; export the draft again") from None
+    except (TypeError, AttributeError, OverflowError) as fault:
+        raise UserError(f"{path}: cannot be a draft's ({fault!s:.200}); export it again") from None
+    except (ValueError, RecursionError) as fault:
+        raise UserError(f"{path}: is not JSON ({fault})") from None
+    for name in {**expected, **saved}:
+        if name not in saved:
+            raise UserError(f"{path}: {name} missing; export the draft again")
+        if name not in expected:
+            raise UserError(f"{path}: {name:.200} does not belong there; export the draft again")
+        if saved[name] != expected[name]:
+            raise UserError(
+                f"{path}: {name} is {saved[name]!r:.200}, expected {expected[name]!r:.200}; export "
+                "the draft again"
+            )
+    if description.dtype not in list(DTYPES):  # maybe no text at all
+        raise UserError(f"{path}: torch_dtype is {description.dtype!r:.90}; export the draft again")
+    return description
+
+
+def _check(
+    folder: Path, fmt: DraftFormat, config: DraftConfig, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Names, shapes and the mapping's own laws."""
+    expected = expected_shapes(config)
+    if fmt.embedding and EMBEDDING in tensors:
+        expected[EMBEDDING] = (config.vocab_size, config.hidden_size)
+    missing, unknown = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+    if missing or unknown:
+        raise UserError(f"{folder}: tensors missing: {missing}, unknown: {unknown}")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(f"{folder}: {name} is {tuple(tensors[name].shape)}, expected {shape}")
+        if not np.isfinite(tensors[name]).all():
+            raise UserError(
+                f"{folder}: {name} is not finite in {tensors[name].dtype}; use export.dtype "
+                "bfloat16 or float32"
+            )
+    ids = tensors["d2t"] + np.arange(config.draft_vocab_size)
+    if not np.array_equal(ids, np.flatnonzero(tensors["t2d"])):
+        raise UserError(f"{folder}: d2t (offsets) and t2d (membership) do not name the same tokens")

@@ -1,0 +1,35 @@
+"""The draft for people with transformers or plain torch: everything said in transformers' terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from eagle3.export.exported import Description, DraftFormat
+from eagle3.export.layer_config import draft_config, layer_config
+
+INDICES = "aux_hidden_state_indices"
+
+
+def write(described: Description) -> dict[str, Any]:
+    """config.json. The draft reads `hidden_states[i]` of the target's output for each index, side
+    by side; AutoConfig takes the rest for a Llama's (a Qwen3's with q/k norms)."""
+    config = described.config
+    return {
+        "architectures": ["Eagle3Draft"],
+        **layer_config(config, described.dtype),
+        "draft_vocab_size": config.draft_vocab_size,
+        INDICES: [layer + 1 for layer in config.aux_layers],
+        "norm_before_residual": False,
+        "fc_norm": config.fc_norm,
+        "norm_output": config.norm_output,
+    }
+
+
+def read(saved: Mapping[str, Any]) -> Description:
+    """Raises KeyError with the name of a missing key."""
+    config = draft_config(saved, saved, [index - 1 for index in saved[INDICES]])
+    return Description(config, saved["torch_dtype"])
+
+
+HF = DraftFormat("hf", write, read)

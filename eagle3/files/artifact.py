@@ -1,0 +1,270 @@
+"""Files that say what they are: atomic writes, manifests, and the check a reader makes.
+
+A manifest travels with every artefact (the metadata of a safetensors file, or the `manifest`
+key of a JSON file). It holds the settings that shaped the content, the digests of the inputs,
+counts, and a checksum of the content. Settings are chained: they name the digests of the
+settings upstream, so one comparison covers everything that came before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from eagle3.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_KEY = "manifest"
+REMAKE = "delete it and run snakemake again"
+# what reading a JSON file of any content may raise: nested too deeply is a RecursionError
+NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(text: str) -> str:
+    """First 16 hex digits of SHA-256: enough to tell settings apart, short enough to read."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one stage was asked to do: its own values, and the digests of the stages above it."""
+
+    stage: str
+    values: dict[str, Any]
+    upstream: dict[str, str]
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each value and each stage above, such as `train.epochs = 10`.
+
+        Snakemake compares them and shows those that differ. A brace would be a wildcard to it.
+        """
+        lines = [f"{key} = {canonical(value)}" for key, value in _leaves(self.values)]
+        lines += [f"{name} ({digest})" for name, digest in self.upstream.items()]
+        return [line.replace("{", "\\u007b") for line in sorted(lines)]
+
+    @property
+    def text(self) -> str:
+        return canonical(asdict(self))
+
+    @property
+    def digest(self) -> str:
+        return digest(self.text)
+
+
+def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in nested mappings."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Identity card of one artefact."""
+
+    kind: str
+    settings: dict[str, Any]
+    settings_digest: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    content_sha256: str = ""
+    part: str = ""  # which of several files of its kind; older ones do not say
+    format: int = FORMAT_VERSION
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        settings: Settings,
+        inputs: Mapping[str, str] | None = None,
+        counts: Mapping[str, Any] | None = None,
+        part: str = "",
+    ) -> Manifest:
+        """Manifest of an artefact of `kind` made under `settings` from `inputs` (name: sha256)."""
+        return cls(
+            kind=kind,
+            settings=asdict(settings),
+            settings_digest=settings.digest,
+            inputs=dict(inputs or {}),
+            counts=dict(counts or {}),
+            versions=software_versions(),
+            part=part,
+        )
+
+    @classmethod
+    def parse(cls, values: Any) -> Manifest:
+        """The inverse of `asdict`. Raises ValueError or TypeError if it is not a manifest."""
+        manifest = cls(**values)
+        for name, kind in _FIELDS.items():
+            if not isinstance(getattr(manifest, name), kind):
+                raise ValueError(f"its manifest's {name} is not of type {kind.__name__}")
+        if digest(canonical(manifest.settings)) != manifest.settings_digest:
+            raise ValueError("its manifest's settings are not those of their digest")
+        return manifest
+
+    def require(
+        self,
+        path: Path | str,
+        kind: str,
+        settings_digest: str | None = None,
+        part: str | None = None,
+    ) -> Manifest:
+        """Return self if this is a `kind` made under the given settings, and that part of it.
+
+        Raises UserError naming the file and what differs.
+        """
+        if self.format != FORMAT_VERSION:
+            raise UserError(
+                f"{path}: has format {self.format}, this version reads format {FORMAT_VERSION}: "
+                f"{REMAKE}"
+            )
+        if self.kind != kind:
+            raise UserError(f"{path}: is a {self.kind!r} file, expected {kind!r}")
+        if settings_digest is not None and self.settings_digest != settings_digest:
+            raise UserError(
+                f"{path}: was made under other settings (digest {self.settings_digest}, this run "
+                f"expects {settings_digest}): {REMAKE}"
+            )
+        if part is not None and self.part and self.part != part:
+            raise UserError(f"{path}: is {self.part!r} under another name: {REMAKE}")
+        return self
+
+
+_FIELDS: dict[str, type] = {
+    **dict.fromkeys(("kind", "settings_digest", "content_sha256", "part"), str),
+    **dict.fromkeys(("settings", "inputs", "counts", "versions"), dict),
+    "format": int,
+}
+
+
+def part_of(path: Path) -> str:
+    """What a numbered file is called: a neighbour's under its name is as whole as itself."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what shapes numbers; packages that are not installed are left out."""
+    versions = {"python": platform.python_version()}
+    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors", "sglang"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the folder of `path`; on success it is flushed and renamed.
+
+    The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
+    It is locked while its writer lives: what a killed one left behind is removed by the next.
+    Raises UserError if the disk is full or the folder not writable; nothing is left behind.
+    """
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        with open(beside, "xb") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield beside
+            with open(beside, "rb") as handle:  # the tensor library makes another file of the name
+                os.fsync(handle.fileno())
+            beside.chmod(0o666 & ~_umask())  # and one for its owner alone
+            os.replace(beside, path)
+        _flush(path.parent)
+    except OSError as fault:
+        with suppress(OSError):
+            beside.unlink()
+        raise UserError(f"{path}: cannot be written: {fault.strerror or fault}") from None
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _flush(folder: Path) -> None:
+    """Bring names of a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove unfinished files of `path` whose writers are gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(left, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the writer lives
+            left.unlink()
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any], manifest: Manifest) -> None:
+    """Write `content` plus its manifest as indented JSON, atomically."""
+    content = json.loads(json.dumps(content))  # as a reader sees it: every key is text
+    checksum = hashlib.sha256(canonical(content).encode()).hexdigest()
+    stamped = {**asdict(manifest), "content_sha256": checksum}
+    write_text(path, json.dumps({**content, MANIFEST_KEY: stamped}, indent=1) + "\n")
+
+
+def read_json(
+    path: Path, kind: str, settings_digest: str | None = None, part: str | None = None
+) -> tuple[dict[str, Any], Manifest]:
+    """Read what `write_json` wrote.
+
+    Raises UserError if the file is missing, damaged, made under other settings, or another part.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest.parse(content.pop(MANIFEST_KEY))
+        digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as fault:
+        raise UserError(f"{path}: cannot be read: {fault.strerror}") from None
+    except NOT_OURS as fault:
+        raise UserError(f"{path}: is not a JSON artefact of this project ({fault})") from None
+    manifest.require(path, kind, settings_digest, part)
+    if digest != manifest.content_sha256:
+        raise UserError(f"{path}: content does not match its checksum: {REMAKE}")
+    return content, manifest

@@ -1,0 +1,1 @@
+"""Operations that are faster than plain torch, each with a plain twin in its tests."""

@@ -1,0 +1,93 @@
+"""Matrix products of training: narrow operands, and weight gradients as wide as the weights.
+
+A weight is used once per TTT step. Under plain autocast its gradients would be added up in the
+narrow type; here each product's gradient is returned in the type of the master weight.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.kernels.torch_internals import multiplies_bfloat16, onednn_linear
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """On AMD's processors with AVX-512, where the math library that PyTorch comes with takes a slow
+    path, oneDNN multiplies float32 matrices twice as fast; with AVX2 there is no difference."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and cpuinfo.exists()
+        and "AuthenticAMD" in cpuinfo.read_text()
+    )
+
+
+@cache
+def bfloat16_is_emulated() -> bool:
+    """x86 processors without instructions for it multiply bfloat16 matrices ten times slower than
+    float32's."""
+    return platform.machine() in ("x86_64", "AMD64") and not multiplies_bfloat16()
+
+
+def as_factor(x: torch.Tensor) -> torch.Tensor:
+    """`x` in the type that the device multiplies it in: products of bfloat16 numbers are exact in
+    float32, in which a processor that knows bfloat16 adds them up as well."""
+    emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_is_emulated()
+    return x.float() if emulated else x
+
+
+def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a [M, K] times the transpose of b [N, K] -> [M, N], in the type of `a`"""
+    return _product(as_factor(a), as_factor(b)).to(a.dtype)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    single = a.dtype == torch.float32 and a.device.type == "cpu"
+    # a rank may have no rows of a pack, and oneDNN refuses empty operands
+    if single and a.numel() and b.numel() and onednn_is_faster():
+        # strided operands would be 50 times slower there
+        a, b = a.contiguous(), b.contiguous()
+        return onednn_linear(a, b)
+    return a @ b.t()
+
+
+def weight_gradient(dy: torch.Tensor, x: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
+    """dy [N, out] and x [N, in] -> [out, in] in type `wide`, summed up at that width on CUDA and
+    where a CPU has no product of that type of its own."""
+    if wide != dy.dtype and dy.device.type == "cuda":
+        return torch.mm(dy.t(), x, out_dtype=wide)
+    return _product(as_factor(dy).t(), as_factor(x).t()).to(wide)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, narrow)
+        ctx.wide = weight.dtype
+        return times_transposed(x, narrow)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (dy,) = grads
+        x, narrow = ctx.saved_tensors
+        need_x, need_weight, _ = ctx.needs_input_grad
+        dx = times_transposed(dy, narrow.t()) if need_x else None
+        dw = weight_gradient(dy, x, ctx.wide) if need_weight else None
+        return dx, dw, None
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor) -> torch.Tensor:
+    """x [N, in] times a weight [out, in] -> [N, out], computed in the type of `narrow`.
+
+    `narrow` is the weight in the type of `x` (the weight itself where that is the same).
+    """
+    return _Linear.apply(x, weight, narrow)

@@ -1,0 +1,216 @@
+r"""The CPU's back end: chunks of active queries against the stretch of keys that they see.
+
+A chunk is some consecutive active rows; its keys reach from the start of the first one's document
+to the last one's row. Scores of one chunk are all that is ever held at once; the softmax weights
+of a chunk with few keys are kept for the backward pass, those of others are formed again there, so
+what is kept of a query is bounded.
+
+    keys    0 . . . . . . . . . . . . . . T
+    chunk 0 [######\                          rows of document 0
+    chunk 1 [###########\                     later ones
+    chunk 2               [####\[###\         two short documents together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eagle3.kernels.matmul import as_factor
+from eagle3.objective.attention.interface import Keys, Queries
+
+CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
+SCORES = 2**21  # of a chunk, all heads: fewer queries where they see more keys
+SHORT = 256  # keys up to which a chunk may go on into the next document
+MOST_KEPT = 512  # keys up to which a chunk's weights are kept
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Queries first..stop - 1, and the keys that they see."""
+
+    first: int
+    stop: int
+    first_key: int
+    stop_key: int
+    mask_from: int  # keys from here on are not seen by every query, relative to first_key
+
+
+def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
+    """Cut the queries into chunks."""
+    rows, starts = queries.rows.tolist(), queries.starts.tolist()
+    chunks: list[Chunk] = []
+    first = 0
+    for at in range(1, len(rows) + 1):
+        full = at == len(rows) or at - first == CHUNK
+        if not full and at - first >= FEWEST:
+            full = (at - first + 1) * heads * (rows[at] + 1 - starts[first]) > SCORES
+        if not full and starts[at] != starts[at - 1]:
+            full = rows[at - 1] + 1 - starts[first] > SHORT
+        if full:
+            one_document = starts[first] == starts[at - 1]
+            chunks.append(
+                Chunk(
+                    first,
+                    at,
+                    starts[first],
+                    rows[at - 1] + 1,
+                    rows[first] + 1 - starts[first] if one_document else 0,
+                )
+            )
+            first = at
+    return chunks
+
+
+class _Scores:
+    """Softmax weights of chunks, heads in kv groups of g; formed once forward, once backward."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        q: torch.Tensor,  # [A, heads, d]
+        k0: torch.Tensor,  # [kv, T, d]
+        own_k: Sequence[torch.Tensor],
+    ) -> None:
+        self.queries, self.k0 = queries, k0
+        self.q = (q * q.shape[-1] ** -0.5).unflatten(1, (len(k0), -1))  # [A, kv, g, d]
+        self.own_k = picked(own_k, queries, k0)  # [A, kv, k, d]
+        self.own = self.q @ self.own_k.mT  # [A, kv, g, k]
+
+    def of_head(self, chunk: Chunk) -> torch.Tensor:
+        """A chunk's queries [kv, g c, d]."""
+        return by_head(self.q[chunk.first : chunk.stop])
+
+    def weights(self, chunk: Chunk, chunk_queries: torch.Tensor) -> torch.Tensor:
+        """[kv, g c, t + k] for the chunk's c queries and the t keys that they reach, own keys at
+        the end; `chunk_queries`: its queries by head."""
+        own = by_head(self.own[chunk.first : chunk.stop])
+        keys = self.k0[:, chunk.first_key : chunk.stop_key]
+        size = (*chunk_queries.shape[:2], keys.shape[1] + own.shape[-1])
+        scores = torch.empty(size, dtype=chunk_queries.dtype, device=chunk_queries.device)
+        shared = scores[..., : keys.shape[1]]
+        torch.bmm(chunk_queries, keys.mT, out=shared)
+        hidden = self._hidden_keys(chunk)
+        if hidden is not None:
+            by_group = shared.unflatten(1, (-1, chunk.stop - chunk.first))[..., chunk.mask_from :]
+            by_group.masked_fill_(hidden, float("-inf"))
+        scores[..., keys.shape[1] :] = own
+        wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+        return scores.softmax(-1, dtype=wide).to(scores.dtype)
+
+    def _hidden_keys(self, chunk: Chunk) -> torch.Tensor | None:
+        """bool [c, keys from mask_from on]: what a query must not see; None if nothing."""
+        begin = chunk.first_key + chunk.mask_from
+        if begin >= chunk.stop_key:
+            return None
+        key = torch.arange(begin, chunk.stop_key, device=self.k0.device)
+        at = slice(chunk.first, chunk.stop)
+        hidden = key > self.queries.rows[at, None]
+        if chunk.mask_from == 0:
+            hidden |= key < self.queries.starts[at, None]
+        return hidden
+
+
+def by_head(x: torch.Tensor) -> torch.Tensor:
+    """[c, kv, g, n] -> [kv, g c, n]"""
+    return x.permute(1, 2, 0, 3).flatten(1, 2)
+
+
+def by_query(x: torch.Tensor, count: int) -> torch.Tensor:
+    """[kv, g c, n] -> [c, kv, g, n], c being `count`"""
+    return x.unflatten(1, (-1, count)).permute(2, 0, 1, 3)
+
+
+def picked(own: Sequence[torch.Tensor], queries: Queries, like: torch.Tensor) -> torch.Tensor:
+    """Own keys or values of the queries: k of [A_j, kv, d] -> [A, kv, k, d]"""
+    if not own:
+        return like.new_empty(len(queries.rows), len(like), 0, like.shape[-1])
+    return torch.stack([t[index] for t, index in zip(own, queries.own, strict=True)], dim=2)
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Queries,
+        chunks: list[Chunk],
+        q: torch.Tensor,  # [A, heads, d]
+        k0: torch.Tensor,  # [kv, T, d]
+        v0: torch.Tensor,  # [kv, T, d]
+        *own: torch.Tensor,  # own keys, then own values
+    ) -> torch.Tensor:
+        steps, narrow, inputs = len(own) // 2, q.dtype, (q, k0, v0, *own)
+        q, k0, v0, *wide = map(as_factor, inputs)
+        scores = _Scores(queries, q, k0, wide[:steps])
+        out, own_weights = torch.empty_like(scores.q), torch.empty_like(scores.own)
+        kept = []
+        for chunk in chunks:
+            keys = slice(chunk.first_key, chunk.stop_key)
+            at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
+            weights = scores.weights(chunk, scores.of_head(chunk))
+            if chunk.stop_key - chunk.first_key <= MOST_KEPT and any(ctx.needs_input_grad):
+                kept.append(weights.to(narrow))
+            shared, own_part = weights.split((weights.shape[-1] - steps, steps), dim=-1)
+            out[at] = by_query(torch.bmm(shared, v0[:, keys]), count)
+            own_weights[at] = by_query(own_part, count)
+        if steps:
+            out += own_weights @ picked(wide[steps:], queries, v0)
+        ctx.queries, ctx.chunks, ctx.steps = queries, chunks, steps
+        out = out.to(narrow)
+        ctx.save_for_backward(out, *inputs, *kept)
+        return out.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        queries, steps = ctx.queries, ctx.steps
+        out, *more = ctx.saved_tensors
+        inputs, kept = more[: 3 + 2 * steps], iter(more[3 + 2 * steps :])
+        dout, out, q, k0, v0, *own = map(as_factor, (grads[0].view_as(out), out, *inputs))
+        scores = _Scores(queries, q, k0, own[:steps])
+        own_v = picked(own[steps:], queries, v0)  # [A, kv, k, d]
+        inner = torch.linalg.vecdot(dout, out)[..., None]  # [A, kv, g, 1]
+        d_own = dout @ own_v.mT  # [A, kv, g, k], of weights, then of scores
+        own_weights, dq = torch.empty_like(d_own), torch.empty_like(out)
+        dk0, dv0 = torch.zeros_like(k0), torch.zeros_like(v0)
+        for chunk in ctx.chunks:
+            keys = slice(chunk.first_key, chunk.stop_key)
+            at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
+            chunk_queries = scores.of_head(chunk)
+            known = chunk.stop_key - chunk.first_key <= MOST_KEPT
+            weights = as_factor(next(kept)) if known else scores.weights(chunk, chunk_queries)
+            t = weights.shape[-1] - steps
+            down = by_head(dout[at])  # [kv, g c, d]
+            d_scores = torch.empty_like(weights)
+            torch.bmm(down, v0[:, keys].mT, out=d_scores[..., :t])
+            d_scores[..., t:] = by_head(d_own[at])
+            dv0[:, keys].baddbmm_(weights[..., :t].mT, down)
+            own_weights[at] = by_query(weights[..., t:], count)
+            d_scores.sub_(by_head(inner[at])).mul_(weights)
+            dq[at] = by_query(torch.bmm(d_scores[..., :t], k0[:, keys]), count)
+            dk0[:, keys].baddbmm_(d_scores[..., :t].mT, chunk_queries)
+            d_own[at] = by_query(d_scores[..., t:], count)
+        if steps:
+            dq += d_own @ scores.own_k
+        down_k = (d_own.mT @ scores.q).unbind(2) if steps else ()  # [A, kv, d] each
+        down_v = (own_weights.mT @ dout).unbind(2) if steps else ()
+        d_picked = [
+            torch.zeros_like(tensor).index_add_(0, index, part)
+            for tensor, index, part in zip(
+                own, [*queries.own, *queries.own], [*down_k, *down_v], strict=True
+            )
+        ]
+        dq = dq.flatten(1, 2).mul_(q.shape[-1] ** -0.5)
+        return None, None, *(d.to(inputs[0].dtype) for d in (dq, dk0, dv0, *d_picked))
+
+
+def chunked_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
+    """See `interface.Attention`."""
+    heads_first = [t.transpose(0, 1).contiguous() for t in (keys.k0, keys.v0)]  # [kv, T, d]
+    own = (*keys.own_k, *keys.own_v)
+    out: torch.Tensor = _Chunked.apply(
+        queries, chunks_of(queries, q.shape[1]), q, *heads_first, *own
+    )
+    return out

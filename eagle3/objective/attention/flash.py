@@ -1,0 +1,214 @@
+"""PyTorch's own flash attention for the prefix, merged with the own-row terms by log-sum-exp.
+
+The kernels know whole documents only, so rows that are no queries are filled in and ignored:
+documents are computed up to their last active row. Forward, the kernel's output and log-sum-exp are
+merged with the own terms:
+
+    lse = log(exp(lse_prefix) + sum_j exp(s_j))
+    out = exp(lse_prefix - lse) out_prefix + sum_j exp(s_j - lse) v_j
+
+Backward, the kernel is given the *merged* output and log-sum-exp: then its weights are exp(s - lse)
+and its row sums out * dout are those of the whole softmax, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eagle3.kernels import torch_internals
+from eagle3.kernels.fused_ops import at_least_fp32
+from eagle3.objective.attention.interface import Keys, Queries
+
+
+@dataclass(frozen=True)
+class QueriedDocuments:
+    """Documents that have queries, each up to its last one, side by side."""
+
+    keys: torch.Tensor  # int64 [S], rows among the T keys
+    at: torch.Tensor  # int64 [A], where each query stands among these
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, queries: Queries) -> QueriedDocuments:
+        starts, counts = queries.starts.unique_consecutive(return_counts=True)
+        last = queries.rows[counts.cumsum(0) - 1]
+        lengths = last + 1 - starts  # [D]
+        first = lengths.cumsum(0) - lengths  # where each document begins here
+        shift = starts - first
+        keys = torch.arange(int(lengths.sum()), device=starts.device)
+        keys = keys + shift.repeat_interleave(lengths)
+        return cls(keys, queries.rows - shift.repeat_interleave(counts), lengths.tolist())
+
+    def bounds(self) -> tuple[torch.Tensor, int]:
+        """int32 [D + 1] where documents begin, and the longest; as CUDA's kernel takes them."""
+        lengths = torch.tensor([0, *self.lengths], dtype=torch.int32)
+        return lengths.cumsum(0, dtype=torch.int32).to(self.keys.device), max(self.lengths)
+
+
+class _Flash(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Queries,
+        q: torch.Tensor,  # [A, heads, d]
+        k0: torch.Tensor,  # [T, kv_heads, d]
+        v0: torch.Tensor,
+        *own: torch.Tensor,
+    ) -> torch.Tensor:
+        documents = QueriedDocuments.of(queries)
+        whole = q.new_zeros(len(documents.keys), *q.shape[1:])
+        whole[documents.at] = q
+        out, lse, state = _prefix(whole, k0[documents.keys], v0[documents.keys], documents)
+        steps = len(own) // 2
+        terms = _OwnTerms(queries, q, own[:steps], own[steps:])
+        prefix_lse = lse[documents.at]  # [A, heads]
+        merged_lse = torch.logsumexp(torch.cat((prefix_lse[..., None], terms.scores), -1), -1)
+        share = (prefix_lse - merged_lse).exp()[..., None]
+        merged = at_least_fp32(out[documents.at]) * share + terms.values(merged_lse)
+        merged = merged.to(q.dtype)
+        ctx.queries, ctx.documents, ctx.state = queries, documents, state
+        ctx.save_for_backward(q, k0, v0, merged, merged_lse, lse, *own)
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, k0, v0, merged, merged_lse, lse, *own = ctx.saved_tensors
+        documents, (dout,) = ctx.documents, grads
+        # rows that are no queries: no output, no gradient, and any finite log-sum-exp
+        whole_q, whole_out, whole_dout = (
+            q.new_zeros(len(documents.keys), *q.shape[1:]).index_copy_(0, documents.at, t)
+            for t in (q, merged, dout)
+        )
+        whole_lse = lse.index_copy(0, documents.at, merged_lse)
+        keys, values = k0[documents.keys], v0[documents.keys]
+        dq, dk, dv = _prefix_backward(
+            whole_dout, whole_q, keys, values, whole_out, whole_lse, documents, ctx.state
+        )
+        steps = len(own) // 2
+        terms = _OwnTerms(ctx.queries, q, own[:steps], own[steps:])
+        dq_own, down = terms.backward(at_least_fp32(dout), at_least_fp32(merged), merged_lse)
+        dk0 = torch.zeros_like(k0).index_copy_(0, documents.keys, dk)
+        dv0 = torch.zeros_like(v0).index_copy_(0, documents.keys, dv)
+        return None, (dq[documents.at] + dq_own).to(q.dtype), dk0, dv0, *down
+
+
+class _OwnTerms:
+    """The own-row part of the softmax, at least in float32."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        q: torch.Tensor,
+        own_k: Sequence[torch.Tensor],
+        own_v: Sequence[torch.Tensor],
+    ) -> None:
+        self.index, self.own = queries.own, (*own_k, *own_v)
+        self.scale, self.group = q.shape[-1] ** -0.5, 1
+        self.q = at_least_fp32(q)
+        if own_k:
+            self.group = q.shape[1] // own_k[0].shape[1]
+        self.keys, self.picked = (
+            [
+                at_least_fp32(tensor[index]).repeat_interleave(self.group, 1)  # [A, heads, d]
+                for tensor, index in zip(tensors, queries.own, strict=True)
+            ]
+            for tensors in (own_k, own_v)
+        )
+        scores = [(self.q * k).sum(-1) * self.scale for k in self.keys]
+        self.scores = torch.stack(scores, -1) if scores else self.q.new_zeros(*q.shape[:2], 0)
+
+    def values(self, lse: torch.Tensor) -> torch.Tensor:
+        """What the own values add to the output [A, heads, d]."""
+        out = torch.zeros_like(self.q)
+        for share, v in zip(
+            (self.scores - lse[..., None]).exp().unbind(-1), self.picked, strict=True
+        ):
+            out += share[..., None] * v
+        return out
+
+    def backward(
+        self, dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Gradients of q [A, heads, d] and of every own key and value."""
+        inner = (dout * out).sum(-1)
+        dq, dk, dv = torch.zeros_like(self.q), [], []
+        shares = (self.scores - lse[..., None]).exp().unbind(-1)
+        for share, k, v in zip(shares, self.keys, self.picked, strict=True):
+            dscore = (share * ((dout * v).sum(-1) - inner) * self.scale)[..., None]
+            dq += dscore * k
+            dk.append(dscore * self.q)
+            dv.append(share[..., None] * dout)
+        gradients = []
+        for gradient, tensor, index in zip(
+            [*dk, *dv], self.own, [*self.index, *self.index], strict=True
+        ):
+            summed = gradient.unflatten(1, (-1, self.group)).sum(2)  # [A, kv_heads, d]
+            total = torch.zeros_like(tensor, dtype=summed.dtype).index_add_(0, index, summed)
+            gradients.append(total.to(tensor.dtype))
+        return dq, gradients
+
+
+def _prefix(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: QueriedDocuments
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Causal attention of each document: output [S, heads, d], log-sum-exp [S, heads], and what
+    the kernel wants back."""
+    if q.device.type == "cuda":
+        bounds, longest = documents.bounds()
+        out, lse, state = torch_internals.cuda_flash_attention(q, k, v, bounds, longest)
+        return out, lse.T, state
+    outs, lses = [], []
+    for parts in zip(*(t.split(documents.lengths) for t in _expanded(q, k, v)), strict=True):
+        by_head = (t.transpose(0, 1)[None] for t in parts)
+        out, lse = torch_internals.cpu_flash_attention(*by_head)
+        outs.append(out[0].transpose(0, 1))
+        lses.append(lse[0].transpose(0, 1))
+    return torch.cat(outs), at_least_fp32(torch.cat(lses)), ()
+
+
+def _prefix_backward(
+    dout: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    documents: QueriedDocuments,
+    state: tuple[torch.Tensor, ...],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q [S, heads, d], k and v [S, kv_heads, d]."""
+    if q.device.type == "cuda":
+        bounds, longest = documents.bounds()
+        by_head_lse = lse.T.contiguous()
+        return torch_internals.cuda_flash_attention_backward(
+            dout, q, k, v, out, by_head_lse, bounds, longest, state
+        )
+    by_part = []
+    tensors = (dout, *_expanded(q, k, v), out, lse)
+    for parts in zip(*(t.split(documents.lengths) for t in tensors), strict=True):
+        dout_h, q_h, k_h, v_h, out_h, lse_h = (t.transpose(0, 1)[None] for t in parts)
+        gradients = torch_internals.cpu_flash_attention_backward(
+            dout_h, q_h, k_h, v_h, out_h, lse_h.contiguous()
+        )
+        by_part.append([t[0].transpose(0, 1) for t in gradients])
+    dq, dk, dv = (torch.cat(pieces) for pieces in zip(*by_part, strict=True))
+    grouped = [t.unflatten(1, (k.shape[1], -1)).sum(2) for t in (dk, dv)]
+    return dq, grouped[0], grouped[1]
+
+
+def _expanded(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """With keys and values repeated for each head: the CPU's kernel knows no groups."""
+    group = q.shape[1] // k.shape[1]
+    return q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+
+
+def flash_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
+    """See `interface.Attention`."""
+    own = (*keys.own_k, *keys.own_v)
+    return _Flash.apply(queries, q, keys.k0, keys.v0, *own).flatten(1)

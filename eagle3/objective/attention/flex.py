@@ -1,0 +1,58 @@
+"""PyTorch's flex attention for the prefix: queries at explicit rows, no row filled in.
+
+Compiled by Triton on CUDA. Its log-sum-exp takes part in the gradient, so the own-row terms are
+merged by plain autograd. Eager, it is a dense computation: for tests on a CPU, which has no
+backward pass of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
+
+from eagle3.kernels.fused_ops import at_least_fp32
+from eagle3.objective.attention.interface import Keys, Queries
+
+
+@cache
+def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Attention and mask builder, compiled where that is worth it."""
+    if device != "cuda":
+        return flex_attention, create_block_mask
+    return torch.compile(flex_attention, dynamic=True), torch.compile(create_block_mask)
+
+
+def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
+    """See `interface.Attention`."""
+    attend, build_mask = _kernels(q.device.type)
+    k0, v0 = keys.k0, keys.v0
+
+    def seen(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (key <= queries.rows[query]) & (key >= queries.starts[query])
+
+    mask = build_mask(seen, None, None, len(q), len(k0), device=q.device)
+    out, aux = attend(
+        *(t.transpose(0, 1)[None] for t in (q, k0, v0)),
+        block_mask=mask,
+        enable_gqa=q.shape[1] != k0.shape[1],
+        return_aux=AuxRequest(lse=True),
+    )
+    out, lse = (
+        at_least_fp32(out[0].transpose(0, 1)),
+        aux.lse[0].transpose(0, 1),
+    )  # [A, heads, d], [A, heads]
+    group, scale = q.shape[1] // k0.shape[1], q.shape[-1] ** -0.5
+    scores, values = [lse], []
+    for k, v, index in zip(keys.own_k, keys.own_v, queries.own, strict=True):
+        own_key = at_least_fp32(k[index]).repeat_interleave(group, 1)  # [A, heads, d]
+        scores.append((at_least_fp32(q) * own_key).sum(-1) * scale)
+        values.append(at_least_fp32(v[index]).repeat_interleave(group, 1))
+    first, *shares = torch.stack(scores, -1).softmax(-1)[..., None].unbind(-2)  # [A, heads, 1]
+    out = first * out
+    for share, value in zip(shares, values, strict=True):
+        out = out + share * value
+    return out.to(q.dtype).flatten(1)

@@ -1,0 +1,107 @@
+"""Attention of the training-time test: a causal prefix plus a row's own later keys.
+
+Query row t at step k sees the keys of step 0 at rows <= t of its document, and its own keys of
+steps 1..k (not those of other rows). For document rows 0..3 at step 2, row 2 being inactive:
+
+                 step-0 keys          own keys
+    row          0  1  2  3           k=1  k=2
+     0           x                     x    x
+     1           x  x                  x    x
+     3           x  x  x  x            x    x
+
+Every back end computes the same; `reference` is the plain form that the others are tested against.
+None but it ever holds scores of all queries against all keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from eagle3.kernels.fused_ops import at_least_fp32
+
+Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Where the queries of a step stand among the T rows that have keys of step 0."""
+
+    rows: torch.Tensor  # int64 [A], ascending
+    starts: torch.Tensor  # int64 [A], first row of each query's document
+    own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, where its own keys stand there
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys and values, rotated."""
+
+    k0: torch.Tensor  # [T, kv_heads, d], of step 0
+    v0: torch.Tensor
+    own_k: Sequence[torch.Tensor] = ()  # [A_j, kv_heads, d] of steps j = 1..k
+    own_v: Sequence[torch.Tensor] = ()
+
+    def with_own(self, own: Pair | None) -> Keys:
+        """The same with the keys and values of one more step."""
+        if own is None:
+            return self
+        return replace(self, own_k=[*self.own_k, own[0]], own_v=[*self.own_v, own[1]])
+
+
+# queries [A, heads, d], rotated -> attended values [A, heads d]
+Backend = Callable[[torch.Tensor, Keys, Queries], torch.Tensor]
+
+
+class Attention(Protocol):
+    """Attention of all steps of a pack."""
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """Keys and values of step 0 [T, kv_heads, d], rotated, as later calls take them."""
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """Rotated queries [A_k, heads, d] of a step -> attended values [A_k, heads d], and the keys
+        for the next step. `own`: the keys and values [A_k, kv_heads, d] that later steps add."""
+
+
+class PackAttention:
+    """Attention of all steps of a pack through one back end."""
+
+    def __init__(self, backend: Backend, queries: Sequence[Queries]) -> None:
+        self.backend, self.queries = backend, queries
+
+    def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
+        """See `Attention`."""
+        # by head in memory, once: back ends would make a copy at every step, and keep it
+        k0, v0 = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k0, v0))
+        return Keys(k0, v0)
+
+    def attend(
+        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    ) -> tuple[torch.Tensor, Keys]:
+        """See `Attention`."""
+        keys = keys.with_own(own)
+        return self.backend(q, keys, self.queries[step]), keys
+
+
+def reference_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
+    """One dense score matrix [A, kv, g, T + k]; for tests and for looking things up."""
+    k0, v0 = keys.k0, keys.v0
+    kv_heads, d = k0.shape[1:]
+    grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
+    key = torch.arange(len(k0), device=q.device)
+    seen = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
+    scores = at_least_fp32(torch.einsum("akgd,tkd->akgt", grouped, k0))
+    scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
+    own_keys = [k[index] for k, index in zip(keys.own_k, queries.own, strict=True)]
+    own = [at_least_fp32((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in own_keys]
+    weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)
+    shared, *shares = weights.split([len(k0), *[1] * len(own)], dim=-1)  # [A, kv, g, T | 1]
+    attended = torch.einsum("akgt,tkd->akgd", shared, v0)
+    for share, v, index in zip(shares, keys.own_v, queries.own, strict=True):
+        attended = attended + share * v[index][:, :, None]
+    return attended.flatten(1)

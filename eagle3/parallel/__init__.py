@@ -1,0 +1,1 @@
+"""Processes, ranks and the devices that they run on."""

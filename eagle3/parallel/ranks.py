@@ -1,0 +1,121 @@
+"""Ranks: the one place that knows how many processes work together and who this one is.
+
+    rank = (data * ring size + ring) * ulysses size + ulysses
+
+Ranks that differ in `data` work on different packs; the `ring` x `ulysses` ranks between them
+share each pack, its rows dealt out among them: they are the sequence ranks of one pack.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from eagle3.errors import UserError
+from eagle3.parallel.device import check_device
+from eagle3.parallel.launcher import end_with_launcher
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some ranks that exchange rows, and this one's place among them."""
+
+    index: int = 0
+    size: int = 1
+    handle: dist.ProcessGroup | None = None  # None for a rank alone
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that torchrun started."""
+
+    rank: int
+    world: int
+    device: torch.device
+    sequence: Group = Group()  # ranks that share a pack
+    ulysses: Group = Group()  # those of them that also share the heads of attention
+    ring: Group = Group()  # those that hold the same heads
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def data(self) -> Group:
+        """Ranks by the packs they work on; nothing is exchanged among them alone."""
+        return Group(self.rank // self.sequence.size, self.world // self.sequence.size)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[...] -> [world, ...]: the tensor of every rank, on every rank; shapes must agree."""
+        if self.world == 1:
+            return tensor[None]
+        out = tensor.new_empty(self.world * tensor.numel())
+        dist.all_gather_into_tensor(out, tensor.flatten())  # gloo takes flat tensors only
+        return out.view(self.world, *tensor.shape)
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined_ranks(device: str, ulysses: int = 1, ring: int = 1) -> Iterator[Ranks]:
+    """Join the process group of torchrun: gloo on cpu, nccl on cuda; left on the way out.
+
+    Raises UserError if the sequence ranks do not divide the number of ranks.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    check_sequence(world, ulysses, ring)
+    where = check_device(device)
+    if device == "cuda":
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(where)
+    if world == 1:
+        yield Ranks(rank, world, where)
+        return
+    end_with_launcher()
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=10))
+    if ulysses * ring == 1:
+        yield Ranks(rank, world, where)
+    else:
+        yield Ranks(rank, world, where, *sequence_groups(device, world, ulysses, ring))
+    # not after a failure: the other ranks wait in a collective then, and leaving would wait for
+    # them; the process just ends, with its sentence
+    dist.destroy_process_group()
+
+
+def check_sequence(world: int, ulysses: int, ring: int) -> None:
+    """Raise UserError if packs cannot be shared by ulysses x ring of the ranks."""
+    if world % (ulysses * ring):
+        raise UserError(
+            f"resources.train: sp_ulysses_size {ulysses} x sp_ring_size {ring} ranks share a pack, "
+            f"and {world} ranks (processes x nodes) are not a multiple of {ulysses * ring}"
+        )
+
+
+def sequence_groups(device: str, world: int, ulysses: int, ring: int) -> list[Group]:
+    """The sequence, Ulysses and ring groups of this rank."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    shared = ulysses * ring
+    packs = init_device_mesh(device, (world // shared, shared), mesh_dim_names=("data", "sequence"))
+    inside = init_device_mesh(
+        device, (world // shared, ring, ulysses), mesh_dim_names=("data", "ring", "ulysses")
+    )
+    return [
+        Group(mesh.get_local_rank(name), mesh[name].size(), mesh.get_group(name))
+        for mesh, name in ((packs, "sequence"), (inside, "ulysses"), (inside, "ring"))
+    ]

@@ -1,1 +1,0 @@
-"""Exports, decoding, and acceptance: simulated, decoded and served."""

@@ -1,0 +1,83 @@
+"""Where the bytes of a hidden-state shard come from: a local file or an object."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from eagle3.errors import UserError
+from eagle3.files.artifact import REMAKE
+from eagle3.files.object_storage import ObjectFile, download, is_object
+
+Address = Path | str  # a local file, or s3://bucket/key
+
+
+def address(text: str) -> Address:
+    """What a command line names: a path, which would lose a slash of s3://, or an object."""
+    return text if is_object(text) else Path(text)
+
+
+def open_source(where: Address) -> LocalFile | ObjectFile:
+    """Raises UserError if there is no such file or object."""
+    return ObjectFile(str(where)) if is_object(where) else LocalFile(Path(where))
+
+
+def copy_file(where: Address, path: Path) -> None:
+    """Copy a file or object to `path`. Raises UserError if an object cannot be read."""
+    if is_object(where):
+        download(str(where), path)
+    else:
+        shutil.copyfile(where, path)
+
+
+class LocalFile:
+    """Reads ranges of a file straight into the caller's buffer, which may be pinned memory.
+
+    One copy, no page faults, and a file that is cut short under us is an error and not a signal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.size = path, 0
+        with self._opened() as file:
+            self.size = os.fstat(file).st_size
+
+    def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Fill each buffer with the file's bytes from its place on.
+
+        Raises UserError if the file is gone or shorter.
+        """
+        with self._opened() as file:
+            for start, into in pieces:
+                place, rest = start, into
+                while rest:
+                    count = os.preadv(file, [rest], place)
+                    if count == 0:
+                        raise UserError(f"{self.name}: ends too early: {REMAKE}")
+                    rest, place = rest[count:], place + count
+
+    def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Tell the system to fetch ranges (first byte, bytes) from the disk; returns at once."""
+        if not hasattr(os, "posix_fadvise"):
+            return  # macOS
+        with self._opened() as file:
+            for place, size in spans:
+                os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """The file, opened for one document: thousands of shards may be in use at once."""
+        try:
+            file = os.open(self.name, os.O_RDONLY)
+        except FileNotFoundError:
+            raise UserError(f"{self.name}: no such file") from None
+        except OSError as fault:
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
+        try:
+            yield file
+        except OSError as fault:  # a broken disk, a stale mount
+            raise UserError(f"{self.name}: cannot be read: {fault.strerror}") from None
+        finally:
+            os.close(file)

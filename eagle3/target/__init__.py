@@ -1,1 +1,0 @@
-"""What a target model is: its files, its layers, its head, and the engine that runs it."""

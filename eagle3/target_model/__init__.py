@@ -1,0 +1,1 @@
+"""What a target model is: its files, its tokenizer, its layers and its head."""

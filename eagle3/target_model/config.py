@@ -1,0 +1,159 @@
+"""What a target's configuration says, read from config.json as it is where that is the whole truth.
+
+transformers fills in what a file leaves out, renames what older files spell otherwise, and takes
+seconds of CPU to be imported. Most jobs want a dozen figures that the file states. So a file of a
+model type listed here that states every one of them is read as JSON; any other goes through
+AutoConfig. tests/target_model/test_config.py compares the two over published files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from eagle3.errors import Foreign, UserError
+from eagle3.target_model.files import read_object
+
+# more than any model has: a configuration that lies would cost memory before a tensor is read
+MOST = {"vocab_size": 2**24, "hidden_size": 2**20, "num_hidden_layers": 2**14}
+# Model types whose class takes these figures from the file as they stand, and whether it works out
+# a missing head_dim as hidden_size / num_attention_heads.
+PLAIN_TYPES = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
+COUNTS = (
+    *("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "vocab_size"),
+)
+EXPERTS = ("moe_intermediate_size", "num_experts_per_tok")
+OTHERS = ("bos_token_id", "eos_token_id", "rms_norm_eps", "tie_word_embeddings")
+
+
+class JsonConfig(SimpleNamespace):
+    """The figures of a config.json under the names that transformers has for them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's text configuration (wrappers of multimodal models are looked through).
+
+    Raises UserError if it cannot be read.
+    """
+    text = from_json(read_object(directory / "config.json"))
+    if text is None:
+        text = load_text_config(directory, trust_remote_code)
+    for name, most in MOST.items():
+        figure = getattr(text, name, None)
+        if type(figure) is not int or not 0 < figure <= most:
+            raise UserError(
+                f"target.model: {directory / 'config.json'} has {name} = {figure!r}; must be a "
+                f"whole number from 1 to {most}"
+            )
+    return text
+
+
+def from_json(raw: Mapping[str, Any]) -> JsonConfig | None:
+    """The configuration, if the file says all of it; None if transformers has to be asked."""
+    kind = raw.get("model_type")
+    if not isinstance(kind, str) or kind not in PLAIN_TYPES:
+        return None
+    if raw.get("auto_map") or "to_dict" in raw:
+        return None
+    counts = COUNTS + (EXPERTS if "moe" in kind else ())
+    if not all(type(raw.get(name)) is int and raw[name] > 0 for name in counts):
+        return None
+    if any(name not in raw for name in OTHERS) or type(raw["rms_norm_eps"]) is not float:
+        return None
+    rope, head_dim = _rope(raw), raw.get("head_dim")
+    if head_dim is None and PLAIN_TYPES[kind]:
+        head_dim = raw["hidden_size"] // raw["num_attention_heads"]
+    if rope is None or type(head_dim) is not int:
+        return None
+    dtype = raw.get("dtype", raw.get("torch_dtype"))
+    values = {**raw, "head_dim": head_dim, "rope_parameters": rope, "dtype": dtype}
+    for older in ("rope_theta", "rope_scaling", "torch_dtype"):
+        values.pop(older, None)
+    return JsonConfig(**values)
+
+
+def _rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Rotary parameters in the form of transformers 5, from either form; None if a part is
+    missing."""
+    if "partial_rotary_factor" in raw or "original_max_position_embeddings" in raw:
+        return None
+    parameters = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
+        return None
+    theta = parameters.get("rope_theta", raw.get("rope_theta"))
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    scaled = kind == "llama3" and "original_max_position_embeddings" in parameters
+    if type(theta) not in (int, float) or not (kind == "default" or scaled):
+        return None
+    return {**parameters, "rope_type": kind, "rope_theta": theta}
+
+
+def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's configuration as transformers has it, with every part of a multimodal model.
+
+    Raises UserError if transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    check_code(directory, "config.json", trust_remote_code)
+    with Foreign(f"target.model: cannot read the configuration of {directory}"):
+        return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
+
+
+def load_text_config(directory: Path, trust_remote_code: bool = False) -> Any:
+    """The target's text configuration as transformers has it, with all that its class knows.
+
+    Raises UserError if transformers cannot read it.
+    """
+    whole = load_whole_config(directory, trust_remote_code)
+    with Foreign(f"target.model: {directory} has no single text model"):
+        text = whole.get_text_config(decoder=True)
+    if text is not whole and getattr(whole, "tie_word_embeddings", False):
+        text.tie_word_embeddings = True  # a wrapper holds the head, so it decides
+    return text
+
+
+def check_code(directory: Path, name: str, trusted: bool) -> None:
+    """Raise UserError if a file of a model needs code that comes with the weights, which nobody has
+    trusted and that transformers has no class of its own for."""
+    raw = read_object(directory / name)
+    if trusted or not raw.get("auto_map"):
+        return
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if raw.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"target.model: {directory / name} needs code that comes with it (auto_map), since "
+            "transformers does not know the model; read that code, then set "
+            "target.trust_remote_code to true, or use another model"
+        )
+
+
+def architectures(directory: Path) -> tuple[str, ...]:
+    """The names of the target's model classes, as config.json has them."""
+    names = read_object(directory / "config.json").get("architectures")
+    return tuple(names) if isinstance(names, list) else ()
+
+
+def stop_ids(directory: Path, config: Any) -> list[int]:
+    """Tokens that end generation: generation_config.eos_token_id, else the configuration's.
+
+    Raises UserError if they are no token ids.
+    """
+    eos = None
+    if (directory / "generation_config.json").is_file():
+        eos = read_object(directory / "generation_config.json").get("eos_token_id")
+    if eos is None:
+        eos = config.eos_token_id
+    if eos is None:
+        return []
+    ids = list(eos) if isinstance(eos, list | tuple) else [eos]
+    if any(type(number) is not int or number < 0 for number in ids):
+        raise UserError(f"target.model: {directory} has eos_token_id {eos!r}, which is not a token")
+    return sorted(ids)

@@ -1,0 +1,113 @@
+"""Where a target lies, and its small files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eagle3.data.sources import HUB
+from eagle3.errors import UserError, first_line
+
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+DOWNLOADED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt", CARD]
+VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model", "*.tiktoken")
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+)
+
+
+def check_length(max_length: int, context: int) -> None:
+    """Raise UserError if documents would be longer than the target can read."""
+    if max_length > context:
+        raise UserError(
+            f"tokens.max_length is {max_length}, beyond the target's context of {context} tokens "
+            f"(max_position_embeddings); use at most {context}"
+        )
+
+
+def resolve_target(location: str, revision: str | None = None, weights: bool = True) -> Path:
+    """The local directory of a target given as a directory or hub:<owner>/<name>.
+
+    Without `weights` a hub model's tensors are not fetched. Raises UserError if there is none.
+    """
+    if not location.startswith(HUB):
+        path = Path(location)
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"target.model: {location} is not a Hugging Face model directory (no config.json); "
+                "give a directory or hub:<owner>/<name>"
+            )
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [p for p in DOWNLOADED if weights or p != "*.safetensors"]
+    try:
+        return Path(
+            snapshot_download(
+                location.removeprefix(HUB),
+                revision=revision,
+                allow_patterns=wanted,
+                # second copies of the weights in other layouts
+                ignore_patterns=["consolidated*", "original/*"],
+            )
+        )
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
+        raise UserError(
+            f"target.model: cannot fetch {location} (revision {revision}): {first_line(fault)}"
+        ) from None
+
+
+def card_of(location: str, revision: str | None = None) -> Path | None:
+    """The model card of a target as far as this machine has it; nothing is fetched."""
+    if location.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        name = location.removeprefix(HUB)
+        cached = try_to_load_from_cache(name, CARD, revision=revision)
+        return Path(cached) if isinstance(cached, str) else None
+    path = Path(location, CARD)
+    return path if path.is_file() else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A small JSON file of a model. Raises UserError if it is missing or holds no object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise UserError(f"target.model: {path}: {fault.strerror}") from None
+    except (ValueError, RecursionError) as fault:
+        raise UserError(f"target.model: {path} is not JSON ({first_line(fault)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"target.model: {path} does not hold a JSON object")
+    return content
+
+
+def indexed_files(path: Path) -> dict[str, str]:
+    """File name of each tensor of an index.
+
+    Raises UserError if it holds anything but names of safetensors files in the same folder.
+    """
+    weight_map = read_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"target.model: {path} has no weight_map")
+    for tensor, name in weight_map.items():
+        plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise UserError(
+                f"target.model: {path} places {tensor} in {name!r}; must be the name of a "
+                "safetensors file of the same directory"
+            )
+    return weight_map

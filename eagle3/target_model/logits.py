@@ -1,0 +1,45 @@
+"""What a target's configuration says about its logits. Without torch: asked before any job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eagle3.errors import UserError
+from eagle3.target_model.weights import TargetWeights
+
+# What configurations say about logits, and what we do with it. A key that looks like it changes
+# logits and is not listed here is refused: it would make every teacher wrong without a word.
+SOFTCAP_KEYS = ("final_logit_softcapping",)
+MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
+DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
+HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
+
+
+def is_tied(weights: TargetWeights, config: Any, lm_head_key: str) -> bool:
+    """Whether the output head is the input embedding: the files hold no head."""
+    tied = getattr(config, "tie_word_embeddings", False)
+    return bool(tied) and weights.name_of(lm_head_key) is None
+
+
+def logit_rules(config: Any) -> tuple[float, float | None]:
+    """Scale and soft cap that the target applies to its logits.
+
+    Raises UserError for a rule that is not known here.
+    """
+    scale, softcap = 1.0, None
+    known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
+    for key, value in config.to_dict().items():
+        if not ("logit" in key or "lm_head" in key) or value is None or value is False:
+            continue
+        if key not in known:
+            raise UserError(
+                f"target.model: its configuration has {key} = {value!r}, a rule on logits that is "
+                "not known here; the draft would learn wrong distributions"
+            )
+        if key in MULTIPLIER_KEYS:
+            scale *= value
+        elif key in DIVISOR_KEYS:
+            scale /= value
+        elif key in SOFTCAP_KEYS:
+            softcap = float(value)
+    return scale, softcap

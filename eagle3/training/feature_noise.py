@@ -1,0 +1,71 @@
+"""Noise on the features that the draft is trained on (`train.feature_noise`).
+
+Every value of a row gets a uniform draw from [-size, size], times the root mean square of its
+layer's state in that row: layers differ in scale by orders of magnitude. A draw is a hash of
+(seed, step, document, position, column). So no packing, number of ranks or resume changes one, and
+each epoch sees others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from eagle3.kernels.fused_ops import at_least_fp32
+from eagle3.objective.pack import Pack
+
+# lowbias32 (github.com/skeeto/hash-prospector), and 2^32 over the golden ratio: as signed numbers
+FIRST, SECOND, COLUMN = 0x7FEB352D, 0x846CA68B - 2**32, 0x9E3779B9 - 2**32
+
+
+def with_noise(
+    packs: Iterable[Pack], planned: Iterable[tuple[int, np.ndarray]], size: float, seed: int
+) -> Iterator[Pack]:
+    """`packs` with noise. `planned`: the step of each, and the documents' numbers in the stage."""
+    for pack, (step, numbers) in zip(packs, planned, strict=True):
+        rows = pack.row_tokens if pack.shards is None else pack.row_tokens[pack.shards.local.rows]
+        documents = torch.from_numpy(numbers).to(rows.device)[pack.documents[rows]]
+        keys = row_keys(seed, step, documents, pack.positions[rows])
+        yield replace(pack, aux=noisy(pack.aux, keys, size))
+
+
+def noisy(aux: torch.Tensor, keys: torch.Tensor, size: float) -> torch.Tensor:
+    """aux [T, 3H] with noise by `keys` int32 [T], in its own type."""
+    wide = at_least_fp32(aux).unflatten(-1, (3, -1))  # [T, 3, H]
+    scale = size * wide.square().mean(-1, keepdim=True).sqrt()
+    draws = uniform(keys, aux.shape[1]).to(wide.dtype).view_as(wide)
+    return (wide + scale * draws).flatten(1).to(aux.dtype)
+
+
+def row_keys(
+    seed: int, step: int, documents: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    """int32 [T], one key for each row, from documents and positions int64 [T]."""
+    key = torch.zeros_like(positions, dtype=torch.int32)
+    for part in (seed, step, documents, positions):
+        # int32 in the end, whatever comes in: the lower half of each number
+        key = _mixed(key ^ torch.as_tensor(part, device=key.device).to(torch.int32))
+    return key
+
+
+def uniform(keys: torch.Tensor, columns: int) -> torch.Tensor:
+    """float32 [T, columns] in [-1, 1]."""
+    steps = torch.arange(columns, dtype=torch.int32, device=keys.device) * COLUMN
+    return _mixed(keys[:, None] + steps).float() * 2.0**-31
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """A permutation of the 32-bit numbers that leaves no pattern."""
+    x = x ^ _shifted(x, 16)
+    x = x * FIRST
+    x = x ^ _shifted(x, 15)
+    x = x * SECOND
+    return x ^ _shifted(x, 16)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """x >> bits without copies of the sign."""
+    return (x >> bits) & ((1 << (32 - bits)) - 1)

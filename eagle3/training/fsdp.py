@@ -1,0 +1,60 @@
+"""Master weights in parts, one on each rank, by FSDP2.
+
+Weights are gathered once per step, and gradients are summed into parts once, however many packs a
+rank had.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from eagle3.parallel.ranks import Ranks
+from eagle3.training.data_parallel import Replicated, fill_gradients
+
+
+class Sharded(Replicated):
+    """A part of each weight on every rank (`data_parallel: fsdp2`)."""
+
+    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
+        super().__init__(draft, ranks)
+        mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
+        self.root = _Root(draft)
+        self.hooks = fully_shard(self.root, mesh=mesh, reshard_after_forward=False)
+        self.hooks.set_gradient_divide_factor(1.0)
+        self.hooks.set_force_sum_reduction_for_comms(
+            True
+        )  # by one is no work, and gloo has no other
+
+    def gather(self) -> None:
+        self.hooks.unshard()
+
+    def sum_gradients(self) -> None:
+        fill_gradients(self.draft)
+        self.root().backward()  # its hooks sum what the packs have left, and free whole weights
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if whole.dim() == 0 or not isinstance(like, DTensor):  # the optimiser's step count
+            return whole.to(like.device)
+        moved = whole.to(like.device)
+        return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+
+
+class _Root(nn.Module):
+    """What FSDP hangs its hooks on. A step has any number of packs, and none on some ranks, so the
+    collectives of a step are not those of any pack's passes but of one pass more, over nothing."""
+
+    def __init__(self, draft: nn.Module) -> None:
+        super().__init__()
+        self.draft = draft
+
+    def forward(self) -> torch.Tensor:
+        weight = next(self.draft.parameters())
+        return 0 * weight.flatten()[0]

@@ -1,0 +1,98 @@
+"""Answers of a small target in this process, against a loop of one token at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eagle3.config.dataset import Regenerate
+from eagle3.data.answer_record import Request
+from eagle3.engines.hf_answers import HFAnswers
+from tests.builders.models import save_model, save_tokenizer
+
+RENDERER = {"choice": "auto", "options": {}, "system_prompt": None}
+GREEDY = Regenerate(temperature=0.0, top_p=1.0, top_k=None, max_tokens=8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = save_model(
+        tmp_path_factory.mktemp("answers") / "target", "llama", max_position_embeddings=64
+    )
+    save_tokenizer(folder)
+    return folder
+
+
+def engine(target, sampling=GREEDY, batch=3):
+    return HFAnswers(target, RENDERER, sampling, batch, "float32")
+
+
+def requests(*lengths):
+    return [
+        Request(
+            str(n),
+            [{"role": "user", "content": " ".join(f"w{(7 * n + i) % 80}" for i in range(length))}],
+            None,
+            seed=n,
+        )
+        for n, length in enumerate(lengths)
+    ]
+
+
+@torch.no_grad()
+def greedy(one, request):
+    """What the target says, one full pass for each token."""
+    text = one.renderer.prompt(request.messages)
+    ids = one.tokenizer(text, add_special_tokens=False)["input_ids"]
+    begin = len(ids)
+    for _ in range(GREEDY.max_tokens):
+        ids.append(int(one.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[begin:]
+
+
+def test_answers_are_those_of_the_slow_loop_whatever_shares_the_batch(target):
+    asked = requests(3, 9, 5, 1, 6)
+    one = engine(target)
+    slow = [greedy(one, request) for request in asked]
+    ended, stop = next(
+        (n, token)
+        for n, tokens in enumerate(slow)
+        for token in tokens
+        if one.tokenizer.decode(tokens[: tokens.index(token)]).strip()
+    )
+    for batch in (1, 3, 5):
+        several = engine(target, batch=batch)
+        several.stops = [stop]
+        result = dict(several(asked))
+        assert sorted(result) == list(range(5))
+        for number, tokens in enumerate(slow):
+            if stop not in tokens:
+                assert result[number].cause == "answer cut off at max_tokens"
+                continue
+            end = tokens.index(stop)
+            text = one.tokenizer.decode(tokens[:end])
+            assert result[number].content == (text if text.strip() else "")
+        assert result[ended].cause is None
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_and_the_others_are_answered(target):
+    asked = requests(3, 70, 5)
+    result = dict(engine(target)(asked))
+    assert result[1].cause == "prompt leaves no room for an answer"
+    assert {result[0].cause, result[2].cause} == {"answer cut off at max_tokens"}
+
+
+def test_samples_are_the_same_again_and_follow_the_seed(target):
+    sampling = Regenerate(temperature=1.0, top_p=0.95, top_k=20, max_tokens=8, seed=0)
+
+    def sampled(asked):
+        one = engine(target, sampling)
+        one.stops = []
+        made = []
+        one._answer = lambda tokens, prompt: made.append(tokens)
+        list(one(asked))
+        return made
+
+    asked = requests(3, 4)
+    other = [Request(r.id, r.messages, r.tools, r.seed + 1) for r in asked]
+    assert sampled(asked) == sampled(asked) != sampled(other)
