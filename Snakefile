@@ -2,7 +2,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.27.1")
+min_version("9.0")
 
 
 # The demo, unless a configuration is given: what that does not name has the default.

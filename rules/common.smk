@@ -7,8 +7,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from snakemake.settings.types import DeploymentMethod
-
 # planning makes millions of objects that stay: looking for cycles in them takes a tenth of the time
 gc.set_threshold(500_000)
 
@@ -19,14 +17,15 @@ def refuse(fault):
     sys.exit(1)
 
 
-# of this workflow, also where another one loads it as a module
-ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-IN_FOLDER = ROOT.is_dir()
+# of this workflow, also where another one loads it as a module; a copy in Snakemake's cache, alone,
+# where it is read out of a repository
+ROOT = Path(workflow.source_path("common.smk")).parents[1]
+IN_FOLDER = (ROOT / "workflow_scripts").is_dir()
 if IN_FOLDER:
     sys.path.insert(0, str(ROOT))
 elif not find_spec("eagle3"):
     refuse(
-        f"this workflow is read from {ROOT.as_posix()}, which jobs cannot import from: install the "
+        "this workflow is read out of a repository, which jobs cannot import from: install the "
         "same version of it where snakemake is (pip install git+https://...@<tag>)"
     )
 
@@ -40,8 +39,9 @@ from eagle3.workflow import (
     project,
     provenance,
 )
+from eagle3.workflow.snakemake_internals import SnakemakeInternals
 
-if not IN_FOLDER:  # Snakemake reads single files out of a repository
+if not IN_FOLDER:
     ROOT = project.project_root()
     if not project.same_text(
         workflow.source_path("stage_versions.yaml"), ROOT / "rules"
@@ -52,18 +52,19 @@ if not IN_FOLDER:  # Snakemake reads single files out of a repository
         )
 
 
-METHODS = workflow.deployment_settings.deployment_method  # of --sdm
-CONTAINERS = DeploymentMethod.APPTAINER in METHODS
-if CONTAINERS and DeploymentMethod.CONDA in METHODS:
+SNAKEMAKE = SnakemakeInternals(workflow)
+METHODS = SNAKEMAKE.deployment_methods
+CONTAINERS = "apptainer" in METHODS
+if CONTAINERS and "conda" in METHODS:
     refuse("--sdm: give conda or apptainer, not both: the images hold no conda")
 try:
-    if workflow.is_main_process:
-        RUN = prepare.new_run(config, workflow.configfiles, ROOT, bool(METHODS))
+    if SNAKEMAKE.plans:
+        RUN = prepare.new_run(config, SNAKEMAKE.configfiles, ROOT, bool(METHODS))
     else:
         RUN = prepare.planned_run(config)
     if RUN.config.resources.storage_prefix:
         object_storage.check_plugin(RUN.config.resources.storage_prefix)
-        object_storage.share_settings(workflow.storage_provider_settings.get("s3"))
+        object_storage.share_settings(SNAKEMAKE.s3_settings)
     BACKEND = "eagle3" if RUN.config.hidden_states.backend == "hf" else "sglang"
     IMAGE = prepare.image("eagle3", RUN, ROOT)
     CAPTURE_IMAGE = prepare.image(BACKEND, RUN, ROOT)
@@ -82,16 +83,16 @@ GPUS_OF_JOBS = {
     "resources.train.processes": JOBS.train.processes,
 }
 if JOBS.device == "cuda":
-    gpu_limit.limit_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+    gpu_limit.limit_local_gpus(SNAKEMAKE, GPUS_OF_JOBS, os.environ)
 
 
 onstart:
-    if workflow.is_main_process:
+    if SNAKEMAKE.plans:
         check_before_jobs()
 
 
 onsuccess:
-    if workflow.is_main_process:
+    if SNAKEMAKE.plans:
         print_summary()
 
 
@@ -99,7 +100,7 @@ def print_summary():
     """What came of the run, if its report is among what was asked for. A workflow that loads this
     one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there.
     """
-    if any(PATHS.report in job.output for job in workflow.dag.jobs):
+    if SNAKEMAKE.asks_for(PATHS.report):
         try:
             print("", *outcome.summary(RUN), "", sep="\n", flush=True)
         except UserError as fault:
@@ -109,10 +110,10 @@ def print_summary():
 def check_before_jobs():
     """The GPUs and images of the jobs to come are there."""
     try:
-        gpu_limit.check_local_gpus(workflow, GPUS_OF_JOBS, os.environ)
+        gpu_limit.check_local_gpus(SNAKEMAKE, GPUS_OF_JOBS, os.environ)
         if CONTAINERS:
             for name, image in (("eagle3", IMAGE), (BACKEND, CAPTURE_IMAGE)):
-                if image in workflow.dag.container_imgs:
+                if image in SNAKEMAKE.images():
                     own = getattr(JOBS.containers, name) is None
                     containers.check_there(name, image, own=own)
     except UserError as fault:
@@ -159,8 +160,8 @@ def gpus(count):
 def offered_to_cache(name):
     """Snakemake refuses a benchmark together with its cache between workflows, since what comes from there
     took no time; so a rule has one only as long as --cache is not given."""
-    if workflow.enable_cache:
-        workflow.get_rule(name)._benchmark = None
+    if SNAKEMAKE.caches_between_workflows:
+        SNAKEMAKE.drop_benchmark(name)
 
 
 def stored(path, retrieve=True, temporary=False):

@@ -18,7 +18,7 @@ rule hidden_states:
         PATHS.times(f"hidden_states/{PATHS.captured()}")
     wildcard_constraints:
         split="train",
-    cache: workflow.enable_cache and not RUN.rolling
+    cache: SNAKEMAKE.caches_between_workflows and not RUN.rolling
     priority: capture_priority if STAGES.windows > 1 else -1
     conda:
         CAPTURE_ENVIRONMENT
@@ -56,7 +56,7 @@ use rule hidden_states as held_out_states with:
         PATHS.times(f"hidden_states/{HELD_OUT.captured()}")
     wildcard_constraints:
         split="eval",
-    cache: workflow.enable_cache
+    cache: SNAKEMAKE.caches_between_workflows
     priority: -1
     message:
         f"held_out_states: shard {{wildcards.shard}} of {len(RUN.held_out)}"

@@ -13,7 +13,7 @@ rule tokens:
         PATHS.log("tokens/{split}-{shard}"),
     benchmark:
         PATHS.times("tokens/{split}-{shard}")
-    cache: workflow.enable_cache
+    cache: SNAKEMAKE.caches_between_workflows
     priority: 30
     conda:
         ENVIRONMENT

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from eagle3.errors import UserError
 from eagle3.parallel.gpus import visible_gpus
+from eagle3.workflow.snakemake_internals import SnakemakeInternals
 
 
 def limit_local_gpus(
-    workflow: Any, wanted: Mapping[str, int], environment: Mapping[str, str]
+    snakemake: SnakemakeInternals, wanted: Mapping[str, int], environment: Mapping[str, str]
 ) -> None:
     """Limit the resource `gpu` of a local run to the visible devices; call it at parse time.
 
@@ -21,32 +21,29 @@ def limit_local_gpus(
     stays.
     """
     most = max(wanted.values())
-    if most == 0 or not _is_local(workflow):
+    if most == 0 or not _is_unlimited(snakemake):
         return
     available = len(visible_gpus(environment))
     if available >= most:
-        # before the scheduler exists, which copies the limits: later they would never be given back
-        workflow.register_resource("gpu", available)
+        snakemake.limit("gpu", available)
     else:
         print(f"warning: {_sentence(wanted, available)}", file=sys.stderr)
 
 
 def check_local_gpus(
-    workflow: Any, wanted: Mapping[str, int], environment: Mapping[str, str]
+    snakemake: SnakemakeInternals, wanted: Mapping[str, int], environment: Mapping[str, str]
 ) -> None:
     """Raise UserError if a job that is about to run wants more GPUs than this machine has."""
-    if not _is_local(workflow):
+    if not _is_unlimited(snakemake):
         return
-    most = max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
+    most = snakemake.most_requested("gpu")
     if most and most > (available := len(visible_gpus(environment))):
         raise UserError(_sentence(wanted, available))
 
 
-def _is_local(workflow: Any) -> bool:
+def _is_unlimited(snakemake: SnakemakeInternals) -> bool:
     """Whether jobs run on this machine and the user has set no limit."""
-    # the executor is not known yet, but Snakemake gives every one but its own a number of nodes
-    local = workflow.is_main_process and workflow.resource_settings.nodes is None
-    return local and "gpu" not in workflow.global_resources
+    return snakemake.runs_on_this_machine() and not snakemake.has_limit("gpu")
 
 
 def _sentence(wanted: Mapping[str, int], available: int) -> str:

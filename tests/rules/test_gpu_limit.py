@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from eagle3.workflow.gpu_limit import limit_local_gpus
+from eagle3.workflow.snakemake_internals import SnakemakeInternals
 from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import ROOT, snakemake
 
@@ -20,8 +21,9 @@ SNAKEFILE = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from eagle3.workflow.gpu_limit import limit_local_gpus
+from eagle3.workflow.snakemake_internals import SnakemakeInternals
 
-limit_local_gpus(workflow, {{"most": config["most"]}}, os.environ)
+limit_local_gpus(SnakemakeInternals(workflow), {{"most": config["most"]}}, os.environ)
 
 rule all:
     input: expand("{{number}}.done", number=range(3))
@@ -140,8 +142,8 @@ def limited(most: int, visible: str, **changes: object) -> dict[str, int]:
         "global_resources": resources,
         "register_resource": resources.__setitem__,
     }
-    workflow = SimpleNamespace(**(known | changes))
-    limit_local_gpus(workflow, {"any": most}, {"CUDA_VISIBLE_DEVICES": visible, "PATH": ""})
+    snakemake = SnakemakeInternals(SimpleNamespace(**(known | changes)))
+    limit_local_gpus(snakemake, {"any": most}, {"CUDA_VISIBLE_DEVICES": visible, "PATH": ""})
     return resources
 
 
