@@ -96,8 +96,8 @@ onsuccess:
 
 
 def print_summary():
-    """What came of the run, if its report is among what was asked for. A workflow that loads this
-    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there.
+    """Print the summary of the run if its report was requested. A workflow that loads this one as a
+    module calls this in its own `onsuccess`, since Snakemake skips the one of a module.
     """
     if any(PATHS.report in job.output for job in workflow.dag.jobs):
         try:

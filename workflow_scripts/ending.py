@@ -44,8 +44,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`. What the user can mend ends it with one sentence and exit code 1, Ctrl-C with one
-    and 130 (see `OneSentence`)."""
+    """Run `main`. A fault that the user can fix ends it with one sentence and exit code 1, Ctrl-C
+    with one and 130 (see `OneSentence`)."""
     import logging
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

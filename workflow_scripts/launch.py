@@ -22,7 +22,7 @@ from eagle3.parallel.gpus import VISIBLE, visible_gpus
 from eagle3.parallel.launcher import LAUNCHER
 from workflow_scripts import ending
 
-# what torchrun tells its processes: left over from another job it would mislead this one
+# set by torchrun for its processes: left over from another job, they would mislead this one
 RANKS = re.compile(
     "(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
 )

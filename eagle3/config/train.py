@@ -89,7 +89,7 @@ class Train(Section):
     active_rows: Literal["reachable", "supervised"] = Field(
         default="reachable",
         description="Rows to train at later steps: those that serving can reach, or all rows of "
-        "supervised spans, even behind a token outside the draft vocabulary (docs/objective.md).",
+        "supervised spans, even after a token outside the draft vocabulary (docs/objective.md).",
     )
     head_init: Literal["target", "random", "frozen"] = Field(
         default="target",

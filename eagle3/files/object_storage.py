@@ -190,7 +190,7 @@ def _one_sentence(address: str, missing: str = f"no such object: {REMAKE}") -> I
     except exceptions.BaseError as fault:  # its first part; a Rust structure follows
         reason = " ".join(str(fault).partition("Debug source")[0].split())
         sentence = f"cannot be reached ({reason})"
-        # a transfer that went on after a break has no class of its own for it
+        # there is no separate exception for a transfer that continued after a break
         if isinstance(fault, exceptions.PreconditionError) or "precondition failure" in reason:
             sentence = "was replaced while it was being read: start the job again"
     else:

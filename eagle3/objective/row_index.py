@@ -26,9 +26,9 @@ from eagle3.objective.step_totals import StepTotals
 
 @dataclass(frozen=True)
 class StepIndex:
-    """The A_k rows of one step. Copies may stand behind them in the first three tensors."""
+    """The A_k rows of one step. Copies may follow them in the first three tensors."""
 
-    rows: torch.Tensor  # int64 [A_k], where each stands at the step before; at step 0 among the T
+    rows: torch.Tensor  # int64 [A_k], index of each at the step before; at step 0 among the T
     reads: torch.Tensor  # int64 [A_k], whose token and teacher each one takes, among the R
     positions: torch.Tensor  # int64 [A_k], rotary
     reachable: torch.Tensor  # bool [A_k], serving can get there

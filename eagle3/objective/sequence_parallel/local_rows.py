@@ -1,7 +1,7 @@
 """The index of the rows that one rank computes, in the rows that it holds.
 
     whole pack     T rows of aux         R rows with a teacher
-    this rank      its own T_p, and      those of its own, and the K - 1 behind each of its blocks
+    this rank      its own T_p, and      its own, and the K - 1 after each of its blocks
                    X of other ranks
 
 Row t at step k reads the token and the teacher of row t + k, which another rank may compute. So the
