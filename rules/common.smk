@@ -164,7 +164,7 @@ def offered_to_cache(name):
 
 
 def stored(path, retrieve=True, temporary=False):
-    """Where a large file lies: the path itself, or the object of that name in object storage.
+    """Where a large file is: the path itself, or the object of that name in object storage.
 
     With `retrieve` Snakemake gives jobs a copy and uploads what they write; without, they read and
     write the object themselves.

@@ -49,7 +49,7 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What one stage was asked to do: its own values, and the digests of the stages above it."""
+    """The settings of one stage: its own values, and the digests of the stages upstream."""
 
     stage: str
     values: dict[str, Any]

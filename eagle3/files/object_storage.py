@@ -20,7 +20,7 @@ from eagle3.errors import UserError
 from eagle3.files.artifact import REMAKE
 
 SCHEME = "s3://"
-REQUESTS = 16  # ranges asked for at once by one process
+REQUESTS = 16  # concurrent requests of one process
 ATTEMPTS = 6  # of a request, and of the transfer of its answer
 CONNECT = timedelta(seconds=10)
 SILENCE = timedelta(seconds=60)  # in the middle of an answer
@@ -45,7 +45,7 @@ class ObjectFile:
         self._lock = threading.Lock()
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill each buffer with the object's bytes from its place on; all are asked for at once.
+        """Fill each buffer with the object's bytes from its place on; all are requested at once.
 
         Raises UserError if the object is gone, was replaced, or is shorter.
         """
@@ -165,7 +165,7 @@ def store(bucket: str) -> Any:
         region=known.region_name,
         credential_provider=credentials,
         client_options=options,
-        # also of a transfer that breaks off, which goes on where it broke
+        # also for an interrupted transfer, which continues where it stopped
         retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": TRANSFER},
     )
 

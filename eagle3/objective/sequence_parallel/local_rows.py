@@ -34,7 +34,7 @@ def local_index(pack: Pack, active: ActiveRows, prefixes: Prefixes, shard: RowSh
 
 
 def numbering(held: torch.Tensor, size: int) -> torch.Tensor:
-    """int64 [size]: where each of the numbers below `size` stands in `held`, -1 if it does not."""
+    """int64 [size]: index in `held` of each number below `size`, -1 if it is not there."""
     places = torch.full((size,), -1, dtype=torch.int64, device=held.device)
     places[held] = torch.arange(len(held), device=held.device)
     return places
