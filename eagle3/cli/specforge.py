@@ -225,8 +225,8 @@ Other differences:
   learning rate applies to a batch of `train.pack_tokens` x `train.packs_per_batch` tokens.
 * By default the learning rate warms up, stays constant, and decays. A translation writes
   SpecForge's schedule instead, `train.lr_schedule: cosine`.
-* Masks follow from comparing prompts with answers, under any chat template ([masks.md](masks.md)).
-  No system prompt is added.
+* Masks are found by comparing each prompt with the text that includes the answer, under any chat
+  template ([masks.md](masks.md)). No system prompt is added.
 * `train.warm_start` continues from a draft that SpecForge has trained, and SGLang loads an exported
   draft as it loads SpecForge's. Hidden states must be captured again, because SpecForge's files do
   not say which model and tokens they belong to.
