@@ -1,7 +1,7 @@
-"""The functions of `import eagle3`: a finished or unfinished run from Python (docs/api.md).
+"""The public functions of `import eagle3`: reading runs from Python (docs/api.md).
 
-They import what they need when they are called, so that `import eagle3` costs nothing. Everything
-that a user can mend is a `UserError` in one sentence.
+Each imports what it needs when it is called, so `import eagle3` costs nothing. A fault that a user
+can fix raises `UserError` with one sentence.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def load_config(*paths: Path | str) -> Config:
-    """The configuration of YAML files, checked, with the default of every key that none names.
+    """The configuration of YAML files, validated, with every default.
 
-    Several files are laid over each other, the last one on top, as with several `--configfile`.
-    Raises UserError that lists every fault. Files that the configuration names are not looked at.
+    If several files are given, later ones take precedence, as with several `--configfile`. Raises
+    UserError that lists every fault. Files that the configuration names are not checked.
     """
     from eagle3.config.configuration import Config
     from eagle3.config.files import read_files
@@ -31,10 +31,10 @@ def load_config(*paths: Path | str) -> Config:
 
 
 def load_run(place: Path | str) -> Run:
-    """The run of a folder such as results/demo, as its newest call has planned it.
+    """The run in a folder such as results/demo, as the newest call of Snakemake planned it.
 
-    `run.config` is the typed configuration, `run.paths` every file of it, relative to the working
-    directory that has results/. Raises UserError if there is no run.
+    `run.config` is the typed configuration. `run.paths` has every file of the run, relative to the
+    working directory that contains results/. Raises UserError if there is no run.
     """
     from eagle3 import run
 
@@ -55,9 +55,9 @@ def load_tokens(path: Path | str) -> TokenShard:
 def load_states(path: Path | str, tokens: TokenShard) -> FeatureShard:
     """A shard of hidden states, a file or an s3:// address, of the documents in `tokens`.
 
-    `read(d)` gives document d decoded: `aux` [T, 3H] (outputs of three layers of the target, side
-    by side), `last` [R, H] (after the final norm), `teacher_argmax` and `teacher_lse` [R]. Raises
-    UserError if the file is damaged or was captured from other tokens.
+    `read(d)` returns document d, decoded: `aux` [T, 3H] (outputs of three layers of the target,
+    concatenated), `last` [R, H] (after the final norm), `teacher_argmax` and `teacher_lse` [R].
+    Raises UserError if the file is damaged or was captured from other tokens.
     """
     from eagle3.files.object_storage import SCHEME
     from eagle3.store.reader import FeatureShard
@@ -68,10 +68,10 @@ def load_states(path: Path | str, tokens: TokenShard) -> FeatureShard:
 
 def load_draft(place: Path | str) -> tuple[Eagle3Draft, VocabMapping]:
     """An exported draft in float32, a torch module in evaluation mode, and its vocabulary:
-    `target_ids` int64 [V_draft] of the tokens that it can propose.
+    `target_ids` int64 [V_draft], the tokens that it can propose.
 
-    `place`: the folder of an export in any format, or of a run, whose first format is taken. Raises
-    UserError on anything that an engine would load silently wrong.
+    `place`: the folder of an export in any format, or of a run, whose first format is read. Raises
+    UserError for anything that an engine would silently load wrong.
     """
     from eagle3.export import load
 

@@ -1,4 +1,4 @@
-"""The one exception that is shown without a traceback, and what turns others into it."""
+"""The only exception that is shown without a traceback, and a context that raises it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class UserError(Exception):
 class Foreign:
     """A context in which another library reads a file that may be anything.
 
-    Such readers raise whatever they like on a bad file, Rust panics included. Raises UserError with
+    Such readers raise any exception for a bad file, even Rust panics. Raises UserError with
     `sentence` and the first line of the fault instead.
     """
 
@@ -30,12 +30,12 @@ class Foreign:
     ) -> None:
         if fault is None or isinstance(fault, UserError):
             return
-        # a panic of pyo3 is no Exception, so that nobody catches it by accident
+        # a panic of pyo3 does not derive from Exception, so that nobody catches it by accident
         if isinstance(fault, Exception) or type(fault).__name__ == "PanicException":
             raise UserError(f"{self.sentence}: {first_line(fault)}") from None
 
 
 def first_line(fault: BaseException) -> str:
-    """The fault in one line; one that says little, such as KeyError, with its type."""
+    """The fault in one line; with its type if the text is a single word, as of KeyError."""
     line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")[:400]
     return line if " " in line else f"{type(fault).__name__} {line}".strip()

@@ -1,14 +1,14 @@
-"""Where everything of a run lies: the one place that knows what is under results/.
+"""The path of every file of a run: the only module that knows what is under results/.
 
     results/<run>/
-      run.json                                    what was asked for (eagle3.run)
+      run.json                                    the configuration (eagle3.run)
       dataset/ target/ answers/ tokens/ vocab/    made once from the data and the target
       hidden_states/                              captured states, with the check of each shard
       checkpoints/stage-0001/ metrics/ resume/    training
-      evaluation/ draft/ plan.json report.html    what comes out
+      evaluation/ draft/ plan.json report.html    results
       logs/ benchmarks/ tracking/
 
-Rules name files by wildcards and jobs by numbers, so an argument that is left out is a wildcard of
+Rules name files by wildcards and jobs by numbers, so an omitted argument is a wildcard of
 Snakemake: `tokens()` is results/demo/tokens/{split}/shard-{shard}.safetensors.
 """
 
@@ -44,7 +44,7 @@ class Paths:
 
     @property
     def snapshot(self) -> str:
-        """What was asked for, as the jobs of the newest call read it."""
+        """The configuration, as the jobs of the newest call read it."""
         return f"{self.out}/run.json"
 
     @property
@@ -113,7 +113,7 @@ class Paths:
         return f"{self.out}/hidden_states/{captured}.safetensors"
 
     def states_check(self, split: str = SPLIT, shard: Number = SHARD, stage: Number = STAGE) -> str:
-        """What the self-check of a captured shard says."""
+        """The result of the self-check of a captured shard."""
         return f"{self.out}/hidden_states/{self.captured(split, shard, stage)}.check.json"
 
     def checkpoint(self, stage: Number = STAGE, name: str = "model.safetensors") -> str:

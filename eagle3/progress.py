@@ -27,7 +27,7 @@ class Progress:
         self._logged = time.monotonic()
 
     def advance(self, count: int, line: Callable[[], str]) -> None:
-        """`count` more are done; `line` says how it goes, for the log and at the end."""
+        """Count `count` more as done; `line` gives the state as text, for the log and the end."""
         self.done += count
         last, now = self.done >= self.total, time.monotonic()
         self.bar.update(count)

@@ -97,8 +97,8 @@ onsuccess:
 
 
 def print_summary():
-    """What came of the run, if its report is among what was asked for. A workflow that loads this
-    one as a module may call it in an `onsuccess` of its own: Snakemake leaves ours out there.
+    """Print the summary of the run if its report was requested. A workflow that loads this one as a
+    module calls this in its own `onsuccess`, since Snakemake skips the one of a module.
     """
     if SNAKEMAKE.asks_for(PATHS.report):
         try:
@@ -165,7 +165,7 @@ def offered_to_cache(name):
 
 
 def stored(path, retrieve=True, temporary=False):
-    """Where a large file lies: the path itself, or the object of that name in object storage.
+    """Where a large file is: the path itself, or the object of that name in object storage.
 
     With `retrieve` Snakemake gives jobs a copy and uploads what they write; without, they read and
     write the object themselves.

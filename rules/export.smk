@@ -1,5 +1,5 @@
-# The draft in the formats that engines load: the one that the evaluation decodes with, and in a job
-# of their own the others, so that one of them more or less leaves the evaluation as it is.
+# The draft in the formats that engines load: the one that the evaluation decodes with, and in a
+# separate job the others, so that adding or removing one of them does not re-run the evaluation.
 rule export:
     """The draft in the first format, which is what the evaluation decodes with."""
     input:

@@ -1,6 +1,6 @@
 # Capture: one independent job per shard. It depends on its token shard and the target alone, so
 # that more samples, another schedule or another vocabulary never capture anything twice. The plan
-# is looked at if it is there, for the disk that other shards will need; it is no input. In rolling
+# is read if it is there, for the disk that other shards will need; it is not an input. In rolling
 # mode a shard is removed once its stage is trained, and a window waits for the stage two before.
 rule hidden_states:
     """The target's states of a shard, as training reads them."""

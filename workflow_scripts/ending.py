@@ -1,6 +1,6 @@
-"""How a job ends: with one sentence, whatever ends it, and however many ranks it has.
+"""How a job ends: with one sentence, whatever the cause, and however many ranks it has.
 
-Imports nothing of the project or of a library at its top: it is in force while those load.
+Imports nothing of the project or of a library at its top: it is active while those load.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 INTERRUPTED = "stopped by Ctrl-C; the same command continues from what is finished"
 INTERRUPT_CODE = 128 + signal.SIGINT  # as shells count it
-# faults of the disk, which are no faults of this project, and what to do about each
+# faults of the disk, which are not faults of this project, and a remedy for each
 REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space or ask for more, then give the same command again",
@@ -44,8 +44,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`. What the user can mend ends it with one sentence and exit code 1, Ctrl-C with one
-    and 130 (see `OneSentence`)."""
+    """Run `main`. A fault that the user can fix ends it with one sentence and exit code 1, Ctrl-C
+    with one and 130 (see `OneSentence`)."""
     import logging
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -116,7 +116,7 @@ def sentence_of(fault: BaseException) -> str | None:
 
 
 def _is_lost_rank(fault: BaseException) -> bool:
-    """Whether this rank failed because one of another machine did, which has said why."""
+    """Whether this rank failed because one of another machine did, which has printed the reason."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "torch" not in sys.modules:
         return False
     from torch.distributed import DistError
@@ -127,15 +127,15 @@ def _is_lost_rank(fault: BaseException) -> bool:
 
 
 def end(sentence: str, code: int = 1) -> NoReturn:
-    """Say why, unless another rank has, and end the process."""
+    """Print the reason, unless another rank has, and end the process."""
     if first_of_ranks():
-        with suppress(OSError, ValueError):  # the log may lie on the disk that is full
+        with suppress(OSError, ValueError):  # the log may be on the full disk
             print(f"error: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def first_of_ranks() -> bool:
-    """Whether no other rank of torchrun's on this machine has failed before; asked once by each."""
+    """Whether no other rank of torchrun's on this machine has failed before; each calls it once."""
     named = os.environ.get(ERROR_FILE)
     if named is None:
         return True
@@ -143,6 +143,6 @@ def first_of_ranks() -> bool:
         os.close(os.open(Path(named).parents[1] / "failed", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
-    except OSError:  # better said twice than never
+    except OSError:  # better printed twice than never
         return True
     return True

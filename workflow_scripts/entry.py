@@ -1,4 +1,4 @@
-"""What every script shares: which job of which run it is, log lines, and how it ends."""
+"""What all scripts share: which job of which run it is, log lines, and how it ends."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Job:
 
 
 def start(main: Callable[[Job], None], description: str | None) -> None:
-    """Read which job this is and run it; every fault ends as `ending.run` says."""
+    """Read which job this is and run it; every fault ends as in `ending.run`."""
     ending.run(lambda: main(read_job(description, sys.argv[1:])))
 
 
@@ -84,7 +84,7 @@ def read_job(description: str | None, words: Sequence[str]) -> Job:
 
 
 def _keep(run: Run) -> None:
-    """Save what the run was asked to do with the results, for people and for `load_run`."""
+    """Save the configuration next to the results, for people and for `load_run`."""
     path, text = Path(run.paths.snapshot), run.to_text()
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

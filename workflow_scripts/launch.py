@@ -22,7 +22,7 @@ from eagle3.parallel.gpus import VISIBLE, visible_gpus
 from eagle3.parallel.launcher import LAUNCHER
 from workflow_scripts import ending
 
-# what torchrun tells its processes: left over from another job it would mislead this one
+# set by torchrun for its processes: left over from another job, they would mislead this one
 RANKS = re.compile(
     "(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*"
 )
@@ -88,7 +88,7 @@ def allocation(nodes: int, environment: Mapping[str, str]) -> tuple[str, str]:
             f"--nodes is {nodes}, and several nodes need a Slurm allocation (SLURM_JOB_ID is not "
             "set): use Snakemake's slurm executor, or one node"
         )
-    # asked for and not read from SLURM_JOB_NODELIST, which Snakemake's job steps do not have; and
+    # queried, not read from SLURM_JOB_NODELIST, which Snakemake's job steps do not have; and
     # a node's name in Slurm may differ from the one that torchrun compares with its own
     listed = _scontrol("NodeList", "job", identity)
     return identity, _scontrol("NodeHostName", "node", listed)

@@ -1,4 +1,4 @@
-"""Print what a run will cost, and write it down."""
+"""Estimate the cost of a run: print it, and write it to a file."""
 
 from __future__ import annotations
 

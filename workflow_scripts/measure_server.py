@@ -1,4 +1,4 @@
-"""Measure acceptance at a running SGLang or vLLM server.
+"""Measure acceptance on a running SGLang or vLLM server.
 
 python -m workflow_scripts.measure_server --url http://localhost:30000 \
     --target models/my-llama --prompts mt_bench.jsonl

@@ -1,4 +1,4 @@
-"""Choose the stage of the best held-out acceptance; copy its checkpoint to where exports read."""
+"""Choose the stage with the best held-out acceptance, and copy its checkpoint for the export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show documents of a token shard with what is supervised in colour.
+"""Show documents of a token shard with the supervised tokens in colour.
 
 python -m workflow_scripts.show_masks results/demo/tokens/train/shard-00000.safetensors \
     --target results/demo/target

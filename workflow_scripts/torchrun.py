@@ -1,4 +1,4 @@
-"""torchrun without its own account of a failure: the rank that failed has the last word.
+"""torchrun without its own report of a failure: the message of the failed rank comes last.
 
 python -m workflow_scripts.torchrun OPTIONS_OF_TORCHRUN -m MODULE ARGUMENTS
 """

@@ -1,4 +1,4 @@
-"""Watch a run that is under way: bars with the time left, until its report is written.
+"""Watch a run: progress bars with the time left, until its report is written.
 
 python -m workflow_scripts.watch results/demo
 """

@@ -68,7 +68,7 @@ class CaptureJob:
 
     @cached_property
     def dtype(self) -> str:
-        """What the target runs in: as set, as its configuration says, or as its head is stored."""
+        """The target's dtype: as set, as in its configuration, or as its head is stored."""
         if self.section["dtype"] in DTYPES:
             return self.section["dtype"]
         whole = load_whole_config(self.target, self.section["trust_remote_code"])
@@ -126,14 +126,14 @@ def capture_shard(
             shard.close()
     if not placement.jobs.self_check:
         return {}
-    # a body that is split, or lies on several GPUs, has no class into which a head could be put
+    # a body that is split, or is on several GPUs, has no class into which a head could be put
     whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
     head = job.head if whole else None
     return check(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
 
 
 def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, float]) -> None:
-    """Write what the self-check of a captured shard says, for people and for the report."""
+    """Write the result of a captured shard's self-check, for people and for the report."""
     manifest = read_manifest(shard, KIND)
     counts, size = manifest.counts, shard.stat().st_size
     figures = {
@@ -160,7 +160,7 @@ def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, 
 
 
 def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLangRequest:
-    """What SGLang is asked for; it starts its ranks itself, so this process is the only one."""
+    """The request to SGLang, which starts its ranks itself, so this process is the only one."""
     return SGLangRequest(
         model=str(job.target.resolve()),
         layers=job.layers(),

@@ -22,7 +22,7 @@ class TeacherRows:
     def __init__(
         self, head: Head, dtype: torch.dtype, ranks: Ranks, block_bytes: int = BLOCK_BYTES
     ) -> None:
-        """`head` is the whole head, wherever it lies; this rank's slice of it goes to
+        """`head` is the whole head, on any device; this rank's slice of it goes to
         `ranks.device` in the target's `dtype`."""
         vocab, hidden = head.weight.shape
         self.first, stop = (vocab * (ranks.rank + i) // ranks.world for i in (0, 1))

@@ -1,4 +1,4 @@
-"""The command `eagle3`: each of its words calls Snakemake or the library, and nothing else.
+"""The command `eagle3`: each subcommand calls Snakemake or the library, and does nothing else.
 
-A module for each group of words. They import what is heavy when they run, so that help is quick.
+One module per group of subcommands. They import heavy packages when they run, so --help is fast.
 """

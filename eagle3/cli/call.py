@@ -1,4 +1,4 @@
-"""Other programs that the command becomes for a while: Snakemake, and scripts of the project."""
+"""Calls of other programs: Snakemake, and scripts of the project."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from types import FrameType
 from eagle3.workflow.project import PACKAGE, project_root
 
 
-def call(module: str, words: Sequence[str]) -> int:
-    """Run `python -m module` with `words` until it ends; its exit code.
+def call(module: str, arguments: Sequence[str]) -> int:
+    """Run `python -m module` with `arguments`, wait for it, and return its exit code.
 
-    A signal is its own to answer: training saves on Ctrl-C, which a terminal sends to both.
+    The child handles signals: training saves on Ctrl-C, which a terminal sends to both. SIGTERM is
+    passed on.
     """
     root = project_root()
     folders = [str(root), str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
-    command = [sys.executable, "-m", module, *words]
-    process = subprocess.Popen(command, env=environment)  # noqa: S603 - words of the user
+    command = [sys.executable, "-m", module, *arguments]
+    process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command line
     old = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -33,7 +34,7 @@ def call(module: str, words: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, old)
         signal.signal(signal.SIGTERM, before)
-    return 128 - code if code < 0 else code  # as shells count signals
+    return 128 - code if code < 0 else code  # a signal, as shells report it
 
 
 def snakemake(
@@ -42,25 +43,26 @@ def snakemake(
     cores: str | None,
     profile: str | None,
     dry_run: bool,
-    words: Sequence[str],
+    extra: Sequence[str],
 ) -> int:
-    """Call Snakemake for the rule `target` of the project; its exit code.
+    """Call Snakemake for the rule `target` of the project and return its exit code.
 
-    `words`: further options. `cores` None: all of this machine, or as many jobs as the profile
-    says.
+    `cores` None: all cores of this machine, or as many jobs as the profile says. `extra`: further
+    options of Snakemake.
     """
-    return call("snakemake", snakemake_words(target, configfiles, cores, profile, dry_run, words))
+    arguments = snakemake_arguments(target, configfiles, cores, profile, dry_run, extra)
+    return call("snakemake", arguments)
 
 
-def snakemake_words(
+def snakemake_arguments(
     target: str,
     configfiles: Sequence[str],
     cores: str | None,
     profile: str | None,
     dry_run: bool,
-    words: Sequence[str],
+    extra: Sequence[str],
 ) -> list[str]:
-    """The words that `snakemake` gives to Snakemake."""
+    """The arguments of Snakemake for a call of `snakemake`."""
     root = project_root()
     arguments = ["--snakefile", str(root / "Snakefile")]
     if cores is not None or profile is None:
@@ -69,6 +71,6 @@ def snakemake_words(
         own = root / "profiles" / profile  # the project's, from any directory
         arguments += ["--profile", str(own) if own.is_dir() else profile]
     arguments += ["--dry-run"] if dry_run else []
-    # lists last: `--` ends them
+    # --configfile takes a list, which `--` ends
     arguments += ["--configfile", *configfiles] if configfiles else []
-    return [*arguments, *words, "--", target]
+    return [*arguments, *extra, "--", target]

@@ -1,4 +1,4 @@
-"""What the GPUs of this machine are, as far as a configuration has to know."""
+"""The GPUs of this machine: their number, memory and speed, for `eagle3 init`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from eagle3.parallel.gpus import visible_gpus
 
 MIB = 2**20
-# dense bfloat16 peak of the data sheets, in TFLOP/s, by a part of the name nvidia-smi shows
+# dense bfloat16 peak of the data sheets in TFLOP/s, by a part of the name in nvidia-smi
 PEAKS = {
     "B300": 2250,
     "B200": 2250,
@@ -32,7 +32,7 @@ SUSTAINED = 0.4  # share of the peak that capture and training reach
 
 @dataclass(frozen=True)
 class Devices:
-    """GPUs to plan for: how many, the memory of each in bytes, and a name; None where unknown."""
+    """GPUs to plan for: their number, memory of each in bytes, and name; None if unknown."""
 
     count: int
     memory: int | None = None
@@ -40,7 +40,7 @@ class Devices:
 
     @property
     def tflops(self) -> int | None:
-        """What one of them sustains; None for an unknown one."""
+        """Sustained TFLOP/s of one of them; None if the model is unknown."""
         known = [key for key in PEAKS if self.name and key in self.name]
         return round(SUSTAINED * PEAKS[max(known, key=len)]) if known else None
 

@@ -1,4 +1,4 @@
-"""`eagle3 init`: a configuration to start from, with sizes that fit and a reason behind each."""
+"""`eagle3 init`: a first configuration, with values that fit and a reason for each."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
 
 
 @click.command(
-    short_help="Write a configuration that fits.",
-    epilog="It asks nothing, fetches nothing, and replaces no file.",
+    short_help="Write a first configuration.",
+    epilog="No question is asked, nothing is downloaded, and no file is replaced.",
 )
 @click.argument("model", required=False)
 @click.argument("dataset", required=False)
-@click.option("--out", type=click.Path(dir_okay=False), help="By default <run>.yaml.")
-@click.option("--gpus", type=click.IntRange(0, 1024), help="By default those of this machine.")
-@click.option("--run", "name", help="Name of the run; by default that of model and dataset.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False), help="File to write; <run>.yaml by default."
+)
+@click.option(
+    "--gpus", type=click.IntRange(0, 1024), help="Number of GPUs; those of this machine by default."
+)
+@click.option(
+    "--run", "name", help="Name of the run; by default made from the names of model and dataset."
+)
 @click.option(
     "--from-specforge",
     "commands",
     multiple=True,
     metavar="COMMAND",
-    help="A command line of SpecForge, in quotes, instead of MODEL and DATASET; once for each of "
+    help="A command line of SpecForge, in quotes, instead of MODEL and DATASET. Repeat it for "
     "prepare_data.py, prepare_hidden_states.py and train_eagle3.py.",
 )
 def init(
@@ -40,25 +46,25 @@ def init(
 ) -> None:
     """Write a commented configuration for MODEL and DATASET.
 
-    MODEL is a directory in Hugging Face format or hub:<owner>/<name>; DATASET a file of
-    conversations (.jsonl, .json, .parquet, packed lines) or a folder of them, a name of
-    docs/datasets.md, or hub:<owner>/<name>.
+    MODEL is a directory in Hugging Face format or hub:<owner>/<name>. DATASET is a file of
+    conversations (.jsonl, .json, .parquet, .jsonl.gz, .jsonl.zst), a folder of such files, a name
+    of docs/datasets.md, or hub:<owner>/<name>.
     """
     if commands:
         if model is not None:
-            raise click.UsageError("give MODEL and DATASET or --from-specforge, not both")
+            raise click.UsageError("give either MODEL and DATASET or --from-specforge, not both")
         if gpus is not None:
-            raise click.UsageError("--from-specforge takes the GPUs from the command line")
+            raise click.UsageError("--gpus cannot be combined with --from-specforge")
         path, remarks = _translated(commands, out, name)
     elif model is None or dataset is None:
         raise click.UsageError(
-            "give MODEL and DATASET, such as: eagle3 init models/my-llama a.jsonl"
+            "give MODEL and DATASET, for example: eagle3 init models/my-llama a.jsonl"
         )
     else:
         path, remarks = _fitted(model, dataset, out, name, gpus)
     for remark in remarks:
-        click.echo(f"remark: {remark}", err=True)
-    click.echo(f"wrote {path}; look at it, then:\n{_next(path)}")
+        click.echo(f"note: {remark}", err=True)
+    click.echo(f"wrote {path}; check it, then run:\n{_next(path)}")
 
 
 def _next(path: Path) -> str:
@@ -68,7 +74,7 @@ def _next(path: Path) -> str:
 def _fitted(
     model: str, dataset: str, out: str | None, name: str | None, gpus: int | None
 ) -> tuple[Path, list[str]]:
-    """Write the configuration of a model and a dataset; its path, and what to know about it."""
+    """Write the configuration for a model and a dataset. Returns its path and notes."""
     from eagle3.cli.devices import devices
     from eagle3.cli.material import data_of, model_of
     from eagle3.cli.overlay import Line, text_of
@@ -77,23 +83,23 @@ def _fitted(
     target, data = model_of(model), data_of(dataset)
     run = name or run_name(target.name, data.name)
     sizes = Sizes(target, data, devices(gpus))
-    lines = [Line("run", run, f"everything lies in results/{run}"), *sizes.lines()]
+    lines = [Line("run", run, f"all results are in results/{run}"), *sizes.lines()]
     check(lines, target.folder, whole=target.local)
     path = Path(out or f"{run}.yaml")
     head = [
         f"A draft for {model}, trained on {dataset}; written by `eagle3 init`. Every key that is "
-        "not named here has the default of docs/configuration.md.",
+        "not here has its default (docs/configuration.md).",
         f"    eagle3 train --configfile {path}",
     ]
     _write(path, text_of(head, lines))
     remarks = []
     if target.text is None:
         remarks.append(
-            f"config.json of {model} is not on this machine, so the sizes are those of a target "
-            "of 8 B parameters on one GPU; look at tensor_parallel and max_length"
+            f"config.json of {model} is not on this machine, so the values suit a target of 8 B "
+            "parameters on one GPU; check tensor_parallel and max_length"
         )
     if data.rows is None:
-        remarks.append("the number of rows is not known; set dataset.num_samples to what there is")
+        remarks.append("the number of rows is unknown; set dataset.num_samples to it or lower")
     short = [line for line in lines if line.remark.startswith("TOO FEW")]
     remarks += [f"{line.key} is {line.value}: {line.remark}" for line in short]
     return path, remarks
@@ -102,23 +108,22 @@ def _fitted(
 def _translated(
     commands: Sequence[str], out: str | None, name: str | None
 ) -> tuple[Path, list[str]]:
-    """Write the configuration that commands of SpecForge mean; its path, and what has to be
-    known."""
+    """Write the configuration that commands of SpecForge describe. Returns its path and notes."""
     from eagle3.cli.overlay import Line, text_of
     from eagle3.cli.translation import translate
 
     result = translate(commands)
     run = name or run_name(*result.names)
-    lines = [Line("run", run, f"everything lies in results/{run}"), *result.lines]
+    lines = [Line("run", run, f"all results are in results/{run}"), *result.lines]
     check(lines, None)
     path = Path(out or f"{run}.yaml")
     head = [
         "Written by `eagle3 init --from-specforge` from the command lines below; "
-        "docs/coming-from-specforge.md says more about each flag.",
+        "docs/coming-from-specforge.md explains each flag.",
         f"    eagle3 train --configfile {path}",
     ]
     head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in result.commands]
-    tail = ["Flags without a key here:", *result.without] if result.without else []
+    tail = ["Flags that have no key here:", *result.without] if result.without else []
     _write(path, text_of(head, lines, tail))
     return path, result.remarks
 
@@ -130,15 +135,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def run_name(model: str, data: str) -> str:
-    """Names of model and dataset as a name of a run."""
+    """A name for the run, from the names of model and dataset."""
     joined = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{data}").strip("-._").lower()
     return joined[:64] or "run"
 
 
 def check(lines: Iterable, folder: Path | None, whole: bool = True) -> None:
-    """Raise UserError unless the configuration passes what is checked before any job.
+    """Raise UserError unless the configuration passes the checks that are made before any job.
 
-    `folder`: of the target, if it is at hand; `whole`: with its weights.
+    `folder`: the target's, if it is on this machine; `whole`: it has its weights too.
     """
     from eagle3 import checks
     from eagle3.cli.overlay import values_of

@@ -1,4 +1,4 @@
-"""Words that run jobs: each is a rule of the workflow, with everything that it needs."""
+"""Subcommands that run jobs: each calls one rule of the workflow, with everything it needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from eagle3.errors import UserError
 from eagle3.workflow.project import project_root
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-REST = "Options behind -- go to Snakemake as they are: eagle3 {} -c my.yaml -- --keep-going"
+EXTRA = "Options after -- go to Snakemake: eagle3 {} -c my.yaml -- --keep-going"
 
 
 def options(function: Function) -> Function:
-    """The options of every word that runs jobs."""
+    """The options of every subcommand that runs jobs."""
     for decorate in reversed(
         (
             click.option(
@@ -28,16 +28,20 @@ def options(function: Function) -> Function:
                 "configfiles",
                 multiple=True,
                 type=click.Path(exists=True, dir_okay=False),
-                help="What differs from the defaults; several are laid over each other. "
-                "Without one the embedded demo runs.",
+                help="What differs from the defaults. If several are given, later ones take "
+                "precedence; without one, the embedded demo runs.",
             ),
-            click.option("--preset", help="A configuration of the project, below your own."),
-            click.option("--cores", metavar="N", help="CPU cores at most; by default all."),
             click.option(
-                "--profile", metavar="NAME", help="Snakemake's profile, such as slurm, or a folder."
+                "--preset", help="A configuration of the project; your own files take precedence."
             ),
-            click.option("-n", "--dry-run", is_flag=True, help="Say what would run, and why."),
-            click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]"),
+            click.option("--cores", metavar="N", help="CPU cores to use; all by default."),
+            click.option(
+                "--profile",
+                metavar="NAME",
+                help="A profile of Snakemake: a name such as slurm, or a folder.",
+            ),
+            click.option("-n", "--dry-run", is_flag=True, help="Print what would run, and why."),
+            click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]"),
         )
     ):
         function = decorate(function)
@@ -51,39 +55,42 @@ def run(
     cores: str | None,
     profile: str | None,
     dry_run: bool,
-    words: Sequence[str],
+    extra: Sequence[str],
 ) -> int:
     """Call Snakemake for a rule."""
-    if words and not words[0].startswith("-"):
+    if extra and not extra[0].startswith("-"):
         raise click.UsageError(
-            f"unexpected {words[0]!r}; a configuration is given by --configfile, options of "
-            "Snakemake behind --"
+            f"unexpected {extra[0]!r}; name a configuration with --configfile, and put options of "
+            "Snakemake after --"
         )
     files = _files(preset, configfiles)
-    if not files and "--configfile" not in words:
-        click.echo("no --configfile: this is the embedded demo, run `demo`", err=True)
-    return call.snakemake(target, files, cores, profile, dry_run, words)
+    if not files and "--configfile" not in extra:
+        click.echo("no --configfile: this runs the embedded demo, run `demo`", err=True)
+    return call.snakemake(target, files, cores, profile, dry_run, extra)
 
 
 def _files(preset: str | None, configfiles: Sequence[str]) -> list[str]:
-    """Files of the configuration in the order in which they are laid over each other."""
+    """The files of the configuration; later ones take precedence."""
     return [*([preset_file(preset)] if preset else []), *configfiles]
 
 
 def preset_file(name: str) -> str:
-    """Path of a preset. Raises UserError if there is none of that name."""
+    """The path of a preset. Raises UserError if there is none of that name."""
     folder = project_root() / "presets"
     path = folder / f"{name}.yaml"
     if not path.is_file():
         names = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise UserError(f"--preset: there is no {name!r}, only {', '.join(names)}")
+        raise UserError(f"--preset: there is no preset {name!r}; choose from {', '.join(names)}")
     return str(path)
 
 
-@click.command(short_help="What a run will take: disk, time.", epilog=REST.format("plan"))
+@click.command(short_help="Estimate what a run takes: disk, time.", epilog=EXTRA.format("plan"))
 @options
 def plan(**arguments: Any) -> int:
-    """What a run will take: disk, arithmetic, time. Tokens are made, no state is captured."""
+    """Estimate what a run takes: disk, FLOPs, time.
+
+    Tokens are made for it; no hidden state is captured.
+    """
     began = time.time()
     code = run("plan", **arguments)
     if code == 0 and not arguments["dry_run"]:
@@ -92,52 +99,52 @@ def plan(**arguments: Any) -> int:
 
 
 def run_name(arguments: dict[str, Any]) -> str:
-    """The run that the configuration files name; the demo's without one."""
+    """The name of the run in the configuration files; `demo` without one."""
     from eagle3.config.files import read_files
 
     return str(read_files(_files(arguments["preset"], arguments["configfiles"])).get("run", "demo"))
 
 
 def _show_plan(path: Path, began: float) -> None:
-    """A plan that was there before; a job that makes one has printed it."""
+    """Print a plan that is older than this call; a job that makes one prints it itself."""
     if path.is_file() and path.stat().st_mtime < began:
         from eagle3.report.plan import plan_table
 
         click.echo(plan_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
-@click.command(short_help="Everything, up to a measured draft.", epilog=REST.format("train"))
+@click.command(short_help="Run everything, up to a measured draft.", epilog=EXTRA.format("train"))
 @options
 def train(**arguments: Any) -> int:
-    """Everything: a trained, exported and measured draft, and the report about it."""
+    """Run everything: a trained, exported and measured draft, and the report about it."""
     return run("train", **arguments)
 
 
 @click.command(
-    short_help="Tokens, masks, vocabulary, schedule.", epilog=REST.format("prepare-data")
+    short_help="Make tokens, masks, vocabulary, schedule.", epilog=EXTRA.format("prepare-data")
 )
 @options
 def prepare_data(**arguments: Any) -> int:
-    """Tokens and masks of every conversation, the draft's vocabulary, the schedule."""
+    """Make tokens and masks of every conversation, the draft's vocabulary and the schedule."""
     return run("prepare_data", **arguments)
 
 
-@click.command(short_help="Hidden states of the target.", epilog=REST.format("capture"))
+@click.command(short_help="Capture hidden states of the target.", epilog=EXTRA.format("capture"))
 @options
 def capture(**arguments: Any) -> int:
-    """Hidden states of the target, for every shard."""
+    """Capture the target's hidden states for every shard."""
     return run("capture", **arguments)
 
 
-@click.command(short_help="The draft, in every format.", epilog=REST.format("export"))
+@click.command(short_help="Export the draft in every format.", epilog=EXTRA.format("export"))
 @options
 def export(**arguments: Any) -> int:
-    """The trained draft, in every format of the configuration."""
+    """Train the draft if necessary, and export it in every format of the configuration."""
     return run("drafts", **arguments)
 
 
-@click.command(short_help="Acceptance of the draft, measured.", epilog=REST.format("evaluate"))
+@click.command(short_help="Measure the acceptance of the draft.", epilog=EXTRA.format("evaluate"))
 @options
 def evaluate(**arguments: Any) -> int:
-    """Acceptance of the exported draft, by decoding prompts with it and without it."""
+    """Measure the acceptance of the exported draft: decode prompts with it and without it."""
     return run("evaluate", **arguments)

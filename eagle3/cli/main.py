@@ -1,4 +1,4 @@
-"""The words of the command, and how it ends: what the user can mend is one sentence."""
+"""The command eagle3: its subcommands and exit codes. A fault of the user is one sentence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 from eagle3 import __version__
 from eagle3.errors import UserError
 
-# in the order of a first run: word -> module, and attribute of it
-WORDS = {
+# subcommand -> module and attribute, in the order of a first run
+COMMANDS = {
     "init": ("init", "init"),
     "plan": ("jobs", "plan"),
     "train": ("jobs", "train"),
@@ -28,34 +28,34 @@ WORDS = {
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
 
-class Words(click.Group):
-    """A group whose commands are imported when they are asked for."""
+class LazyGroup(click.Group):
+    """A group that imports a subcommand only when it is used, so that --help stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(WORDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in WORDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, name = WORDS[cmd_name]
+        module, name = COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(f"eagle3.cli.{module}"), name)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        word = args[0]
-        if word not in WORDS and not word.startswith("-"):
-            close = difflib.get_close_matches(word, WORDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(WORDS)}"
-            raise click.UsageError(f"no command {word!r}; {hint}")
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
+            raise click.UsageError(f"there is no command {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
 
-@click.command(cls=Words, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="eagle3")
 def eagle3() -> None:
-    """Train an EAGLE-3 draft for a model of yours, from its hidden states on disk.
+    """Train an EAGLE-3 draft for your model, from its hidden states on disk.
 
     \b
         eagle3 init models/my-llama chats.jsonl     write a configuration
@@ -66,10 +66,10 @@ def eagle3() -> None:
 
 
 def main() -> None:
-    """Run the words of the command line and end the process."""
-    words = sys.argv[1:] or ["--help"]
+    """Run the command line and end the process."""
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        code = eagle3.main(words, prog_name="eagle3", standalone_mode=False)
+        code = eagle3.main(arguments, prog_name="eagle3", standalone_mode=False)
     except UserError as fault:
         _end(str(fault), FAULT)
     except click.ClickException as fault:
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _sentence(fault: click.ClickException) -> str:
-    """What click says, and where to read more."""
+    """The message of click, and which help to read."""
     context = getattr(fault, "ctx", None)
     where = f" (see {context.command_path} --help)" if context else ""
     text = fault.format_message().rstrip(".").replace("\n", " ")

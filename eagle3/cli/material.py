@@ -1,5 +1,7 @@
-"""What is known of a model and of a dataset before anything runs: small files are looked at, no
-weights, no download."""
+"""What is known of a model and a dataset before anything runs.
+
+Only small files are read: no weights are loaded, nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ BYTES_PER_TOKEN = 4.5  # of a JSON Lines file of English chats
 
 @dataclass(frozen=True)
 class Model:
-    """A target. `folder`: its files, of a hub model those in the cache; None if there are none."""
+    """A target. `folder`: its files, those in the cache for a hub model; None if there are none."""
 
     place: str
     folder: Path | None
-    text: Any  # its text configuration, None if it is not at hand
+    text: Any  # its text configuration; None if it is not on this machine
     weight_bytes: int | None
 
     @property
@@ -42,7 +44,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset; None where nothing is known without a download."""
+    """A dataset; None for what is unknown without a download."""
 
     place: str
     rows: int | None
@@ -54,7 +56,8 @@ class Data:
 
 
 def model_of(place: str) -> Model:
-    """Raises UserError if it is neither a model directory nor hub:<owner>/<name>."""
+    """The target at `place`. Raises UserError unless it is a model directory or
+    hub:<owner>/<name>."""
     if place.startswith(HUB):
         folder = cached_folder(place, None)
     else:
@@ -71,7 +74,7 @@ def model_of(place: str) -> Model:
 
 
 def _weight_bytes(folder: Path) -> int | None:
-    """Bytes of the weights, by their files or their index."""
+    """Bytes of the weights, from their index or their files."""
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
     index = folder / INDEX
     if index.is_file():
@@ -81,7 +84,8 @@ def _weight_bytes(folder: Path) -> int | None:
 
 
 def data_of(place: str) -> Data:
-    """Raises UserError if it is no file or folder of conversations, no name and not of the hub."""
+    """The dataset at `place`. Raises UserError unless it is a file or folder of conversations, a
+    name of the catalogue, or on the hub."""
     if place in CATALOGUE:
         return Data(place, CATALOGUE[place].rows, None)
     if place.startswith(HUB):
@@ -92,14 +96,14 @@ def data_of(place: str) -> Data:
     files = files_of(path)
     rows = sum(map(_rows, files))
     if not rows:
-        raise UserError(f"{place} has no row")
+        raise UserError(f"{place} has no rows")
     plain = all(file.suffix.lower() in (".json", *LINES) for file in files)
     size = sum(file.stat().st_size for file in files)
     return Data(place, rows, size / rows / BYTES_PER_TOKEN if plain else None)
 
 
 def data_name(place: str) -> str:
-    """The name of a dataset: of a file without what says how it is read."""
+    """The name of a dataset; of a file, its name without suffixes such as .jsonl.gz."""
     if place in CATALOGUE:
         return place
     ends = "|".join(re.escape(suffix) for suffix in SUFFIXES)
@@ -107,7 +111,7 @@ def data_name(place: str) -> str:
 
 
 def _rows(path: Path) -> int:
-    """Rows of a file, usable or not. Lines are counted without being read as JSON."""
+    """Number of rows in a file, usable or not. Lines are counted without parsing them."""
     with Foreign(f"{path} cannot be read"):
         if path.suffix.lower() == ".parquet":
             from pyarrow.parquet import ParquetFile

@@ -1,4 +1,4 @@
-"""A configuration as YAML that a person reads: keys in sections, a remark behind each."""
+"""A configuration as YAML for people: keys in sections, with a comment after each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import yaml
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
 
-WIDTH, COLUMN = 100, 34  # of a line, and where remarks begin
+WIDTH, COLUMN = 100, 34  # of a line, and the column where comments begin
 
 
 @dataclass(frozen=True)
 class Line:
-    """A key of the configuration, its value, and why it has it."""
+    """A key of the configuration, its value, and the reason for the value."""
 
     key: str  # such as train.learning_rate
     value: Any
@@ -26,7 +26,7 @@ class Line:
 
 
 def values_of(lines: Iterable[Line]) -> dict[str, Any]:
-    """The same as nested mappings, as YAML would be read."""
+    """The lines as nested mappings, as a YAML reader returns them."""
     top: dict[str, Any] = {}
     for line in lines:
         *above, name = line.key.split(".")
@@ -38,8 +38,7 @@ def values_of(lines: Iterable[Line]) -> dict[str, Any]:
 
 
 def text_of(head: Sequence[str], lines: Sequence[Line], tail: Sequence[str] = ()) -> str:
-    """The file: paragraphs of `head` as comments, sections in the order of the configuration's
-    own, paragraphs of `tail`."""
+    """The file: `head` as comments, the sections in the order of `Config`, `tail` as comments."""
     remarks = {line.key: line.remark for line in lines}
     values = values_of(lines)
     order = [name for name in Config.model_fields if name in values]
@@ -51,7 +50,7 @@ def text_of(head: Sequence[str], lines: Sequence[Line], tail: Sequence[str] = ()
 
 
 def commented(paragraph: str) -> list[str]:
-    """Comment lines of a paragraph; one that begins with spaces is a command and stays whole."""
+    """A paragraph as comment lines; one that begins with spaces is a command and is not wrapped."""
     if paragraph.startswith(" "):
         return [f"#{paragraph}"]
     wrapped = wrap(paragraph, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
@@ -68,7 +67,7 @@ def _section(values: Mapping[str, Any], remarks: Mapping[str, str], above: str) 
             continue
         written, remark = f"{indent}{name}: {scalar(value)}", remarks[key]
         row = f"{written:<{COLUMN - 2}}  # {remark}" if remark else written
-        if len(row) > WIDTH:  # the remark goes above
+        if len(row) > WIDTH:  # put the comment above the line
             rows += [f"{indent}{line}" for line in commented(remark)]
             row = written
         rows.append(row)
@@ -76,7 +75,7 @@ def _section(values: Mapping[str, Any], remarks: Mapping[str, str], above: str) 
 
 
 def scalar(value: Any) -> str:
-    """A value in one line of YAML."""
+    """A value on one line of YAML."""
     text = yaml.safe_dump(
         value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
     )
@@ -84,11 +83,11 @@ def scalar(value: Any) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet. Raises UserError if it is."""
+    """Write a new file. Raises UserError if it exists."""
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UserError(
-            f"{path} exists, and is left as it is; give another name by --out, or remove it"
+            f"{path} already exists and was not changed; choose another name with --out"
         ) from None

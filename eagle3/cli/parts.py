@@ -1,7 +1,7 @@
-"""How far a run is: its parts in order, what each has done, and the time that is left.
+"""Progress of a run: its parts in order, how much of each is done, and the time left.
 
-Everything is read from files that jobs leave, so it is the same wherever they run. Time left is
-what finished jobs of the same run took, or the plan's estimate, which says so.
+Everything is read from files that jobs write, so it works wherever they run. The time left follows
+from finished jobs of the same run, or from the plan's estimate, which is then named.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 
 from eagle3.run import Run
 
-FOLDERS = {"train_stage": "train", "score_stage": "score"}  # of the benchmarks of a rule
-RECENT = 50  # steps whose pace counts
+FOLDERS = {"train_stage": "train", "score_stage": "score"}  # rule -> folder of its benchmarks
+RECENT = 50  # steps over which the pace is averaged
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a run. `seconds`: of work that is left, None if nothing tells; `source`: what told.
+    """A part of a run. `seconds`: work that is left, None if unknown; `source`: of the estimate.
 
-    Jobs that run beside each other share the seconds.
+    Jobs that run in parallel share the seconds.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Part:
 
 
 def parts_of(run: Run, base: Path) -> list[Part]:
-    """The parts of a run whose results/ lies in the folder `base`."""
+    """The parts of a run whose results/ is in the folder `base`."""
     return [_timed(part, run, base) for part in _counted(run, base)]
 
 
@@ -60,7 +60,7 @@ def _counted(run: Run, base: Path) -> Iterator[Part]:
     yield files("vocab", [paths.vocab_report])
     yield files("schedule", [paths.schedule])
     yield files("plan", [paths.plan])
-    # the checks of shards stay on this disk, and when rolling mode removes the states
+    # the shards' checks stay on this disk, even if rolling mode has removed the states
     held_out = [paths.states_check("eval", shard) for shard in run.held_out]
     yield files("hidden_states", [*run.capture_checks(), *held_out], "shards")
     yield _training(run, base)
@@ -73,7 +73,7 @@ def _counted(run: Run, base: Path) -> Iterator[Part]:
 
 
 def _training(run: Run, base: Path) -> Part:
-    """Stages, or optimiser steps once the schedule says how many there are."""
+    """Training, in stages; in optimiser steps as soon as there is a schedule."""
     schedule = base / run.paths.schedule
     stages = [(base / path).is_file() for path in run.stage_metrics()]
     if not schedule.is_file():
@@ -86,13 +86,13 @@ def _training(run: Run, base: Path) -> Part:
 
 
 def _metrics(run: Run, base: Path, stage: int) -> Path:
-    """A stage's metrics: what is finished, or what is under way."""
+    """Metrics of a stage: the finished file, or the one that is still being written."""
     whole = base / run.paths.metrics(stage)
     return whole if whole.is_file() else base / run.paths.resume(stage) / "metrics.jsonl"
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines of a metrics file; none if it is not there."""
+    """Complete lines of a metrics file; empty if there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _timed(part: Part, run: Run, base: Path) -> Part:
-    """The part with the time that is left."""
+    """The part, with the time left."""
     left = part.total - part.done
     if left <= 0:
         return part
@@ -111,7 +111,7 @@ def _timed(part: Part, run: Run, base: Path) -> Part:
 
 
 def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
-    """Seconds of one more, and what tells."""
+    """Seconds per unit of work, and the source of the estimate."""
     if part.name == "train_stage" and part.unit == "steps":
         seconds = [
             json.loads(line)["seconds"]
@@ -131,7 +131,7 @@ def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
 
 
 def benchmark_seconds(folder: Path, rule: str | None = None) -> Iterator[float]:
-    """Seconds that each finished job of a rule took, or of all rules."""
+    """Seconds that each finished job took, of one rule or of all."""
     name = FOLDERS.get(rule, rule) if rule else ""
     paths = [*folder.glob(f"{name}.tsv"), *(folder / name).rglob("*.tsv")]
     for path in paths:
@@ -139,5 +139,5 @@ def benchmark_seconds(folder: Path, rule: str | None = None) -> Iterator[float]:
             for row in csv.DictReader(file, delimiter="\t"):
                 try:
                     yield float(row["s"])
-                except ValueError:  # NA of a job that was too short
+                except ValueError:  # NA, if the job was too short to measure
                     continue

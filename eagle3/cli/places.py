@@ -1,4 +1,4 @@
-"""Which runs there are, and which one a word means."""
+"""The runs of the working directory, and which of them an argument names."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ RESULTS = Path("results")
 
 
 def run_folders() -> list[Path]:
-    """Folders of the runs in the working directory, by name."""
+    """Folders of the runs in the working directory, sorted by name."""
     return sorted(path.parent for path in RESULTS.glob("*/run.json"))
 
 
-def run_folder(word: str) -> Path:
-    """The folder of a run given by its name or its folder. Raises UserError if there is none."""
-    for folder in (RESULTS / word, Path(word)):
+def run_folder(place: str) -> Path:
+    """The folder of a run, given its name or its folder. Raises UserError if there is none."""
+    for folder in (RESULTS / place, Path(place)):
         if (folder / "run.json").is_file():
             return folder
     there = ", ".join(folder.name for folder in run_folders())
     raise UserError(
-        f"there is no run {word!r} here; give a name or a folder such as results/demo"
-        + (f" (runs here: {there})" if there else "; runs lie in results/ of the working directory")
+        f"there is no run {place!r} here; give a name, or a folder such as results/demo"
+        + (f" (runs here: {there})" if there else "; runs are in results/ of the working directory")
     )
 
 
 def newest_run() -> Path:
-    """The run that was planned last. Raises UserError without one."""
+    """The run that was planned last. Raises UserError if there is none."""
     folders = run_folders()
     if not folders:
         raise UserError(
-            "there is no run here: runs lie in results/ of the working directory; "
-            "`eagle3 train` makes one"
+            "there is no run here: runs are in results/ of the working directory; "
+            "`eagle3 train` starts one"
         )
     return max(folders, key=lambda folder: (folder / "run.json").stat().st_mtime)

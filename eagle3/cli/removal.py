@@ -1,8 +1,8 @@
-"""What belongs to one run and to no other, and its removal.
+"""What belongs to one run only, and its removal.
 
-A run is its folder under results/, its objects in object storage, the files by which jobs know it,
-and Snakemake's records of its outputs. Digests of large files, environments, the cache between
-workflows and the logs of a cluster belong to all runs of a working directory and stay.
+A run consists of its folder under results/, its objects in object storage, the files from which
+jobs read it, and Snakemake's records of its outputs. Digests of large files, environments, the
+cache between workflows and a cluster's logs belong to all runs of a working directory and stay.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from eagle3.run import Run, load_run
 
 SNAKEMAKE = Path(".snakemake")
 PLANNED = SNAKEMAKE / "eagle3"
-RECORDS = ("metadata", "incomplete")  # folders with a file for each output, named by its path
+RECORDS = ("metadata", "incomplete")  # folders with one file per output, named after its path
 
 
 @dataclass(frozen=True)
 class Belongings:
-    """Everything of a run."""
+    """Everything that belongs to a run."""
 
     folder: Path
-    size: int  # bytes in the folder; what a link points to is not the run's
+    size: int  # bytes in the folder, without what links point to
     planned: Sequence[Path]
     records: Sequence[Path]
     copies: Sequence[Path]  # of objects
-    objects: str | None  # address under which its objects lie
+    objects: str | None  # address of the folder that holds its objects
 
     def remove(self) -> None:
-        """Remove all of it, and last what names the run: an interrupted removal can be repeated.
+        """Remove all of it. run.json goes last, so an interrupted removal can be repeated.
 
         Raises UserError if object storage does not answer.
         """
@@ -56,12 +56,12 @@ class Belongings:
 def belongings(folder: Path) -> Belongings:
     """What belongs to the run of a folder in results/ of the working directory.
 
-    Raises UserError if the folder is a link or lies elsewhere.
+    Raises UserError if the folder is a link or is somewhere else.
     """
     run = load_run(folder)
     own = Path(run.paths.out)
     if folder.is_symlink() or not own.is_dir() or not own.samefile(folder):
-        raise UserError(f"{folder} is not {own} of this working directory: remove it by hand")
+        raise UserError(f"{folder} is not {own} of this working directory; remove it by hand")
     name = re.escape(run.config.run) + r"-[0-9a-f]+\.json"
     planned = [path for path in PLANNED.glob("*.json") if re.fullmatch(name, path.name)]
     prefix = run.config.resources.storage_prefix
@@ -78,22 +78,22 @@ def belongings(folder: Path) -> Belongings:
 
 
 def _records(folder: Path, start: str, prefix: str | None) -> Iterator[Path]:
-    """Snakemake's records of outputs whose path begins with `start`, in object storage too."""
+    """Snakemake's records of outputs whose path or address begins with `start`."""
     starts = (start, f"{prefix}/{start}") if prefix else (start,)
     for path in folder.rglob("*") if folder.is_dir() else ():
         if path.is_file():
-            # base64 of the output's path; a long one is cut into folders that begin with @
+            # base64 of the output's path; a long one is split into folders that begin with @
             parts = [part.removeprefix("@") for part in path.relative_to(folder).parts]
             try:
                 output = urlsafe_b64decode("".join(parts)).decode()
             except (binascii.Error, UnicodeDecodeError):
-                continue  # not one of them
+                continue  # not a record
             if output.startswith(starts):
                 yield path
 
 
 def users(folder: Path, others: Sequence[Path]) -> list[str]:
-    """Names of the other runs that read something of the run in `folder`."""
+    """Names of the other runs that read files of the run in `folder`."""
     own = folder.resolve()
     return [
         other.name
@@ -104,7 +104,7 @@ def users(folder: Path, others: Sequence[Path]) -> list[str]:
 
 
 def _outside(run: Run) -> Iterator[str]:
-    """Paths from outside that a run reads."""
+    """Paths outside the run that it reads."""
     external = run.external
     yield from (source.place for source in external.sources if not source.on_hub)
     yield from (place for _, place in external.prompts)

@@ -1,5 +1,4 @@
-"""`eagle3 runs`: a list of the runs in the working directory, two of them side by side, and the
-removal of one."""
+"""`eagle3 runs`: list the runs of the working directory, compare two of them, remove one."""
 
 from __future__ import annotations
 
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
 
 @click.group(short_help="List runs, compare two, remove one.")
 def runs() -> None:
-    """List the runs, compare two, remove one."""
+    """List the runs of this folder, compare two of them, or remove one."""
 
 
-@runs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@runs.command("list", short_help="List every run here.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_runs(as_json: bool) -> None:
-    """Every run here: when it was planned, how far it is, what it has measured."""
+    """List every run here: when it was planned, what is next, its acceptance length."""
     from eagle3.cli.places import run_folders
 
     rows = [_row(folder) for folder in run_folders()]
@@ -34,7 +33,7 @@ def list_runs(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
         return
     if not rows:
-        click.echo("no run here: runs lie in results/ of the working directory")
+        click.echo("no run here: runs are in results/ of the working directory")
         return
     table = [["run", "planned", "next", "acceptance length", "target"]]
     table += [[str(value) for value in row.values()] for row in rows]
@@ -42,7 +41,7 @@ def list_runs(as_json: bool) -> None:
 
 
 def _row(folder: Path) -> dict[str, str]:
-    """What the list says of a run; one that cannot be read is named."""
+    """The columns of a run; one that cannot be read is listed as such."""
     from eagle3.cli.parts import parts_of
     from eagle3.run import load_run
 
@@ -59,11 +58,11 @@ def _row(folder: Path) -> dict[str, str]:
     return {**row, "next": following, "acceptance_length": length, "target": run.target}
 
 
-@runs.command("compare")
+@runs.command("compare", short_help="Compare two runs: configuration and results.")
 @click.argument("first")
 @click.argument("second")
 def compare(first: str, second: str) -> None:
-    """What FIRST and SECOND were asked differently, and what came of each."""
+    """Compare the configurations of the runs FIRST and SECOND, and their results."""
     from eagle3.cli.places import run_folder
     from eagle3.run import load_run
 
@@ -78,18 +77,18 @@ def compare(first: str, second: str) -> None:
         if values[0] != values[1]
     ]
     if rows:
-        click.echo("\n".join(["asked for", *aligned([names, *rows])]))
+        click.echo("\n".join(["configuration", *aligned([names, *rows])]))
     else:
-        click.echo("asked for the same")
+        click.echo("the configurations are the same")
     left, right = (figures(run, folder) for run, folder in zip((one, two), folders, strict=True))
     keys = list(dict.fromkeys([*left, *right]))
     if keys:
         came = [[key, left.get(key, "-"), right.get(key, "-")] for key in keys]
-        click.echo("\n".join(["", "came of it", *aligned([names, *came])]))
+        click.echo("\n".join(["", "results", *aligned([names, *came])]))
 
 
 def _contents(one: Run, two: Run) -> dict[str, tuple[str, str]]:
-    """Digests of what lies outside, which may differ under one name."""
+    """Digests of files outside the run, whose content may differ under the same name."""
     kinds = {
         "dataset.source": "source_digest",
         "target.model": "weights_digest",
@@ -110,7 +109,7 @@ def _short(value: Any) -> str:
 def differences(
     one: Mapping[str, Any], two: Mapping[str, Any], above: str = ""
 ) -> dict[str, tuple[Any, Any]]:
-    """Both values of every key that differs, by its dotted name."""
+    """Both values of every key that differs, by dotted name."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*one, *two]):
         left, right = one.get(key), two.get(key)
@@ -122,7 +121,7 @@ def differences(
 
 
 def figures(run: Run, folder: Path) -> dict[str, str]:
-    """What a run has measured so far, by name."""
+    """The figures that a run has measured so far, by name."""
     from eagle3.cli.parts import benchmark_seconds
     from eagle3.report.plan import size_text
 
@@ -150,7 +149,7 @@ def figures(run: Run, folder: Path) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of figures; empty if it is not there."""
+    """A JSON file of figures; empty if there is no file."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -158,7 +157,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
+    """The rows of a table as aligned lines."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  "
@@ -167,11 +166,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-@runs.command("remove")
+@runs.command("remove", short_help="Remove everything of one run.")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
 def remove(name: str, yes: bool) -> None:
-    """Remove the run NAME: all that belongs to it, and nothing that another run shares."""
+    """Remove the run NAME: everything that belongs to it, and nothing that other runs share."""
     from eagle3.cli.places import run_folder, run_folders
     from eagle3.cli.removal import belongings, users
     from eagle3.cli.status import busy
@@ -181,17 +180,17 @@ def remove(name: str, yes: bool) -> None:
     paths = belongings(folder)
     if busy(Path(), str(paths.folder)):
         raise UserError(
-            f"Snakemake is at work on {paths.folder}: stop it first, or `snakemake --unlock` if it "
-            "was killed"
+            f"Snakemake is working on {paths.folder}: stop it first, or call `snakemake --unlock` "
+            "if it was killed"
         )
     reading = users(folder, run_folders())
     if reading:
         raise UserError(
-            f"{paths.folder} has files that {', '.join(reading)} reads: remove that run first"
+            f"{paths.folder} has files that other runs read: remove {', '.join(reading)} first"
         )
-    also = f", objects below {paths.objects}" if paths.objects else ""
+    also = f", objects in {paths.objects}" if paths.objects else ""
     what = f"{paths.folder} ({size_text(paths.size)}{also})"
-    if not yes and not click.confirm(f"Remove {what} for good?"):
+    if not yes and not click.confirm(f"Remove {what} permanently?"):
         click.echo("nothing was removed")
         return
     paths.remove()

@@ -1,4 +1,4 @@
-"""Words that run a script of the project on a run or a server."""
+"""Subcommands that call a script of the project for a run or a server."""
 
 from __future__ import annotations
 
@@ -16,51 +16,52 @@ PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 @click.command(
     context_settings=PASS_ON,
     options_metavar="[RUN] [OPTIONS]",
-    short_help="Show what is supervised, in colour.",
+    short_help="Show supervised tokens in colour.",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def masks(words: Sequence[str]) -> int:
-    """Show what of a run's conversations is supervised, in colour.
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def masks(arguments: Sequence[str]) -> int:
+    """Show the conversations of a run, with the supervised tokens in colour.
 
-    RUN is a name or folder; --shard N takes another shard than the first. All other options are
+    RUN is a name or folder; --shard N selects a shard, by default the first. All other options are
     those of workflow_scripts.show_masks.
     """
-    if words and not words[0].startswith("-") and not words[0].endswith(".safetensors"):
+    first = arguments[0] if arguments else "-"
+    if not first.startswith("-") and not first.endswith(".safetensors"):
         from eagle3.run import load_run
 
-        folder = run_folder(words[0])
-        run, rest = load_run(folder), list(words[1:])
+        folder = run_folder(first)
+        run, rest = load_run(folder), list(arguments[1:])
         shard = _taken(rest, "--shard")
         path = folder.parents[1] / run.paths.tokens("train", shard)
         place = Path(run.target)
-        inside = folder.parents[1] / place  # of the demo, whose target is the run's own
+        inside = folder.parents[1] / place  # the demo's target is in its own folder
         target = str(inside) if not run.external.target and inside.is_dir() else run.target
         trusted = ["--trust-remote-code"] if run.config.target.trust_remote_code else []
-        words = [str(path), "--target", target, *trusted, *rest]
-    return call.call("workflow_scripts.show_masks", words)
+        arguments = [str(path), "--target", target, *trusted, *rest]
+    return call.call("workflow_scripts.show_masks", arguments)
 
 
-def _taken(words: list[str], option: str) -> int:
-    """The number behind an option, which is removed with it; 0 without."""
-    if option not in words:
+def _taken(arguments: list[str], option: str) -> int:
+    """The number after an option, 0 without it. Both are removed from `arguments`."""
+    if option not in arguments:
         return 0
-    place = words.index(option)
-    number = "".join(words[place + 1 : place + 2])
+    place = arguments.index(option)
+    number = "".join(arguments[place + 1 : place + 2])
     if not number.isdigit():
         raise click.UsageError(f"{option} needs a number")
-    del words[place : place + 2]
+    del arguments[place : place + 2]
     return int(number)
 
 
 @click.command(
     context_settings=PASS_ON,
     options_metavar="[OPTIONS]",
-    short_help="Measure a running server.",
+    short_help="Measure acceptance on a running server.",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def serve_check(words: Sequence[str]) -> int:
-    """Measure the acceptance length at a running SGLang or vLLM server.
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve_check(arguments: Sequence[str]) -> int:
+    """Measure the acceptance length on a running SGLang or vLLM server.
 
-    Options are those of workflow_scripts.measure_server: --url, --target, --prompts.
+    The options are those of workflow_scripts.measure_server: --url, --target, --prompts.
     """
-    return call.call("workflow_scripts.measure_server", words)
+    return call.call("workflow_scripts.measure_server", arguments)

@@ -1,8 +1,8 @@
-"""Values that fit a model, a dataset and the GPUs: each is a line of the configuration with its
-reason.
+"""Values that fit a model, a dataset and the GPUs: lines of the configuration with their reasons.
 
-Anchors are the presets (65,536 conversations, 4 epochs, batches of 8 packs of 4,096 tokens at 1e-4)
-and published trainings (`eagle3.report.plan_warnings`): a rate goes with the root of the batch.
+The starting points are the presets (65,536 conversations, 4 epochs, batches of 8 packs of 4,096
+tokens at 1e-4) and published trainings (`eagle3.report.plan_warnings`). The learning rate grows
+with the square root of the batch.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
 
 MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
-USABLE = 0.95  # of the rows: dataset.max_bad_fraction stops a run beyond
+USABLE = 0.95  # share of the rows; with fewer, dataset.max_bad_fraction stops a run
 PACK, PACKS, RATE = 4096, 8, 1.0e-4  # the presets' batch, and its rate
 SHARD_BYTES = 2.5e9
-ROOM = 0.85  # share of a GPU's memory that weights may take
+ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
-WIDE = 8192  # from this width on a half rate and double batches, as published
+WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
 SMALL_VOCAB = 32_000
-EXPERTS_ONLY = 6  # width of a draft's MLP, in widths of a target without an MLP of its own
+EXPERTS_ONLY = 6  # width of a draft's MLP, in hidden sizes of a target that has only experts
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the lines are worked out from."""
+    """What the values are computed from."""
 
     model: Model
     data: Data
@@ -59,7 +59,7 @@ class Sizes:
             remark = "half of bf16's bytes; bf16_zstd is lossless (docs/storage.md)"
             yield Line("hidden_states.codec", self.codec, remark)
         if self.model.text is not None and dense_width(self.model.text) is None:
-            why = "the target has experts only; six times its width, as drafts of gpt-oss have"
+            why = "the target has only experts; six times its hidden size, as for gpt-oss"
             yield Line("draft.intermediate_size", EXPERTS_ONLY * self.model.text.hidden_size, why)
         yield from self._train(samples, length)
         yield from self._evaluation(samples, fraction)
@@ -90,16 +90,16 @@ class Sizes:
         rows = self.data.rows
         yield Line("dataset.source", self.data.place)
         if rows is None:
-            why = "a guess: the number of rows is not known here; lower it to what there is"
+            why = "a guess: the number of rows is unknown; lower it if there are fewer"
         else:
-            why = f"of {rows} rows, what is left after held-out and unusable ones"
+            why = f"of {rows} rows, without held-out and unusable ones"
             why = why if samples < MOST_SAMPLES else f"of {rows} rows; more only add shards"
         yield Line("dataset.num_samples", samples, why)
-        yield Line("dataset.shard_size", documents, "conversations of a capture job")
+        yield Line("dataset.shard_size", documents, "conversations per capture job")
         if fraction != 0.05:
             yield Line("dataset.eval_fraction", fraction, "held out, to measure the draft")
         if self.data.tokens_per_row is None:
-            why = "public datasets have rows that cannot be used"
+            why = "public datasets have unusable rows"
             yield Line("dataset.max_bad_fraction", 0.15, why)
 
     def _train(self, samples: int, length: int) -> Iterator[Line]:
@@ -115,12 +115,12 @@ class Sizes:
         else:
             yield Line("train.epochs_per_stage", 2, "of 10; a stage is a job and a checkpoint")
         rate = learning_rate(pack * packs, self.hidden)
-        why = f"for batches of {pack * packs} tokens; a rate goes with the root of the batch"
+        why = f"for batches of {pack * packs} tokens; it grows with the root of the batch"
         yield Line("train.learning_rate", rate, why)
         if pack != PACK:
             yield Line("train.pack_tokens", pack)
         if packs != PACKS:
-            yield Line("train.packs_per_batch", packs, "small enough for some hundred steps")
+            yield Line("train.packs_per_batch", packs, "small enough for a few hundred steps")
         if not self.on_gpu:
             yield Line("train.precision", "float32", "faster than bfloat16 on most CPUs")
 
@@ -129,7 +129,7 @@ class Sizes:
         if rows is not None and (held := _least(rows, fraction)) < 128:
             yield Line("evaluation.held_out_samples", held, "to score every stage")
             if held < 64:
-                yield Line("evaluation.num_prompts", held, "to decode; they are held out too")
+                yield Line("evaluation.num_prompts", held, "prompts to decode; held out too")
         answer = min(256, (self.context or 2**20) // 4)
         if answer != 128:
             yield Line("evaluation.max_new_tokens", answer)
@@ -140,13 +140,13 @@ class Sizes:
 
     @property
     def tensor_parallel(self) -> tuple[int, str]:
-        """Ranks that hold the target, and a remark."""
+        """Ranks that share the target, and the reason."""
         if not self.on_gpu or self.model.text is None:
-            return 1, "config.json is not at hand: raise it if one GPU does not hold the target"
+            return 1, "config.json was not found: raise it if the target does not fit on one GPU"
         legal = [n for n in range(1, self.devices.count + 1) if self._splits(n)]
         weights, memory = self.model.weight_bytes, self.devices.memory
         if weights is None or memory is None:
-            return 1, "raise it if one GPU does not hold the target"
+            return 1, "raise it if the target does not fit on one GPU"
         enough = [n for n in legal if weights <= ROOM * memory * n]
         if enough:
             return enough[0], f"the weights take {weights / 1e9:.1f} GB"
@@ -184,10 +184,10 @@ class Sizes:
 
 
 def samples_of(rows: int | None) -> tuple[int, float]:
-    """Training conversations to ask for, and the share to hold out, of a source of `rows` rows.
+    """Number of training conversations and share to hold out, for a source of `rows` rows.
 
-    Rows are held out by a hash, so that their number is a matter of chance: three standard
-    deviations are left as a margin. Raises UserError for a source that is too small.
+    Rows are held out by a hash, so their number is random: a margin of three standard deviations
+    is left. Raises UserError if the source is too small.
     """
     if rows is None:
         return UNKNOWN_SAMPLES, 0.05
@@ -199,12 +199,13 @@ def samples_of(rows: int | None) -> tuple[int, float]:
 
 
 def _least(rows: int, share: float) -> int:
-    """Rows that a hash picks at least, but for one case in a thousand."""
+    """The least number of rows that a hash picks, except in one case of a thousand."""
     return math.floor(rows * share - 3 * math.sqrt(rows * share * (1 - share)))
 
 
 def shard_size(samples: int, hidden: int | None, codec: str) -> int:
-    """Conversations whose states take about `SHARD_BYTES`, a power of two; four shards at least."""
+    """Conversations per shard, a power of two: about `SHARD_BYTES` of states, and four shards or
+    more."""
     documents = 256.0
     if hidden is not None:
         columns: Any = STORED[codec].columns(AUX_CHUNKS, hidden)
@@ -215,7 +216,7 @@ def shard_size(samples: int, hidden: int | None, codec: str) -> int:
 
 
 def learning_rate(batch_tokens: int, hidden: int | None) -> float:
-    """The peak rate for batches of that many tokens, to two digits."""
+    """The peak learning rate for batches of that many tokens, to two digits."""
     rate = RATE * math.sqrt(batch_tokens / (PACK * PACKS))
     if hidden is not None and hidden >= WIDE:
         rate /= 2 * math.sqrt(2)  # the paper's 5e-5 for double batches

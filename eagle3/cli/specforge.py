@@ -1,4 +1,4 @@
-"""Every flag of SpecForge's three commands, and the key that it becomes.
+"""Every flag of SpecForge's three commands, and the key that replaces it.
 
     python -m eagle3.cli.specforge > docs/coming-from-specforge.md
 
@@ -25,8 +25,8 @@ BOTH = (CAPTURE, TRAIN)
 class Flag:
     """A flag of some of the commands.
 
-    `key`: what it becomes, None if it has no counterpart; `remark`: how, or why not. `switch`: it
-    takes no value. `kind`: how `translation` reads its value.
+    `key`: its counterpart, None if it has none; `remark`: how it is translated, or why not.
+    `switch`: it takes no value. `kind`: how `translation` reads its value.
     """
 
     name: str
@@ -41,28 +41,29 @@ def _none(name: str, commands: tuple[str, ...], why: str, switch: bool = False) 
     return Flag(name, commands, None, why, switch=switch)
 
 
-FOLDERS = "results lie in `results/<run>` of the working directory (`--directory` of Snakemake)"
-READERS = "chosen by the reader and writer themselves; no option is needed for full disk speed"
-PROFILE = "each line of `metrics/` has the seconds of every phase of its step"
-VISION = "text only; of a multimodal model the text part is the target"
-TRACKERS = "of trackers there are wandb, which reads its own environment variables, and tensorboard"
-ENGINE = "an argument of SGLang's engine, among resources.capture.sglang_arguments"
+FOLDERS = "results are in `results/<run>` of the working directory (Snakemake's `--directory`)"
+READERS = "chosen automatically; no option is needed for full disk speed"
+PROFILE = "each line of `metrics/` has the seconds of every phase of a step"
+VISION = "text only; the target is the text part of a multimodal model"
+TRACKERS = "the trackers are tensorboard and wandb, which reads its own environment variables"
+ENGINE = "an argument of SGLang's engine, in resources.capture.sglang_arguments"
 TIMEOUT = "a rank that dies ends the others within a minute"
 
 FLAGS = (
     Flag("--dataset", (DATA,), "dataset.source", "the same names; camel is three datasets", "name"),
-    Flag("--data-path", (DATA, CAPTURE), "dataset.source", "your own file, if it is not what "
-         "prepare_data.py wrote: that step is part of the run", "source"),
+    Flag("--data-path", (DATA, CAPTURE), "dataset.source", "your own file; a file "
+         "that prepare_data.py wrote is not needed, because the run prepares the data itself",
+         "source"),
     Flag("--sample-size", (DATA,), "dataset.num_samples", "held-out rows are not counted", "count"),
     _none("--output-path", (DATA, CAPTURE), FOLDERS),
-    _none("--split-eval", (DATA,), "dataset.eval_fraction is always held out, by a hash of the row",
+    _none("--split-eval", (DATA,), "dataset.eval_fraction is always held out, by a hash of the id",
           switch=True),
     Flag("--opc-subset", (DATA,), "dataset.subset", "the same names"),
-    Flag("--target-model-path", BOTH, "target.model", "given once; `hub:` stands before a name of "
-         "the hub", "model"),
+    Flag("--target-model-path", BOTH, "target.model", "given once; a name on the hub is written "
+         "with `hub:`", "model"),
     Flag("--trust-remote-code", BOTH, "target.trust_remote_code", "", "yes", switch=True),
     _none("--is-vlm", BOTH, VISION, switch=True),
-    _none("--enable-aux-hidden-states", (CAPTURE,), "always so", switch=True),
+    _none("--enable-aux-hidden-states", (CAPTURE,), "always on", switch=True),
     Flag("--aux-hidden-states-layers", (CAPTURE,), "hidden_states.aux_layers", "the same numbers: "
          "outputs of layers, counted from 0; the same default", "numbers"),
     Flag("--max-length", BOTH, "tokens.max_length", "given once", "integer"),
@@ -75,70 +76,73 @@ FLAGS = (
     _none("--build-dataset-num-proc", BOTH, "shards are independent jobs: `--cores`"),
     Flag("--tp-size", (CAPTURE,), "resources.capture.tensor_parallel", "changes no result",
          "integer"),
-    Flag("--batch-size", (CAPTURE,), "resources.capture.batch_tokens", "documents times "
-         "--max-length: batches are counted in tokens and hold no padding", "batch_tokens"),
+    Flag("--batch-size", (CAPTURE,), "resources.capture.batch_tokens", "documents x "
+         "--max-length: batches are counted in tokens and have no padding", "batch_tokens"),
     _none("--cache-dir", BOTH, FOLDERS),
-    _none("--cache-key", (TRAIN,), "what is reused is decided by content and settings"),
+    _none("--cache-key", (TRAIN,), "content and settings decide what is reused"),
     _none("--model-download-dir", BOTH, "HF_HOME in the environment"),
     _none("--dist-timeout", BOTH, TIMEOUT),
     _none("--num-io-threads", (CAPTURE,), READERS),
     _none("--num-workers", (CAPTURE,), READERS),
     _none("--io-queue-size", (CAPTURE,), READERS),
     _none("--file-group-size", (CAPTURE,), "a shard is one file, of dataset.shard_size documents"),
-    Flag("--compress", (CAPTURE,), "hidden_states.codec", "bf16_zstd: lossless, read at any "
-         "document; fp8_e4m3 takes less", "compressed", switch=True),
-    _none("--compression-level", (CAPTURE,), "fixed: higher ones cost more than they save"),
-    _none("--strategy", (CAPTURE,), "EAGLE-3 is the only one; newer releases"),
-    Flag("--draft-model-config", BOTH, "draft.*, vocab.draft_vocab_size", "figures of the JSON, if "
-         "the file is at hand; without one, those of the target", "draft"),
-    Flag("--embedding-key", (TRAIN,), "target.embedding_key", "found by its ending, if it is the "
-         "only such tensor"),
+    Flag("--compress", (CAPTURE,), "hidden_states.codec", "bf16_zstd: lossless, can be read "
+         "from any document on; fp8_e4m3 is smaller", "compressed", switch=True),
+    _none("--compression-level", (CAPTURE,), "fixed: higher levels cost more than they save"),
+    _none("--strategy", (CAPTURE,), "EAGLE-3 is the only strategy; a flag of newer releases"),
+    Flag("--draft-model-config", BOTH, "draft.*, vocab.draft_vocab_size", "figures of the JSON "
+         "file, if it is on this machine; without one, those of the target", "draft"),
+    Flag("--embedding-key", (TRAIN,), "target.embedding_key", "found by its ending, if only one "
+         "tensor has it"),
     Flag("--lm-head-key", (TRAIN,), "target.lm_head_key", "as above"),
-    Flag("--target-model-backend", (TRAIN,), "hidden_states.backend", "of capture; `custom` is hf",
-         "backend"),
-    _none("--shard-target-output", (TRAIN,), "teachers are made from stored states", switch=True),
+    Flag("--target-model-backend", (TRAIN,), "hidden_states.backend", "of the capture; `custom` "
+         "becomes hf", "backend"),
+    _none("--shard-target-output", (TRAIN,), "teachers are computed from stored states",
+          switch=True),
     _none("--no-shard-target-output", (TRAIN,), "as above", switch=True),
-    Flag("--train-data-path", (TRAIN,), "dataset.source", "as --data-path", "source"),
-    _none("--train-hidden-states-path", (TRAIN,), "follows from the run"),
+    Flag("--train-data-path", (TRAIN,), "dataset.source", "like --data-path", "source"),
+    _none("--train-hidden-states-path", (TRAIN,), "derived from the run"),
     _none("--eval-hidden-states-path", (TRAIN,), "states of held-out rows are captured too: "
           "evaluation.held_out_samples"),
     _none("--eval-data-path", (TRAIN,), "held out from the source itself; sets of prompts are "
           "evaluation.prompts"),
-    Flag("--train-only-last-turn", (TRAIN,), "tokens.train_only_last_turn", "decided where masks "
+    Flag("--train-only-last-turn", (TRAIN,), "tokens.train_only_last_turn", "applies when masks "
          "are made", "yes", switch=True),
     _none("--dataloader-num-workers", (TRAIN,), READERS),
     Flag("--num-epochs", (TRAIN,), "train.epochs", "", "integer"),
     Flag("--batch-size", (TRAIN,), "train.packs_per_batch", "documents of all ranks in a step "
-         "(times accumulation), taken as half of --max-length on average and packed: `pack_tokens` "
-         "x `packs_per_batch` tokens make a step", "packs"),
-    Flag("--draft-accumulation-steps", (TRAIN,), "train.packs_per_batch", "times --batch-size",
+         "(x accumulation), counted as half of --max-length each and packed: a step has "
+         "`pack_tokens` x `packs_per_batch` tokens", "packs"),
+    Flag("--draft-accumulation-steps", (TRAIN,), "train.packs_per_batch", "multiplies --batch-size",
          "factor"),
     Flag("--learning-rate", (TRAIN,), "train.learning_rate", "", "number"),
     Flag("--warmup-ratio", (TRAIN,), "train.warmup_ratio", "", "number"),
     Flag("--max-grad-norm", (TRAIN,), "train.max_grad_norm", "", "number"),
-    _none("--max-num-steps", (TRAIN,), "steps follow from epochs and packs"),
-    _none("--total-steps", (TRAIN,), "steps follow from epochs and packs"),
+    _none("--max-num-steps", (TRAIN,), "derived from epochs and packs"),
+    _none("--total-steps", (TRAIN,), "derived from epochs and packs"),
     Flag("--ttt-length", (TRAIN,), "train.ttt_steps", "", "integer"),
-    _none("--resume", (TRAIN,), "always: the same command goes on from the last save", switch=True),
+    _none("--resume", (TRAIN,), "always on: the same command continues from the last save",
+          switch=True),
     Flag("--ckpt-dir", (TRAIN,), "train.warm_start", "a folder with config.json and *.safetensors"),
     _none("--eval-interval", (TRAIN,), "every stage (train.epochs_per_stage) is scored"),
-    Flag("--save-interval", (TRAIN,), "resources.train.save_interval", "saves serve a restart; "
-         "what stays is the checkpoint of each stage", "integer"),
+    Flag("--save-interval", (TRAIN,), "resources.train.save_interval", "saves are for restarts; "
+         "the checkpoint of each stage is kept", "integer"),
     _none("--log-interval", (TRAIN,), "every step has a line in `metrics/`"),
     Flag("--seed", (TRAIN,), "train.seed", "order of rows: dataset.seed", "integer"),
     Flag("--lk-loss-type", (TRAIN,), "train.loss", "lambda is lk_hybrid, alpha is lk_alpha",
          "loss"),
     _none("--kl-scale", (TRAIN,), "1, as in the paper"),
     Flag("--kl-decay", (TRAIN,), "train.lk_eta", "", "number"),
-    _none("--tp-size", (TRAIN,), "training reads states and has no target to split; of capture: "
+    _none("--tp-size", (TRAIN,), "training reads states and runs no target; for the capture: "
           "resources.capture.tensor_parallel"),
     Flag("--sp-ulysses-size", (TRAIN,), "resources.train.sp_ulysses_size", "", "integer"),
     Flag("--sp-ring-size", (TRAIN,), "resources.train.sp_ring_size", "", "integer"),
-    _none("--compact-teacher", (TRAIN,), "always: teachers are cut to the draft's vocabulary",
+    _none("--compact-teacher", (TRAIN,), "always on: teachers are cut to the draft's vocabulary",
           switch=True),
     _none("--compact-teacher-chunk-size", (TRAIN,), "chosen by the kernel"),
-    Flag("--attention-backend", (TRAIN,), "train.attention_backend", "usp is usp, flex_attention "
-         "is flex; sdpa and fa become auto, the fastest of the device", "attention"),
+    Flag("--attention-backend", (TRAIN,), "train.attention_backend", "usp stays usp, "
+         "flex_attention becomes flex, sdpa and fa become auto, the fastest on the device",
+         "attention"),
     _none("--output-dir", (TRAIN,), FOLDERS),
     _none("--verbose", (TRAIN,), "logs are in `results/<run>/logs`", switch=True),
     _none("--min-pixels", (TRAIN,), VISION),
@@ -168,19 +172,19 @@ FLAGS = (
     ),
     _none("--sglang-context-length", BOTH, "the longest document of a shard"),
     *(
-        _none(f"--sglang-enable-dp-{name}", BOTH, "captures are split over shards, which are jobs "
-              "of their own", switch=True)
+        _none(f"--sglang-enable-dp-{name}", BOTH, "shards are captured in parallel, as separate "
+              "jobs", switch=True)
         for name in ("attention", "lm-head")
     ),
     Flag("--nproc-per-node", (TORCHRUN,), "resources.train.processes", "of train_eagle3.py; "
-         "captures take as many GPUs as there are by themselves", "ranks"),
+         "captures use all GPUs without it", "ranks"),
     _none("--nnodes", (TORCHRUN,), "several machines: docs/cluster.md"),
     *(
-        _none(name, (TORCHRUN,), "ranks find each other by themselves")
+        _none(name, (TORCHRUN,), "ranks find each other automatically")
         for name in ("--node-rank", "--master-addr", "--master-port", "--rdzv-backend",
                      "--rdzv-endpoint", "--rdzv-id")
     ),
-    _none("--standalone", (TORCHRUN,), "ranks find each other by themselves", switch=True),
+    _none("--standalone", (TORCHRUN,), "ranks find each other automatically", switch=True),
 )  # fmt: skip
 
 
@@ -194,38 +198,38 @@ HEAD = """# Coming from SpecForge
 
 This page is generated from `eagle3/cli/specforge.py` by `python -m eagle3.cli.specforge`.
 
-SpecForge trains a draft offline in three commands: you start them one after another and hand the
-files of each to the next. Here one configuration describes a run, and one command makes whatever
+SpecForge trains a draft offline with three commands: you start one after another and pass the files
+of each to the next. With eagle3, one configuration describes a run, and one command makes whatever
 is missing:
 
-| SpecForge | here |
+| SpecForge | eagle3 |
 |---|---|
 | `prepare_data.py` | `eagle3 prepare-data -c my.yaml` |
 | `torchrun … prepare_hidden_states.py` | `eagle3 capture -c my.yaml` |
-| `torchrun … train_eagle3.py` | `eagle3 train -c my.yaml`, which does the two above as well |
+| `torchrun … train_eagle3.py` | `eagle3 train -c my.yaml`, which includes the two above |
 
-Have your command lines translated:
+`eagle3 init` translates your command lines:
 
     eagle3 init --from-specforge 'python scripts/prepare_data.py --dataset sharegpt' \\
         --from-specforge 'torchrun --nproc_per_node 8 scripts/prepare_hidden_states.py …' \\
         --from-specforge 'torchrun --nproc_per_node 8 scripts/train_eagle3.py …'
 
-This writes a configuration with a remark at each key and lists the flags that have no counterpart.
-Two commands that contradict each other, such as by two targets, are refused.
+The configuration that it writes has a comment for each key and lists the flags without a
+counterpart. Commands that contradict each other, for example by naming two targets, are refused.
 
-What else is different:
+Other differences:
 
-* The loss counts the rows that serving can reach: they begin one token earlier than SpecForge's
-  ([objective.md](objective.md)). Compare the two by acceptance, never by loss.
-* Documents are packed without padding, so a step is a number of tokens and not of documents. The
-  learning rate belongs to a batch: `train.pack_tokens` x `train.packs_per_batch` tokens.
-* The schedule is warm-up, constant, decay; `train.lr_schedule: cosine` is SpecForge's, and what a
-  translation writes.
-* Masks come from comparing what the target emits with its prompts, under any chat template
-  ([masks.md](masks.md)). No system prompt is added.
-* `train.warm_start` continues from a draft that SpecForge has trained. SGLang loads an exported
-  draft as it loads SpecForge's. Hidden states are captured again: SpecForge's files do not say
-  which model and tokens they belong to.
+* The loss counts the rows that serving can reach, which begin one token earlier than SpecForge's
+  ([objective.md](objective.md)). Compare the two projects by acceptance, never by loss.
+* Documents are packed without padding, so a step is a number of tokens, not of documents. The
+  learning rate applies to a batch of `train.pack_tokens` x `train.packs_per_batch` tokens.
+* By default the learning rate warms up, stays constant, and decays. A translation writes
+  SpecForge's schedule instead, `train.lr_schedule: cosine`.
+* Masks are found by comparing each prompt with the text that includes the answer, under any chat
+  template ([masks.md](masks.md)). No system prompt is added.
+* `train.warm_start` continues from a draft that SpecForge has trained, and SGLang loads an exported
+  draft as it loads SpecForge's. Hidden states must be captured again, because SpecForge's files do
+  not say which model and tokens they belong to.
 """
 TITLES = {
     DATA: "Flags of prepare_data.py",

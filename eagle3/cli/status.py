@@ -1,4 +1,4 @@
-"""`eagle3 status`: what of a run is done, what is next, and how long that takes."""
+"""`eagle3 status`: what is done of a run, what is next, and how much time is left."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     from eagle3.cli.parts import Part
 
 
-@click.command(short_help="What is done, what is next, time left.")
+@click.command(short_help="Show what is done, what is next, time left.")
 @click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--watch", is_flag=True, help="Bars for capture and training, until the report.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Show progress bars until the report is written.")
 def status(run: str | None, as_json: bool, watch: bool) -> int:
-    """What of RUN is done, what is next, and the time left.
+    """Show what is done of RUN, what is next, and the time left.
 
-    RUN is a name or a folder; by default the run that was planned last. Times are those of finished
-    jobs of the run, one after another; the plan's estimate where there are none, and `unknown`
-    where nothing tells.
+    RUN is a name or a folder; by default the run that was planned last. Times follow from finished
+    jobs of the run, counted one after another, or else from the plan's estimate.
     """
     from eagle3.cli.parts import parts_of
     from eagle3.cli.places import newest_run, run_folder
@@ -51,10 +50,10 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
         click.echo(f"finished: {loaded.paths.report}")
     elif busy(base, loaded.paths.out):
         click.echo(
-            "Snakemake is at work on it (or was killed: then `snakemake --unlock`, and start again)"
+            "Snakemake is working on it (if it was killed: `snakemake --unlock`, then start again)"
         )
     else:
-        click.echo("nothing is at work on it; `eagle3 train` with its configuration goes on")
+        click.echo("Snakemake is not running; `eagle3 train` with the same configuration continues")
     return 0
 
 
@@ -69,7 +68,7 @@ def _left(part: Part) -> str:
         return "time left unknown"
     from eagle3.report.plan import time_text
 
-    how = "" if part.source == "measured" else f" by {part.source}"
+    how = "" if part.source == "measured" else f" ({part.source})"
     beside = ", one after another" if part.unit == "shards" else ""
     return f"{time_text(part.seconds)} left{how}{beside}"
 
@@ -97,7 +96,7 @@ def _plain(name: str, parts: list[Part]) -> dict[str, Any]:
 
 
 def busy(base: Path, out: str) -> bool:
-    """Whether Snakemake holds files of a run, in the working directory `base`."""
+    """Whether Snakemake has locked files of a run, in the working directory `base`."""
     for lock in (base / ".snakemake" / "locks").glob("*.lock"):
         held = lock.read_text(encoding="utf-8").splitlines()
         if any(path.startswith(f"{out}/") for path in held):

@@ -1,5 +1,7 @@
-"""SpecForge's command lines as lines of a configuration. What each flag means stands in
-`eagle3.cli.specforge`."""
+"""SpecForge's command lines as lines of a configuration.
+
+The meaning of each flag is in `eagle3.cli.specforge`.
+"""
 
 from __future__ import annotations
 
@@ -29,26 +31,26 @@ SCRIPTS = {
 CAMEL = ["camel-biology", "camel-chemistry", "camel-physics"]
 ATTENTION = {"usp": "usp", "flex_attention": "flex"}
 LOSSES = {"lambda": "lk_hybrid", "alpha": "lk_alpha"}
-OPEN = {"template": "auto", "tracker": "none"}  # what an unknown value becomes
-PREPARED = "_train.jsonl"  # ends the name of what prepare_data.py writes
+OPEN = {"template": "auto", "tracker": "none"}  # replaces an unknown value
+PREPARED = "_train.jsonl"  # ending of the files that prepare_data.py writes
 ENGINE = "resources.capture.sglang_arguments"
 PACK = 4096
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What command lines of SpecForge become."""
+    """The result of translating command lines of SpecForge."""
 
     commands: list[str]
     names: tuple[str, str]  # of model and dataset
     lines: list[Line]
-    without: list[str]  # flags that have no key, with the reason
-    remarks: list[str]  # what the user has to know at once
+    without: list[str]  # flags that have no key, with reasons
+    remarks: list[str]  # notes for the user
 
 
 @dataclass
 class _Translated:
-    """What was read so far. `values`: by key, with the flag and command that set it."""
+    """Everything read so far. `values`: by key, with the flag and command that set each."""
 
     values: dict[str, tuple[Any, str]] = field(default_factory=dict)
     raw: dict[tuple[str, str], str] = field(default_factory=dict)  # by command and flag
@@ -56,12 +58,12 @@ class _Translated:
     remarks: list[str] = field(default_factory=list)
 
     def put(self, key: str, value: Any, origin: str) -> None:
-        """Raises UserError if another command has set the key to another value."""
+        """Set a key. Raises UserError if another command has set it to another value."""
         known = self.values.get(key)
         if known is not None and known[0] != value:
             raise UserError(
                 f"--from-specforge: {key} would be {known[0]!r} by {known[1]} and {value!r} by "
-                f"{origin}; a run has one, so make them the same"
+                f"{origin}; a run has only one, so make them equal"
             )
         if known is None:
             self.values[key] = value, origin
@@ -71,13 +73,13 @@ class _Translated:
 
 
 def translate(commands: Sequence[str]) -> Translation:
-    """Raises UserError for a command that is none of the three, an unknown flag, a value that is
-    none, or values that contradict each other."""
+    """Translate command lines. Raises UserError for a command that is none of the three, an unknown
+    flag, an invalid value, or values that contradict each other."""
     translated, seen = _Translated(), set()
     parsed = [_parsed(command) for command in commands]
     for script, flags in sorted(parsed, key=lambda one: (DATA, CAPTURE, TRAIN).index(one[0])):
         if script in seen:
-            raise UserError(f"--from-specforge: {script} is there twice")
+            raise UserError(f"--from-specforge: {script} was given twice")
         seen.add(script)
         for flag, command, value in flags:
             _take(translated, flag, command, value, script)
@@ -90,7 +92,7 @@ def translate(commands: Sequence[str]) -> Translation:
 
 
 def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
-    """The script of a command line, and each flag with the command it is of and its value."""
+    """The script of a command line, and its flags, each with its command and value."""
     try:
         words = shlex.split(command.replace("\\\n", " "))
     except ValueError as fault:
@@ -99,9 +101,9 @@ def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
     place = next((at for at, name in enumerate(names) if name in SCRIPTS), None)
     if place is None:
         raise UserError(
-            f"--from-specforge: {command!r} runs none of {DATA}, {CAPTURE} and {TRAIN}; newer "
-            "releases train by a YAML file, whose keys docs/coming-from-specforge.md names by "
-            "their old flags"
+            f"--from-specforge: {command!r} calls none of {DATA}, {CAPTURE} and {TRAIN}; newer "
+            "releases are configured by a YAML file: docs/coming-from-specforge.md lists its keys "
+            "under the names of the old flags"
         )
     script = SCRIPTS[names[place]]
     launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if "torchrun" in names else []
@@ -109,7 +111,7 @@ def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
 
 
 def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag, str, str]]:
-    """Flags with their values. Raises UserError for one that is unknown, if `strict`."""
+    """Flags with their values. Raises UserError for an unknown one if `strict`."""
     flags, waiting = [], list(words)
     while waiting:
         word = waiting.pop(0)
@@ -117,7 +119,7 @@ def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag,
         flag = flag_of(name, command) if name.startswith("--") else None
         if flag is None:
             if strict:
-                raise UserError(f"--from-specforge: {word!r} is no flag of {command}")
+                raise UserError(f"--from-specforge: {command} has no flag {word!r}")
             continue
         if not flag.switch and not equals:
             if not waiting or waiting[0].startswith("--"):
@@ -128,7 +130,7 @@ def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag,
 
 
 def _take(translated: _Translated, flag: Flag, command: str, value: str, script: str) -> None:
-    """Note a flag of a command line for `script`."""
+    """Add a flag of a command line for `script`."""
     if flag.key is None:
         reason = f"{flag.name} of {command}: {flag.remark}."
         translated.without += [reason] if reason not in translated.without else []
@@ -139,7 +141,7 @@ def _take(translated: _Translated, flag: Flag, command: str, value: str, script:
         became = READERS[flag.kind](value, origin)
         if became == OPEN.get(flag.kind) and value != became:
             translated.remarks.append(
-                f"{origin} is {value}, not known here: {flag.key} is {became}"
+                f"{origin} is {value}, which has no counterpart: {flag.key} is set to {became}"
             )
         translated.put(flag.key, became, f"{origin}; {flag.remark}" if flag.remark else origin)
     elif flag.kind == "engine":
@@ -154,7 +156,7 @@ def _take(translated: _Translated, flag: Flag, command: str, value: str, script:
 
 
 def _plain(value: str) -> Any:
-    """A number as a number."""
+    """The value as JSON, if it is JSON, such as a number."""
     try:
         return json.loads(value)
     except ValueError:
@@ -163,7 +165,7 @@ def _plain(value: str) -> Any:
 
 def _integer(value: str, origin: str) -> int:
     if not re.fullmatch(r"\d+", value):
-        raise UserError(f"--from-specforge: {origin} is {value!r}; must be a whole number")
+        raise UserError(f"--from-specforge: {origin} is {value!r}, but must be a whole number")
     return int(value)
 
 
@@ -171,7 +173,7 @@ def _number(value: str, origin: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise UserError(f"--from-specforge: {origin} is {value!r}; must be a number") from None
+        raise UserError(f"--from-specforge: {origin} is {value!r}, but must be a number") from None
 
 
 def _model(value: str, origin: str) -> str:
@@ -184,8 +186,8 @@ def _name(value: str, origin: str) -> Any:
         return CAMEL
     if value not in PLACES:
         raise UserError(
-            f"--from-specforge: {origin} is {value!r}, which is not known here; give the file that "
-            "it wrote by --data-path (docs/datasets.md has the names)"
+            f"--from-specforge: {origin} is {value!r}, which is no known dataset (docs/datasets.md "
+            "lists the names); give the file that it wrote with --data-path instead"
         )
     return value
 
@@ -213,13 +215,13 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 
 
 def _take_draft(translated: _Translated, value: str, origin: str) -> None:
-    """Figures of the JSON of a draft, if it is at hand."""
+    """Read the shape of the draft from its JSON file, if the file is on this machine."""
     try:
         shape = json.loads(Path(value).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         translated.remarks.append(
-            f"{value} cannot be read here, so the draft has the target's figures: compare section "
-            "`draft` and vocab.draft_vocab_size with it"
+            f"{value} cannot be read here, so the draft takes its shape from the target: set "
+            "section `draft` and vocab.draft_vocab_size as in that file"
         )
         return
     for name in Draft.model_fields:
@@ -232,15 +234,15 @@ def _take_draft(translated: _Translated, value: str, origin: str) -> None:
 
 
 def _finish(translated: _Translated, seen: set[str]) -> None:
-    """What follows from several flags, and what SpecForge does without being asked."""
+    """Add values that follow from several flags, and defaults of SpecForge."""
     if "target.model" not in translated.values:
         raise UserError(
-            f"--from-specforge: no --target-model-path; give the command lines of {CAPTURE} and "
-            f"{TRAIN} too"
+            f"--from-specforge: there is no --target-model-path; also give the command lines of "
+            f"{CAPTURE} and {TRAIN}"
         )
     if "dataset.source" not in translated.values:
         raise UserError(
-            f"--from-specforge: the data is what {DATA} wrote, so give its command line too"
+            f"--from-specforge: the data was written by {DATA}; also give its command line"
         )
     _count(translated)
     length = translated.get("tokens.max_length", 2048)
@@ -252,13 +254,13 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
             documents * length,
             f"--batch-size {documents} of {CAPTURE} x --max-length",
         )
-    translated.put("resources.device", "cuda", "as SpecForge always does")
+    translated.put("resources.device", "cuda", "as always in SpecForge")
     if TRAIN in seen:
         _packs(translated, length)
 
 
 def _count(translated: _Translated) -> None:
-    """Samples and shards: SpecForge reads all rows unless it is told a number."""
+    """Samples and shards: SpecForge reads all rows unless a number is given."""
     source = translated.values["dataset.source"][0]
     single = isinstance(source, str) and (source in PLACES or Path(source).exists())
     rows = data_of(source).rows if single else None
@@ -268,14 +270,14 @@ def _count(translated: _Translated) -> None:
         translated.put("dataset.num_samples", samples, why)
         if rows is None:
             translated.remarks.append(
-                "the number of rows is not known; set dataset.num_samples to what there is"
+                "the number of rows is unknown; set dataset.num_samples to it or lower"
             )
     size = shard_size(translated.values["dataset.num_samples"][0], None, "bf16")
-    translated.put("dataset.shard_size", size, "conversations of a capture job")
+    translated.put("dataset.shard_size", size, "conversations per capture job")
 
 
 def _packs(translated: _Translated, length: int) -> None:
-    """A step of SpecForge's training in packs."""
+    """Packs per optimiser step that hold about as many tokens as a step of SpecForge."""
     ranks = _integer(translated.raw.get((TRAIN, "--nproc-per-node"), "1"), "--nproc_per_node")
     documents = _integer(
         translated.raw.get((TRAIN, "--batch-size"), "1"), f"--batch-size of {TRAIN}"
@@ -286,10 +288,10 @@ def _packs(translated: _Translated, length: int) -> None:
     shared *= translated.get("resources.train.sp_ring_size", 1)
     pack = max(PACK, length)
     packs = max(math.ceil(whole * length / 2 / pack), -(-ranks // shared))
-    why = f"about the tokens of a step's {whole} document(s)"
+    why = f"about as many tokens as the {whole} document(s) of a step"
     if pack != PACK:
         translated.put("train.pack_tokens", pack, "a document must fit")
     translated.put("train.packs_per_batch", packs, why)
     if ranks > 1:
         translated.put("resources.train.processes", ranks, "--nproc_per_node")
-    translated.put("train.lr_schedule", "cosine", "SpecForge's; the default here is wsd")
+    translated.put("train.lr_schedule", "cosine", "as in SpecForge; our default is wsd")

@@ -1,4 +1,4 @@
-"""The whole configuration: what a user wrote, checked, with the defaults of everything else."""
+"""The whole configuration: what a user wrote, validated, and defaults for everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from eagle3.errors import UserError
 class Config(Section):
     """All sections."""
 
-    run: Name = Field(description="Name of the run; everything it makes is in `results/<run>`.")
+    run: Name = Field(description="Name of the run; all its results are in `results/<run>`.")
     dataset: Dataset = Field(default_factory=Dataset)
     target: Target = Field(default_factory=Target)
     embedded_target: EmbeddedTarget = Field(default_factory=EmbeddedTarget)
@@ -41,9 +41,9 @@ class Config(Section):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
-        """The configuration that a user wrote, checked and with defaults.
+        """The configuration that a user wrote, validated and with defaults.
 
-        Raises UserError that lists every fault, one a line.
+        Raises UserError that lists every fault, one per line.
         """
         try:
             parsed = cls.model_validate(dict(config))
@@ -58,7 +58,7 @@ class Config(Section):
         return parsed
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries, lists, texts and numbers."""
+        """The configuration as plain dictionaries, lists, strings and numbers."""
         return self.model_dump()
 
 

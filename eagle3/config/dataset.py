@@ -24,13 +24,13 @@ def tag_of(value: Any) -> str | None:
 
 
 class SourceEntry(Section):
-    """One of several sources; what it leaves out is as in the section."""
+    """One of several sources. Keys that it omits are those of section `dataset`."""
 
-    source: Text = Field(description="As above.")
-    subset: str | None = Field(default=None, description="In place of the section's.")
-    split: str | None = Field(default=None, description="In place of the section's.")
-    revision: str | None = Field(default=None, description="In place of the section's.")
-    weight: float = Field(default=1.0, gt=0, description="Twice the weight, twice the rows.")
+    source: Text = Field(description="As in the section.")
+    subset: str | None = Field(default=None, description="Replaces that of the section.")
+    split: str | None = Field(default=None, description="Replaces that of the section.")
+    revision: str | None = Field(default=None, description="Replaces that of the section.")
+    weight: float = Field(default=1.0, gt=0, description="Twice the weight takes twice the rows.")
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -53,28 +53,30 @@ Sources = Annotated[list[OneSource], Field(min_length=1)]
 
 
 class Regenerate(Section):
-    """Have the target write the answers itself, so that the draft learns from text that it will
-    meet (docs/datasets.md)."""
+    """Have the target write the answers itself, so that the draft learns from the text that it will
+    predict (docs/datasets.md)."""
 
     backend: Literal["none", "server", "hf"] = Field(
         default="none",
-        description="`none`: keep the answers of the dataset; `server`: ask servers that speak "
-        "OpenAI's protocol (SGLang, vLLM), listed in resources.regenerate.servers; `hf`: "
-        "transformers in the job itself, for small targets.",
+        description="`none`: keep the answers of the dataset; `server`: send requests to "
+        "servers that speak OpenAI's protocol (SGLang, vLLM), listed in "
+        "resources.regenerate.servers; `hf`: run transformers in the job, for small targets.",
     )
     model: str | None = Field(
         default=None,
-        description="The model's name on the servers; null if they serve only one.",
+        description="Name of the model on the servers; null if they serve only one.",
     )
-    temperature: float = Field(default=0.0, ge=0, le=2, description="0 is greedy.")
+    temperature: float = Field(
+        default=0.0, ge=0, le=2, description="Sampling temperature; 0 is greedy."
+    )
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
     top_k: int | None = Field(
-        default=None, ge=1, description="Sample from this many tokens; null: from all."
+        default=None, ge=1, description="Sample from this many tokens; null samples from all."
     )
     max_tokens: int = Field(
         default=1024,
         ge=1,
-        description="Length limit of an answer. A conversation ends before an answer that is cut "
+        description="Maximum tokens of an answer. A conversation ends before an answer that is cut "
         "off there.",
     )
     seed: int = Field(
@@ -90,24 +92,23 @@ class Dataset(Section):
     ] = Field(
         default="data/demo_chat.jsonl",
         description="A local file or a folder of files (docs/datasets.md), `hub:<owner>/<name>` "
-        "for a Hugging Face dataset, or a name of docs/datasets.md. Or a list of them, each of "
-        "which may be a mapping of `source`, `subset`, `split`, `revision` and `weight`; twice the "
-        "weight takes twice the rows.",
+        "for a Hugging Face dataset, or a name of docs/datasets.md; or a list of these, whose "
+        "entries may be mappings of `source`, `subset`, `split`, `revision` and `weight`.",
     )
     subset: str | None = Field(
         default=None,
-        description="Hub datasets only: name of the configuration. Datasets known by name also "
-        "take `all`.",
+        description="Hub datasets only: name of the subset. Datasets known by name also accept "
+        "`all`.",
     )
     split: str | None = Field(
         default=None,
-        description="Hub datasets only: the split to read. Null is `train`, or that of "
+        description="Hub datasets only: the split to read. Null is `train`, or the one in "
         "docs/datasets.md.",
     )
     revision: str | None = Field(
         default=None,
-        description="Hub datasets only: a commit, tag or branch. Null is that of docs/datasets.md, "
-        "and the latest for other datasets; pin it to make the run reproducible.",
+        description="Hub datasets only: a commit, tag or branch. Null is the one in "
+        "docs/datasets.md, or the latest for other datasets; pin it to make the run reproducible.",
     )
     seed: int = Field(
         default=0, ge=0, description="Seed of the row order and of the split into train and eval."
@@ -115,8 +116,8 @@ class Dataset(Section):
     num_samples: int = Field(
         default=512,
         ge=1,
-        description="Training conversations to use, rounded up to whole shards. More of them only "
-        "add shards.",
+        description="Training conversations to use, rounded up to whole shards. A higher number "
+        "only adds shards.",
     )
     shard_size: int = Field(
         default=128, ge=1, description="Conversations per shard, the unit of capture."
@@ -125,7 +126,7 @@ class Dataset(Section):
         default=0.05,
         gt=0,
         lt=1,
-        description="Share of the rows that is held out from training, chosen by a hash of the id.",
+        description="Share of the rows to hold out from training, chosen by a hash of the id.",
     )
     deduplicate: bool = Field(
         default=False,
@@ -136,8 +137,8 @@ class Dataset(Section):
         default=0.05,
         ge=0,
         le=1,
-        description="The dataset and token stages fail when a larger share of the rows cannot be "
-        "used. It changes no output, so a change re-runs nothing.",
+        description="The dataset and token jobs fail if a larger share of the rows is unusable. "
+        "This changes no output, so a new value re-runs nothing.",
     )
 
 
@@ -146,9 +147,9 @@ class RegenerateJobs(Section):
 
     servers: list[Address] = Field(
         default=[],
-        description="Base URLs, such as http://gpu-3:30000/v1. A key, if they need one, is read "
+        description="Base URLs, such as http://gpu-3:30000/v1. If they need a key, it is read "
         "from OPENAI_API_KEY.",
     )
-    concurrency: int = Field(default=32, ge=1, description="Requests at once to each server.")
-    batch: int = Field(default=16, ge=1, description="Conversations at once with backend `hf`.")
+    concurrency: int = Field(default=32, ge=1, description="Concurrent requests to each server.")
+    batch: int = Field(default=16, ge=1, description="Conversations per batch with backend `hf`.")
     threads: int = Field(default=2, ge=1, description="CPU threads of a job.")

@@ -1,4 +1,4 @@
-"""A key that stands twice in a mapping of YAML, of which a reader silently takes the last."""
+"""Keys that occur twice in a mapping of YAML, of which a reader silently takes the last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eagle3.errors import UserError
 def check_doubled_keys(path: Path) -> None:
     """Raise UserError that names every key which a configuration file has twice.
 
-    A file that is not YAML passes: whoever loads it says so.
+    A file that is not YAML passes: loading it reports that.
     """
     try:
         top = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)

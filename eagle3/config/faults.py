@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, as a person would say it: key, value and what is allowed."""
+"""Faults that pydantic finds, in plain words: the key, its value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def type_words(annotation: Any) -> str:
 
 
 def _annotation(path: Sequence[str], model: type[BaseModel]) -> Any:
-    """The type of what stands at a path."""
+    """The type of the value at a path."""
     annotation: Any = model
     for part in path:
         kinds = alternatives(annotation)

@@ -1,4 +1,4 @@
-"""Files of a configuration, laid over each other as Snakemake does with several --configfile."""
+"""Reads files of a configuration and merges them as Snakemake does with several --configfile."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eagle3.errors import UserError, first_line
 
 
 def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
-    """What the files say, unchecked: later ones win, section by section.
+    """The values of the files, not validated: later files take precedence, key by key.
 
-    Raises UserError for a file that is missing, no YAML, no mapping, or has a key twice.
+    Raises UserError for a file that is missing, is not YAML, is not a mapping, or has a key twice.
     """
     whole: dict[str, Any] = {}
     for path in map(Path, paths):
@@ -35,7 +35,7 @@ def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
 
 
 def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`change` over `base`."""
+    """`base` with the values of `change`, merged key by key."""
     merged = dict(base)
     for key, value in change.items():
         deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

@@ -30,7 +30,7 @@ class HiddenStates(Section):
 
     aux_layers: Layers | None = Field(
         default=None,
-        description="Three ascending 0-based layers whose outputs the draft reads; null is "
+        description="Three layers whose outputs the draft reads, ascending and 0-based; null is "
         "`[1, n/2 - 1, n - 4]` for a target of n layers.",
     )
     backend: Literal["hf", "sglang"] = Field(
@@ -47,15 +47,15 @@ class HiddenStates(Section):
     window_shards: int | None = Field(
         default=None,
         ge=1,
-        description="Shards that one stage of training reads (docs/rolling.md); null is all of "
-        "them. A stage makes epochs_per_stage passes over its window, then the next stage takes "
-        "the next window.",
+        description="Shards that one stage of training reads (docs/rolling.md); null reads all of "
+        "them. A stage makes epochs_per_stage passes over its window, and the next stage reads the "
+        "next window.",
     )
     keep: bool = Field(
         default=True,
-        description="false is rolling mode: the states of a window are removed once its stage is "
-        "trained, and captured again when a later stage needs them. At most two windows are on the "
-        "disk at a time.",
+        description="`false` is rolling mode: the states of a window are removed as soon as its "
+        "stage is trained, and captured again when a later stage needs them. At most two windows "
+        "are on the disk at a time.",
     )
 
 
@@ -63,39 +63,41 @@ class CaptureJobs(Section):
     """The jobs that run the target."""
 
     threads: int = Field(default=1, ge=1, description="CPU threads of a capture job.")
-    batch_tokens: int = Field(default=16384, ge=1, description="Token budget of a forward pass.")
+    batch_tokens: int = Field(default=16384, ge=1, description="Maximum tokens of a forward pass.")
     tensor_parallel: int = Field(
-        default=1, ge=1, description="Ranks that share one target; one GPU each on cuda."
+        default=1,
+        ge=1,
+        description="Ranks that share one target; with device `cuda`, one GPU each.",
     )
     self_check: bool = Field(
         default=True,
-        description="Capture one document of each shard a second time, by a plain forward pass of "
-        "transformers, and compare. With backend `sglang` this loads the target twice.",
+        description="Capture one document of each shard again by a plain forward pass of "
+        "transformers, and compare. With backend `sglang`, this loads the target twice.",
     )
     sglang_python: Text = Field(
         default="python",
-        description="Interpreter that has SGLang, a path or a name; only with backend `sglang` and "
-        "without --sdm, which has its own.",
+        description="Python interpreter that has SGLang, a path or a name. Only used with backend "
+        "`sglang` and without --sdm, which brings its own.",
     )
     sglang_arguments: dict[str, Any] = Field(
         default={},
         description="Further arguments of SGLang's Engine by their Python names, such as "
-        "`{mem_fraction_static: 0.7}`; only those that do not change the states.",
+        "`{mem_fraction_static: 0.7}`. Arguments that would change the states are refused.",
     )
 
 
 class Containers(Section):
-    """Images that jobs run in under --sdm apptainer (docs/containers.md): the path of an image
+    """Images in which jobs run with --sdm apptainer (docs/containers.md): the path of an image
     file, or an address with its digest (`docker://…@sha256:…`). Null is the project's own
     definition, built by `make image`."""
 
     eagle3: str | None = Field(
         default=None,
         min_length=1,
-        description="Image of every job except a capture through SGLang.",
+        description="Image of every job except captures with SGLang.",
     )
     sglang: str | None = Field(
         default=None,
         min_length=1,
-        description="Image of the capture jobs with hidden_states.backend `sglang`.",
+        description="Image of captures with hidden_states.backend `sglang`.",
     )

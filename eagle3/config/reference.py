@@ -26,9 +26,9 @@ HEAD = """# Configuration
 This page is generated from `eagle3/config/` by `python -m eagle3.config.reference`.
 
 Only `run` has no default. A configuration names what differs from the defaults below; a section may
-be left out or empty. Where a key holds no text, `"1e-4"`, `"true"` and `"null"` are read as the
-number, the boolean and null. An unknown key or a value out of range is one sentence before any job
-starts.
+be omitted or empty. Except where a string is expected, `"1e-4"`, `"true"` and `"null"` are read as
+the number, the boolean and null. Unknown keys and invalid values are reported before any job
+starts, each in one sentence.
 """
 BOUNDS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 

@@ -24,22 +24,22 @@ Prefix = Annotated[
 
 
 class Resources(Section):
-    """Speed and placement only; no change here re-runs a job, except for another image while
-    --sdm apptainer is in force."""
+    """Speed and placement only. No change here re-runs a job, except another image with --sdm
+    apptainer."""
 
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where models run.")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Device on which models run.")
     disk_budget_gb: float | None = Field(
         default=None,
         gt=0,
-        description="The most that the hidden states may take on disk, in GB (10^9 bytes); null is "
-        "all that is free.",
+        description="Maximum disk space for hidden states, in GB (10^9 bytes); null is all free "
+        "space.",
     )
     containers: Containers = Field(default_factory=Containers)
     storage_prefix: Prefix | None = Field(
         default=None,
-        description="`s3://<bucket>/<folder>` in which hidden states and checkpoints are stored "
-        "instead of on the disk (docs/storage.md); endpoint and credentials come from the "
-        "environment, never from here. disk_budget_gb has no meaning then.",
+        description="`s3://<bucket>/<folder>` for hidden states and checkpoints, instead of the "
+        "disk (docs/storage.md). Endpoint and credentials come from the environment only. "
+        "disk_budget_gb then has no effect.",
     )
     capture: CaptureJobs = Field(default_factory=CaptureJobs)
     regenerate: RegenerateJobs = Field(default_factory=RegenerateJobs)
@@ -51,4 +51,4 @@ class Hardware(Section):
     """Figures for the plan's time estimates; nothing else reads them."""
 
     tflops: float = Field(default=0.1, gt=0, description="Sustained TFLOP/s of one device.")
-    devices: int = Field(default=1, ge=1, description="Devices that work at once.")
+    devices: int = Field(default=1, ge=1, description="Devices that work in parallel.")

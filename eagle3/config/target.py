@@ -23,7 +23,7 @@ class Target(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Precision of the target during capture; `auto` is the one in its config.",
+        description="Precision of the target during capture; `auto` takes it from config.json.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model or tokenizer."
@@ -31,8 +31,8 @@ class Target(Section):
     embedding_key: str = Field(
         default="model.embed_tokens.weight",
         description="Name of the input embedding in the target's safetensors files. If no file has "
-        "it, the only tensor with the same ending is taken, as in multimodal models; so for the "
-        "other two names.",
+        "it, the only tensor with the same ending is used, as in multimodal models. The same holds "
+        "for the next two keys.",
     )
     lm_head_key: str = Field(
         default="lm_head.weight",
@@ -40,7 +40,7 @@ class Target(Section):
     )
     final_norm_key: str = Field(
         default="model.norm.weight",
-        description="Name of the norm in front of the head; the draft's own norm starts from it.",
+        description="Name of the norm before the head; the draft's norm is initialised from it.",
     )
 
 
@@ -49,14 +49,14 @@ class EmbeddedTarget(Section):
 
     source: Text = Field(
         default="data/demo_chat.jsonl",
-        description="Conversations it is trained on, all of them, whatever num_samples is.",
+        description="Conversations to train it on. All are used, regardless of num_samples.",
     )
-    vocab_size: int = Field(default=1024, ge=300, description="Byte-level BPE tokens.")
+    vocab_size: int = Field(default=1024, ge=300, description="Number of byte-level BPE tokens.")
     hidden_size: int = Field(
         default=128,
         ge=16,
         multiple_of=16,
-        description="Width; a multiple of num_heads that gives heads of even width.",
+        description="Hidden size; a multiple of num_heads, with an even width per head.",
     )
     intermediate_size: int = Field(default=256, ge=16, description="Width of the MLP.")
     # with fewer layers, the three that EAGLE-3 reads by default would not be distinct
@@ -69,7 +69,7 @@ class EmbeddedTarget(Section):
     epochs: int = Field(default=1, ge=1, description="Passes over the conversations.")
     batch_tokens: int = Field(default=1024, ge=64, description="Tokens per optimiser step.")
     learning_rate: float = Field(default=8.0e-3, gt=0, description="Peak learning rate.")
-    seed: int = Field(default=0, ge=0, description="Seed of weights and order.")
+    seed: int = Field(default=0, ge=0, description="Seed of the initial weights and the order.")
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="bfloat16", description="Precision the weights are saved in."
+        default="bfloat16", description="Precision of the saved weights."
     )

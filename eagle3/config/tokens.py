@@ -54,17 +54,19 @@ def scalar(value: Any) -> Any:
 
 
 class Tokens(Section):
-    """From conversations to token ids and loss masks."""
+    """How conversations become token ids and loss masks."""
 
     max_length: int = Field(
-        default=2048, ge=16, description="Tokens per conversation; longer ones keep their start."
+        default=2048,
+        ge=16,
+        description="Maximum tokens per conversation; longer ones are cut at the end.",
     )
     chat_template: TemplateName = Field(
         default="auto",
         description="The text is always what the tokenizer's own template renders. `auto` finds "
-        "the answers by comparison with the prompt before each of them. A name also requires that "
-        "the template is the one of that name. `generation` takes the template's own generation "
-        "marks instead.",
+        "each answer by comparison with the prompt before it. A name also requires that the "
+        "template is the one of that name. `generation` uses the template's own "
+        "`{% generation %}` blocks instead.",
     )
     chat_template_options: dict[str, Annotated[Any, AfterValidator(scalar)]] = Field(
         default={},
@@ -80,7 +82,7 @@ class Tokens(Section):
         default="separate",
         description="What to do with turns that the template renders differently once the chat "
         "goes on, such as thoughts that it removes from history. `separate`: each becomes a "
-        "document of its own, as the server saw it; `drop`: they are left out.",
+        "separate document, as the server saw it; `drop`: they are left out.",
     )
     train_only_last_turn: bool = Field(
         default=False, description="Supervise only the last assistant turn of each conversation."

@@ -1,4 +1,4 @@
-"""Where the answers of a conversation lie, as the server had them.
+"""Where the answers of a conversation are in its text, as the server had them.
 
 For each answer the template renders the prompt that a server sends, and the conversation up to the
 answer. The second begins with the first, and what follows up to the first stop token is what the
@@ -8,11 +8,11 @@ target has written:
     messages[:i + 1]                        ...<user>Hi<end><assistant>Hello!<end>\n
                                                                        [---------]
 
-Two kinds of template show an answer otherwise than its prompt begins it. One opens a thought in
-the prompt and takes thoughts out of everything that is said (DeepSeek-R1): an answer with a thought
-is then written as the target said it, behind its prompt; one without stands as the template shows
-it, behind the header. The other shows history otherwise once the answer is there (gpt-oss takes the
-analysis before a call away): the answer is put behind the prompt that the server had.
+Two kinds of template show an answer differently from how its prompt begins it. One opens a thought
+in the prompt but removes thoughts from all answers (DeepSeek-R1): an answer with a thought is then
+written as the target wrote it, after its prompt; one without stays as the template shows it, after
+the header. The other changes earlier turns once the answer is there (gpt-oss removes the analysis
+before a call): the answer then follows the prompt that the server had.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class AnswerFinder:
     def _behind_prompt(
         self, prompt: str, messages: Sequence[Message], index: int, tools: Any
     ) -> ServedAnswer:
-        """An answer that the template shows otherwise than it was said, behind its prompt."""
+        """An answer that the template does not show as it was written, after its prompt."""
         message = {key: value for key, value in messages[index].items() if key != KEYS[0]}
         thought = messages[index].get(KEYS[0], "")
         text = self.template([*messages[:index], message], tools)
@@ -123,8 +123,8 @@ class AnswerFinder:
         return ServedAnswer(prompt + reply, prompt, len(prompt), reply)
 
     def _thought(self, thought: str, prompt: str, answer: str) -> str:
-        """A thought as the target writes it that the template does not show. Raises BadRow if
-        nothing says how."""
+        """A thought that the template does not show, as the target writes it. Raises BadRow if
+        its form is unknown."""
         if not thought:
             return ""
         opened = next((mark for mark in CLOSES if prompt.endswith(mark)), None)
@@ -152,7 +152,7 @@ class AnswerFinder:
         header = prompt.removeprefix(plain) if prompt.startswith(plain) else ""
         header = min((header.removesuffix(opened) for opened in OPENED), key=len)
         same = same_length(text, other)
-        if not header:  # the answer follows at once, behind what stands before every answer
+        if not header:  # the answer follows directly, after the text before every answer
             opener = self.frame(tools)[0]
             return same - len(opener) if text.endswith(opener, 0, same) else same
         place = text.rfind(header, 0, same)
@@ -181,8 +181,8 @@ class AnswerFinder:
         return rest[: min(ends)] if ends else rest
 
     def taken_apart(self, reply: str, prompt: str) -> tuple[str, str]:
-        """Content and thought of an answer as the target has said it behind its prompt, without
-        the stop token."""
+        """Content and thought of an answer as the target wrote it after its prompt, without the
+        stop token."""
         opener, closer = self.frame()
         around = self.template.thought_frame
         if around is not None and reply.startswith(around[0]) and around[1] in reply:

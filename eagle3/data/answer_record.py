@@ -23,7 +23,7 @@ class Request:
     messages: list[Message]
     tools: Any
     seed: int  # of this answer: a function of the settings, the row and the turn
-    options: dict[str, Any] | None = None  # for the template, beside the configuration's
+    options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Answer:
 
     content: str = ""
     reasoning: str | None = None
-    cause: str | None = None  # why there is no whole answer
+    cause: str | None = None  # why there is no complete answer
 
 
 # Answers to some requests, as they come: the number of each, and the answer.
@@ -40,7 +40,7 @@ Engine = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
 
 
 class Record:
-    """Answers of a shard on disk, one a line, as they come."""
+    """Answers of a shard on disk, one per line, as they come."""
 
     def __init__(self, out: TextIO, answers: dict[tuple[str, int], Answer]) -> None:
         self._out, self._answers = out, answers
@@ -56,7 +56,7 @@ class Record:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, identity: str) -> Iterator[Record]:
-        """The record at `path`, begun anew unless it is of the same `identity` (settings, rows).
+        """The record at `path`. It starts empty unless it has the same `identity` (settings, rows).
 
         Raises UserError if another process holds it.
         """

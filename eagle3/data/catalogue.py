@@ -1,4 +1,4 @@
-"""Datasets by name: where they lie on the hub, in which shape, under which licence.
+"""Datasets by name: where they are on the hub, in which shape, under which licence.
 
 `python -m eagle3.data.catalogue` prints them as the table of docs/datasets.md. Commits are those
 that public projects pin or the hub's own pages showed; row counts and licences are those of the
@@ -17,12 +17,12 @@ class Entry:
     repository: str
     converter: str  # of `converters.CONVERTERS`
     revision: str | None = None  # commit that is read unless the configuration names another
-    subsets: tuple[str, ...] = ()  # the first is read if none is asked for
+    subsets: tuple[str, ...] = ()  # the first one is read by default
     split: str = "train"
     licence: str | None = None
     rows: int | None = None  # of the split and the first subset
-    all_subsets: bool = False  # all of them are read if none is asked for
-    answers: str = "others"  # who wrote the answers: the nearer to the target, the better
+    all_subsets: bool = False  # all of them are read by default
+    answers: str = "others"  # who wrote the answers: the closer to the target, the better
 
 
 def _regenerated(model: str, revision: str | None = None, rows: int | None = None) -> Entry:

@@ -2,8 +2,8 @@
 
 Templates read the same message in different forms: a thought under one of three keys, arguments of
 a call as an object or as its JSON text, an answer that is nothing but calls with an empty content
-or with null, contents as text or as a list of parts. Which form a template reads is learnt by
-rendering a short chat in each, so no template needs to be known by name.
+or with null, contents as text or as a list of parts. Rendering a short chat in each form shows
+which one a template reads, so no template needs to be known by name.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ChatTemplate:
         options: Mapping[str, Any] | None = None,
         system_prompt: str | None = None,
     ) -> None:
-        """`options`: what a server passes to the template beside the messages, such as
+        """`options`: what a server passes to the template along with the messages, such as
         `enable_thinking`. `system_prompt`: for conversations without one; none is added otherwise.
 
         Raises UserError if the tokenizer has no chat template.
@@ -215,11 +215,11 @@ def same_length(one: str, other: str) -> int:
 
 
 def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
-    """What stands around the thought in the part of a text that another lacks; None if that part
-    is no more than the thought. Both begin with `prompt`."""
+    """The text before and after the thought in the part of `text` that `without` lacks; None if
+    that part is only the thought. Both begin with `prompt`."""
     start = same_length(text, without)
     end = start + len(text) - len(without)
-    # a part that begins as what follows it may lie further left
+    # a part that begins like the text after it may be further left
     while start > len(prompt) and text[start - 1] == text[end - 1]:
         start, end = start - 1, end - 1
     before, thought, after = text[start:end].partition(THOUGHT)

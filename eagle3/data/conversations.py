@@ -2,7 +2,7 @@
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
 `conversations` of `role`/`content`), with an optional `id`, an optional `tools` column (a list
-of JSON schemas, or the JSON text of one), a system prompt in a column of its own, and
+of JSON schemas, or the JSON text of one), a system prompt in a separate column, and
 `chat_template_kwargs`. A row without turns may have a `text` instead, rendered by the target's
 template already. What a turn may hold: `messages`. A key that holds null counts as absent: tables
 on the hub have every column in every row.
@@ -44,7 +44,7 @@ class Conversation:
     messages: list[Message]
     tools: Any = None
     text: str | None = None  # as a template has rendered it; there are no messages then
-    options: dict[str, Any] | None = None  # for the template, beside the configuration's
+    options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
 
     def to_json(self) -> str:
         if self.text is not None:
@@ -107,7 +107,7 @@ def _identity(row: Mapping[str, Any], content: Any) -> str:
 
 
 def _options(column: Any) -> dict[str, Any] | None:
-    """What a row passes to the template beside the messages."""
+    """What a row passes to the template in addition to the messages."""
     options = from_json(column, "chat_template_kwargs") if isinstance(column, str) else column
     if not options:
         return None
@@ -119,7 +119,7 @@ def _options(column: Any) -> dict[str, Any] | None:
 
 
 def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    """Messages with the system prompt of a column of its own."""
+    """Messages with the system prompt of a separate column."""
     columns = [row[name] for name in SYSTEM_COLUMNS if row.get(name)]
     if not all(isinstance(prompt, str) for prompt in columns):
         raise BadRow("the system prompt in a column is not text")

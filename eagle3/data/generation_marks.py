@@ -1,7 +1,7 @@
 """Answers by a template's own `{% generation %}` blocks.
 
 The blocks are written for training on whole turns, so their edges are seldom those of what a target
-emits: many hold the newline behind the end of a turn, some end before the stop token, some begin
+emits: many contain the newline after the end of a turn, some end before the stop token, some begin
 before the end of the prompt. Each is cut, extended or trimmed to what the target emits.
 """
 
@@ -25,8 +25,8 @@ def spans_of_marks(
     """The text of a conversation, and the characters of it that its blocks mark.
 
     `stops`: texts of the tokens at which the target stops, if they are known. `answers`: places of
-    those among the messages that are trained. Raises BadRow if the blocks do
-    not end where the target stops.
+    those among the messages that are trained. Raises BadRow if the blocks do not end where the
+    target stops.
     """
     text, marked = finder.template.with_marks(messages, tools)
     prompts = [finder.template(messages[:at], tools, prompt=True) for at in answers]
@@ -44,14 +44,14 @@ def spans_of_marks(
         raise BadRow(
             "the template's {% generation %} block does not end where the target stops",
             f"it ends with {cut(text[: open_end[0][1]][-60:])}",
-            "set tokens.chat_template to auto, which needs no blocks, or mend eos_token_id in "
+            "set tokens.chat_template to auto, which needs no blocks, or correct eos_token_id in "
             "generation_config.json",
         )
     return text, spans
 
 
 def _end(text: str, start: int, last: int, stops: Sequence[str]) -> int:
-    """Behind the last stop token of a block, or behind one that follows at once."""
+    """The end of the last stop token in a block, or of one that follows it directly."""
     inside = [
         text.rfind(stop, start, last) + len(stop) for stop in stops if stop in text[start:last]
     ]

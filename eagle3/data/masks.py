@@ -1,8 +1,8 @@
 """From text and character spans to token ids and a loss mask, by offsets.
 
 The rendered text is tokenised once. A token is supervised iff its characters lie inside a span;
-a token that merges characters across the start of a span is not, since a server's prompt ends
-exactly there and never contains it.
+a token that merges characters across the start of a span is not, because a server's prompt
+ends exactly there and never contains it.
 """
 
 from __future__ import annotations
@@ -164,9 +164,9 @@ class Masker:
 def run_of(chars: Callable[[int], Span], count: int, span: Span) -> slice:
     """The tokens whose characters lie inside a span: tokens are in text order, so they are one run.
 
-    `chars`: first character of one of the `count` tokens of a text, and the one behind its last.
-    Two searches by halves ask for some twenty tokens of thousands; to have the characters of all of
-    them as Python numbers costs as much as to tokenise the text.
+    `chars`: first character of one of the `count` tokens of a text, and the one after its last.
+    Two binary searches look up some twenty tokens of thousands; converting the offsets of all of
+    them to Python numbers costs as much as tokenising the text.
     """
     start, end = span
     first = bisect_left(range(count), start, key=lambda token: chars(token)[0])

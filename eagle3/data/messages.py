@@ -1,4 +1,4 @@
-"""One turn of a row as a message: role, content, and what belongs to an answer beside its text.
+"""One turn of a row as a message: role, content, and further parts of an answer.
 
 A thought has many names: `reasoning_content`, `reasoning`, `thinking`, a part of the content. It
 becomes one, `reasoning_content`. A key that holds null or nothing counts as absent; one that holds
@@ -15,7 +15,7 @@ from eagle3.data.faults import BadRow, clean
 from eagle3.data.thoughts import KEYS
 from eagle3.data.tool_calls import calls_in, calls_of
 
-Message = dict[str, Any]  # role, content, and what belongs to an answer beside its text
+Message = dict[str, Any]  # role, content, and further parts of an answer
 
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -130,7 +130,7 @@ def _joined(parts: list[Any]) -> tuple[str, str | None]:
 
 
 def _extra_fields(turn: Mapping[str, Any]) -> Message:
-    """What belongs to an answer, or to the result of a tool, beside its text."""
+    """Parts of an answer, or of the result of a tool, in addition to its text."""
     extras: Message = {}
     for name in ("name", "tool_call_id"):
         if turn.get(name):

@@ -1,4 +1,4 @@
-"""Texts that somebody has rendered already: where their answers lie.
+"""Texts that have been rendered already: where their answers are.
 
     ...<user>Hi<end><assistant>Hello!<end>\n
                     header     answer with its end
@@ -19,11 +19,11 @@ from eagle3.data.thoughts import EMPTY_THOUGHTS, OPENED, REST_OF_THOUGHTS
 
 @dataclass(frozen=True)
 class Marks:
-    """What stands around an answer."""
+    """The marks around an answer."""
 
     header: str  # ends a prompt, maybe with a thought that it opens
     ends: Sequence[str]
-    inside: Sequence[str] = ()  # ends of parts: behind one of them and a header the answer goes on
+    inside: Sequence[str] = ()  # ends of parts: after one of them and a header, the answer goes on
     next_turn_ends: bool = False  # so the last answer has no mark
 
     @property
@@ -49,7 +49,7 @@ def answers_of(text: str, marks: Marks) -> list[tuple[int, int]]:
 
 
 def _behind_thoughts(text: str, start: int, marks: Marks) -> int:
-    """Where the target begins: behind a thought that is opened for it or left empty."""
+    """Where the target begins: after a thought that is opened for it or left empty."""
     opened = marks.header[len(marks.bare) :]
     if opened and text.startswith(opened, start):
         start += len(opened)
@@ -58,7 +58,7 @@ def _behind_thoughts(text: str, start: int, marks: Marks) -> int:
 
 
 def _end(text: str, start: int, marks: Marks) -> int:
-    """Behind the first mark that ends the answer."""
+    """The end of the first mark that ends the answer."""
     while True:
         hits = [(text.find(end, start), end) for end in marks.ends]
         place, end = min(((at, end) for at, end in hits if at >= 0), default=(-1, ""))

@@ -1,7 +1,7 @@
 """Sets of prompts to measure on, in the shapes that benchmarks come in.
 
 conversations / messages   a chat up to its last answer, as in `conversations`, or to its open end
-turns, or a list prompt    MT-bench: each turn is asked after the answer to the one before
+turns, or a list prompt    MT-bench: each turn follows the answer to the one before
 prompt                     HumanEval
 question                   GSM8K
 instruction, input         Alpaca
@@ -24,14 +24,14 @@ SUMMARISE = "Summarize the following article.\n\n"
 
 @dataclass(frozen=True)
 class Question:
-    """What a target is asked: messages before the answer, and turns that follow on answers."""
+    """A prompt: the messages before the answer, and user turns that follow after answers."""
 
     id: str
     messages: list[Message]
     later: tuple[str, ...] = ()
     tools: Any = None
     text: str | None = None  # rendered already, with its last answer
-    options: dict[str, Any] | None = None  # for the template, beside the configuration's
+    options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
 
     @classmethod
     def of(cls, conversation: Conversation) -> Question:
@@ -64,7 +64,7 @@ def _question(row: Any, number: int) -> Question:
 
 
 def _answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A chat whose last question is open, with an answer that stands for the one asked for."""
+    """A chat whose last question is open, with a placeholder for the answer."""
     name = "conversations" if row.get("conversations") is not None else "messages"
     turns = row[name]
     last = turns[-1] if isinstance(turns, list) and turns else None

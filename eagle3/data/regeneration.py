@@ -33,7 +33,7 @@ from eagle3.files.artifact import (
 
 KIND = "answers"
 LISTED = 100  # dropped rows named one by one in the report
-FIRST = 8  # conversations whose first answers are checked before the rest is asked for
+FIRST = 8  # conversations whose first answers are checked before the rest is requested
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Chat:
     complete: int = 0  # the messages up to the last new answer
 
     def to_the_next_answer(self) -> bool:
-        """Take over what others said; whether an answer is wanted."""
+        """Take over the messages of others. Returns whether an answer is wanted next."""
         if self.original.text is not None:
             self.cause = "a rendered text has no turns to answer"
         while self.place < len(self.original.messages):
@@ -75,7 +75,7 @@ class _Chat:
         return False
 
     def _has_result(self) -> bool:
-        """Whether the dataset goes on behind a call, to an answer that follows from its result."""
+        """Whether the dataset continues after a call, with an answer to its result."""
         behind = (m["role"] for m in self.original.messages[self.place + 1 :])
         return next(behind, None) == "tool"
 
@@ -91,7 +91,7 @@ class _Chat:
         self.complete = len(self.messages)
 
     def whole(self) -> Conversation | None:
-        """What there is up to the last whole answer."""
+        """The conversation up to the last complete answer; None if there is none."""
         return (
             replace(self.original, messages=self.messages[: self.complete])
             if self.complete
@@ -109,7 +109,7 @@ def regenerate(
     """The same conversations, in the same order, with answers of `engine`.
 
     `check` raises BadRow for a conversation that training could not use: the first answers are
-    shown to it before the rest is asked for. Raises UserError if it refuses most of them.
+    shown to it before the rest is requested. Raises UserError if it refuses most of them.
     """
     chats = [_Chat(conversation, []) for conversation in conversations]
     waiting = [chat for chat in chats if chat.to_the_next_answer()]
@@ -122,7 +122,7 @@ def regenerate(
 
 
 def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]) -> None:
-    """Raise UserError if most answers are of no use: the rest would be asked for in vain."""
+    """Raise UserError if most answers are unusable, before the rest is requested in vain."""
     faults: list[BadRow] = []
     answered = [whole for whole in (chat.whole() for chat in chats) if whole is not None]
     for conversation in answered:

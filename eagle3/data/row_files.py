@@ -14,7 +14,7 @@ from eagle3.data.tool_calls import without_nulls
 from eagle3.errors import Foreign, UserError
 
 LINES = (".jsonl", ".ndjson")
-PACKED = (".gz", ".zst")  # behind one of LINES
+PACKED = (".gz", ".zst")  # after one of LINES
 SUFFIXES = (".json", *LINES, ".parquet", *PACKED)
 LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
 

@@ -175,7 +175,7 @@ def _order(keys: np.ndarray, stream_of: np.ndarray, weights: Sequence[float]) ->
 
 
 def _new(conversation: Conversation, seen: set[bytes]) -> None:
-    """Refuse what an earlier row has said, whatever its id."""
+    """Refuse a conversation that equals an earlier one, whatever its id."""
     content = replace(conversation, id="").to_json().encode()
     digest = hashlib.sha256(content).digest()[:12]
     if digest in seen:

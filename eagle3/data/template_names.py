@@ -1,7 +1,7 @@
 """Chat templates by name: what a model's own template is expected to write around an answer.
 
 The text is always rendered by the tokenizer's own template, and answers are found by comparing what
-it renders with what it renders before them (see `templates`). A name only says what must be met
+it renders with what it renders before them (see `templates`). A name only says what must be found
 there, so that a wrong tokenizer, or a template somebody edited, is noticed before hours are spent.
 Marks are facts of the published models.
 """
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Named:
-    """What stands around an answer."""
+    """The marks around an answer."""
 
-    headers: tuple[str, ...]  # one of them ends the prompt; a thought may be opened behind it
+    headers: tuple[str, ...]  # one of them ends the prompt, maybe with an opened thought after it
     ends: tuple[str, ...]  # one of them ends the answer
     # the mark of the next turn ends an answer: the last one of a text has none
     next_turn_ends: bool = False

@@ -1,12 +1,12 @@
 """A conversation as one text or several, and which characters of them the target has written.
 
-The text is always the one that the tokenizer's own template renders (`chat_template`), since that
-is what a server renders. Supervised are the spans that the target itself emits: from the end of the
-prompt up to and including the token that ends the turn, without what a template adds after. They
-are found by comparing renderings (`answer_finder`), or taken from the template's own
-`{% generation %}` blocks where the configuration says so. Nothing inside a message can mislead
-this. A template that shows an answer otherwise once the chat goes on (it takes thoughts out of
-history) gives every such answer a text of its own, which is what the server had seen.
+The text is always the one that the tokenizer's own template renders (`chat_template`), because
+that is what a server renders. The spans that the target itself emits are supervised: from the end
+of the prompt up to and including the token that ends the turn, without what a template adds after
+it. They are found by comparing renderings (`answer_finder`), or taken from the template's own
+`{% generation %}` blocks if the configuration says so. Nothing inside a message can mislead this.
+If a template shows an answer differently once the chat goes on (it removes thoughts from history),
+every such answer becomes a separate text, which is what the server had seen.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Renderer:
         self.prompts = self._prompts()
         self.named = None if choice == "generation" else self._met(choice)
         self.finder = AnswerFinder(self.template, self._stops(self.named))
-        # what a server was asked is known better than what a block was meant to hold
+        # a prompt of the server is better known than what a block was meant to contain
         compared = self.prompts.comparable and self.finder.ends_answers
         self.marked = choice == "generation" or (marked and choice == "auto" and not compared)
         if not self.marked and not self.prompts.comparable:
@@ -111,7 +111,7 @@ class Renderer:
             fitting = [
                 candidate for candidate in NAMED.values() if _fits(candidate, prompt, source)
             ]
-            # a mark of the next turn is in every template of the kind, another one tells more
+            # a mark of the next turn is in every template of the kind; another one is more specific
             return min(fitting, key=lambda candidate: candidate.next_turn_ends, default=None)
         named = NAMED[choice]
         if not _fits(named, prompt, source):
@@ -128,18 +128,18 @@ class Renderer:
         return not self.marked and self.finder.next_turn_ends
 
     def prompt_in(self, text: str) -> str:
-        """A text that is rendered already, up to its last answer. Raises BadRow without one."""
+        """A rendered text up to its last answer. Raises BadRow if it has none."""
         return text[: answers_of(text, self._marks)[-1][0]]
 
     @cached_property
     def _marks(self) -> Marks:
-        """What stands around the answers of a text that is rendered already."""
+        """The marks around the answers of a text that has been rendered already."""
         before, prompt = self.prompts.before, self.prompts.prompt
         named = self.named or self._met("auto")
         between = named.between if named else ()
         ends = (*self._stops(named), *between)
-        # a template may end what is no prompt with a mark of its own, or have no more than that
-        # mark before an answer
+        # a template may end a text without a prompt with a separate mark, or have only that mark
+        # before an answer
         headed = prompt.startswith(before) and prompt != before
         shared = len(before) if headed else prompt.rindex("Hi") + len("Hi")
         last_is_open = named is not None and named.next_turn_ends
@@ -148,7 +148,7 @@ class Renderer:
     def prompt(self, messages: Sequence[Message], tools: Any = None, options: Any = None) -> str:
         """The text a server would send to the model before it answers.
 
-        `options`: those of the row beside the configuration's.
+        `options`: those of the row, in addition to the configuration's.
         Raises BadRow if the template refuses the messages.
         """
         template = self._of(options).template
@@ -211,7 +211,7 @@ class Renderer:
         return [*apart, Rendered(whole, spans)]
 
     def _of(self, options: Mapping[str, Any] | None) -> AnswerFinder:
-        """What finds answers under the options of a row beside those of the configuration."""
+        """The finder for the options of a row, in addition to those of the configuration."""
         if not options:
             return self.finder
         key = json.dumps(options, sort_keys=True)

@@ -1,4 +1,4 @@
-"""How thoughts stand in texts: opened by a prompt, left empty by a template, written in an answer.
+"""How texts contain thoughts: opened by a prompt, left empty by a template, or in an answer.
 
 Marks are facts of published models.
 """
@@ -19,7 +19,7 @@ CLOSED = (
     "</think>",
     "<|channel>thought\n<channel|>",
 )
-# what a prompt may end with behind the header of an answer
+# what may follow the header of an answer at the end of a prompt
 OPENED: tuple[str, ...] = (*CLOSES, *CLOSED, "<|open|>think<|sep|>")
 # a thought left empty is the template's, where the answer itself does not begin with one
 EMPTY_THOUGHTS = ("<think>\n\n</think>\n\n", "<think></think>\n", "<think></think>")
@@ -40,8 +40,8 @@ def split(content: str, opened: bool = False) -> tuple[str, str] | None:
 
 
 def with_thought(message: dict[str, Any], opened: bool, empty: bool) -> dict[str, Any]:
-    """An answer whose content begins with a thought, with the thought under a key of its own; any
-    other message as it is. `empty`: take away a thought that says nothing, too."""
+    """An answer whose content begins with a thought, with the thought under a separate key; any
+    other message unchanged. `empty`: remove an empty thought too."""
     if message["role"] != "assistant" or END not in message["content"] or message.get(KEYS[0]):
         return message
     parts = split(message["content"], opened)

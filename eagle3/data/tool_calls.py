@@ -1,9 +1,9 @@
 """Calls of tools and descriptions of tools, in the one form that templates take.
 
 Tables have every column in every row, so Arrow adds nulls: to a call the arguments of all other
-tools of the dataset, to a schema the properties of all others. A target never says them. They are
-taken away where they can be told from nulls that somebody wrote: in schemas, of which null is no
-part; in arguments of rows that come from a table (`sources`), and of any row where the tool's
+tools of the dataset, to a schema the properties of all others. A target never writes them. They
+are removed where they differ from nulls that somebody wrote: in schemas, which contain no nulls; in
+arguments of rows that come from a table (`sources`), and of any row where the tool's
 schema has no such property.
 """
 

@@ -122,9 +122,9 @@ class HFTarget:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [B, L, 3H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
 
-        With `cache` (a transformers cache) the ids continue what it holds and are added to it. Of
-        sequences of unlike length `places` says where they are: `attention_mask` [B, S + L], 0 on
-        columns that are none, and `position_ids` [B, L].
+        With `cache` (a transformers cache) the ids continue its content and are added to it. For
+        sequences of different lengths, `places` has `attention_mask` [B, S + L], 0 on unused
+        columns, and `position_ids` [B, L].
         """
         captured, last = self._run(input_ids, cache, **places)
         return torch.cat(captured, dim=-1), last
@@ -133,8 +133,8 @@ class HFTarget:
     def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [L, 3H] and last [L, H] of one document, int64 [L], as transformers returns them.
 
-        Of the last layer transformers returns the state after the final norm only, which then
-        stands in aux too.
+        For the last layer, transformers returns only the state after the final norm, which is then
+        in aux too.
         """
         output = self.body(
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False

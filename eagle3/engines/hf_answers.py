@@ -70,7 +70,7 @@ class HFAnswers:
 
     @torch.no_grad()
     def _generated(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
-        """The tokens behind each prompt."""
+        """The tokens after each prompt."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)

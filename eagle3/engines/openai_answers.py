@@ -86,8 +86,9 @@ class OpenAIEngine:
         return for_servers
 
     def _more(self, request: Request) -> dict[str, Any]:
-        """What shapes the prompt beside the messages: SGLang and vLLM hand chat_template_kwargs to
-        the template; where gpt-oss has no template there, they read reasoning_effort."""
+        """Everything except the messages that shapes the prompt: SGLang and vLLM pass
+        chat_template_kwargs to the template; without a template, as for gpt-oss, they read
+        reasoning_effort."""
         more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
         body: dict[str, Any] = {}
         if self.sampling.top_k is not None:

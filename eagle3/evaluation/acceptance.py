@@ -1,11 +1,11 @@
-"""Acceptance length and its kin, from what chain decoding counted.
+"""Acceptance length and related figures, from the counts of chain decoding.
 
     acceptance length          tokens committed by verify passes / verify passes
     per_position_acceptance[i] share of verify passes whose first i + 1 drafts were accepted
     acceptance length        = 1 + sum of per_position_acceptance
 
 The token that comes from the prompt's own pass is in neither. In a pass that ends the answer the
-stop token counts as the target's own, so drafts behind it are never counted as accepted.
+stop token counts as the target's own, so drafts after it are never counted as accepted.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> lis
 
 
 def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, object]:
-    """Figures over rows that each stand for a verify pass, int64 [D, K] by document and depth:
+    """Figures over rows that each represent a verify pass, int64 [D, K] by document and depth:
     rows whose first k + 1 drafts are accepted, and rows that count at depth k."""
 
     def shares(weights: np.ndarray) -> np.ndarray:

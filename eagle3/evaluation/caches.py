@@ -1,4 +1,4 @@
-"""Target and draft with their caches, for several sequences of unlike length at once.
+"""Target and draft with their caches, for several sequences of different lengths.
 
 The target's cache is aligned to the right: before each pass the columns of a sequence are its
 tokens in a row and end at the last column, whatever was rejected before. So a mask with two values
@@ -8,8 +8,8 @@ is all that transformers needs, and sliding windows see whole windows:
                        b b b b b                                      b b b b b b
     the pass adds                x y z    (one column each for the last token and the drafts)
 
-The draft's rows stand at the place of their position; what a round leaves behind its last kept row
-is written over before it is read. Sequences that are done leave the batch.
+The draft's rows are stored at the index of their position; rows after the last one that a round
+keeps are overwritten before they are read. Sequences that are done leave the batch.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class DraftBatch:
         self.k, self.v = embedding.new_zeros(shape), embedding.new_zeros(shape)  # [B, S, kv, d]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Only the sequences `rows` go on."""
+        """Keep only the sequences `rows`."""
         if len(rows) < len(self.k):
             self.k, self.v = self.k[rows], self.v[rows]
 

@@ -6,7 +6,7 @@ SGLang, the draft's row of position t holds the target's state of token t and th
 token t + 1; rows of tokens that were committed are rebuilt from true target states, and only rows
 inside a round feed on the draft's own output. Sequences that are done leave the batch. Tested
 against the same rounds for one prompt at a time (tests/evaluation/chain.py): with float32 both
-count the same but where two logits are nearly equal.
+counts are the same, except where two logits are nearly equal.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ class _Decoding:
     def _take(
         self, drafts: torch.Tensor, accepted: torch.Tensor, own: torch.Tensor
     ) -> tuple[list[int], list[int]]:
-        """Add what a round gave to the answers; which sequences go on, and the tokens of each."""
+        """Add the tokens of a round to the answers. Returns the sequences that go on, and the
+        number of tokens that each keeps."""
         stays, kept = [], []
         rows = zip(self.going, drafts.tolist(), accepted.tolist(), own.tolist(), strict=True)
         for i, (number, chain, right, token) in enumerate(rows):

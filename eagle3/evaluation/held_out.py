@@ -1,6 +1,6 @@
 """Acceptance on held-out hidden states: what chain decoding would count, without decoding.
 
-Row t of a supervised run stands for a verify pass: the draft reads the true states up to t and the
+Row t of a supervised run represents a verify pass: the draft reads the true states up to t and the
 token x_{t+1}, and proposes d_0, d_1, ... for x_{t+2}, x_{t+3}, ... The target's own choices y_k, at
 the tokens t + 1 + k, are stored with its states.
 
@@ -67,7 +67,7 @@ class SupervisedRun:
             if ends if left < depth else agrees[:-1].all():
                 new = accepted + 1
                 if self.stopped and self.agrees[-1]:
-                    new = min(new, left)  # nothing behind the stop token is counted
+                    new = min(new, left)  # nothing after the stop token is counted
                 committed.append(new)
             row += _leading(right & agrees) + 1
         return committed
@@ -122,7 +122,7 @@ def runs_of(
     agrees = (pack.input_ids[tokens + 2] == pack.teacher_argmax).cpu().numpy()
     places, outcome = tokens.cpu().numpy(), right.cpu().numpy()
     documents, ids = pack.documents.cpu().numpy()[places], pack.input_ids.cpu().numpy()
-    # rows of two runs are never neighbours: a token that is not supervised stands between
+    # rows of two runs are never neighbours: an unsupervised token is between them
     begins = np.flatnonzero((np.diff(places) != 1) | (np.diff(documents) != 0)) + 1
     by_document: dict[int, list[SupervisedRun]] = {}
     for rows in np.split(np.arange(len(places)), begins):

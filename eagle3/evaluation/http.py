@@ -19,7 +19,7 @@ def get(url: str) -> str | None:
 
 
 def post(url: str, body: dict[str, Any]) -> Any:
-    """What the server says to a JSON body. Raises UserError if it says no, or nothing."""
+    """The server's reply to a JSON body. Raises UserError if it refuses or does not answer."""
     reply = _reply("POST", url, body)
     if not reply.is_success:
         raise UserError(f"{url}: refused with status {reply.status_code}: {reply.text[:500]}")

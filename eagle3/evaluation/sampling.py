@@ -1,8 +1,8 @@
-"""Speculative sampling: which drafts a verify pass keeps, so that the text stays the target's own.
+"""Speculative sampling: which draft tokens a verify pass keeps, so that the text is the target's.
 
-With p the target's distribution at a place and q the one that the draft was drawn from, draft d is
-kept with probability min(1, p(d) / q(d)); at the first one that is not, the token comes from the
-residual max(p - q, 0), renormalised; behind a chain that is kept whole it comes from p itself.
+Let p be the target's distribution at a position, and q the one from which draft token d was drawn.
+d is kept with probability min(1, p(d) / q(d)). At the first one that is rejected, the token comes
+from the residual max(p - q, 0), renormalised; after a chain that is kept whole, it comes from p.
 (Leviathan et al., arXiv:2211.17192.) Two kinds of proposals:
 
     sampled   d is drawn from the draft's softmax, q
@@ -45,7 +45,7 @@ def verify(
     target_ids: torch.Tensor,
     uniform: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many drafts of each sequence are kept, and the token behind them, int64 [B] each.
+    """How many drafts of each sequence are kept, and the token after them, int64 [B] each.
 
     p [B, n + 1, V]: the target's distributions; drafts int64 [B, n]; q [B, n, V_draft]: what they
     were drawn from, None where they are the best ones; target_ids int64 [V_draft]; uniform

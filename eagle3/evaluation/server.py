@@ -1,8 +1,8 @@
 """Acceptance of a served draft as the server itself counts it, in the terms of `acceptance`.
 
-SGLang tells of every answer how many verify passes it took and how many drafts each accepted. vLLM
-keeps totals over all requests (Prometheus counters), so what is read before and after must be ours
-alone.
+SGLang returns with every answer how many verify passes it took and how many draft tokens each
+accepted. vLLM keeps totals over all requests (Prometheus counters), so all requests between two
+readings must be ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = 30  # readings
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """How answers are asked for."""
+    """Options of the requests."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -109,16 +109,16 @@ def _sglang(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions)
 def committed(meta_info: Mapping[str, Any]) -> list[int]:
     """Tokens that each verify pass of one answer committed, from SGLang's `meta_info`.
 
-    In the pass that meets a stop token SGLang counts the drafts behind it too; they are no part of
-    the answer and are taken off. Which pass it was is not told: the longest is taken, which
-    changes the acceptance length as it must and the histogram by one pass at most.
+    In the pass that reaches a stop token, SGLang also counts the drafts after it; they are not part
+    of the answer and are subtracted. SGLang does not report which pass it was, so the longest is
+    taken: the acceptance length is right, and the histogram differs by one pass at most.
     """
     histogram = meta_info.get("spec_correct_drafts_histogram") or []
     counts = list(chain.from_iterable([n + 1] * passes for n, passes in enumerate(histogram)))
     if counts and meta_info["finish_reason"]["type"] == "stop":
         # the token of the prompt's own pass is in no verify pass
-        behind = sum(counts) - (meta_info["completion_tokens"] - 1)
-        counts[-1] -= behind
+        after_stop = sum(counts) - (meta_info["completion_tokens"] - 1)
+        counts[-1] -= after_stop
     return counts
 
 

@@ -1,4 +1,4 @@
-"""The forms of an export, and what the engine behind each can represent. Imports no torch: asked
+"""The formats of an export, and what the engine of each can represent. Imports no torch: used
 before any job starts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every form by its name, and which one a folder is in."""
+"""Every format by its name, and the format of a folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DRAFT_FORMATS = {fmt.name: fmt for fmt in (SGLANG, VLLM, SPECULATORS, HF)}
 
 
 def format_of(folder: Path) -> DraftFormat:
-    """The form of an export, by its manifest."""
+    """The format of an export, from its manifest."""
     with open_tensors(folder / "model.safetensors") as handle:
         manifest = (handle.metadata() or {}).get(MANIFEST_KEY, "{}")
     kinds = {fmt.kind: fmt for fmt in DRAFT_FORMATS.values()}
-    # of another kind or none: the reader says what is wrong
+    # of another kind or none: the reader reports what is wrong
     return kinds.get(json.loads(manifest).get("kind"), SGLANG)

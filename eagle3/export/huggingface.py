@@ -1,4 +1,4 @@
-"""The draft for people with transformers or plain torch: everything said in transformers' terms."""
+"""The draft for transformers or plain torch: everything in transformers' terms."""
 
 from __future__ import annotations
 

@@ -33,5 +33,5 @@ def read(saved: Mapping[str, Any]) -> Description:
     return Description(config, saved["torch_dtype"])
 
 
-# the embedding is always the target's there, whatever the file holds
+# SGLang always uses the target's embedding, whatever the file contains
 SGLANG = DraftFormat("sglang", write, read, embedding=False)

@@ -49,7 +49,7 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What one stage was asked to do: its own values, and the digests of the stages above it."""
+    """The settings of one stage: its own values, and the digests of the stages upstream."""
 
     stage: str
     values: dict[str, Any]
@@ -184,8 +184,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`; on success it is flushed and renamed.
 
     The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
-    It is locked while its writer lives: what a killed one left behind is removed by the next.
-    Raises UserError if the disk is full or the folder not writable; nothing is left behind.
+    It is locked while its writer lives: what a killed writer left is removed by the next one.
+    Raises UserError if the disk is full or the folder not writable; no temporary file is left.
     """
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:

@@ -20,7 +20,7 @@ from eagle3.errors import UserError
 from eagle3.files.artifact import REMAKE
 
 SCHEME = "s3://"
-REQUESTS = 16  # ranges asked for at once by one process
+REQUESTS = 16  # concurrent requests of one process
 ATTEMPTS = 6  # of a request, and of the transfer of its answer
 CONNECT = timedelta(seconds=10)
 SILENCE = timedelta(seconds=60)  # in the middle of an answer
@@ -45,7 +45,7 @@ class ObjectFile:
         self._lock = threading.Lock()
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill each buffer with the object's bytes from its place on; all are asked for at once.
+        """Fill each buffer with the object's bytes from its place on; all are requested at once.
 
         Raises UserError if the object is gone, was replaced, or is shorter.
         """
@@ -165,7 +165,7 @@ def store(bucket: str) -> Any:
         region=known.region_name,
         credential_provider=credentials,
         client_options=options,
-        # also of a transfer that breaks off, which goes on where it broke
+        # also for an interrupted transfer, which continues where it stopped
         retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": TRANSFER},
     )
 
@@ -190,7 +190,7 @@ def _one_sentence(address: str, missing: str = f"no such object: {REMAKE}") -> I
     except exceptions.BaseError as fault:  # its first part; a Rust structure follows
         reason = " ".join(str(fault).partition("Debug source")[0].split())
         sentence = f"cannot be reached ({reason})"
-        # a transfer that went on after a break has no class of its own for it
+        # there is no separate exception for a transfer that continued after a break
         if isinstance(fault, exceptions.PreconditionError) or "precondition failure" in reason:
             sentence = "was replaced while it was being read: start the job again"
     else:

@@ -1,4 +1,4 @@
-"""Safetensors files with a manifest: written atomically, refused when they are not what is asked.
+"""Safetensors files with a manifest: written atomically, refused if they are not the expected ones.
 
 Works on NumPy arrays and torch tensors alike, and imports torch only when it is given torch
 tensors: stages that tokenise or plan start in a tenth of the time without it.

@@ -50,7 +50,7 @@ class Declared:
 
 
 class TensorStream:
-    """Writes one file, which is no safetensors file before `finish`."""
+    """Writes one file, which is not a safetensors file before `finish`."""
 
     def __init__(
         self,
@@ -128,14 +128,14 @@ class TensorStream:
 
 @dataclass(frozen=True)
 class Header:
-    """What the head of a safetensors file says."""
+    """The header of a safetensors file."""
 
     metadata: dict[str, str]
     places: dict[str, tuple[Declared, int]]  # form of each tensor, and its first byte in the file
 
 
 def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> Header:
-    """The header of a file of `size` bytes, wherever it lies; `read` gives (place, count) bytes.
+    """The header of a file of `size` bytes, local or remote; `read` gives (place, count) bytes.
 
     As strict as the safetensors library: tensors follow one another, without gaps, up to the end.
     Raises UserError if they do not; nothing is allocated that the file does not have.

@@ -26,9 +26,9 @@ from eagle3.objective.step_totals import StepTotals
 
 @dataclass(frozen=True)
 class StepIndex:
-    """The A_k rows of one step. Copies may stand behind them in the first three tensors."""
+    """The A_k rows of one step. Copies may follow them in the first three tensors."""
 
-    rows: torch.Tensor  # int64 [A_k], where each stands at the step before; at step 0 among the T
+    rows: torch.Tensor  # int64 [A_k], index of each at the step before; at step 0 among the T
     reads: torch.Tensor  # int64 [A_k], whose token and teacher each one takes, among the R
     positions: torch.Tensor  # int64 [A_k], rotary
     reachable: torch.Tensor  # bool [A_k], serving can get there
@@ -50,8 +50,8 @@ class RowIndex:
     totals: StepTotals  # counts of rows; sums over losses are zero
 
     def pairs(self, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
-        """Pairs of a row and a step that have a loss, by teacher row; where each stands among the
-        hidden states of all steps, and whether serving can reach it. `known` bool [R]: teachers
+        """Pairs of a row and a step that have a loss, by teacher row; the index of each among
+        the hidden states of all steps, and whether serving can reach it. `known` bool [R]: teachers
         whose argmax is in the draft vocabulary."""
         steps, reads, places, begin = [], [], [], 0
         for k, rows in enumerate(self.steps):
@@ -108,8 +108,8 @@ def step_indices(
     pack: Pack,
     active: ActiveRows,
     slots: Sequence[torch.Tensor],  # int64 [A_k] for each step, the active rows that are computed
-    rows: torch.Tensor,  # int64 [A_0], where active rows stand among the rows of aux
-    taught: torch.Tensor,  # int64 [A_0], where their tokens and teachers stand
+    rows: torch.Tensor,  # int64 [A_0], indices of active rows among the rows of aux
+    taught: torch.Tensor,  # int64 [A_0], indices of their tokens and teachers
 ) -> list[StepIndex]:
     """The index of every step that has a row."""
     positions = pack.positions[active.tokens]

@@ -106,8 +106,8 @@ def ttt_step(
 def right_choices(
     draft: Eagle3Draft, pack: Pack, target: TargetParts, objective: Objective
 ) -> torch.Tensor:
-    """bool [R, K]: at each step, does the draft choose the target's token for the row of each
-    teacher? Where the row is not active the answer is no."""
+    """bool [R, K]: whether the draft chooses the target's token at each step, for the row of each
+    teacher; false where the row is not active."""
     size = len(pack.last_tokens), objective.steps
     right = torch.zeros(size, dtype=torch.bool, device=pack.aux.device)
     index, attention = dispatch(pack, target, objective, draft.config)

@@ -2,7 +2,7 @@
 
 Each job has one file in a folder that all users share. It holds the keys of the devices that the
 job wants or holds, and an exclusive flock says that the job lives. The lock belongs to the open
-file, and the open file is the job's standard input, the one descriptor besides its output that
+file, and the open file is the job's standard input, the only descriptor except its output that
 every child inherits (torchrun, like any `subprocess`, closes all others). So a device stays leased
 as long as any process of the job lives, orphans included, and is free when the last one dies,
 however it dies. Files are numbered in the order of arrival: nobody takes what an earlier job waits

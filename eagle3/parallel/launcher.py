@@ -16,7 +16,7 @@ DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 def end_with_launcher() -> None:
     """Have SIGTERM sent to this process once torchrun has died (killed for memory, say).
 
-    A rank that it leaves behind would wait minutes for others that never come, and the job for its
+    An orphaned rank would wait minutes for others that never come, and the job would wait for its
     log. Raises UserError if torchrun is gone already.
     """
     if sys.platform == "linux":

@@ -1,6 +1,6 @@
 """The model card of an exported draft: a README.md as the Hugging Face hub wants it.
 
-Equal runs give equal bytes: there is no date and no machine in it, and no folder of this one.
+Equal runs give equal bytes: the card contains no date, no machine and no local folder.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def target_name(config: Mapping[str, Any]) -> str:
 def licence_of(card: Path | None) -> dict[str, str]:
     """What the front matter of a model card says about the licence, empty if it says nothing.
 
-    A link to a file beside that card is left out: it would lead nowhere from another repository.
+    A link to a file next to that card is left out: it would be broken in another repository.
     """
     try:
         text = card.read_text(encoding="utf-8") if card else ""

@@ -1,4 +1,4 @@
-"""What the report and the model cards are made of, put together from the files of a run."""
+"""The content of the report and the model cards, collected from the files of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eagle3.report.speedup import Estimate, estimate_of
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything about a finished run that people read."""
+    """Everything about a finished run that the report and the cards show."""
 
     config: dict[str, Any]
     origin: Origin
@@ -39,7 +39,7 @@ class RunFacts:
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What a reader should know before believing the figures."""
+        """What to read before trusting the figures."""
         return warnings_of(self.config["evaluation"], self.plan, self.evaluation)
 
 

@@ -1,4 +1,4 @@
-"""Documents of a token shard for people's eyes: what the target itself has written, in colour."""
+"""Documents of a token shard as text, with what the target itself has written in colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's results come from: date, machine, dataset and code.
+"""The origin of a run's results: date, machine, dataset and code.
 
 Nothing here shapes a result, so none of it is a setting: another machine or date re-runs nothing.
 """
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Origin:
-    """What the report says about where a run comes from."""
+    """The origin of a run, as the report shows it."""
 
     date: str
     code: str
@@ -55,7 +55,7 @@ def code_version(root: Path = ROOT) -> str:
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git says, None if it is missing or refuses."""
+    """The output of git; None if it is missing or fails."""
     program = shutil.which("git")
     if program is None:
         return None
@@ -94,7 +94,7 @@ def machine_text(machine: Mapping[str, Any]) -> str:
 
 
 def devices_text(ranks_and_devices: Iterable[tuple[int, str]], device: str) -> str:
-    """Ranks and devices of training in the order of first use: a stage may go on elsewhere. Each
+    """Ranks and devices of training in the order of first use: a stage may continue elsewhere. Each
     rank has its own GPU where `device` is cuda."""
     times = "x" if device == "cuda" else "processes on"
     return ", then ".join(

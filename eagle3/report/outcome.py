@@ -1,4 +1,4 @@
-"""What came of a run: its warnings, and five lines for the end of a call of Snakemake."""
+"""Summary of a run: its warnings, and five lines for the end of a call of Snakemake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eagle3.store.disk_space import PLAN
 def warnings_of(
     section: Mapping[str, Any], plan: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> list[str]:
-    """Sentences that a reader should know before believing the figures, none for a usual run.
+    """Sentences to read before trusting the figures; none for a usual run.
 
     `section`: `evaluation` of the configuration; `plan` and `evaluation`: contents of the files.
     """
@@ -44,7 +44,7 @@ def slower_text(worth: Estimate) -> str:
     """Why a draft should not be served."""
     return (
         f"serving this draft should be slower than serving the target alone (estimated speed-up "
-        f"{worth.best:.2f}x at best): train on more data or for longer, or make the draft smaller"
+        f"{worth.best:.2f}x at best): train on more data or longer, or make the draft smaller"
     )
 
 
@@ -61,13 +61,17 @@ def summary(run: Run) -> list[str]:
     first, guess = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
     served = serve_commands(config, worth.best_length) if worth.pays else {}
     command = next(iter(served.values()), "").replace(" \\\n   ", "")
-    reason = "no engine loads export.formats" if worth.pays else "not worth it, see the warnings"
+    reason = (
+        "no engine loads the formats in export.formats"
+        if worth.pays
+        else "not recommended, see the warnings"
+    )
     more = "" if len(warnings) == 1 else f"{len(warnings)}, the first: "
     return [
         f"acceptance length {figures['acceptance_length']:.2f} (95 %: {low:.2f} to {high:.2f}) "
-        f"tokens per pass of the target with {figures['num_draft_tokens']} drafts a round",
-        f"against 1.00 without a draft; first drafts are right in {first:.0%} of the passes, the "
-        f"most frequent token would be in {guess:.0%}",
+        f"tokens per target pass with {figures['num_draft_tokens']} draft tokens per round",
+        f"against 1.00 without a draft; the first draft token is accepted in {first:.0%} of the "
+        f"passes, always guessing the most frequent token would reach {guess:.0%}",
         f"report: {run.paths.report}",
         f"serve: {command or reason}",
         f"warnings: {more}{warnings[0]}" if warnings else "warnings: none",

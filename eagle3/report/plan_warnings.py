@@ -1,7 +1,8 @@
-"""What is legal and still looks wrong: said by the plan, before it costs hours.
+"""Warnings about valid configurations that look wrong, printed by the plan before they cost hours.
 
-Bands are those of published trainings of EAGLE-3 drafts with AdamW: peak rates of 5e-5 (EAGLE) and
-1e-4 (SpecForge) for batches of some thousand tokens, up to 6e-4 for batches of 512 samples.
+The ranges are those of published trainings of EAGLE-3 drafts with AdamW: peak rates of 5e-5
+(EAGLE) and 1e-4 (SpecForge) for batches of some thousand tokens, up to 6e-4 for batches of 512
+samples.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RATE, BATCH_TOKENS = 1e-4, 16_384  # a published pair; the rate that suits a batch grows as its root
-FACTOR = 8.0  # how far from it nobody has published
-REAL_HIDDEN = 1024  # narrower targets are toys, which like larger rates
+RATE, BATCH_TOKENS = (
+    1e-4,
+    16_384,
+)  # a published pair; the rate grows with the square root of the batch
+FACTOR = 8.0  # no published rate is further from it
+REAL_HIDDEN = 1024  # narrower targets are toys, which need higher rates
 FEW_STEPS = 200
 SUPERVISED = (0.02, 0.98)
 
@@ -19,14 +23,14 @@ SUPERVISED = (0.02, 0.98)
 def plan_warnings(
     train: Mapping[str, Any], hidden_size: int, total_steps: int, tokens: int, supervised: int
 ) -> list[str]:
-    """Sentences about a run, none for a usual one. `train`: the section of the configuration;
-    `tokens` and `supervised`: those of all token shards."""
+    """Warnings about a run; none for a usual one. `train`: the section of the configuration;
+    `tokens` and `supervised`: counts of all token shards."""
     sentences = []
     share = supervised / max(tokens, 1)
     if not SUPERVISED[0] <= share <= SUPERVISED[1]:
         sentences.append(
-            f"{share:.1%} of the tokens are supervised, usual are {SUPERVISED[0]:.0%} to "
-            f"{SUPERVISED[1]:.0%}: look at them with workflow_scripts.show_masks"
+            f"{share:.1%} of the tokens are supervised; {SUPERVISED[0]:.0%} to {SUPERVISED[1]:.0%} "
+            "are usual: look at them with `eagle3 masks`"
         )
     if hidden_size < REAL_HIDDEN:
         return sentences
@@ -35,8 +39,8 @@ def plan_warnings(
     if not suits / FACTOR <= rate <= suits * FACTOR:
         sentences.append(
             f"train.learning_rate is {rate:.1e} for batches of {batch} tokens (pack_tokens x "
-            f"packs_per_batch), {max(rate / suits, suits / rate):.0f} times off what published "
-            f"trainings use, about {suits:.1e}"
+            f"packs_per_batch), {max(rate / suits, suits / rate):.0f} times "
+            f"{'higher' if rate > suits else 'lower'} than published trainings use, {suits:.1e}"
         )
     if total_steps < FEW_STEPS:
         sentences.append(

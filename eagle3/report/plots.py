@@ -121,7 +121,7 @@ def stage_curve(stages: Sequence[dict[str, Any]], best: int | None) -> str:
 
 
 def speedup_bars(by_length: Sequence[float]) -> str:
-    """Estimated speed-up by the number of drafts a round."""
+    """Estimated speed-up by the number of draft tokens per round."""
     figure, axes = plt.subplots(figsize=(6.2, 3.1))
     lengths = list(range(1, len(by_length) + 1))
     best = max(by_length)
@@ -130,7 +130,7 @@ def speedup_bars(by_length: Sequence[float]) -> str:
     axes.bar_label(bars, labels=[f"{value:.2f}" for value in by_length], padding=2)
     axes.axhline(1, color="0.4", linewidth=0.8)
     axes.set_xticks(lengths)
-    axes.set_xlabel("drafts a round")
+    axes.set_xlabel("draft tokens per round")
     axes.set_ylabel("estimated speed-up")
     axes.set_ylim(0, max(best, 1) * 1.15)
     return _svg(figure)

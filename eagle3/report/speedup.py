@@ -1,14 +1,14 @@
-"""What an acceptance length is worth: an estimate of the speed-up, from parameters alone.
+"""An estimate of the speed-up that an acceptance length brings, from parameter counts alone.
 
-One request at a time an engine waits for weights: a pass costs the bytes that it reads, whether it
-checks one token or six. With c = parameters that a draft step reads / parameters that a pass of the
-target reads (both in the same precision), p_i the share of verify passes whose first i drafts were
-accepted, and g drafts a round
+With one request at a time, an engine waits for weights: a pass costs the bytes that it reads,
+whether it checks one token or six. Let c = parameters that a draft step reads / parameters that a
+pass of the target reads (both in the same precision), p_i the share of verify passes whose first i
+draft tokens were accepted, and g draft tokens per round. Then
 
     speed-up(g) = (1 + p_1 + ... + p_g) / (1 + g c)
 
-It leaves out key/value caches, kernel launches, sampling, and of a mixture of experts that more
-tokens wake more experts; with many requests at once arithmetic is what counts and the gain falls.
+It ignores key/value caches, kernel launches and sampling, and that more tokens activate more
+experts of a mixture. With many concurrent requests arithmetic dominates, and the gain falls.
 """
 
 from __future__ import annotations

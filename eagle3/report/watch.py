@@ -1,4 +1,4 @@
-"""How far a run is, from the files that its jobs leave, whatever machine they run on."""
+"""Progress of a run, from the files that its jobs write, on whatever machine they run."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Every codec maps a row of C chunks (layers) of H numbers to bytes of a fixed width (`columns`), so a
 row is found by its number alone. Where rows are compressed on top (`compression`), a document is.
 
-    codec          one number becomes                              one chunk carries besides
+    codec          one number becomes                              in addition, for each chunk
     fp32           itself
     bf16           its rounding to bfloat16
     bf16_zstd      the same, exponents and fractions in two planes, exponents compressed
@@ -38,7 +38,10 @@ TYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }  # of columns
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**26}  # worked on at once: a cache; little beside a model
+BLOCK_BYTES = {
+    "cpu": 2**20,
+    "cuda": 2**26,
+}  # processed at once: a cache; little compared with a model
 NF4_CELLS = 2048  # the nearest of the 16 is looked up by the number rounded to so many cells
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,

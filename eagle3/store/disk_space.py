@@ -15,7 +15,7 @@ from eagle3.store.windows import bytes_beside, largest_window, peak_of_windows
 from eagle3.tokens.stages import Stages
 
 GB = 10**9
-PLAN = "plan"  # kind of the file that says what a run will cost
+PLAN = "plan"  # kind of the file with the cost of a run
 ALIKE = 0.25  # a file this near to its planned size holds these states; compression is a guess
 
 
@@ -115,7 +115,7 @@ def check_space(
 def _shortage(
     need: Need, subject: str, room: Room, folder: Path, budget_gb: float | None, reserved: int
 ) -> str | None:
-    """The sentence about the first bound that does not hold, and what would."""
+    """A sentence about the first bound that does not hold, and a remedy; None if all hold."""
     held_out = folder.parent / "eval"
     to_come = sum(n for name, n in need.held_out.items() if not (held_out / name).exists())
     others = {"checkpoints": reserved, "held-out states": to_come}

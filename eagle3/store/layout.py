@@ -23,7 +23,7 @@ from eagle3.store.columns import ITEM_BYTES, STORED, Column
 from eagle3.tokens.needed_states import NeededStates
 
 AUX_CHUNKS, LAST_CHUNKS = 3, 1
-CHECK_KIND = "capture_check"  # of the file that says what the self-check of a shard found
+CHECK_KIND = "capture_check"  # of the file with the result of a shard's self-check
 FRAMES, INDEX, CHECKSUM = "frames", "frame_index", "checksum"
 
 
@@ -34,7 +34,7 @@ class Part:
     name: str
     column: Column
     of_aux: bool
-    framed: bool  # lies in the document's frame
+    framed: bool  # stored in the document's frame
 
 
 class Layout:

@@ -109,7 +109,7 @@ class ShardWriter:
 
     def _to_host(self, parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
         """Start the copies to pinned memory, which overlap with the next forward pass; the event
-        says when they have arrived."""
+        occurs when they have arrived."""
         device = next(iter(parts.values())).device
         if device.type == "cpu":
             return parts, None

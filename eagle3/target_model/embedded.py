@@ -55,7 +55,7 @@ def build_model(settings: EmbeddedTarget, vocab_size: int) -> LlamaForCausalLM:
     """A freshly initialised Llama with float32 weights, seeded by `settings.seed`.
 
     `vocab_size` is the real size of the tokenizer, which may be below `settings.vocab_size`. The
-    output head has weights of its own, [vocab_size, hidden_size]. `settings.dtype` is noted in the
+    output head has separate weights, [vocab_size, hidden_size]. `settings.dtype` is noted in the
     configuration for `save`.
     """
     config = LlamaConfig(

@@ -12,7 +12,7 @@ SPECIAL_TOKENS = (PAD, START, END)  # in the order of their ids: 0, 1, 2
 PAD_ID, START_ID, END_ID = range(3)
 BYTES = 256
 
-# No system turn of its own: what the caller did not write is not in the text.
+# It adds no system turn: the text contains only what the caller wrote.
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"

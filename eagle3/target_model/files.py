@@ -1,4 +1,4 @@
-"""Where a target lies, and its small files."""
+"""Where a target is, and its small files."""
 
 from __future__ import annotations
 

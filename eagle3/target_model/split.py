@@ -1,4 +1,4 @@
-"""Over how many ranks a target can be split. Without torch: asked before any job."""
+"""Over how many ranks a target can be split. Imports no torch: used before any job."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The target's tokenizer, without transformers where the result is the same.
 
 AutoTokenizer costs five times the CPU of everything else a tokenisation job does with an empty
-shard. What it makes of most published targets is their tokenizer.json as it lies there, and a chat
-template rendered by Jinja. `read_tokenizer` does just that, and declines wherever transformers
-would change a part: other classes, settings it does not know, special tokens that the file lacks or
-holds with other flags, another version of transformers. Then `load_tokenizer` asks AutoTokenizer.
+shard. For most published targets, the result is their tokenizer.json unchanged, and a chat template
+rendered by Jinja. `read_tokenizer` does just that, and declines if transformers would change a
+part: other classes, unknown settings, special tokens that the file lacks or has with other flags,
+another version of transformers. Then `load_tokenizer` uses AutoTokenizer.
 tests/target_model/test_tokenizer.py compares ids, offsets and rendered text over published
 tokenizers.
 """
@@ -21,8 +21,8 @@ from eagle3.target_model.config import MOST
 from eagle3.target_model.file_tokenizer import FileTokenizer
 from eagle3.target_model.files import read_object
 
-# Minor versions of transformers whose loading was read and is compared by the tests. It follows
-# rules of its own for a growing list of models, so another one decides for itself.
+# Minor versions of transformers whose loading code was read and is compared by the tests. It has
+# special rules for a growing list of models, so other versions load tokenizers themselves.
 KNOWN_TRANSFORMERS = ("5.19",)
 # Classes that take tokenizer.json as it is, and the model types for which transformers believes a
 # file that names one of them (tokenization_auto.py).
@@ -130,7 +130,7 @@ def _taken_as_it_is(
 
 def _as_qwen2_builds_it(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether tokenizer.json holds what Qwen2Tokenizer makes of its vocabulary."""
-    # the class has names of its own for tokens that the file does not name
+    # the class has default names for tokens that the file does not name
     if not {"unk_token", "bos_token", "eos_token", "pad_token", "added_tokens_decoder"} <= set(
         settings
     ):

@@ -34,9 +34,9 @@ class TargetWeights:
     def name_of(self, name: str) -> str | None:
         """The name under which the files hold a tensor, None if they do not.
 
-        Wrappers of multimodal models put prefixes of their own before the names of the text model,
-        so a name that no file has stands for the one that ends alike; if several do (vision
-        towers have norms too), for the one beside the only embedding.
+        Wrappers of multimodal models add prefixes to the names of the text model, so a name that no
+        file has means the one with the same ending; if several have it (vision towers have norms
+        too), the one next to the only embedding.
         """
         if name in self.file_of:
             return name
@@ -46,8 +46,8 @@ class TargetWeights:
             embeddings = [
                 candidate for candidate in self.file_of if candidate.endswith(f".{EMBEDDING}")
             ]
-            beside = [candidate.removesuffix(EMBEDDING) + ending for candidate in embeddings]
-            alike = beside if len(beside) == 1 and beside[0] in alike else []
+            siblings = [candidate.removesuffix(EMBEDDING) + ending for candidate in embeddings]
+            alike = siblings if len(siblings) == 1 and siblings[0] in alike else []
         return alike[0] if alike else None
 
     def check(self, name: str, setting: str) -> str:

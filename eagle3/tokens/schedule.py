@@ -31,7 +31,7 @@ LEAST_SUPERVISED, MOST_SUPERVISED = 0.001, 0.9995
 def supervised_share(counts: Sequence[Mapping[str, int]]) -> float:
     """Share of tokens with a loss, from the counts in the shards' manifests.
 
-    Raises UserError if it lies outside of what chat data has.
+    Raises UserError if it is outside the range of chat data.
     """
     tokens = sum(shard["tokens"] for shard in counts)
     share = sum(shard["supervised"] for shard in counts) / max(tokens, 1)

@@ -7,7 +7,7 @@
 
 Shard s holds the rows [s * shard_size, (s + 1) * shard_size) of its split. Rows that cannot be
 used make a shard smaller and never move another row; a shard may be empty. A row may be several
-documents, if its template shows earlier turns otherwise once the chat goes on.
+documents, if its template shows earlier turns differently once the chat goes on.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def count_supervised(
 ) -> np.ndarray:
     """int64 [V]: how often each token is supervised, over (input_ids, loss_mask) pairs.
 
-    Raises UserError if a token id lies outside the vocabulary.
+    Raises UserError if a token id is outside the vocabulary.
     """
     total = np.zeros(vocab_size, dtype=np.int64)
     for input_ids, loss_mask in shards:

@@ -29,7 +29,7 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 
 @dataclass
 class Checkpoint:
-    """Everything training goes on from. `state["global_step"]` is the cursor into the data."""
+    """All that training continues from. `state["global_step"]` is the cursor into the data."""
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
@@ -67,7 +67,7 @@ def read_model(
 
 
 def read_checkpoint(folder: Path, settings_digest: str | None = None) -> Checkpoint:
-    """Everything training goes on from. Raises UserError as `read_model` does."""
+    """All that training continues from. Raises UserError as `read_model` does."""
     model, state = read_model(folder, settings_digest)
     optimizer, of_optimizer = load_tensors(folder / OPTIMIZER, "optimizer", settings_digest, "pt")
     _check_same_save(folder, read_manifest(folder / MODEL, "checkpoint"), of_optimizer)

@@ -25,9 +25,8 @@ class Sharded(Replicated):
         self.root = _Root(draft)
         self.hooks = fully_shard(self.root, mesh=mesh, reshard_after_forward=False)
         self.hooks.set_gradient_divide_factor(1.0)
-        self.hooks.set_force_sum_reduction_for_comms(
-            True
-        )  # by one is no work, and gloo has no other
+        # a division by one costs nothing, and gloo supports only sums
+        self.hooks.set_force_sum_reduction_for_comms(True)
 
     def gather(self) -> None:
         self.hooks.unshard()

@@ -1,4 +1,4 @@
-"""A stage as a job: where it starts, what it leaves, and how it goes on after a kill."""
+"""A stage as a job: where it starts, what it writes, and how it continues after a kill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_stage(
         write_text(metrics, running.read_text(encoding="utf-8"))
         checkpoint = trainer.checkpoint(last, {"inputs": resume.inputs})
         write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
-        # other ranks read saves only at their start, which this barrier lies behind
+        # other ranks read saves only at their start, which is before this barrier
         trainer.ranks.barrier()
         # too late to stop, but torchrun may report a failure all the same
         if trainer.stop.requested:

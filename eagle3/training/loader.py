@@ -32,7 +32,7 @@ from eagle3.tokens.shards import TokenShard, read_token_shard
 
 Read = TypeVar("Read")
 READERS = 2  # threads that read packs
-OPENERS = 8  # threads that open shards, each of which may lie behind a network
+OPENERS = 8  # threads that open shards, each of which may be read over a network
 ANNOUNCED = 8  # packs that are fetched ahead; of objects, their states in stored form are kept
 
 

@@ -27,7 +27,7 @@ STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 def build_optimizers(
     draft: nn.Module, kind: str, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """What `kind` says for all weights that are trained; norms take no weight decay."""
+    """The optimisers of `kind` for all trained weights; norms have no weight decay."""
     named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in named if p.dim() > 1]
     by_adam = [kind == "adamw" or name.startswith("lm_head") for name, _ in matrices]

@@ -1,4 +1,4 @@
-"""Choices of the configuration that exclude each other. Without torch: asked before any job."""
+"""Keys of the configuration that exclude each other. Imports no torch: used before any job."""
 
 from __future__ import annotations
 

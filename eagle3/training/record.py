@@ -1,4 +1,4 @@
-"""What a step leaves behind: a line of the metrics file, and a sentence for people."""
+"""The record of a step: a line of the metrics file, and a sentence for people."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class StageTrainer:
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
 
     def restore(self, checkpoint: Checkpoint) -> int:
-        """Take over weights and optimiser state; return the global step to go on from."""
+        """Take over weights and optimiser state; return the global step to continue from."""
         with torch.no_grad():
             for name, parameter in self.draft.named_parameters():
                 parameter.copy_(self.masters.placed(checkpoint.model[name], parameter))
@@ -137,7 +137,7 @@ class StageTrainer:
         """Train from `first_step` to the end of the stage; return the next global step.
 
         Raises UserError when a loss or gradient is not finite (the newest save stays usable), and
-        when any rank was asked to stop, after a save.
+        when a rank was signalled to stop, after a save.
         """
         last_of_stage = self.steps[-1].number if self.steps else 0
         todo = [step for step in self.steps if step.number >= first_step]
@@ -173,7 +173,7 @@ class StageTrainer:
         """Leave together, after the save: torchrun ends the others soon after one has left."""
         self.ranks.barrier()
         if not self.ranks.first:
-            sys.exit(1)  # one rank says why
+            sys.exit(1)  # one rank prints the reason
         raise UserError(
             f"stopped by {self.stop.name} at step {step}; the next call continues from there"
         )
@@ -184,7 +184,7 @@ class StageTrainer:
         return step.packs[data.index :: data.size]
 
     def _step(self, step: Step, packs: Iterator[Pack]) -> tuple[dict[str, Any], bool]:
-        """One optimiser step over the packs of all ranks; also: was any of them asked to stop?"""
+        """One optimiser step over the packs of all ranks; and whether any of them must stop."""
         settings, documents = self.settings, self.data.documents
         rows = self.data.rows(step.packs)
         rate = learning_rate(step.number, self.total_steps, settings)

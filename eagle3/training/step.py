@@ -87,7 +87,7 @@ class StepRunner:
         return StepTotals.unstacked(self.ranks.sum(totals.stacked())).mean_acceptance()
 
     def _over_ranks(self, totals: StepTotals, stop: bool) -> tuple[StepTotals, bool]:
-        """Totals of all ranks, and whether any was asked to stop: one sum for both."""
+        """Totals of all ranks, and whether any of them must stop: one sum for both."""
         stacked = totals.stacked()
         summed = self.ranks.sum(torch.cat([stacked.flatten(), stacked.new_tensor([stop])]))
         return StepTotals.unstacked(summed[:-1].view_as(stacked)), bool(summed[-1])

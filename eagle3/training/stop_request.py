@@ -14,7 +14,7 @@ NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class StopRequest:
-    """Whether this process has been asked to stop, and by what."""
+    """Whether this process was signalled to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.requested = False

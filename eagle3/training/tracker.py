@@ -1,4 +1,4 @@
-"""Curves of a running training for TensorBoard or Weights & Biases, besides the metrics file.
+"""Curves of a running training for TensorBoard or Weights & Biases, in addition to the metrics.
 
 Both are optional packages. Keys of an account come from the environment (WANDB_API_KEY) or from
 where the package itself keeps them, never from the configuration.

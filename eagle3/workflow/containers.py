@@ -1,6 +1,6 @@
-"""Container images: which one a rule runs in, where it lies, and what of the host it sees.
+"""Container images: which one a rule runs in, where it is, and what it sees of the host.
 
-Plain Python without packages, for the rules and for envs/build_image.sh alike; the latter asks
+Plain Python without packages, for the rules and for envs/build_image.sh alike; the latter calls
 `python -m eagle3.workflow.containers eagle3` for a path.
 """
 
@@ -48,7 +48,7 @@ def own_image(name: str, root: Path) -> Path:
 
 
 def image(name: str, entry: str | None, root: Path) -> str:
-    """What `container:` says for the image `name`: `entry` of the configuration, or our own.
+    """The value of `container:` for the image `name`: `entry` of the configuration, or our own.
 
     Snakemake remembers the text. A path below the working directory is relative, so that a
     project moved with its results re-runs nothing. Raises UserError for an address without digest.
@@ -99,8 +99,8 @@ def visible(paths: Iterable[str | Path]) -> list[str]:
 def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str, str]:
     """Variables by which Apptainer shows `paths` and the GPUs to every container it starts.
 
-    hub: files of the Hugging Face hub are read; their cache lies in the home directory, which in
-    a container is the working directory. Safe to call again below a call of itself.
+    hub: files of the Hugging Face hub are read; their cache is in the home directory, which in a
+    container is the working directory. A nested call is safe.
     """
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
     variables, folders = {}, []

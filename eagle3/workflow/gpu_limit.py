@@ -1,4 +1,4 @@
-"""How many GPUs Snakemake hands out on one machine: those that are there."""
+"""Limits the GPUs that Snakemake hands out on one machine to those that exist."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ def limit_local_gpus(
 ) -> None:
     """Limit the resource `gpu` of a local run to the visible devices; call it at parse time.
 
-    `wanted`: GPUs of the largest jobs by the key that sets them. Where one wants more than there
-    are, a warning says so and there is no limit, since Snakemake would trim the job to it without
-    a word: `check_local_gpus` refuses such a job before any starts. A limit of the user's own
-    stays.
+    `wanted`: GPUs of the largest jobs by the key that sets them. If one wants more than there
+    are, a warning is printed and no limit set, because Snakemake would silently trim the job to
+    it: `check_local_gpus` refuses such a job before any starts. A limit set by the user stays.
     """
     most = max(wanted.values())
     if most == 0 or not _is_unlimited(snakemake):

@@ -1,5 +1,5 @@
-"""Where the workflow lies: in the checkout that holds this package, or in the copy that its wheel
-brings (`setup.py` puts it there)."""
+"""Where the workflow is: in the checkout that contains this package, or in the copy in its wheel
+(`setup.py` puts it there)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def project_root() -> Path:
 
 
 def same_text(path: Path | str, folder: Path) -> bool:
-    """Whether a file and the one of its name in `folder` say the same."""
+    """Whether a file and the one of its name in `folder` have the same text."""
     texts = (each.read_text(encoding="utf-8") for each in (Path(path), folder / Path(path).name))
     return len({text.strip() for text in texts}) == 1  # Snakemake strips what it takes from git
 
@@ -32,8 +32,8 @@ def package_of(root: Path) -> Path:
 def import_folders(root: Path, folder: Path) -> list[str]:
     """Folders for PYTHONPATH that give a job the scripts of the project in `root` and the library.
 
-    An installed library lies among other packages, which an environment of the job's own must not
-    see: `folder` gets a link to it alone.
+    An installed library is next to other packages, which a job in a separate environment must not
+    see: `folder` gets a link to the library alone.
     """
     package = package_of(root)
     if package.parent == root:

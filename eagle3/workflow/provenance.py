@@ -53,9 +53,9 @@ def sources(script: Path, root: Path) -> list[Path]:
         text = path.read_text(encoding="utf-8")
         for name in _imports(text):
             queue.extend(_modules(name, root))
-        # a file beside a module that the module names, such as a page template, is part of it
-        beside = (p for p in path.parent.iterdir() if p.suffix not in (".py", "") and p.is_file())
-        files |= {file for file in beside if f'"{file.name}"' in text}
+        # a file next to a module that the module names, such as a page template, is part of it
+        near = (p for p in path.parent.iterdir() if p.suffix not in (".py", "") and p.is_file())
+        files |= {file for file in near if f'"{file.name}"' in text}
     return sorted(files)
 
 
@@ -68,7 +68,7 @@ def pinned(root: Path) -> list[str]:
 def code_digest(script: Path, root: Path) -> str:
     """Digest over `sources` and `pinned`: a changed byte counts, a changed date does not."""
     total = hashlib.sha256("\n".join(pinned(root)).encode())
-    # an installed library lies elsewhere than the scripts and counts under the same names
+    # an installed library is not next to the scripts, but counts under the same names
     above = package_of(root).parent
     named = {
         path.relative_to(root if path.is_relative_to(root) else above): path
@@ -79,7 +79,7 @@ def code_digest(script: Path, root: Path) -> str:
     return total.hexdigest()[:16]
 
 
-@cache  # by content: most modules are behind several scripts, and parsing is what takes time
+@cache  # by content: several scripts share most modules, and parsing takes most of the time
 def _imports(source: str) -> list[str]:
     """Dotted names that a module imports; `from a import b` counts as a and a.b."""
     names = []

@@ -30,11 +30,11 @@ class Outcome:
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Calls `eagle3` with words, in `tmp_path`."""
+    """Calls `eagle3` with arguments, in `tmp_path`."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["eagle3", *words])
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["eagle3", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
         said = capfd.readouterr()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.cli.main import WORDS
+from eagle3.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_help_lists_every_word_and_imports_nothing_heavy() -> None:
+def test_help_lists_every_subcommand_and_imports_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['eagle3', '--help']\n"
         "from eagle3.cli.main import main\n"
@@ -27,32 +27,32 @@ def test_help_lists_every_word_and_imports_nothing_heavy() -> None:
     )
     assert done.returncode == 0, done.stderr
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert [word for word in listed if word in WORDS] == list(WORDS)
+    assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
     assert "...\n" not in done.stdout.partition("Commands:")[2]  # no help that is cut off
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_every_word_is_explained_on_the_page(word: str) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_subcommand_is_explained_on_the_page(name: str) -> None:
     page = (ROOT / "docs" / "command.md").read_text()
-    assert f"eagle3 {word}" in page
+    assert f"eagle3 {name}" in page
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("arguments", "code", "said"),
     [
-        (["trian"], 2, "no command 'trian'; did you mean train?"),
-        (["xyz"], 2, "no command 'xyz'; there are: init, plan"),
+        (["trian"], 2, "there is no command 'trian'; did you mean train?"),
+        (["xyz"], 2, "there is no command 'xyz'; choose from init, plan"),
         (["--nix"], 2, "no such option '--nix'"),
         (["plan", "--nix"], 2, "no such option '--nix' (see eagle3 plan --help)"),
-        (["train", "my.yaml"], 2, "unexpected 'my.yaml'; a configuration is given by --configfile"),
+        (["train", "my.yaml"], 2, "unexpected 'my.yaml'; name a configuration with --configfile"),
         (["train", "-c", "my.yaml"], 2, "'my.yaml' does not exist"),
         (
             ["train", "--preset", "nix"],
             1,
-            "--preset: there is no 'nix', only gpt-oss-120b-sharegpt",
+            "--preset: there is no preset 'nix'; choose from gpt-oss-120b-sharegpt",
         ),
-        (["status"], 1, "there is no run here: runs lie in results/"),
-        (["status", "nix"], 1, "there is no run 'nix' here; give a name or a folder"),
+        (["status"], 1, "there is no run here: runs are in results/"),
+        (["status", "nix"], 1, "there is no run 'nix' here; give a name, or a folder"),
         (["runs", "compare", "a"], 2, "missing argument 'SECOND'"),
         (["runs", "remove", "a"], 1, "there is no run 'a' here"),
         (["masks", "demo"], 1, "there is no run 'demo' here"),
@@ -60,8 +60,8 @@ def test_every_word_is_explained_on_the_page(word: str) -> None:
         (["init", "m", "d", "--gpus", "-1"], 2, "'--gpus'"),
     ],
 )
-def test_bad_input_is_one_sentence(command, words, code, said) -> None:
-    outcome = command(*words)
+def test_bad_input_is_one_sentence(command, arguments, code, said) -> None:
+    outcome = command(*arguments)
     assert outcome.code == code
     [line] = outcome.err.splitlines()
     assert line.startswith("error: ") and said in line
@@ -73,6 +73,6 @@ def test_the_version_is_the_packages(command) -> None:
     assert command("--version").out == f"eagle3, version {eagle3.__version__}\n"
 
 
-def test_no_words_are_a_call_for_help(command) -> None:
+def test_without_arguments_help_is_shown(command) -> None:
     outcome = command()
     assert outcome.code == 0 and "Usage: eagle3" in outcome.out

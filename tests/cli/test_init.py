@@ -70,7 +70,7 @@ def test_what_is_written_plans(command, model, chats, tmp_path) -> None:
         -config.dataset.num_samples // config.dataset.shard_size
     )
     again = command("init", str(model), "chats.jsonl")
-    assert again.code == 1 and "exists, and is left as it is" in again.err
+    assert again.code == 1 and "already exists and was not changed" in again.err
 
 
 def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path) -> None:
@@ -104,7 +104,7 @@ def test_every_family_of_the_presets_gets_a_legal_configuration(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "said"),
     [
         (["nowhere", "chats.jsonl"], "nowhere is not a Hugging Face model directory"),
         (["owner/name", "chats.jsonl"], "for a model of the Hugging Face hub write hub:owner/name"),
@@ -112,13 +112,13 @@ def test_every_family_of_the_presets_gets_a_legal_configuration(
         (["models/My Llama", "sharegp"], "did you mean sharegpt?"),
         (["models/My Llama", "chats.txt"], "chats.txt is none of .json"),
         (["models/My Llama", "few.jsonl"], "the dataset has 3 rows, too few"),
-        (["models/My Llama", "empty.jsonl"], "empty.jsonl has no row"),
+        (["models/My Llama", "empty.jsonl"], "empty.jsonl has no rows"),
         (["models/base", "chats.jsonl"], "has no tokenizer"),
         (["models/bare", "chats.jsonl"], "has no weights"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_nothing_written(
-    command, model, chats, tmp_path, words, said
+    command, model, chats, tmp_path, arguments, said
 ) -> None:
     lines = chats.read_text().splitlines(keepends=True)
     (tmp_path / "few.jsonl").write_text("".join(lines[:3]))
@@ -128,7 +128,7 @@ def test_what_cannot_be_used_is_said_and_nothing_written(
         shutil.copytree(model, tmp_path / "models" / name)
         for path in (tmp_path / "models" / name).glob(gone):
             path.unlink()
-    outcome = command("init", *words)
+    outcome = command("init", *arguments)
     assert outcome.code == 1 and said in outcome.err and outcome.err.count("\n") == 1
     assert not list(tmp_path.glob("*.yaml"))
 
@@ -137,7 +137,7 @@ def test_without_its_config_the_target_is_guessed_and_that_is_said(command, tmp_
     outcome = command("init", "hub:nobody/nothing-8b", "hub:nobody/chats", "--gpus", "2")
     assert outcome.code == 0
     assert "config.json of hub:nobody/nothing-8b is not on this machine" in outcome.err
-    assert "the number of rows is not known" in outcome.err
+    assert "the number of rows is unknown" in outcome.err
     config = yaml.safe_load((tmp_path / "nothing-8b-chats.yaml").read_text())
     assert config["target"]["model"] == "hub:nobody/nothing-8b"
     assert config["dataset"]["num_samples"] == 20_000
@@ -236,7 +236,7 @@ def test_a_rate_goes_with_the_root_of_the_batch() -> None:
     assert learning_rate(1_536, 128) < 8.0e-3
 
 
-def test_remarks_stand_behind_values_or_above_them() -> None:
+def test_remarks_follow_values_or_precede_them() -> None:
     text = text_of(
         ["Head."],
         [

@@ -1,4 +1,4 @@
-"""Words that call Snakemake: the rule, the configuration, and what goes on as it is."""
+"""Subcommands that call Snakemake: the rule, the configuration, and options passed on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eagle3.cli import call
-from eagle3.cli.call import snakemake_words
+from eagle3.cli.call import snakemake_arguments
 from tests.rules.workflow import Outcome, write_overlay
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,25 +29,25 @@ RULES = {
 
 @pytest.fixture
 def calls(monkeypatch) -> list[list[str]]:
-    """What would be called, and ends well."""
+    """Records the calls, all of which succeed."""
     made: list[list[str]] = []
 
-    def note(module: str, words: list[str]) -> int:
-        made.append([module, *words])
+    def note(module: str, arguments: list[str]) -> int:
+        made.append([module, *arguments])
         return 0
 
     monkeypatch.setattr(call, "call", note)
     return made
 
 
-@pytest.mark.parametrize("word", RULES)
-def test_a_word_is_a_rule(command, calls, tmp_path, word) -> None:
+@pytest.mark.parametrize("name", RULES)
+def test_a_subcommand_calls_its_rule(command, calls, tmp_path, name) -> None:
     (tmp_path / "my.yaml").write_text("run: mine")
-    assert command(word, "-c", "my.yaml", "-n", "--", "--keep-going", "--until", "x").code == 0
-    [[module, *words]] = calls
+    assert command(name, "-c", "my.yaml", "-n", "--", "--keep-going", "--until", "x").code == 0
+    [[module, *arguments]] = calls
     snakefile = ["--snakefile", str(ROOT / "Snakefile"), "--cores", "all", "--dry-run"]
-    rest = ["--configfile", "my.yaml", "--keep-going", "--until", "x", "--", RULES[word]]
-    assert (module, words) == ("snakemake", [*snakefile, *rest])
+    rest = ["--configfile", "my.yaml", "--keep-going", "--until", "x", "--", RULES[name]]
+    assert (module, arguments) == ("snakemake", [*snakefile, *rest])
 
 
 def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
@@ -55,17 +55,17 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
 ) -> None:
     (tmp_path / "my.yaml").write_text("run: mine")
     command("train", "--preset", "qwen3-8b-sharegpt", "-c", "my.yaml", "--profile", "slurm")
-    [[_, *words]] = calls
+    [[_, *arguments]] = calls
     preset = str(ROOT / "presets" / "qwen3-8b-sharegpt.yaml")
-    assert words[2:] == [
+    assert arguments[2:] == [
         *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", preset, "my.yaml"),
         *("--", "train"),
     ]  # cores are the cluster's
-    assert "--cores" in snakemake_words("train", [], "4", "slurm", False, [])
+    assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
 
 
 def test_without_a_configuration_it_says_that_this_is_the_demo(command, calls) -> None:
-    assert "this is the embedded demo" in command("train").err
+    assert "this runs the embedded demo" in command("train").err
     assert len(calls) == 1
 
 
@@ -141,11 +141,11 @@ def test_serve_check_passes_everything_on(command, calls) -> None:
 
 
 @pytest.mark.dag
-def test_a_word_plans_its_part_of_the_run(command, tmp_path) -> None:
+def test_a_subcommand_plans_its_part_of_the_run(command, tmp_path) -> None:
     overlay = str(write_overlay(tmp_path))
-    planned = {word: command(word, "-c", overlay, "-n").out for word in ("prepare-data", "capture")}
+    planned = {name: command(name, "-c", overlay, "-n").out for name in ("prepare-data", "capture")}
     assert "Job 0: " not in planned["prepare-data"] and " capture" in planned["capture"]
-    counts = {word: Outcome(0, text).jobs for word, text in planned.items()}
+    counts = {name: Outcome(0, text).jobs for name, text in planned.items()}
     assert counts["prepare-data"]["tokens"] == 3 and counts["prepare-data"]["vocab"] == 1
     assert "hidden_states" not in counts["prepare-data"]
     assert counts["capture"]["hidden_states"] == 2 and counts["capture"]["held_out_states"] == 1

@@ -46,7 +46,7 @@ def test_two_runs_differ_in_what_was_asked_and_in_what_came_of_it(
     assert ["acceptance", "length", "2.50", "(2.00-3.00)", "-"] in rows
     assert ["held-out", "length", "-", "3.25"] in rows
     assert ["time", "of", "all", "jobs", "-", "0:01:01"] in rows
-    assert "asked for the same" in command("runs", "compare", "one", "one").out
+    assert "the configurations are the same" in command("runs", "compare", "one", "one").out
 
 
 def files(folder: Path) -> set[str]:
@@ -85,10 +85,10 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     (tmp_path / "results/one/target").mkdir()
     make_run("two", target=str(tmp_path / "results/one/target"))
     outcome = command("runs", "remove", "one", "--yes")
-    assert outcome.code == 1 and "has files that two reads: remove that run first" in outcome.err
+    assert outcome.code == 1 and "has files that other runs read: remove two first" in outcome.err
     write(tmp_path / ".snakemake/locks/0.output.lock", "results/two/plan.json\n")
     outcome = command("runs", "remove", "two", "--yes")
-    assert outcome.code == 1 and "Snakemake is at work on results/two" in outcome.err
+    assert outcome.code == 1 and "Snakemake is working on results/two" in outcome.err
     assert (tmp_path / "results/two").is_dir()
 
 
@@ -119,7 +119,7 @@ def test_objects_of_a_run_go_with_it(command, make_run, tmp_path, monkeypatch) -
         write(tmp_path / ".snakemake/storage/s3/states/project/results/one/checkpoints/a")
         outcome = command("runs", "remove", "one", "--yes")
         assert outcome.code == 0, outcome.err
-        assert "objects below s3://states/project/results/one" in outcome.out
+        assert "objects in s3://states/project/results/one" in outcome.out
         left = [entry["Key"] for entry in client.list_objects_v2(Bucket="states")["Contents"]]
         assert left == ["project/results/one-more/checkpoints/a"]
         assert not (tmp_path / ".snakemake/storage/s3/states/project/results/one").exists()

@@ -127,15 +127,15 @@ def test_values_that_two_commands_give_differently_are_refused(command, tmp_path
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["specforge train --config x.yaml"], "runs none of prepare_data.py"),
+        (["specforge train --config x.yaml"], "calls none of prepare_data.py"),
         (["train_eagle3.py 'a"], "cannot be read"),
-        ([PREPARE], "no --target-model-path"),
-        ([CAPTURED], "so give its command line too"),
-        ([PREPARE, PREPARE], "prepare_data.py is there twice"),
-        ([PREPARE, f"{CAPTURED} --nix 3"], "'--nix' is no flag of prepare_hidden_states.py"),
-        ([PREPARE, f"{CAPTURED} stray"], "'stray' is no flag"),
+        ([PREPARE], "there is no --target-model-path"),
+        ([CAPTURED], "also give its command line"),
+        ([PREPARE, PREPARE], "prepare_data.py was given twice"),
+        ([PREPARE, f"{CAPTURED} --nix 3"], "prepare_hidden_states.py has no flag '--nix'"),
+        ([PREPARE, f"{CAPTURED} stray"], "has no flag 'stray'"),
         ([PREPARE, f"{CAPTURED} --compression-level"], "--compression-level of"),
-        ([f"{DATA} --dataset sharegpt4v", CAPTURED], "'sharegpt4v', which is not known here"),
+        ([f"{DATA} --dataset sharegpt4v", CAPTURED], "'sharegpt4v', which is no known dataset"),
         ([PREPARE, TRAINED.replace("1e-4", "fast")], "must be a number"),
         ([PREPARE, TRAINED.replace("epochs 4", "epochs x")], "must be a whole number"),
     ],
@@ -170,4 +170,4 @@ def test_a_model_and_commands_at_once_are_refused(command) -> None:
     outcome = command("init", "m", "d", "--from-specforge", PREPARE)
     assert outcome.code == 2 and "not both" in outcome.err
     outcome = command("init", "--gpus", "2", "--from-specforge", PREPARE)
-    assert outcome.code == 2 and "--from-specforge takes the GPUs" in outcome.err
+    assert outcome.code == 2 and "--gpus cannot be combined with --from-specforge" in outcome.err

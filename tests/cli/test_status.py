@@ -39,7 +39,7 @@ def test_a_fresh_run_knows_no_times(command, make_run, tmp_path) -> None:
     assert "target /models/m, dataset chats.jsonl" in lines[1]
     assert lines[2].split() == ["next", "dataset", "time", "left", "unknown"]
     assert "tokens         0/3 shards" in outcome.out
-    assert "nothing is at work on it" in lines[-1]
+    assert "Snakemake is not running" in lines[-1]
 
 
 def test_before_anything_is_measured_the_plan_estimates(command, make_run, tmp_path) -> None:
@@ -50,7 +50,7 @@ def test_before_anything_is_measured_the_plan_estimates(command, make_run, tmp_p
     assert parts["hidden_states"].source == "the plan's estimate"
     assert parts["evaluate"].seconds is None
     said = command("status", "one").out
-    assert "next  hidden_states  0/3 shards      about 30 s left by the plan's estimate" in said
+    assert "next  hidden_states  0/3 shards      about 30 s left (the plan's estimate)" in said
     assert "train_stage    0/20 steps" in said
 
 
@@ -108,8 +108,8 @@ def test_a_lock_of_snakemake_says_that_it_is_at_work(command, make_run, tmp_path
     make_run("one", target="/m")
     make_run("two", target="/m")
     write(tmp_path / ".snakemake/locks/0.output.lock", "results/one/plan.json\n")
-    assert "Snakemake is at work on it" in command("status", "one").out
-    assert "nothing is at work on it" in command("status", "two").out
+    assert "Snakemake is working on it" in command("status", "one").out
+    assert "Snakemake is not running" in command("status", "two").out
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]"])

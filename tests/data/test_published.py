@@ -39,8 +39,8 @@ def test_what_is_supervised_is_what_the_target_says(name: str) -> None:
 def test_what_a_target_says_is_trainable_as_it_was_said(
     name: str, kind: str, tmp_path: Path
 ) -> None:
-    """The way of answers made anew: what the target says, taken apart into a thought and a
-    content, and asked further with both in history, is supervised as it was said."""
+    """The path of regenerated answers: what the target says is split into thought and content,
+    both become history of the next turn, and all of it is supervised as it was said."""
     row = published()[name]
     said = right(row, kind)
     if said is None:

@@ -15,9 +15,6 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
     if path.name != "configuration.md"  # generated; its own test compares it with the models
 )
-# pages that the command line brings with it
-# pages that are being rewritten elsewhere; drop each as soon as it is wrapped
-WIDE = {"docs/datasets.md", "docs/masks.md"}
 TRACKED = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
     cwd=ROOT,
@@ -66,8 +63,6 @@ def anchors(text: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_lines_fit_into_a_hundred_columns(page: Path) -> None:
     """Rows of tables and lines that are one link or picture cannot be wrapped."""
-    if name(page) in WIDE:
-        pytest.skip("being rewritten")
     wide = [
         (number, line)
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)

@@ -62,10 +62,10 @@ def test_a_finished_run_is_five_lines(tmp_path: Path) -> None:
     run = facts()
     lines = summary(finished(tmp_path, run.plan, run.evaluation))
     assert lines == [
-        "acceptance length 2.35 (95 %: 2.10 to 2.60) tokens per pass of the target with 3 drafts "
-        "a round",
-        "against 1.00 without a draft; first drafts are right in 80% of the passes, the most "
-        "frequent token would be in 6%",
+        "acceptance length 2.35 (95 %: 2.10 to 2.60) tokens per target pass with 3 draft tokens "
+        "per round",
+        "against 1.00 without a draft; the first draft token is accepted in 80% of the passes, "
+        "always guessing the most frequent token would reach 6%",
         "report: results/job/report.html",
         "serve: python -m sglang.launch_server --model results/job/target"
         " --speculative-algorithm EAGLE3 --speculative-draft-model-path results/job/draft/sglang"
@@ -77,7 +77,7 @@ def test_a_finished_run_is_five_lines(tmp_path: Path) -> None:
 def test_the_first_warning_is_quoted_and_a_slow_draft_is_not_served(tmp_path: Path) -> None:
     run = facts(plan=SLOW | {"doubts": ["few steps"]})
     *_, served, warned = summary(finished(tmp_path, run.plan, run.evaluation))
-    assert served == "serve: not worth it, see the warnings"
+    assert served == "serve: not recommended, see the warnings"
     assert re.match(r"warnings: 2, the first: serving this draft should be slower", warned)
     one = facts(plan={"doubts": ["few steps"]})
     assert summary(finished(tmp_path, one.plan, one.evaluation))[-1] == "warnings: few steps"
@@ -88,7 +88,7 @@ def test_formats_of_no_engine_are_named(tmp_path: Path) -> None:
     *_, served, _ = summary(
         finished(tmp_path, run.plan, run.evaluation, export={"formats": ["hf"]})
     )
-    assert served == "serve: no engine loads export.formats"
+    assert served == "serve: no engine loads the formats in export.formats"
 
 
 def test_figures_of_another_configuration_are_no_summary(tmp_path: Path) -> None:

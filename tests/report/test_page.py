@@ -79,7 +79,7 @@ def test_a_draft_that_is_slower_than_nothing_is_not_served() -> None:
     slow = facts(plan={"target_parameters": 800.0})
     assert not slow.worth.pays
     page = render_page(slow)
-    assert "sglang.launch_server" not in page and "Measure around it" not in page
+    assert "sglang.launch_server" not in page and "measure the numbers around it" not in page
     assert page.count("should be slower than serving the target alone") == 2  # the box, below
     assert "sglang.launch_server" in render_page(facts())
 
@@ -90,7 +90,7 @@ def test_formats_that_no_engine_loads_have_no_command() -> None:
 
 
 def test_the_page_says_why_held_out_lengths_are_not_the_decoded_one() -> None:
-    sentence = "are not the 2.35 above"
+    sentence = "They are not the 2.35 above"
     assert sentence not in render_page(facts())
     page = render_page(facts(stages=[scored(3.5)], exported=1))
     assert sentence in page and "own choice in 25.0% of the places" in page

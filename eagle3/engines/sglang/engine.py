@@ -29,7 +29,7 @@ from eagle3.errors import UserError
 from eagle3.target_model.config import load_config
 
 PACKAGE = Path(__file__).resolve().parents[2]
-# what torchrun tells our job: SGLang's ranks would wait for each other in its process group
+# set by torchrun for our job: SGLang's ranks would wait for each other in its process group
 LAUNCHED = re.compile("RANK$|WORLD_SIZE$|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC)_")
 STDERR = 2  # the file descriptor: what our job logs to
 
@@ -40,8 +40,8 @@ def run_sglang(
     """Send `documents` (token ids by number) through an engine run by the interpreter `python`.
 
     `request.consumer` gets each document's states once. Without documents no engine starts and no
-    consumer is made. Raises UserError, in one sentence, for whatever fails on the other side;
-    nothing of the engine is running any more when this returns or raises.
+    consumer is made. Raises UserError, in one sentence, for any failure on the other side;
+    no process of the engine is running any more when this returns or raises.
     """
     _check_layers(request)
     if not documents:
@@ -88,7 +88,7 @@ def _run_process(folder: Path, python: str) -> int:
     (path / PACKAGE.name).symlink_to(PACKAGE)
     program = Path(shutil.which(python) or python).absolute()
     environment = {k: v for k, v in os.environ.items() if not LAUNCHED.match(k)}
-    # beside the interpreter: ninja, with which SGLang's kernels are built at first use
+    # next to the interpreter: ninja, which builds SGLang's kernels at first use
     for name, first in (("PYTHONPATH", path), ("PATH", program.parent)):
         environment[name] = os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
     command = [str(program), "-m", "eagle3.engines.sglang.process", str(folder)]

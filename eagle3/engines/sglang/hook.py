@@ -70,7 +70,7 @@ class CaptureHook:
         self.tokens, self.started = 0, time.monotonic()
 
     def __call__(self, _module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Raises UserError (also left in the folder) if a batch is not what was asked for."""
+        """Raises UserError (also written to the folder) if a batch is not the expected one."""
         with fault_noted(self.folder):
             batch = next((value for value in inputs if hasattr(value, "forward_mode")), None)
             if batch is None:

@@ -38,11 +38,11 @@ def main() -> None:
             check_version()
             run_engine(folder)
     except UserError:
-        sys.exit(1)  # our job says why
+        sys.exit(1)  # our job prints the reason
 
 
 def end_with_our_job(folder: Path) -> None:
-    """Kill the whole group once the other end of standard input is gone, whatever became of it."""
+    """Kill the whole process group once the other end of standard input has been closed."""
     os.read(0, 1)
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What our job and the engine's processes tell each other: the files of one temporary folder.
+"""What our job and the engine's processes exchange: the files of one temporary folder.
 
     request.json   the SGLangRequest
     documents.npy  int64 [D, 2]: number and length of each document, in the order of sending
@@ -6,8 +6,8 @@
     seen.txt       the numbers of the documents that the consumer has taken
     fault.txt      one sentence, if something failed
 
-Imports nothing but the standard library at first: the interpreter that runs the engine may turn
-out to hold nothing else, and that is to be said in a sentence.
+Imports only the standard library at first: the interpreter that runs the engine may have nothing
+else, which must be reported in a sentence.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def read_seen(folder: Path) -> set[int]:
 
 @contextmanager
 def fault_noted(folder: Path) -> Iterator[None]:
-    """Hand the first fault over to our job as one sentence; it goes on rising all the same."""
+    """Pass the first fault to our job as one sentence, and let it rise further."""
     try:
         yield
     except BaseException as fault:

@@ -24,7 +24,7 @@ from eagle3.objective.attention.interface import Keys, Queries
 
 CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
 SCORES = 2**21  # of a chunk, all heads: fewer queries where they see more keys
-SHORT = 256  # keys up to which a chunk may go on into the next document
+SHORT = 256  # keys up to which a chunk may extend into the next document
 MOST_KEPT = 512  # keys up to which a chunk's weights are kept
 
 

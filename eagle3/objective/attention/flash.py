@@ -26,10 +26,10 @@ from eagle3.objective.attention.interface import Keys, Queries
 
 @dataclass(frozen=True)
 class QueriedDocuments:
-    """Documents that have queries, each up to its last one, side by side."""
+    """Documents that have queries, each up to its last one, concatenated."""
 
     keys: torch.Tensor  # int64 [S], rows among the T keys
-    at: torch.Tensor  # int64 [A], where each query stands among these
+    at: torch.Tensor  # int64 [A], index of each query among these
     lengths: list[int]
 
     @classmethod

@@ -28,11 +28,11 @@ Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
 
 @dataclass(frozen=True)
 class Queries:
-    """Where the queries of a step stand among the T rows that have keys of step 0."""
+    """The places of a step's queries among the T rows that have keys of step 0."""
 
     rows: torch.Tensor  # int64 [A], ascending
     starts: torch.Tensor  # int64 [A], first row of each query's document
-    own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, where its own keys stand there
+    own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, indices of its own keys
 
 
 @dataclass(frozen=True)

@@ -19,5 +19,5 @@ All ranks of a pack call the same collectives in the same order, forward and bac
 a row too: every step that has a row anywhere is computed everywhere, its attention always joins the
 exchange, and the loss always has a graph. With `recompute`, `torch.utils.checkpoint` computes a
 step again up to the last tensor that it kept. The layer keeps tensors after attention, so that is
-behind the exchange on every rank.
+after the exchange on every rank.
 """

@@ -1,7 +1,7 @@
 """The index of the rows that one rank computes, in the rows that it holds.
 
     whole pack     T rows of aux         R rows with a teacher
-    this rank      its own T_p, and      those of its own, and the K - 1 behind each of its blocks
+    this rank      its own T_p, and      its own, and the K - 1 after each of its blocks
                    X of other ranks
 
 Row t at step k reads the token and the teacher of row t + k, which another rank may compute. So the
@@ -34,7 +34,7 @@ def local_index(pack: Pack, active: ActiveRows, prefixes: Prefixes, shard: RowSh
 
 
 def numbering(held: torch.Tensor, size: int) -> torch.Tensor:
-    """int64 [size]: where each of the numbers below `size` stands in `held`, -1 if it does not."""
+    """int64 [size]: index in `held` of each number below `size`, -1 if it is not there."""
     places = torch.full((size,), -1, dtype=torch.int64, device=held.device)
     places[held] = torch.arange(len(held), device=held.device)
     return places

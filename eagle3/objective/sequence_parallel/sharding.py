@@ -1,9 +1,9 @@
 """Which rows of a pack each of several sequence ranks has.
 
 Tokens and masks are small, and every rank has them all, so all of them know the same active rows.
-States are dealt out by row. Active rows, which cost nearly everything, are cut into two even
+States are distributed by row. Active rows, which cost nearly everything, are cut into two even
 blocks for each rank, one from the front and one from the back (zig-zag): a row sees more keys the
-later it stands. The others, of which only keys and values are wanted, are dealt out in even blocks.
+later it comes. The others, of which only keys and values are needed, are split into even blocks.
 
     rows     . . a a a . . . a a a a a          a active
     rank 0       0 0             0 0
@@ -11,7 +11,7 @@ later it stands. The others, of which only keys and values are wanted, are dealt
     others   0 0       0 1 1
 
 Row t at step k reads the token and the teacher that row t + k has at step 0, so a rank also holds
-the teachers of the K - 1 active rows behind each of its blocks. No row is computed twice.
+the teachers of the K - 1 active rows after each of its blocks. No row is computed twice.
 """
 
 from __future__ import annotations
