@@ -112,7 +112,7 @@ def test_the_speculators_form_names_its_target_and_how_much_to_draft():
         "name_or_path": "meta-llama/Llama-3.1-8B-Instruct",
         "architectures": ["LlamaForCausalLM"],
     }
-    with pytest.raises(UserError, match="names its target"):
+    with pytest.raises(UserError, match="needs the name of the target"):
         DRAFT_FORMATS["speculators"].write(Description(CONFIG, "float32"))
 
 
