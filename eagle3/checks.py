@@ -7,14 +7,16 @@ them) is counted by the jobs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eagle3.data.sources import HUB
-from eagle3.draft.config import check_heads, derive_config
+from eagle3.draft.config import check_heads, compromises, derive_config
+from eagle3.draft.rope_parameters import chosen
 from eagle3.errors import UserError
-from eagle3.export.capabilities import check_formats
+from eagle3.export.capabilities import check_formats, check_rope
 from eagle3.store.columns import STORED
 from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
@@ -30,7 +32,9 @@ Config = Mapping[str, Any]
 
 
 def check_choices(config: Config) -> None:
-    """Raise UserError for choices that exclude each other, whatever the target is."""
+    """Raise UserError for choices that cannot be, or exclude each other, whatever the target is."""
+    if config["draft"]["rope_scaling"] is not None:
+        chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
     check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
 
@@ -60,7 +64,10 @@ def check_config(config: Config, folder: Path) -> Any:
 
 
 def check_shape(config: Config, text: Any) -> None:
-    """Raise UserError if sizes of the run do not fit a target of the text configuration `text`."""
+    """Raise UserError if sizes of the run do not fit a target of the text configuration `text`.
+
+    Says on standard error where the draft cannot be shaped as the target.
+    """
     states, resources = config["hidden_states"], config["resources"]
     layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
     if states["backend"] == "sglang" and layers[-1] == text.num_hidden_layers - 1:
@@ -73,12 +80,20 @@ def check_shape(config: Config, text: Any) -> None:
     draft_vocab_size = config["vocab"]["draft_vocab_size"]
     check_size(draft_vocab_size, text.vocab_size)
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
+    check_rope(config["export"]["formats"], draft.rope)
+    if config["tokens"]["max_length"] > draft.max_position_embeddings:
+        raise UserError(
+            f"tokens.max_length is {config['tokens']['max_length']}, beyond the draft's context of "
+            f"{draft.max_position_embeddings} tokens (draft.max_position_embeddings)"
+        )
     ranks = resources["capture"]["tensor_parallel"]
     if ranks > 1:
         by_backend = {"hf": split.check_transformers, "sglang": split.check_sglang}
         by_backend[states["backend"]](text, ranks)
     if config["train"]["attention_backend"] == "usp":
         check_heads(draft, resources["train"]["sp_ulysses_size"])
+    for sentence in compromises(text, config["draft"]):
+        print(f"warning: draft: {sentence}", file=sys.stderr)
 
 
 def _check_lengths(config: Config, context: int) -> None:

@@ -44,6 +44,7 @@ class External:
     prompts_digest: str = ""
     warm_start: str | None = None  # folder of a draft to start from
     warm_start_digest: str = ""
+    draft_config: Mapping[str, Any] = field(default_factory=dict)  # what the file of it says
     tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eagle3.checks import check_shape, check_target, embedded_text_config
+from eagle3.checks import check_choices, check_shape, check_target, embedded_text_config
 from eagle3.config.configuration import Config
 from eagle3.config.target import EmbeddedTarget
 from eagle3.draft.config import derive_config
@@ -48,6 +48,7 @@ def test_a_target_that_fits_says_whether_its_head_is_its_embedding(saved: dict[s
     assert check_target(CONFIG, saved["tied"]) is True
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 USP = {"attention_backend": "usp"}
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "vocabulary": ({"vocab": {"draft_vocab_size": 97}}, "vocab.draft_vocab_size is 97, larger"),
@@ -78,6 +79,18 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"draft": {"num_attention_heads": 3}},
         "draft.num_attention_heads 3 is not a multiple of num_key_value_heads 2",
     ),
+    "context of the draft": (
+        {"draft": {"max_position_embeddings": 64}},
+        "tokens.max_length is 128, beyond the draft's context of 64 tokens (draft.max_position",
+    ),
+    "rotary positions of the draft": (
+        {"draft": {"rope_scaling": {"rope_type": "linear"}}},
+        "draft.rope_scaling of type linear lacks factor",
+    ),
+    "rotary positions that SGLang does not read": (
+        {"draft": {"rope_scaling": YARN | {"attention_factor": 2.0}}},
+        "export.formats is ['sglang'] but the draft's rotary positions have attention_factor",
+    ),
     "embedding": (
         {"target": {"embedding_key": "wte.weight"}},
         "target.embedding_key is 'wte.weight', which",
@@ -95,6 +108,12 @@ def test_what_does_not_fit_the_target_is_one_sentence(saved: dict[str, Path], na
     change, sentence = MISFITS[name]
     with pytest.raises(UserError, match=re.escape(sentence)):
         check_target(changed(change), saved["plain"])
+
+
+def test_rotary_positions_are_looked_at_before_the_target_is_known() -> None:
+    with pytest.raises(UserError, match=r"rope_type 'longrope', which no draft here can have"):
+        check_choices(changed({"draft": {"rope_scaling": {"rope_type": "longrope"}}}))
+    check_choices(changed({"draft": {"rope_scaling": YARN}}))
 
 
 def test_sglang_copies_heads_of_keys_where_there_are_fewer_than_ranks(
@@ -121,9 +140,10 @@ def damage(folder: Path, fault: str) -> None:
             (folder / "tokenizer.json").unlink()
         case "no chat template":
             (folder / "chat_template.jinja").unlink()
-        case "other rotary positions":
-            rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-            edited(folder, rope_parameters=rope)
+        case "an encoder":
+            edited(folder, is_encoder_decoder=True)
+        case "no context":
+            edited(folder, max_position_embeddings=-1)
         case "an unknown rule on logits":
             edited(folder, logit_bias=2.0)
 
@@ -132,7 +152,8 @@ FAULTS = {
     "a missing file of weights": r"lacks model-00001-of-\d+\.safetensors, which model",
     "no tokenizer": r"has no tokenizer \(tokenizer\.json, ",
     "no chat template": r"has no chat template .* use the chat model",
-    "other rotary positions": r"its rotary positions are of type 'dynamic'",
+    "an encoder": r"config\.json is of an encoder with a decoder; a target is a decoder alone",
+    "no context": r"has max_position_embeddings = -1; must be a whole number from 1",
     "an unknown rule on logits": r"its configuration has logit_bias = 2\.0, a rule on logits",
 }
 
@@ -145,6 +166,19 @@ def test_a_target_that_is_not_whole_or_not_supported_is_refused(
     damage(folder, fault)
     with pytest.raises(UserError, match=FAULTS[fault]):
         check_target(CONFIG, folder)
+
+
+def test_a_draft_of_another_shape_than_the_targets_is_a_warning(
+    saved: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(saved["plain"], tmp_path / "model")
+    rope = {"rope_type": "dynamic", "rope_theta": 3e4, "factor": 2.0}
+    edited(folder, rope_parameters=rope)
+    check_target(CONFIG, folder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: draft: the target's rotary positions are of type 'dynamic'; ")
+    check_target(changed({"draft": {"rope_theta": 3e4}}), folder)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_embedded_target_is_checked_by_the_configuration_it_will_have(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eagle3.draft.config import derive_config
+from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
@@ -38,7 +38,8 @@ def main(job: entry.Job) -> None:
         None if resources.storage_prefix else resources.disk_budget_gb,
     )
     supervised = sum(manifest.counts["supervised"] for manifest in manifests)
-    plan["doubts"] = plan_warnings(
+    plan["doubts"] = [f"draft: {sentence}" for sentence in compromises(config, values["draft"])]
+    plan["doubts"] += plan_warnings(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
     if resources.storage_prefix:

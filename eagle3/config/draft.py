@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from eagle3.config.section import Section
 
 
 class Draft(Section):
-    """Shape of the draft; null takes the target's own figure."""
+    """Shape of the draft, one Llama layer. Null takes what `config` says, else the target's own
+    figure where a draft can have it; where it cannot (docs/targets.md), a warning says what it has
+    instead."""
 
+    config: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Configuration of a draft for what is null here and for "
+        "`hidden_states.aux_layers`: a JSON file, a folder with config.json, or "
+        "`hub:<owner>/<name>`, in the form of SpecForge, speculators and published drafts. A key "
+        "that cannot be honoured is refused by name.",
+    )
     intermediate_size: int | None = Field(
         default=None,
         ge=1,
@@ -18,12 +30,30 @@ class Draft(Section):
     num_attention_heads: int | None = Field(default=None, ge=1, description="Attention heads.")
     num_key_value_heads: int | None = Field(default=None, ge=1, description="Key and value heads.")
     head_dim: int | None = Field(default=None, ge=2, description="Width of a head.")
-    fc_norm: bool = Field(
-        default=False, description="EAGLE-3.1: normalise each of the three states before fc."
+    max_position_embeddings: int | None = Field(
+        default=None, ge=16, description="Context that engines read the draft with, in tokens."
     )
-    norm_output: bool = Field(
-        default=False, description="EAGLE-3.1: pass the normalised state to the next step."
+    rope_theta: float | None = Field(
+        default=None, gt=0, description="Base of the rotary frequencies."
     )
-    qk_norm: bool = Field(
-        default=False, description="Norms over each head of queries and keys, as in Qwen3."
+    rope_scaling: dict[str, Any] | None = Field(
+        default=None,
+        description="Type of the rotary positions and what it needs, as transformers writes it: "
+        "`{rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}`. Types are "
+        "`default` (plain), `linear`, `llama3` and `yarn`. It replaces the target's as a whole.",
+    )
+    rms_norm_eps: float | None = Field(
+        default=None, gt=0, le=0.1, description="Added to the mean square in every norm."
+    )
+    fc_norm: bool | None = Field(
+        default=None,
+        description="EAGLE-3.1: normalise each of the three states before fc; null is false.",
+    )
+    norm_output: bool | None = Field(
+        default=None,
+        description="EAGLE-3.1: pass the normalised state to the next step; null is false.",
+    )
+    qk_norm: bool | None = Field(
+        default=None,
+        description="Norms over each head of queries and keys, as in Qwen3; null is false.",
     )

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eagle3.draft import rope_parameters
 from eagle3.errors import UserError
 
-# Types whose frequencies do not depend on the length of the sequence: training reads positions of
-# short documents and an engine serves long ones, so the others would rotate differently there.
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+KEYS = (
+    *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("rms_norm_eps", "max_position_embeddings"),
+)
+SWITCHES = ("qk_norm", "fc_norm", "norm_output")
+WIDTH_RATIO = 3.5  # of the MLP where the target names none: Llama 3's
 
 
 @dataclass(frozen=True)
@@ -56,48 +60,28 @@ def derive_config(
 ) -> DraftConfig:
     """The draft of `target` (a transformers text configuration).
 
-    `overrides`: the configuration's `draft` section; None takes the target's figure. The MLP has
-    the target's dense width: `intermediate_size`, never the width of one expert.
-    Raises UserError if heads do not divide or the rotary positions are of no supported type.
+    `overrides`: section `draft` of the settings, with what `draft.config` says; None takes the
+    target's figure where a draft can have it, else one of `compromises`. The MLP has the target's
+    dense width: `intermediate_size`, never the width of one expert.
+    Raises UserError if the shape cannot be, or if the file is of another target.
     """
-
-    def pick(name: str, default: Any) -> Any:
-        return default if overrides.get(name) is None else overrides[name]
-
-    heads = pick("num_attention_heads", target.num_attention_heads)
-    kv_heads = pick("num_key_value_heads", getattr(target, "num_key_value_heads", None) or heads)
-    own_head_dim = getattr(target, "head_dim", None)
-    head_dim = pick("head_dim", own_head_dim or target.hidden_size // target.num_attention_heads)
-    width = pick("intermediate_size", dense_width(target))
-    if width is None:
-        raise UserError("draft.intermediate_size: the target has no dense width; set one")
-    if heads % kv_heads:
-        raise UserError(
-            f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
-        )
-    if target.hidden_size % heads:
-        raise UserError(
-            f"draft.num_attention_heads {heads} does not divide the target's hidden_size "
-            f"{target.hidden_size}; engines read the draft as a Llama, whose configuration must"
-        )
-    if head_dim % 2:
-        raise UserError(f"draft.head_dim is {head_dim}; rotary positions need an even width")
+    _check_file(target, overrides, draft_vocab_size)
+    shape, _ = _shape(target, overrides)
     return DraftConfig(
         hidden_size=target.hidden_size,
-        intermediate_size=width,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
         vocab_size=target.vocab_size,
         draft_vocab_size=draft_vocab_size,
-        rms_norm_eps=getattr(target, "rms_norm_eps", 1e-6),
-        max_position_embeddings=target.max_position_embeddings,
-        rope=_rope(target),
         aux_layers=aux_layers,
-        bos_token_id=target.bos_token_id,
-        eos_token_id=target.eos_token_id,
-        **{name: bool(overrides.get(name)) for name in ("qk_norm", "fc_norm", "norm_output")},
+        bos_token_id=getattr(target, "bos_token_id", None),
+        eos_token_id=getattr(target, "eos_token_id", None),
+        **shape,
     )
+
+
+def compromises(target: Any, overrides: Mapping[str, Any]) -> list[str]:
+    """Where the draft is not shaped as the target, since it cannot be: a sentence each, that names
+    the key which says otherwise."""
+    return _shape(target, overrides)[1]
 
 
 def check_heads(draft: DraftConfig, size: int) -> None:
@@ -111,32 +95,151 @@ def check_heads(draft: DraftConfig, size: int) -> None:
         )
 
 
+def _check_file(target: Any, overrides: Mapping[str, Any], draft_vocab_size: int) -> None:
+    """A file of `draft.config` is of this target and of this run."""
+    for name in ("hidden_size", "vocab_size"):
+        said = overrides.get(name)
+        if said is not None and said != getattr(target, name):
+            raise UserError(
+                f"draft.config says {name} {said}, the target's is {getattr(target, name)}: it is "
+                "the configuration of another target's draft"
+            )
+    said = overrides.get("draft_vocab_size")
+    if said is not None and said != draft_vocab_size:
+        raise UserError(
+            f"draft.config says draft_vocab_size {said}, vocab.draft_vocab_size is "
+            f"{draft_vocab_size}: set it to {said}, or remove it from the file"
+        )
+
+
+def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The figures of the layer, and the sentences of `compromises`."""
+    hidden, said = target.hidden_size, {name: overrides.get(name) for name in KEYS}
+    notes: list[str] = []
+    heads, kv_heads = _heads(target, said, notes)
+    head_dim = said["head_dim"] or _head_dim(target, heads, notes)
+    width = said["intermediate_size"] or dense_width(target)
+    if width is None:
+        width = -(-int(WIDTH_RATIO * hidden) // 64) * 64
+        notes.append(
+            f"the target names no dense width; the draft's is {width}, {WIDTH_RATIO:g} times the "
+            "hidden size (draft.intermediate_size)"
+        )
+    if head_dim % 2:
+        raise UserError(f"draft.head_dim is {head_dim}; rotary positions need an even width")
+    context = said["max_position_embeddings"] or target.max_position_embeddings
+    if context < target.max_position_embeddings:
+        notes.append(
+            f"its context of {context} tokens is less than the target's "
+            f"{target.max_position_embeddings}; SGLang serves it with --context-length {context} "
+            "or less only (draft.max_position_embeddings)"
+        )
+    shape = {
+        "intermediate_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "rms_norm_eps": said["rms_norm_eps"] or getattr(target, "rms_norm_eps", None) or 1e-6,
+        "max_position_embeddings": context,
+        "rope": _rope(target, overrides, notes),
+        **{name: bool(overrides.get(name)) for name in SWITCHES},
+    }
+    return shape, notes
+
+
+def _heads(target: Any, said: Mapping[str, Any], notes: list[str]) -> tuple[int, int]:
+    """Heads of queries and of keys: a Llama's hidden size is a multiple of the former."""
+    hidden = target.hidden_size
+    heads = said["num_attention_heads"] or _figure(target, "num_attention_heads")
+    if heads is None:
+        raise UserError(
+            f"draft.num_attention_heads: the target ({target.model_type}) has no attention whose "
+            "heads the draft could have; give their number"
+        )
+    kv_heads = said["num_key_value_heads"] or _figure(target, "num_key_value_heads") or heads
+    own = not (said["num_attention_heads"] or said["num_key_value_heads"])
+    if own and (hidden % heads or heads % kv_heads):
+        usable = [n for n in range(1, heads + 1) if hidden % n == 0]
+        grouped = [n for n in usable if n % kv_heads == 0 and 2 * n >= heads]
+        fewer = max(grouped or usable)
+        kv_fewer = max(n for n in range(1, min(kv_heads, fewer) + 1) if fewer % n == 0)
+        notes.append(
+            f"the target's {heads} heads with {kv_heads} of keys do not divide its hidden size "
+            f"{hidden}, as a Llama's must; the draft has {fewer} with {kv_fewer} "
+            "(draft.num_attention_heads)"
+        )
+        return fewer, kv_fewer
+    if heads % kv_heads:
+        raise UserError(
+            f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+        )
+    if hidden % heads:
+        raise UserError(
+            f"draft.num_attention_heads {heads} does not divide the target's hidden_size "
+            f"{hidden}; engines read the draft as a Llama, whose configuration must"
+        )
+    return heads, kv_heads
+
+
+def _head_dim(target: Any, heads: int, notes: list[str]) -> int:
+    """The target's own, else its hidden size shared out among its heads."""
+    own = _figure(target, "head_dim")
+    if own is None and "head_dim" in target.to_dict():
+        # layers of several widths: the configuration writes that of the most of them
+        own = target.to_dict()["head_dim"]
+        if own is not None:
+            notes.append(
+                f"the target's heads are not of one width; the draft's are {own} wide "
+                "(draft.head_dim)"
+            )
+    if own is not None:
+        return int(own)
+    shared = _figure(target, "num_attention_heads") or heads
+    # more heads than the target's do not make a head narrower, unless its own are of no width
+    return int(target.hidden_size // (heads if target.hidden_size % shared else shared))
+
+
+def _rope(target: Any, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Rotary parameters: what is chosen goes before the target's."""
+    theta, scaling = overrides.get("rope_theta"), overrides.get("rope_scaling")
+    own, reason = rope_parameters.of_target(target)
+    if scaling is not None:
+        theta, parameters = rope_parameters.chosen(theta, scaling)
+        if "mrope_section" in parameters and "mrope_section" not in own:
+            raise UserError(
+                f"{rope_parameters.KEY} has an mrope_section, but the target's positions are "
+                "those of a text: leave it out"
+            )
+        return {**parameters, "rope_theta": theta or own["rope_theta"]}
+    if theta is not None:
+        return {**own, "rope_theta": theta}
+    if reason is not None:
+        notes.append(
+            f"{reason}; the draft's are plain, over whole heads, with theta "
+            f"{own['rope_theta']:.10g} (draft.rope_theta, draft.rope_scaling)"
+        )
+    return own
+
+
+def _figure(target: Any, name: str) -> int | None:
+    """A figure of the configuration, None where it has none, or not the same in all layers."""
+    try:
+        value = getattr(target, name, None)
+    except RuntimeError:  # transformers' answer where layers differ
+        return None
+    return value if type(value) is int and value > 0 else None
+
+
 def dense_width(target: Any) -> int | None:
     """The target's own, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)."""
-    only_experts = getattr(target, "num_local_experts", 0) and not hasattr(
-        target, "moe_intermediate_size"
-    )
-    return None if only_experts else getattr(target, "intermediate_size", None)
-
-
-def _rope(target: Any) -> dict[str, Any]:
-    """The target's rotary parameters, without the keys that are null."""
-    parameters = getattr(target, "rope_parameters", None)
-    if not parameters or "rope_theta" not in parameters:
-        raise UserError(
-            f"target.model: its configuration ({target.model_type}) has no single set of rotary "
-            "parameters with a rope_theta; such targets are not supported"
-        )
-    kind, share = (
-        parameters.get("rope_type", "default"),
-        parameters.get("partial_rotary_factor") or 1.0,
-    )
-    if kind not in ROPE_TYPES or share != 1.0:
-        raise UserError(
-            f"target.model: its rotary positions are of type {kind!r} over {share:.0%} of a head; "
-            f"supported are {', '.join(ROPE_TYPES)} over whole heads"
-        )
-    return {key: value for key, value in parameters.items() if value is not None}
+    dense = getattr(target, "intermediate_size_mlp", None)  # Llama 4
+    if dense is not None:
+        return int(dense)
+    if getattr(target, "num_local_experts", 0) and not hasattr(target, "moe_intermediate_size"):
+        return None
+    width = getattr(target, "intermediate_size", None) or getattr(target, "ffn_dim", None)
+    # Gemma 3n has one for each layer
+    return max(width) if isinstance(width, list | tuple) else width
 
 
 def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:

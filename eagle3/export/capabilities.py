@@ -6,12 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eagle3.draft.rope_parameters import attention_factor
 from eagle3.errors import UserError
 
 FORMATS = ("sglang", "vllm", "speculators", "hf")
 # switches of the draft that a form cannot carry, and why: an engine would drop them without a word
 LACKING = {
     ("sglang", "qk_norm"): "SGLang's draft class (0.5.23) has no q/k norm and drops such tensors",
+}
+# keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
+UNREAD_YARN = {
+    "sglang": ("attention_factor",),  # factory.py of rotary_embedding, 0.5.23
+    "vllm": ("attention_factor", "mscale", "mscale_all_dim"),
+    "speculators": ("attention_factor", "mscale", "mscale_all_dim"),  # served by vLLM
 }
 
 
@@ -23,4 +30,17 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
             raise UserError(
                 f"config: export.formats is {list(formats)} but draft.{switch} is true: {reason} "
                 f"without a word; use formats of {others}, or set draft.{switch} to false"
+            )
+
+
+def check_rope(formats: Sequence[str], rope: Mapping[str, Any]) -> None:
+    """Raise UserError if the engine of a form would turn the draft's heads otherwise."""
+    for fmt in formats:
+        unread = [name for name in UNREAD_YARN.get(fmt, ()) if rope.get(name) is not None]
+        read = {name: value for name, value in rope.items() if name not in unread}
+        if attention_factor(read) != attention_factor(rope):
+            raise UserError(
+                f"config: export.formats is {list(formats)} but the draft's rotary positions have "
+                f"{' and '.join(unread)}, which the engine of {fmt} does not read; leave them out "
+                "in draft.rope_scaling, or leave that form out"
             )

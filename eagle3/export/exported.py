@@ -18,7 +18,7 @@ import numpy as np
 
 from eagle3.draft.config import DraftConfig
 from eagle3.errors import Foreign, UserError
-from eagle3.export.capabilities import check_formats
+from eagle3.export.capabilities import check_formats, check_rope
 from eagle3.files.artifact import Manifest, Settings, write_text
 from eagle3.files.tensor_file import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
@@ -107,6 +107,7 @@ def write_draft(
     """
     config = description.config
     check_formats([fmt.name], config.to_dict())
+    check_rope([fmt.name], config.rope)
     dtype = DTYPES[description.dtype]
     with np.errstate(over="ignore"):  # `_check` says what is beyond the type
         tensors = {name: array.astype(dtype) for name, array in weights.items()}

@@ -17,7 +17,12 @@ from eagle3.errors import Foreign, UserError
 from eagle3.target_model.files import read_object
 
 # more than any model has: a configuration that lies would cost memory before a tensor is read
-MOST = {"vocab_size": 2**24, "hidden_size": 2**20, "num_hidden_layers": 2**14}
+MOST = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "num_hidden_layers": 2**14,
+    "max_position_embeddings": 2**40,
+}
 # Model types whose class takes these figures from the file as they stand, and whether it works out
 # a missing head_dim as hidden_size / num_attention_heads.
 PLAIN_TYPES = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
@@ -44,14 +49,32 @@ def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
     text = from_json(read_object(directory / "config.json"))
     if text is None:
         text = load_text_config(directory, trust_remote_code)
+    check_figures(text, directory / "config.json")
+    return text
+
+
+def check_figures(text: Any, path: Path) -> None:
+    """Raise UserError if the text configuration, read from `path`, lacks a figure that every job
+    needs, or is of a model that does not write one token after another."""
+    if getattr(text, "is_encoder_decoder", False):
+        raise UserError(
+            f"target.model: {path} is of an encoder with a decoder; a target is a decoder alone"
+        )
+    # of the types that have this key only GPT-NeoX is causal whatever it says, and has rotary
+    # parameters, unlike BERT and its kin
+    both_ways = getattr(text, "is_decoder", None) is False or getattr(text, "causal", None) is False
+    if both_ways and not getattr(text, "rope_parameters", None):
+        raise UserError(
+            f"target.model: {path} is of an encoder, whose tokens see those behind them; a target "
+            "is a decoder"
+        )
     for name, most in MOST.items():
         figure = getattr(text, name, None)
         if type(figure) is not int or not 0 < figure <= most:
             raise UserError(
-                f"target.model: {directory / 'config.json'} has {name} = {figure!r}; must be a "
-                f"whole number from 1 to {most}"
+                f"target.model: {path} has {name} = {figure!r}; must be a whole number from 1 to "
+                f"{most}"
             )
-    return text
 
 
 def from_json(raw: Mapping[str, Any]) -> JsonConfig | None:

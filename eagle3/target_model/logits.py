@@ -12,7 +12,10 @@ from eagle3.target_model.weights import TargetWeights
 SOFTCAP_KEYS = ("final_logit_softcapping",)
 MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
 DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
-HARMLESS_KEYS = ("attn_logit_softcapping", "num_logits_to_keep", "output_router_logits")
+HARMLESS_KEYS = (  # of attention, of routers, of generation
+    *("attn_logit_softcapping", "moe_router_logit_softcapping"),
+    *("num_logits_to_keep", "output_router_logits"),
+)
 
 
 def is_tied(weights: TargetWeights, config: Any, lm_head_key: str) -> bool:

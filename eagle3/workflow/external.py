@@ -20,7 +20,8 @@ from eagle3.checks import (
 )
 from eagle3.data.row_files import SUFFIXES, files_of, readable
 from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
-from eagle3.errors import UserError
+from eagle3.draft.config_file import read_config_file, resolved
+from eagle3.errors import UserError, first_line
 from eagle3.run import External
 from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
@@ -34,6 +35,8 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
+    said = _draft_config(config["draft"]["config"], root)
+    config = resolved(config, said)
     check_choices(config)
     sources, source_digest = _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
@@ -67,6 +70,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         weights_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
         *_warm_start(config["train"]["warm_start"], root, memo),
+        said,
         tied,
     )
 
@@ -106,12 +110,31 @@ def _warm_start(configured: str | None, root: Path, memo: Path) -> tuple[str | N
     return str(folder), folder_digest([described, *weights], memo)
 
 
+def _draft_config(given: str | None, root: Path) -> dict[str, Any]:
+    """What the draft's own configuration says, nothing without one. Jobs need no file of it."""
+    if given is None:
+        return {}
+    if not given.startswith(HUB):
+        path = _existing("draft.config", given, root)
+        return read_config_file(path / "config.json" if path.is_dir() else path)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = hf_hub_download(given.removeprefix(HUB), "config.json")
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
+        raise UserError(
+            f"draft.config: cannot fetch config.json of {given}: {first_line(fault)}"
+        ) from None
+    return read_config_file(Path(found))
+
+
 def _existing(key: str, path: str, root: Path) -> Path:
     """A path from the configuration: relative to the working directory, else to the project."""
     for candidate in (Path(path).expanduser(), root / path):
         if candidate.exists():
             return candidate
-    on_hub = key == "target.model" and HUB_NAME.fullmatch(path)
+    on_hub = key in ("target.model", "draft.config") and HUB_NAME.fullmatch(path)
     hint = f"; for a model of the Hugging Face hub write {HUB}{path}" if on_hub else ""
     raise UserError(f"config: {key} is {path!r}, which does not exist (nor {root / path}){hint}")
 

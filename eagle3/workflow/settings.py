@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.draft.config_file import resolved
 from eagle3.files.artifact import Settings
 from eagle3.run import External
 from eagle3.workflow.provenance import chained
@@ -23,6 +24,10 @@ EXPORT_KEYS = {
 }
 SOURCE_KEYS = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
 PACKING_KEYS = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
+PLANNED = (
+    *("train.ttt_steps", "train.epochs", "train.epochs_per_stage"),
+    *("train.learning_rate", "train.pack_tokens", "train.packs_per_batch"),
+)
 SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
 DECODING = (
     *SCORING[:2],
@@ -39,7 +44,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     everything under `resources`, re-runs nothing.
     """
     by_stage: dict[str, Settings] = {}
-    config = _effective(config)
+    config = _effective(resolved(config, external.draft_config))
 
     def add(stage: str, keys: tuple[str, ...], upstream: tuple[str, ...]) -> None:
         by_stage[stage] = chained(stage, config, keys, {name: by_stage[name] for name in upstream})
@@ -77,7 +82,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content
     own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
-    train = (*own, "draft", "hidden_states.aux_layers", "target.final_norm_key")
+    # a file of the draft's configuration is known by what it says
+    shape = tuple(f"draft.{key}" for key in config["draft"] if key != "config")
+    train = (*own, *shape, "hidden_states.aux_layers", "target.final_norm_key")
     if config["train"]["early_stop_patience"] is not None:
         train += SCORING  # a stage then depends on the scores of those before
     add(
@@ -95,9 +102,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         (*DECODING, *templates, *loading, *reading),
         ("export", "dataset", "weights", "prompts"),
     )
-    length = ("train.ttt_steps", "train.epochs", "train.epochs_per_stage")
-    doubted = ("train.learning_rate", "train.pack_tokens", "train.packs_per_batch")
-    plan = ("hidden_states", "draft", "vocab", "hardware", *length, *doubted, SCORING[2])
+    plan = ("hidden_states", *shape, "vocab", "hardware", *PLANNED, SCORING[2])
     add("plan", (*plan, *loading), ("tokens", "schedule", "vocab"))
     everything = tuple(key for key in config if key != "resources")
     reported = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")

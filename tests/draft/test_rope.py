@@ -7,8 +7,9 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from eagle3.draft.config import ROPE_TYPES, derive_config
+from eagle3.draft.config import derive_config
 from eagle3.draft.rope import inverse_frequencies, rotate
+from eagle3.draft.rope_parameters import ROPE_TYPES
 
 THETA = {"rope_theta": 500000.0}
 ROPES = {

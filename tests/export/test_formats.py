@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from transformers import AutoConfig
 
 from eagle3.errors import UserError
-from eagle3.export.capabilities import FORMATS, check_formats
+from eagle3.export.capabilities import FORMATS, check_formats, check_rope
 from eagle3.export.exported import Description
 from eagle3.export.formats import DRAFT_FORMATS
 from eagle3.export.load import load_draft
@@ -172,3 +173,21 @@ def test_what_an_engine_cannot_hold_is_refused_before_training(form):
             check_formats(["hf", form], {"qk_norm": True})
     else:
         check_formats([form], {"qk_norm": True})
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_factor_on_rotary_positions_that_an_engine_does_not_read_is_refused(form):
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    own = {"attention_factor": 1.0 + 0.1 * math.log(4.0)}  # what engines compute themselves
+    check_rope([form], yarn)
+    check_rope([form], yarn | own)
+    check_rope([form], {"rope_type": "default", "attention_factor": 3.0})
+    scales = {"mscale": 1.0, "mscale_all_dim": 1.0}
+    cases = {"attention_factor": {"attention_factor": 3.0}, "mscale and mscale_all_dim": scales}
+    for name, more in cases.items():
+        unread = form != "hf" and (form != "sglang" or name == "attention_factor")
+        if unread:
+            with pytest.raises(UserError, match=f"have {name}, which the engine of {form} does"):
+                check_rope([form], yarn | more)
+        else:
+            check_rope([form], yarn | more)

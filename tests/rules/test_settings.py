@@ -30,6 +30,7 @@ IRRELEVANT = {
 # Keys that lie outside the settings and yet are not lost: what stands for them.
 BY_OTHER_MEANS = {
     "dataset.source": "its content's digest",
+    "draft.config": "what it says",
     "embedded_target.source": "its content's digest",
     "evaluation.prompts": "names and digests of their contents",
     "target.model": "digests of its tokenizer and weights",
@@ -215,6 +216,59 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
     (tmp_path / "one" / "config.json").unlink()
     with pytest.raises(UserError, match=r"train\.warm_start is .* not the folder of a draft"):
         digest(tmp_path / "one")
+
+
+def test_the_configuration_of_a_draft_is_known_by_what_it_says(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    def digests(text: str, name: str = "draft.json") -> dict[str, str]:
+        (tmp_path / name).write_text(text)
+        chosen = deepcopy(config)
+        chosen["dataset"]["source"] = "data/demo_chat.jsonl"
+        chosen["vocab"]["draft_vocab_size"] = 64
+        chosen["tokens"]["max_length"] = 512
+        chosen["draft"]["config"] = str(tmp_path / name)
+        settings = all_settings(chosen, locate(chosen, ROOT, tmp_path / "memo.json"))
+        return {stage: one.digest for stage, one in settings.items()}
+
+    def touched(one: dict[str, str], other: dict[str, str]) -> set[str]:
+        return {stage for stage in one if one[stage] != other[stage]}
+
+    narrow = digests('{"intermediate_size": 64}')
+    # a key that says nothing about the draft, and another place
+    assert touched(narrow, digests('{"torch_dtype": "x", "intermediate_size": 64}')) == set()
+    moved = digests('{"intermediate_size": 64}', "moved.json")
+    assert touched(narrow, moved) == {"report"}
+    wide = touched(narrow, digests('{"intermediate_size": 128}'))
+    assert {"train", "plan", "score", "export"} <= wide
+    assert not {"tokens", "vocab", "schedule", "hidden_states"} & wide
+    layers = (
+        '{"intermediate_size": 64, "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1,2,3]}}'
+    )
+    assert "hidden_states" in touched(narrow, digests(layers))
+    with pytest.raises(UserError, match="num_hidden_layers = 2; a draft here has 1"):
+        digests('{"num_hidden_layers": 2}')
+    with pytest.raises(UserError, match="hidden_size 4096, the target's is 128"):
+        digests('{"hidden_size": 4096}')
+
+
+def test_a_folder_and_a_missing_file_of_a_drafts_configuration(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    chosen = deepcopy(config)
+    chosen["dataset"]["source"] = "data/demo_chat.jsonl"
+    chosen["vocab"]["draft_vocab_size"] = 64
+    chosen["tokens"]["max_length"] = 512
+    (tmp_path / "config.json").write_text('{"num_key_value_heads": 1, "fc_norm": true}')
+    chosen["draft"]["config"] = str(tmp_path)
+    result = locate(chosen, ROOT, tmp_path / "memo.json")
+    assert result.draft_config == {"num_key_value_heads": 1, "fc_norm": True}
+    values = all_settings(chosen, result)["train"].values["draft"]
+    assert (values["num_key_value_heads"], values["fc_norm"], values["head_dim"]) == (1, True, None)
+    assert "config" not in values
+    chosen["draft"]["config"] = "someone/a-draft"
+    with pytest.raises(UserError, match="for a model of the Hugging Face hub write hub:someone/a-"):
+        locate(chosen, ROOT, tmp_path / "memo.json")
 
 
 def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:

@@ -1,0 +1,232 @@
+"""`draft.config`: the configuration of a draft in the forms that projects publish.
+
+    flat      SpecForge, EAGLE, NVIDIA, AngelSlim, SGLang, vLLM: keys of a Llama, some of them in
+              `eagle_config`
+    nested    the speculators library: the layer in `transformer_layer_config`, the rest around it
+
+Every key is taken, compared with what is trained here, or listed as one that says nothing about the
+draft's shape. Any other key is refused by name, since it may be another model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from eagle3.config.draft import Draft
+from eagle3.config.faults import sentences
+from eagle3.errors import UserError, first_line
+
+KEY = "draft.config"
+LAYER = "transformer_layer_config"
+OUTPUTS, INPUTS = "eagle_aux_hidden_state_layer_ids", "aux_hidden_state_indices"
+CLASSES = (
+    *("LlamaForCausalLMEagle3", "LlamaForCausalLM", "Eagle3LlamaForCausalLM"),
+    *("Eagle3Speculator", "Eagle3DraftModel", "Eagle3Qwen3ForCausalLM", "Eagle3Draft"),
+)
+TAKEN = (
+    *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output"),
+)
+OF_TARGET = ("hidden_size", "vocab_size", "draft_vocab_size")
+# what a key has to say, if it says anything; null never does
+EXPECTED: dict[str, Any] = {
+    "num_hidden_layers": 1,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "bias": False,
+    "attention_dropout": 0,
+    "position_embedding_type": "rope",
+    "partial_rotary_factor": 1,
+    "rope_is_neox_style": True,
+    "layer_types": ["full_attention"],
+    "norm_before_residual": False,
+    "norm_before_fc": False,
+    "use_aux_norm": False,
+    "use_aux_hidden_state": True,
+    "num_aux_hidden_states": 3,
+    "use_input_layernorm_in_first_layer": True,
+    "use_last_layernorm": True,
+    "use_mtp_layernorm": False,
+    "has_lm_head": True,
+    "next_layer_regular": True,
+    "parallel_draft_step": 1,
+    "additional_fc": False,
+    "embed_requires_grad": False,
+    "speculators_model_type": "eagle3",
+}
+# about files, the target, generation or training; or read by no class of CLASSES
+SAYS_NOTHING = frozenset(
+    (
+        *("architectures", "auto_map", "model_type", "target_model_type", "transformers_version"),
+        *("_name_or_path", "torch_dtype", "dtype", "use_cache", "initializer_range"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "max_window_layers"),
+        *("num_local_experts", "experts_per_token", "reuse_target_lm_head"),
+        *("speculators_config", "speculators_version"),
+    )
+)
+ELSEWHERE = frozenset(  # looked at below
+    (
+        *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
+        *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS),
+    )
+)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """What a file says, in keys of section `draft`, of the target (`OF_TARGET`) and `aux_layers`
+    (0-based, by outputs).
+
+    Raises UserError for a key that cannot be honoured.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise UserError(f"{KEY}: {path}: {fault.strerror}") from None
+    except (ValueError, RecursionError) as fault:
+        raise UserError(f"{KEY}: {path} is not JSON ({first_line(fault)})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{KEY}: {path} does not hold a JSON object")
+    return what_it_says(found, path)
+
+
+def what_it_says(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The same of a file's content; `path` is named in refusals."""
+    eagle, layer = _inner(found, "eagle_config", path), _inner(found, LAYER, path)
+    kinds = _classes(found, path)
+    if LAYER in found:
+        if found.get("norm_before_residual") is None:
+            raise _refused(path, "norm_before_residual", None, "readers disagree; write it down")
+        kind = layer.get("model_type", "llama")
+        if kind not in ("llama", "qwen3"):
+            raise _refused(path, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
+    whole = {name: value for name, value in found.items() if name not in ("eagle_config", LAYER)}
+    for part in (layer, eagle):
+        for name, value in part.items():
+            if whole.get(name) is None or name == "model_type":
+                whole[name] = value
+    _check(whole, path)
+    said = {name: whole[name] for name in TAKEN if whole.get(name) is not None}
+    # elsewhere the class decides, and a Llama's has no such norms whatever model_type is
+    qwen3 = "Eagle3Qwen3ForCausalLM" in kinds
+    if LAYER in found or "Eagle3Draft" in kinds:
+        qwen3 = whole.get("model_type") == "qwen3"
+    said |= {"qk_norm": True} if qwen3 else {}
+    said |= _rope(whole, path)
+    try:
+        kept = Draft.model_validate(said)
+    except ValidationError as fault:
+        raise UserError(f"{KEY}: {path}: {sentences(fault, Draft)[0]}") from None
+    said = {name: getattr(kept, name) for name in said}
+    for name in OF_TARGET:
+        if whole.get(name) is not None:
+            if type(whole[name]) is not int:
+                raise _refused(path, name, whole[name], "must be a whole number")
+            said[name] = whole[name]
+    heads, hidden = said.get("num_attention_heads"), said.get("hidden_size")
+    if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
+        said.setdefault("head_dim", hidden // heads)
+    layers = _aux_layers(found, eagle, path)
+    return said | ({} if layers is None else {"aux_layers": layers})
+
+
+def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what `draft.config` says where its own keys are null."""
+    draft, states = dict(config["draft"]), dict(config["hidden_states"])
+    for name, value in said.items():
+        if name != "aux_layers" and draft.get(name) is None:
+            draft[name] = value
+    if states["aux_layers"] is None:
+        states["aux_layers"] = said.get("aux_layers")
+    return {**config, "draft": draft, "hidden_states": states}
+
+
+def _classes(found: Mapping[str, Any], path: Path) -> list[str]:
+    names = found.get("architectures") or []
+    for name in names:
+        if name not in CLASSES:
+            raise _refused(path, "architectures", names, f"known are {', '.join(CLASSES)}")
+    return list(names)
+
+
+def _inner(found: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    inside = found.get(name) or {}
+    if not isinstance(inside, dict):
+        raise _refused(path, name, inside, "must be an object")
+    return inside
+
+
+def _check(whole: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError for a key that is not known, or says what is not trained here."""
+    for name, value in whole.items():
+        if value is None or name in SAYS_NOTHING or name in ELSEWHERE:
+            continue
+        if name in EXPECTED:
+            if value != EXPECTED[name]:
+                wanted = json.dumps(EXPECTED[name])
+                raise _refused(path, name, value, f"a draft here has {wanted}")
+        elif name not in TAKEN and name not in OF_TARGET:
+            raise _refused(path, name, value, "which is no key of a draft known here: remove it")
+    window = whole.get("sliding_window")
+    if window is not None and whole.get("use_sliding_window") is not False:
+        raise _refused(
+            path, "sliding_window", window, "a draft here sees everything: set it to null"
+        )
+    tied = whole.get("tie_word_embeddings")
+    if tied and whole.get("draft_vocab_size", whole.get("vocab_size")) == whole.get("vocab_size"):
+        raise _refused(path, "tie_word_embeddings", tied, "a draft here has a head of its own")
+    wide = whole.get("target_hidden_size")
+    if wide is not None and wide != whole.get("hidden_size", wide):
+        raise _refused(
+            path, "target_hidden_size", wide, "a draft here is as wide as its target: hidden_size"
+        )
+
+
+def _rope(whole: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Theta and scaling; a file that gives a theta and no scaling has plain positions."""
+    for name in ("rope_scaling", "rope_parameters"):
+        if not isinstance(whole.get(name) or {}, dict):
+            raise _refused(path, name, whole[name], "must be an object")
+    scaling = whole.get("rope_parameters") or whole.get("rope_scaling")
+    theta, inside = whole.get("rope_theta"), (scaling or {}).get("rope_theta")
+    if theta is None and scaling is None:
+        return {}
+    if None not in (theta, inside) and theta != inside:
+        raise _refused(path, "rope_theta", theta, f"rope_parameters say {inside!r}")
+    kept = {name: value for name, value in (scaling or {}).items() if name != "rope_theta"}
+    if not {"rope_type", "type"} & kept.keys():
+        kept["rope_type"] = "default"
+    found = theta if theta is not None else inside
+    return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
+
+
+def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], path: Path) -> list[int] | None:
+    """Layers of the target by their outputs, None if the file names none.
+
+    In `eagle_config` they are outputs, as SGLang reads them; at the top inputs, as vLLM does.
+    """
+    named = [
+        (f"eagle_config.{OUTPUTS}", eagle.get(OUTPUTS), 0),
+        (OUTPUTS, found.get(OUTPUTS), 1),
+        (INPUTS, found.get(INPUTS), 1),
+    ]
+    layers: list[int] | None = None
+    for name, ids, offset in named:
+        if not ids:  # an empty list is how NVIDIA's files say: the default
+            continue
+        if not isinstance(ids, list) or any(type(each) is not int for each in ids) or len(ids) != 3:
+            raise _refused(path, name, ids, "must be a list of three layers")
+        counted = [each - offset for each in ids]
+        if layers is not None and counted != layers:
+            raise _refused(path, name, ids, f"other keys name the outputs of {layers}")
+        layers = counted
+    return layers
+
+
+def _refused(path: Path, name: str, value: Any, reason: str) -> UserError:
+    return UserError(f"{KEY}: {path} has {name} = {json.dumps(value):.120}; {reason}")

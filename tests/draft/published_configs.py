@@ -1,0 +1,278 @@
+"""Configurations of drafts as projects publish them: the values of their files, by their names.
+
+Keys that no reader of a draft looks at (pad_token_id, transformers_version, use_cache,
+initializer_range) are in the first of them only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLMEagle3"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "num_hidden_layers": 1,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+QWEN = LLAMA | {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "use_sliding_window": False,
+    "draft_vocab_size": 32000,
+}
+# SpecForge's configs/, October 2026
+SPECFORGE: dict[str, dict[str, Any]] = {
+    "deepseek-v3-671b-eagle3.json": LLAMA
+    | {
+        "eagle_config": {
+            "eagle_aux_hidden_state_layer_ids": [1, 29, 57],
+            "use_aux_hidden_state": True,
+        },
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "pad_token_id": 0,
+        "initializer_range": 0.02,
+        "transformers_version": "4.28.1",
+        "use_cache": True,
+        "hidden_size": 7168,
+        "intermediate_size": 40960,
+        "max_position_embeddings": 163840,
+        "num_attention_heads": 56,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "torch_dtype": "float16",
+        "vocab_size": 129280,
+        "draft_vocab_size": 32000,
+    },
+    "gemma3-1b-eagle3.json": QWEN
+    | {
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "head_dim": 256,
+        "hidden_size": 1152,
+        "intermediate_size": 6912,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "rope_theta": 1000000,
+        "sliding_window": 512,
+        "vocab_size": 262145,
+        "target_model_type": "gemma3_text",
+    },
+    "gemma3-27b-eagle3.json": QWEN
+    | {
+        "head_dim": 128,
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "rope_theta": 1000000,
+        "sliding_window": 512,
+        "vocab_size": 262208,
+        "draft_vocab_size": 262208,
+        "target_model_type": "gemma3_text",
+        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 29, 61]},
+        "additional_fc": False,
+        "reuse_target_lm_head": True,
+    },
+    "gemma4-26b-a4b-eagle3.json": QWEN
+    | {
+        "head_dim": 128,
+        "hidden_size": 2816,
+        "intermediate_size": 2112,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "rope_theta": 1000000.0,
+        "vocab_size": 262144,
+        "draft_vocab_size": 262144,
+        "target_model_type": "gemma4_text",
+        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [5, 17, 29]},
+    },
+    "gpt-oss-20B-eagle3-dense.json": LLAMA
+    | {
+        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 11, 21]},
+        "model_type": "gpt_oss",
+        "head_dim": 64,
+        "hidden_size": 2880,
+        "intermediate_size": 17280,
+        "num_local_experts": 16,
+        "experts_per_token": 4,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "vocab_size": 201088,
+        "draft_vocab_size": 32000,
+    },
+    "kimi-k2-eagle3.json": QWEN
+    | {
+        "eagle_config": {
+            "eagle_aux_hidden_state_layer_ids": [2, 30, 58],
+            "use_aux_hidden_state": True,
+        },
+        "model_type": "kimi_k2",
+        "head_dim": 128,
+        "hidden_size": 7168,
+        "intermediate_size": 18432,
+        "max_position_embeddings": 131072,
+        "max_window_layers": 48,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 64,
+        "rope_theta": 1000000.0,
+        "vocab_size": 163840,
+    },
+    "llama4-scout-17B-16E-eagle3.json": LLAMA
+    | {
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "vocab_size": 202048,
+        "draft_vocab_size": 32000,
+    },
+    "longcat-flash-eagle3.json": QWEN
+    | {
+        "head_dim": 128,
+        "hidden_size": 6144,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 16,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000000.0,
+        "vocab_size": 131072,
+        "draft_vocab_size": 131072,
+    },
+    "mistral-small-24B-eagle3.json": LLAMA
+    | {
+        "head_dim": 128,
+        "hidden_size": 5120,
+        "intermediate_size": 32768,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 100000000.0,
+        "sliding_window": None,
+        "vocab_size": 131072,
+        "draft_vocab_size": 32000,
+    },
+    "phi4-mini-eagle3.json": LLAMA
+    | {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": True,
+        "vocab_size": 200064,
+        "draft_vocab_size": 32000,
+    },
+    "qwen3-30B-A3B-eagle3.1.json": QWEN
+    | {
+        "fc_norm": True,
+        "norm_output": True,
+        "head_dim": 128,
+        "hidden_size": 2048,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 2048,
+        "max_window_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "rope_theta": 1000000.0,
+        "vocab_size": 151936,
+    },
+    "qwen3.5-4b-eagle3.json": QWEN
+    | {
+        "head_dim": 256,
+        "hidden_size": 2560,
+        "intermediate_size": 9216,
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "rope_theta": 10000000,
+        "vocab_size": 248320,
+    },
+    "qwen3-vl-8b-eagle3.json": QWEN
+    | {
+        "head_dim": 128,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 262144,
+        "target_model_type": "qwen3_vl",
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "pretraining_tp": 1,
+        "rope_scaling": {
+            "rope_type": "default",
+            "mrope_section": [24, 20, 20],
+            "mrope_interleaved": True,
+        },
+        "rope_theta": 5000000,
+        "dtype": "bfloat16",
+        "vocab_size": 151936,
+    },
+}
+LAYER = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "num_hidden_layers": 1,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-05,
+    "max_position_embeddings": 131072,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "vocab_size": 128256,
+}
+# in the form of the speculators library
+SPECULATORS: dict[str, Any] = {
+    "architectures": ["Eagle3DraftModel"],
+    "auto_map": {"": "eagle3.Eagle3SpeculatorConfig"},
+    "speculators_model_type": "eagle3",
+    "speculators_version": "0.5.0",
+    "speculators_config": {"algorithm": "eagle3", "verifier": {"name_or_path": "meta-llama/x"}},
+    "transformer_layer_config": LAYER,
+    "draft_vocab_size": 32000,
+    "target_hidden_size": None,
+    "norm_before_residual": False,
+    "eagle_aux_hidden_state_layer_ids": [2, 16, 29],
+    "embed_requires_grad": False,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+}
+# keys that NVIDIA's configurations have besides, in the nested part
+NVIDIA = {
+    "use_aux_hidden_state": True,
+    "eagle_aux_hidden_state_layer_ids": [],
+    "use_input_layernorm_in_first_layer": True,
+    "use_last_layernorm": True,
+    "use_mtp_layernorm": False,
+    "next_layer_regular": True,
+    "parallel_draft_step": 1,
+    "has_lm_head": True,
+    "head_dim": 128,
+}

@@ -1,0 +1,230 @@
+"""`draft.config`: files of other projects, read key by key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+
+from eagle3.config.configuration import Config
+from eagle3.draft.config import derive_config
+from eagle3.draft.config_file import (
+    CLASSES,
+    EXPECTED,
+    OF_TARGET,
+    TAKEN,
+    read_config_file,
+    resolved,
+    what_it_says,
+)
+from eagle3.errors import UserError
+from eagle3.export.exported import Description, Verifier
+from eagle3.export.formats import FORMS
+from tests.builders.exports import CONFIG
+from tests.draft.published_configs import LAYER, LLAMA, NVIDIA, SPECFORGE, SPECULATORS
+
+PATH = Path("config.json")
+PLAIN = SPECFORGE["longcat-flash-eagle3.json"]
+
+
+def target_of(file: dict[str, Any], **changes: Any) -> LlamaConfig:
+    """A target whose own shape is nothing like the draft's."""
+    values = {
+        "hidden_size": file["hidden_size"],
+        "vocab_size": file["vocab_size"],
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "num_hidden_layers": 80,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 77.0, "factor": 2.0},
+    }
+    return LlamaConfig(**values | changes)
+
+
+def derived(file: dict[str, Any], target: Any = None, **keys: Any) -> Any:
+    """The draft of a run with this file and these keys of section `draft`."""
+    said = what_it_says(file, PATH)
+    config = Config.of({"run": "x", "draft": keys}).to_dict()
+    section = resolved(config, said)
+    size = file.get("draft_vocab_size", 8)
+    layers = tuple(section["hidden_states"]["aux_layers"] or (0, 1, 2))
+    return derive_config(target or target_of(file), section["draft"], size, layers)
+
+
+@pytest.mark.parametrize("name", SPECFORGE)
+def test_a_published_configuration_becomes_the_draft_that_it_describes(name: str) -> None:
+    file = SPECFORGE[name]
+    if "mrope_section" in (file.get("rope_scaling") or {}):
+        rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+        draft = derived(file, target_of(file, rope_parameters=rope))
+    else:
+        draft = derived(file)
+    for key in (*TAKEN, *OF_TARGET):
+        if key in file:
+            assert getattr(draft, key) == file[key], key
+    assert draft.head_dim == LlamaConfig(**file).head_dim
+    if "rope_theta" in file:
+        scaling = file.get("rope_scaling") or {"rope_type": "default"}
+        assert draft.rope == scaling | {"rope_theta": file["rope_theta"]}
+    else:  # the file leaves it to its reader
+        assert draft.rope == {"rope_type": "linear", "rope_theta": 77.0, "factor": 2.0}
+    layers = file.get("eagle_config", {}).get("eagle_aux_hidden_state_layer_ids", [0, 1, 2])
+    assert draft.aux_layers == tuple(layers)
+    assert draft.qk_norm is False
+
+
+def test_there_are_ten_and_more_of_them() -> None:
+    assert len(SPECFORGE) >= 10
+
+
+def test_the_form_of_speculators_counts_inputs_and_nests_its_layer() -> None:
+    target = target_of(LAYER)
+    draft = derived(SPECULATORS, target)
+    assert draft.aux_layers == (1, 15, 28)
+    assert draft.rope == LAYER["rope_parameters"]
+    assert (draft.intermediate_size, draft.head_dim, draft.qk_norm) == (14336, 128, False)
+    qwen = SPECULATORS | {"transformer_layer_config": LAYER | {"model_type": "qwen3"}}
+    assert derived(qwen, target).qk_norm is True
+
+
+def test_the_nested_part_of_nvidia_says_what_every_draft_here_is() -> None:
+    draft = derived(PLAIN | {"eagle_config": NVIDIA})
+    assert draft == derived(PLAIN)
+    with pytest.raises(UserError, match=r"has use_mtp_layernorm = true; a draft here has false"):
+        what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, PATH)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("switches", [{}, {"fc_norm": True, "norm_output": True}])
+def test_our_own_exports_say_the_draft_that_was_exported(
+    form: str, switches: dict[str, bool]
+) -> None:
+    config = type(CONFIG)(**{**vars(CONFIG), **switches})
+    verifier = Verifier("target", ("LlamaForCausalLM",), 3)
+    written = json.loads(json.dumps(FORMS[form].write(Description(config, "bfloat16", verifier))))
+    said = what_it_says(written, PATH)
+    section = resolved(Config.of({"run": "x"}).to_dict(), said)
+    layers = tuple(section["hidden_states"]["aux_layers"])
+    target = target_of(
+        vars(config), bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id
+    )
+    assert derive_config(target, section["draft"], config.draft_vocab_size, layers) == config
+
+
+def test_a_key_of_the_section_goes_before_the_file_and_the_file_before_the_target() -> None:
+    draft = derived(PLAIN, intermediate_size=80, rope_theta=5.0, fc_norm=True)
+    assert (draft.intermediate_size, draft.num_attention_heads) == (80, 64)
+    assert draft.rope == {"rope_type": "default", "rope_theta": 5.0}
+    assert draft.fc_norm and not draft.norm_output
+    norms = SPECFORGE["qwen3-30B-A3B-eagle3.1.json"]
+    assert derived(norms).fc_norm and not derived(norms, fc_norm=False).fc_norm
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+    assert derived(PLAIN, rope_scaling=yarn).rope == yarn | {"rope_theta": 10000000.0}
+    # a scaling that no draft can have does no harm where the section has another
+    longrope = PLAIN | {"rope_scaling": {"rope_type": "longrope", "long_factor": [1.0]}}
+    assert derived(longrope, rope_scaling={"rope_type": "default"}).rope["rope_type"] == "default"
+    with pytest.raises(UserError, match="rope_type 'longrope'"):
+        derived(longrope)
+
+
+def test_the_sections_own_layers_go_before_the_files() -> None:
+    said = what_it_says(SPECFORGE["kimi-k2-eagle3.json"], PATH)
+    config = Config.of({"run": "x", "hidden_states": {"aux_layers": [3, 4, 5]}}).to_dict()
+    assert resolved(config, said)["hidden_states"]["aux_layers"] == [3, 4, 5]
+    assert resolved(config, {}) == config
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "class": ({"architectures": ["PEagleDraftModel"]}, "architectures = "),
+    "layers": ({"num_hidden_layers": 4}, "num_hidden_layers = 4; a draft here has 1"),
+    "activation": ({"hidden_act": "gelu"}, 'hidden_act = "gelu"; a draft here has "silu"'),
+    "window": ({"sliding_window": 512, "use_sliding_window": True}, "sliding_window = 512"),
+    "window unsaid": ({"sliding_window": 512, "use_sliding_window": None}, "sliding_window = 512"),
+    "residual": ({"norm_before_residual": True}, "norm_before_residual = true"),
+    "experts": ({"num_experts": 128}, "num_experts = 128; which is no key of a draft known"),
+    "tied": ({"tie_word_embeddings": True}, "tie_word_embeddings = true"),
+    "other width": ({"target_hidden_size": 4096}, "target_hidden_size = 4096"),
+    "text": ({"head_dim": "wide"}, "head_dim is 'wide'; expected integer or null"),
+    "sizes": ({"vocab_size": "many"}, 'vocab_size = "many"; must be a whole number'),
+    "two thetas": (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
+        "rope_theta = 10000000.0; rope_parameters say 5.0",
+    ),
+    "scaling": ({"rope_scaling": "yarn"}, 'rope_scaling = "yarn"; must be an object'),
+    "aux": ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2]}}, "[1, 2]; must be a"),
+    "nested": ({"eagle_config": [1]}, "eagle_config = [1]; must be an object"),
+    "other aux": (
+        {
+            "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 3]},
+            "eagle_aux_hidden_state_layer_ids": [1, 2, 3],
+        },
+        "eagle_aux_hidden_state_layer_ids = [1, 2, 3]; other keys name the outputs of [1, 2, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_honoured_is_refused_by_name(case: str) -> None:
+    change, sentence = REFUSED[case]
+    with pytest.raises(UserError) as refusal:
+        what_it_says(PLAIN | change, PATH)
+    assert sentence in str(refusal.value)
+    assert str(refusal.value).startswith("draft.config: config.json")
+
+
+def test_speculators_must_say_where_its_residual_is_taken() -> None:
+    unsaid = {name: value for name, value in SPECULATORS.items() if name != "norm_before_residual"}
+    with pytest.raises(UserError, match=r"norm_before_residual = null; readers disagree"):
+        what_it_says(unsaid, PATH)
+    other = SPECULATORS | {"transformer_layer_config": LAYER | {"model_type": "deepseek_v3"}}
+    with pytest.raises(UserError, match=r"transformer_layer_config\.model_type"):
+        what_it_says(other, PATH)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_every_expected_value_passes_and_every_other_is_refused(name: str) -> None:
+    what_it_says(PLAIN | {name: EXPECTED[name]}, PATH)
+    other = not EXPECTED[name] if isinstance(EXPECTED[name], bool) else "other"
+    with pytest.raises(UserError, match=f"has {name} = "):
+        what_it_says(PLAIN | {name: other}, PATH)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_passes(name: str) -> None:
+    said = what_it_says(LLAMA | {"architectures": [name]}, PATH)
+    assert said == ({"qk_norm": True} if "Qwen3" in name else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "sentence"),
+    [
+        ("hidden_size", 64, "draft.config says hidden_size 6144, the target's is 64"),
+        ("vocab_size", 96, "draft.config says vocab_size 131072, the target's is 96"),
+    ],
+)
+def test_a_configuration_for_another_target_is_refused(
+    name: str, other: int, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        derived(PLAIN, target_of(PLAIN, **{name: other}))
+    with pytest.raises(UserError, match="set it to 131072"):
+        derive_config(target_of(PLAIN), what_it_says(PLAIN, PATH), 32000, (0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "No such file"), ("{", "is not JSON"), ("[1]", "does not hold a JSON object")],
+)
+def test_a_file_that_is_none_is_one_sentence(
+    tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    path = tmp_path / "draft.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        read_config_file(path)
