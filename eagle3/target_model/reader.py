@@ -12,8 +12,11 @@ from eagle3.target_model.weights import TargetWeights
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
-# Model types whose norms multiply by one plus the stored gain
-GAIN_MINUS_ONE = ("gemma", "gemma2", "gemma3_text", "vaultgemma", "qwen3_next")
+# Model types whose norms multiply by one plus the stored gain; tests ask the models' own modules
+GAIN_MINUS_ONE = (
+    *("gemma", "gemma2", "gemma3_text", "vaultgemma", "minimax_m3_vl_text", "nemotron"),
+    *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
+)
 
 
 @dataclass(frozen=True)
