@@ -16,12 +16,12 @@ from typing import Any
 from eagle3.cli.devices import Devices
 from eagle3.cli.material import Data, Model
 from eagle3.cli.overlay import Line
-from eagle3.draft.config import dense_width
 from eagle3.errors import UserError
 from eagle3.report.plan_warnings import FEW_STEPS, REAL_HIDDEN
 from eagle3.store.columns import STORED
 from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
+from eagle3.target_model.config import dense_width
 
 MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
 USABLE = 0.95  # share of the rows; with fewer, dataset.max_bad_fraction stops a run

@@ -9,6 +9,7 @@ from typing import Any
 
 from eagle3.draft import rope_parameters
 from eagle3.errors import UserError
+from eagle3.target_model.config import dense_width, figure
 
 KEYS = (
     *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
@@ -150,13 +151,13 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
 def _heads(target: Any, said: Mapping[str, Any], notes: list[str]) -> tuple[int, int]:
     """Heads of queries and of keys: a Llama's hidden size is a multiple of the former."""
     hidden = target.hidden_size
-    heads = said["num_attention_heads"] or _figure(target, "num_attention_heads")
+    heads = said["num_attention_heads"] or figure(target, "num_attention_heads")
     if heads is None:
         raise UserError(
             f"draft.num_attention_heads: the target ({target.model_type}) has no attention whose "
             "heads the draft could have; give their number"
         )
-    kv_heads = said["num_key_value_heads"] or _figure(target, "num_key_value_heads") or heads
+    kv_heads = said["num_key_value_heads"] or figure(target, "num_key_value_heads") or heads
     own = not (said["num_attention_heads"] or said["num_key_value_heads"])
     if own and (hidden % heads or heads % kv_heads):
         usable = [n for n in range(1, heads + 1) if hidden % n == 0]
@@ -183,7 +184,7 @@ def _heads(target: Any, said: Mapping[str, Any], notes: list[str]) -> tuple[int,
 
 def _head_dim(target: Any, heads: int, notes: list[str]) -> int:
     """The target's own, else its hidden size shared out among its heads."""
-    own = _figure(target, "head_dim")
+    own = figure(target, "head_dim")
     if own is None and "head_dim" in target.to_dict():
         # layers of several widths: the configuration writes that of the most of them
         own = target.to_dict()["head_dim"]
@@ -194,7 +195,7 @@ def _head_dim(target: Any, heads: int, notes: list[str]) -> int:
             )
     if own is not None:
         return int(own)
-    shared = _figure(target, "num_attention_heads") or heads
+    shared = figure(target, "num_attention_heads") or heads
     # more heads than the target's do not make a head narrower, unless its own are of no width
     return int(target.hidden_size // (heads if target.hidden_size % shared else shared))
 
@@ -219,27 +220,6 @@ def _rope(target: Any, overrides: Mapping[str, Any], notes: list[str]) -> dict[s
             f"{own['rope_theta']:.10g} (draft.rope_theta, draft.rope_scaling)"
         )
     return own
-
-
-def _figure(target: Any, name: str) -> int | None:
-    """A figure of the configuration, None where it has none, or not the same in all layers."""
-    try:
-        value = getattr(target, name, None)
-    except RuntimeError:  # transformers' answer where layers differ
-        return None
-    return value if type(value) is int and value > 0 else None
-
-
-def dense_width(target: Any) -> int | None:
-    """The target's own, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)."""
-    dense = getattr(target, "intermediate_size_mlp", None)  # Llama 4
-    if dense is not None:
-        return int(dense)
-    if getattr(target, "num_local_experts", 0) and not hasattr(target, "moe_intermediate_size"):
-        return None
-    width = getattr(target, "intermediate_size", None) or getattr(target, "ffn_dim", None)
-    # Gemma 3n has one for each layer
-    return max(width) if isinstance(width, list | tuple) else width
 
 
 def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:

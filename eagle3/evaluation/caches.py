@@ -9,7 +9,8 @@ is all that transformers needs, and sliding windows see whole windows:
     the pass adds                x y z    (one column each for the last token and the drafts)
 
 The draft's rows are stored at the index of their position; rows after the last one that a round
-keeps are overwritten before they are read. Sequences that are done leave the batch.
+keeps are overwritten before they are read. Sequences that are done leave the batch. A target
+with recurrent layers has no such cache and runs the whole texts in every pass.
 """
 
 from __future__ import annotations
@@ -81,6 +82,54 @@ class TargetBatch:
                 )
                 setattr(layer, name, moved)
         self.lengths = lengths
+
+
+class WholeTexts:
+    """What `TargetBatch` does, without a cache: every pass runs the whole texts again.
+
+    For targets with recurrent layers, whose state after a rejected token cannot be taken back.
+    """
+
+    def __init__(self, engine: HFTarget) -> None:
+        self.engine = engine
+        self.ids = torch.zeros(0, 0, dtype=torch.int64)  # [B, S], filled up to the right
+        self.lengths = torch.zeros(0, dtype=torch.int64)  # [B]
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `TargetBatch`."""
+        device = self.engine.device
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self.ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(prompt) for prompt in prompts], batch_first=True
+        ).to(device)
+        aux, last = self.engine.states(self.ids)
+        return aux, last[torch.arange(len(prompts), device=device), self.lengths - 1]
+
+    def run(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `TargetBatch`."""
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        places = self.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        ids = self.ids.new_zeros(len(tokens), int(places.max()) + 1)
+        known = min(self.ids.shape[1], ids.shape[1])
+        ids[:, :known] = self.ids[:, :known]
+        ids[rows, places] = tokens
+        self.ids = ids
+        aux, last = self.engine.states(ids)  # no position sees what is to the right of it
+        return aux[rows, places], last[rows, places]
+
+    def keep(self, rows: torch.Tensor, kept: torch.Tensor, n: int) -> None:
+        """See `TargetBatch`; what is not kept of the last `n` is written over."""
+        self.ids, self.lengths = self.ids[rows], self.lengths[rows] + kept
+
+
+def target_batch(engine: HFTarget) -> TargetBatch | WholeTexts:
+    """The target for some sequences: with a cache if all that it holds are keys and values."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    layers = DynamicCache(config=engine.body.config).layers
+    plain = all(isinstance(layer, DynamicLayer) for layer in layers)
+    recurrent = getattr(engine.body, "_is_stateful", False)
+    return TargetBatch(engine) if plain and not recurrent else WholeTexts(engine)
 
 
 class DraftBatch:

@@ -18,7 +18,7 @@ import torch
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.engines.hf import HFTarget
-from eagle3.evaluation.caches import DraftBatch, TargetBatch
+from eagle3.evaluation.caches import DraftBatch, target_batch
 from eagle3.evaluation.sampling import Sampling, draw, verify, verify_greedy
 from eagle3.target_model.reader import Head
 
@@ -93,7 +93,7 @@ class _Decoding:
         self.answers = [Decoded() for _ in prompts]
         self.going = list(range(len(prompts)))  # numbers of the sequences that are left
         self.numbers = [_numbers(sampling.seed, seed) for seed in seeds]
-        self.target = TargetBatch(pair.engine)
+        self.target = target_batch(pair.engine)
         self.draft: DraftBatch | None = None
         if self.count:
             # beyond the last answer: one chain that ran over, and its rows rebuilt

@@ -17,6 +17,7 @@ from eagle3.draft.config import DraftConfig
 from eagle3.objective.flops import Work
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
+from eagle3.target_model.config import dense_width, figure
 from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -46,15 +47,17 @@ def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
 
 
 def target_flops_per_token(config: Any) -> float:
-    """Of one forward pass of the target's body; of a mixture, the experts that are used."""
+    """Of one forward pass of the target's body; of a mixture, the experts that are used. Where a
+    configuration names no heads or no width, those of a usual layer."""
     h, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
-    kv = getattr(config, "num_key_value_heads", None) or heads
-    d = getattr(config, "head_dim", None) or h // heads
+    heads = figure(config, "num_attention_heads") or 1
+    kv = figure(config, "num_key_value_heads") or heads
+    d = figure(config, "head_dim") or h // heads
     attention = h * d * (2 * heads + 2 * kv)
-    experts = getattr(config, "num_experts_per_tok", None) or 1
+    experts = figure(config, "num_experts_per_tok") or 1
+    width = figure(config, "moe_intermediate_size")
     # Mixtral gives the width of one expert as intermediate_size
-    width = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    width = width or figure(config, "intermediate_size") or dense_width(config) or 4 * h
     mlp = 3 * h * experts * width
     return 2.0 * layers * (attention + mlp)
 

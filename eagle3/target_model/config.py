@@ -77,6 +77,28 @@ def check_figures(text: Any, path: Path) -> None:
             )
 
 
+def figure(text: Any, name: str) -> int | None:
+    """A figure of a text configuration, None where it has none, or not one for all layers."""
+    try:
+        value = getattr(text, name, None)
+    except RuntimeError:  # transformers' answer where layers differ
+        return None
+    return value if type(value) is int and value > 0 else None
+
+
+def dense_width(text: Any) -> int | None:
+    """Width of the target's MLP, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)
+    or nothing is said."""
+    dense = getattr(text, "intermediate_size_mlp", None)  # Llama 4
+    if dense is not None:
+        return int(dense)
+    if getattr(text, "num_local_experts", 0) and not hasattr(text, "moe_intermediate_size"):
+        return None
+    width = getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None)
+    # Gemma 3n has one for each layer
+    return max(width) if isinstance(width, list | tuple) else width
+
+
 def from_json(raw: Mapping[str, Any]) -> JsonConfig | None:
     """The configuration, if the file says all of it; None if transformers has to be asked."""
     kind = raw.get("model_type")

@@ -35,7 +35,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
-    said = _draft_config(config["draft"]["config"], root)
+    said = draft_config(config["draft"]["config"], root)
     config = resolved(config, said)
     check_choices(config)
     sources, source_digest = _sources(config["dataset"], root, memo)
@@ -110,8 +110,11 @@ def _warm_start(configured: str | None, root: Path, memo: Path) -> tuple[str | N
     return str(folder), folder_digest([described, *weights], memo)
 
 
-def _draft_config(given: str | None, root: Path) -> dict[str, Any]:
-    """What the draft's own configuration says, nothing without one. Jobs need no file of it."""
+def draft_config(given: str | None, root: Path) -> dict[str, Any]:
+    """What the draft's own configuration says, nothing without one. Jobs need no file of it.
+
+    Raises UserError if it cannot be read, or has a key that cannot be honoured.
+    """
     if given is None:
         return {}
     if not given.startswith(HUB):

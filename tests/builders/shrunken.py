@@ -99,11 +99,41 @@ SHAPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         OSS | figures(9, 48, 8, 1, 8, 48) | {"num_local_experts": 16},
     ),
 }
+# targets whose rotary positions or heads no draft can have (tests/rules/test_target_types.py)
+KINDS = ["sliding_attention", "full_attention"] * 4
+BY_KIND = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+}
+GEMMA = {"rope_parameters": BY_KIND, "layer_types": KINDS, "sliding_window": 16}
+PARTIAL = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5}
+GDN = {"layer_types": ["linear_attention", "full_attention"] * 4, "linear_num_value_heads": 4}
+GDN |= {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+TYPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
+    "gemma3": ("gemma3_text", "llama", GEMMA | figures(8, 64, 4, 1, 16, 128)),
+    "gemma4": (
+        "gemma4_text",
+        "llama",
+        GEMMA
+        | figures(8, 64, 4, 1, 16, 128)
+        | {"global_head_dim": 32, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+    ),
+    "glm4": (
+        "glm4",
+        "llama",
+        {"rope_parameters": PARTIAL, "pad_token_id": None} | figures(8, 64, 4, 2, 16, 128),
+    ),
+    "qwen3.5": (
+        "qwen3_5_text",
+        "qwen3",
+        {"rope_parameters": PARTIAL} | GDN | figures(8, 64, 4, 1, 16, 128),
+    ),
+}
 
 
 def save_shrunken(folder: Path, name: str) -> Path:
     """A model directory in bfloat16 with its tokenizer."""
-    kind, family, shape = SHAPES[name]
+    kind, family, shape = {**SHAPES, **TYPES}[name]
     template, marks, stops = FAMILIES[family]
     with open(ROWS, encoding="utf-8") as rows:
         texts = [turn["value"] for row, _ in zip(rows, range(200), strict=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from eagle3.draft.target_types import Answer, answer, causal_types, page
+from eagle3.report.plan import target_flops_per_token
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "targets.md"
 # what people serve, all with rotary positions or heads that a Llama cannot have
@@ -38,6 +40,13 @@ def test_a_draft_is_derived_or_one_sentence_says_why_not(
     if result.refusal is not None and "of an encoder" not in result.refusal:
         assert kind in NO_DRAFT, result.refusal
         assert result.refusal.startswith(("target.model: ", "draft.num_attention_heads: "))
+
+
+def test_the_plan_has_an_estimate_of_each(answers: dict[str, Answer]) -> None:
+    for kind, result in answers.items():
+        if result.refusal is None:
+            text = AutoConfig.for_model(kind).get_text_config(decoder=True)
+            assert 0 < target_flops_per_token(text) < 1e13, kind
 
 
 def test_most_have_one(answers: dict[str, Answer]) -> None:

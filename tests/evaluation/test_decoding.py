@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft, initialise
+from eagle3.evaluation.caches import WholeTexts, target_batch
 from eagle3.evaluation.decoding import Limits, Pair, decode_batch
 from eagle3.evaluation.sampling import Sampling
-from tests.builders.models import VOCAB
+from eagle3.target_model.config import load_config
+from tests.builders.models import COMMON, LAYERS, VOCAB
 from tests.builders.shards import TRAIN, changed, open_target, train_draft, training_set
 from tests.evaluation.chain import DraftChain, decode_plain, decode_speculative
 
@@ -69,6 +73,52 @@ def test_a_short_answer_ends_where_it_should(pair, new):
         assert [a.committed for a in result] == [a.committed for a in alone]
 
 
+@pytest.mark.parametrize("count", [0, 4])
+def test_whole_texts_in_every_pass_count_what_a_cache_counts(pair, count, monkeypatch):
+    limits = Limits(NEW, STOP, count)
+    cached = decode_batch(pair, PROMPTS, limits)
+    monkeypatch.setattr("eagle3.evaluation.decoding.target_batch", WholeTexts)
+    whole = decode_batch(pair, PROMPTS, limits)
+    assert [a.tokens for a in whole] == [a.tokens for a in cached]
+    assert [a.committed for a in whole] == [a.committed for a in cached]
+
+
+def recurrent_target(folder, kind):
+    """Layers of linear attention and short convolutions between those of attention."""
+    torch.manual_seed(0)
+    other = {"qwen3_5_text": "linear_attention", "lfm2": "conv"}[kind]
+    gates = {"linear_num_value_heads": 4, "linear_num_key_heads": 2}
+    gates |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    config = AutoConfig.for_model(
+        kind,
+        **COMMON | {"head_dim": 8, "layer_types": [other, "full_attention"] * (LAYERS // 2)},
+        **(gates if kind == "qwen3_5_text" else {}),
+    )
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5_text", "lfm2"])
+def test_a_target_with_recurrent_layers_gives_its_own_greedy_text(tmp_path, kind):
+    """Its state after a rejected token cannot be taken back, so it has no cache."""
+    engine, head = open_target(recurrent_target(tmp_path / kind, kind))
+    assert isinstance(target_batch(engine), WholeTexts)
+    weights = engine.body.embed_tokens.weight.detach()
+    draft = Eagle3Draft(derive_config(engine.body.config, {}, 32, (1, 3, 4)))
+    initialise(draft, 3)
+    pair = Pair(engine, head, draft.eval(), weights, torch.arange(3, 35))
+    for count in (0, 3):
+        for prompt, answer in zip(
+            PROMPTS, decode_batch(pair, PROMPTS, Limits(NEW, set(), count)), strict=True
+        ):
+            whole = torch.tensor([prompt + answer.tokens])
+            with torch.inference_mode():
+                choices = head.logits(engine.states(whole)[1][0]).argmax(-1)
+            assert choices[len(prompt) - 1 : -1].tolist() == answer.tokens
+            assert len(answer.tokens) == NEW
+
+
 def test_a_window_that_slides_sees_whole_windows(tmp_path):
     """Rejected columns must not take the places of tokens in it."""
     from tests.builders.models import save_model
@@ -77,9 +127,6 @@ def test_a_window_that_slides_sees_whole_windows(tmp_path):
                         max_window_layers=2)  # fmt: skip
     engine, head = open_target(folder)
     weights = engine.body.embed_tokens.weight.detach()
-    from eagle3.draft.config import derive_config
-    from eagle3.target_model.config import load_config
-
     draft = Eagle3Draft(derive_config(load_config(folder), {}, 32, (1, 3, 4)))
     initialise(draft, 3)
     pair = Pair(engine, head, draft.eval(), weights, torch.arange(3, 35))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -269,6 +272,40 @@ def test_a_folder_and_a_missing_file_of_a_drafts_configuration(
     chosen["draft"]["config"] = "someone/a-draft"
     with pytest.raises(UserError, match="for a model of the Hugging Face hub write hub:someone/a-"):
         locate(chosen, ROOT, tmp_path / "memo.json")
+
+
+def test_a_drafts_configuration_on_the_hub_is_read_at_once(tmp_path: Path) -> None:
+    """From the hub's own cache here; without network and cache it is one sentence."""
+    repository = tmp_path / "hub" / "models--someone--a-draft"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"intermediate_size": 64}')
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    asked = """
+import sys
+from pathlib import Path
+from eagle3.errors import UserError
+from eagle3.workflow.external import draft_config
+try:
+    print(draft_config(sys.argv[1], Path()))
+except UserError as fault:
+    print(fault)
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = str(ROOT)
+    environment.pop("HF_HUB_CACHE", None)
+
+    def said(place: str) -> str:
+        command = [sys.executable, "-c", asked, place]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert said("hub:someone/a-draft") == "{'intermediate_size': 64}"
+    refusal = said("hub:someone/another")
+    assert refusal.startswith("draft.config: cannot fetch config.json of hub:someone/another: ")
+    assert len(refusal.splitlines()) == 1
 
 
 def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:
