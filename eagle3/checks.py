@@ -14,6 +14,7 @@ from typing import Any
 
 from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, compromises, derive_config
+from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_formats, check_rope
@@ -81,6 +82,8 @@ def check_shape(config: Config, text: Any) -> None:
     check_size(draft_vocab_size, text.vocab_size)
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
     check_rope(config["export"]["formats"], draft.rope)
+    if config["train"]["warm_start"] is not None:
+        check_existing(Path(config["train"]["warm_start"]), draft)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:
         raise UserError(
             f"tokens.max_length is {config['tokens']['max_length']}, beyond the draft's context of "

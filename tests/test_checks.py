@@ -181,6 +181,22 @@ def test_a_draft_of_another_shape_than_the_targets_is_a_warning(
     assert capsys.readouterr().err == ""
 
 
+def test_a_draft_to_start_from_is_compared_before_any_job(
+    saved: dict[str, Path], tmp_path: Path
+) -> None:
+    def start(**values: Any) -> dict[str, Any]:
+        (tmp_path / "config.json").write_text(json.dumps(values))
+        return changed({"train": {"warm_start": str(tmp_path)}})
+
+    check_target(start(rope_theta=10000.0), saved["plain"])
+    with pytest.raises(UserError, match=r"train\.warm_start: .* set draft\.rope_theta \(50000\)"):
+        check_target(start(rope_theta=50000.0), saved["plain"])
+    with pytest.raises(UserError, match=r"train\.warm_start: .* has norm_before_residual = true"):
+        check_target(start(norm_before_residual=True), saved["plain"])
+    with pytest.raises(UserError, match=r"set hidden_states\.aux_layers alike"):
+        check_target(start(eagle_aux_hidden_state_layer_ids=[1, 2, 3]), saved["plain"])
+
+
 def test_the_embedded_target_is_checked_by_the_configuration_it_will_have(tmp_path: Path) -> None:
     tiny = {**CONFIG["embedded_target"], "hidden_size": 32, "vocab_size": 300, "num_layers": 7}
     build_model(EmbeddedTarget.model_validate(tiny), 300).config.save_pretrained(tmp_path)

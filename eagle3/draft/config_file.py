@@ -92,46 +92,46 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{KEY}: {path} is not JSON ({first_line(fault)})") from None
     if not isinstance(found, dict):
         raise UserError(f"{KEY}: {path} does not hold a JSON object")
-    return what_it_says(found, path)
+    return what_it_says(found, f"{KEY}: {path}")
 
 
-def what_it_says(found: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The same of a file's content; `path` is named in refusals."""
-    eagle, layer = _inner(found, "eagle_config", path), _inner(found, LAYER, path)
-    kinds = _classes(found, path)
+def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The same of a file's content; refusals begin with `where`."""
+    eagle, layer = _inner(found, "eagle_config", where), _inner(found, LAYER, where)
+    kinds = _classes(found, where)
     if LAYER in found:
         if found.get("norm_before_residual") is None:
-            raise _refused(path, "norm_before_residual", None, "readers disagree; write it down")
+            raise _refused(where, "norm_before_residual", None, "readers disagree; write it down")
         kind = layer.get("model_type", "llama")
         if kind not in ("llama", "qwen3"):
-            raise _refused(path, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
+            raise _refused(where, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
     whole = {name: value for name, value in found.items() if name not in ("eagle_config", LAYER)}
     for part in (layer, eagle):
         for name, value in part.items():
             if whole.get(name) is None or name == "model_type":
                 whole[name] = value
-    _check(whole, path)
+    _check(whole, where)
     said = {name: whole[name] for name in TAKEN if whole.get(name) is not None}
     # elsewhere the class decides, and a Llama's has no such norms whatever model_type is
     qwen3 = "Eagle3Qwen3ForCausalLM" in kinds
     if LAYER in found or "Eagle3Draft" in kinds:
         qwen3 = whole.get("model_type") == "qwen3"
     said |= {"qk_norm": True} if qwen3 else {}
-    said |= _rope(whole, path)
+    said |= _rope(whole, where)
     try:
         kept = Draft.model_validate(said)
     except ValidationError as fault:
-        raise UserError(f"{KEY}: {path}: {sentences(fault, Draft)[0]}") from None
+        raise UserError(f"{where}: {sentences(fault, Draft)[0]}") from None
     said = {name: getattr(kept, name) for name in said}
     for name in OF_TARGET:
         if whole.get(name) is not None:
             if type(whole[name]) is not int:
-                raise _refused(path, name, whole[name], "must be a whole number")
+                raise _refused(where, name, whole[name], "must be a whole number")
             said[name] = whole[name]
     heads, hidden = said.get("num_attention_heads"), said.get("hidden_size")
     if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
         said.setdefault("head_dim", hidden // heads)
-    layers = _aux_layers(found, eagle, path)
+    layers = _aux_layers(found, eagle, where)
     return said | ({} if layers is None else {"aux_layers": layers})
 
 
@@ -146,22 +146,22 @@ def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
     return {**config, "draft": draft, "hidden_states": states}
 
 
-def _classes(found: Mapping[str, Any], path: Path) -> list[str]:
+def _classes(found: Mapping[str, Any], where: str) -> list[str]:
     names = found.get("architectures") or []
     for name in names:
         if name not in CLASSES:
-            raise _refused(path, "architectures", names, f"known are {', '.join(CLASSES)}")
+            raise _refused(where, "architectures", names, f"known are {', '.join(CLASSES)}")
     return list(names)
 
 
-def _inner(found: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+def _inner(found: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     inside = found.get(name) or {}
     if not isinstance(inside, dict):
-        raise _refused(path, name, inside, "must be an object")
+        raise _refused(where, name, inside, "must be an object")
     return inside
 
 
-def _check(whole: Mapping[str, Any], path: Path) -> None:
+def _check(whole: Mapping[str, Any], where: str) -> None:
     """Raise UserError for a key that is not known, or says what is not trained here."""
     for name, value in whole.items():
         if value is None or name in SAYS_NOTHING or name in ELSEWHERE:
@@ -169,35 +169,35 @@ def _check(whole: Mapping[str, Any], path: Path) -> None:
         if name in EXPECTED:
             if value != EXPECTED[name]:
                 wanted = json.dumps(EXPECTED[name])
-                raise _refused(path, name, value, f"a draft here has {wanted}")
+                raise _refused(where, name, value, f"a draft here has {wanted}")
         elif name not in TAKEN and name not in OF_TARGET:
-            raise _refused(path, name, value, "which is no key of a draft known here: remove it")
+            raise _refused(where, name, value, "which is no key of a draft known here: remove it")
     window = whole.get("sliding_window")
     if window is not None and whole.get("use_sliding_window") is not False:
         raise _refused(
-            path, "sliding_window", window, "a draft here sees everything: set it to null"
+            where, "sliding_window", window, "a draft here sees everything: set it to null"
         )
     tied = whole.get("tie_word_embeddings")
     if tied and whole.get("draft_vocab_size", whole.get("vocab_size")) == whole.get("vocab_size"):
-        raise _refused(path, "tie_word_embeddings", tied, "a draft here has a head of its own")
+        raise _refused(where, "tie_word_embeddings", tied, "a draft here has a head of its own")
     wide = whole.get("target_hidden_size")
     if wide is not None and wide != whole.get("hidden_size", wide):
         raise _refused(
-            path, "target_hidden_size", wide, "a draft here is as wide as its target: hidden_size"
+            where, "target_hidden_size", wide, "a draft here is as wide as its target: hidden_size"
         )
 
 
-def _rope(whole: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _rope(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Theta and scaling; a file that gives a theta and no scaling has plain positions."""
     for name in ("rope_scaling", "rope_parameters"):
         if not isinstance(whole.get(name) or {}, dict):
-            raise _refused(path, name, whole[name], "must be an object")
+            raise _refused(where, name, whole[name], "must be an object")
     scaling = whole.get("rope_parameters") or whole.get("rope_scaling")
     theta, inside = whole.get("rope_theta"), (scaling or {}).get("rope_theta")
     if theta is None and scaling is None:
         return {}
     if None not in (theta, inside) and theta != inside:
-        raise _refused(path, "rope_theta", theta, f"rope_parameters say {inside!r}")
+        raise _refused(where, "rope_theta", theta, f"rope_parameters say {inside!r}")
     kept = {name: value for name, value in (scaling or {}).items() if name != "rope_theta"}
     if not {"rope_type", "type"} & kept.keys():
         kept["rope_type"] = "default"
@@ -205,7 +205,7 @@ def _rope(whole: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
 
 
-def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], path: Path) -> list[int] | None:
+def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], where: str) -> list[int] | None:
     """Layers of the target by their outputs, None if the file names none.
 
     In `eagle_config` they are outputs, as SGLang reads them; at the top inputs, as vLLM does.
@@ -220,13 +220,13 @@ def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], path: Path) 
         if not ids:  # an empty list is how NVIDIA's files say: the default
             continue
         if not isinstance(ids, list) or any(type(each) is not int for each in ids) or len(ids) != 3:
-            raise _refused(path, name, ids, "must be a list of three layers")
+            raise _refused(where, name, ids, "must be a list of three layers")
         counted = [each - offset for each in ids]
         if layers is not None and counted != layers:
-            raise _refused(path, name, ids, f"other keys name the outputs of {layers}")
+            raise _refused(where, name, ids, f"other keys name the outputs of {layers}")
         layers = counted
     return layers
 
 
-def _refused(path: Path, name: str, value: Any, reason: str) -> UserError:
-    return UserError(f"{KEY}: {path} has {name} = {json.dumps(value):.120}; {reason}")
+def _refused(where: str, name: str, value: Any, reason: str) -> UserError:
+    return UserError(f"{where} has {name} = {json.dumps(value):.120}; {reason}")

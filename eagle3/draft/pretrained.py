@@ -6,25 +6,21 @@ project's. Rows of its head are matched by target token, since draft vocabularie
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.existing import KEY, check_existing
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
 from eagle3.files.tensor_file import open_tensors
 
-KEY = "train.warm_start"
 HEAD = "lm_head.weight"
 # of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
 SPELLINGS = {"layers.0.": "midlayer."}
 NOT_TRAINED = ("d2t", "t2d", "embed_tokens.weight")
-# computed in another order there: equal tensors would mean another model
-OTHER_MODELS = ("norm_before_residual", "norm_before_fc")
 
 
 def warm_start(
@@ -35,8 +31,7 @@ def warm_start(
     `target_ids` int64 [V_draft]: tokens of the draft's own vocabulary. Head rows of tokens that the
     existing draft does not have stay as they are. Raises UserError if it is another model.
     """
-    described = _described(folder)
-    _check_model(folder, described, draft.config)
+    check_existing(folder, draft.config)
     tensors = _tensors(folder)
     ids = _target_ids(folder, tensors, draft.config)
     expected = {name: tuple(p.shape) for name, p in draft.named_parameters()}
@@ -64,35 +59,6 @@ def warm_start(
                 parameter[rows >= 0] = saved[name][rows[rows >= 0]].to(parameter)
             else:
                 parameter.copy_(saved[name])
-
-
-def _described(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise UserError(f"{KEY}: {path} cannot be read ({fault})") from None
-    return dict(values)
-
-
-def _check_model(folder: Path, described: dict[str, Any], config: DraftConfig) -> None:
-    """What tensors do not show."""
-    nested = described.get("eagle_config") or {}
-    both = {**nested, **described}
-    for name in OTHER_MODELS:
-        if both.get(name):
-            raise UserError(f"{KEY}: {folder} has {name}, which this project does not train")
-    if "norm_output" in described and bool(described["norm_output"]) != config.norm_output:
-        raise UserError(
-            f"{KEY}: {folder} has norm_output {described['norm_output']}; set draft.norm_output "
-            "to the same, or start without it"
-        )
-    layers = nested.get("eagle_aux_hidden_state_layer_ids")
-    if layers is not None and tuple(layers) != config.aux_layers:
-        raise UserError(
-            f"{KEY}: {folder} reads layers {list(layers)} of the target, the states are of "
-            f"{list(config.aux_layers)}; set hidden_states.aux_layers to the same"
-        )
 
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -33,9 +33,12 @@ ROPE_TYPES = tuple(NEEDED)
 MROPE = ("mrope_section", "mrope_interleaved")
 
 
-def chosen(theta: float | None, scaling: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
+def chosen(
+    theta: float | None, scaling: Mapping[str, Any], key: str = KEY
+) -> tuple[float | None, dict[str, Any]]:
     """Theta, None if neither says one, and the parameters besides, of `draft.rope_theta` and
-    `draft.rope_scaling` (transformers' `rope_scaling` or `rope_parameters`).
+    `draft.rope_scaling` (transformers' `rope_scaling` or `rope_parameters`). `key`: what refusals
+    call the latter.
 
     Raises UserError in one sentence for what a draft cannot have.
     """
@@ -43,40 +46,40 @@ def chosen(theta: float | None, scaling: Mapping[str, Any]) -> tuple[float | Non
     kinds = {str(given.pop(name)) for name in ("rope_type", "type") if name in given}
     inside = given.pop("rope_theta", None)
     if len(kinds) > 1:
-        raise UserError(f"{KEY} has two types, {' and '.join(sorted(kinds))}; give rope_type alone")
+        raise UserError(f"{key} has two types, {' and '.join(sorted(kinds))}; give rope_type alone")
     kind = next(iter(kinds), "default")
     if kind == "mrope":  # what transformers called it before version 4.49
         kind = "default"
     if kind not in ROPE_TYPES:
         raise UserError(
-            f"{KEY} has rope_type {kind!r}, which no draft here can have; supported are "
+            f"{key} has rope_type {kind!r}, which no draft here can have; supported are "
             f"{', '.join(ROPE_TYPES)}"
         )
     if given.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UserError(
-            f"{KEY} has a partial_rotary_factor; a draft's positions turn whole heads: leave it out"
+            f"{key} has a partial_rotary_factor; a draft's positions turn whole heads: leave it out"
         )
     if inside is not None:
-        _check_number("rope_theta", inside)
+        _check_number(key, "rope_theta", inside)
         if theta is not None and theta != inside:
-            raise UserError(f"draft.rope_theta is {theta:g}, {KEY} says {inside:g}; give one")
+            raise UserError(f"draft.rope_theta is {theta:g}, {key} says {inside:g}; give one")
         theta = float(inside)
     known = (*NEEDED[kind], *OPTIONAL.get(kind, ()))
     for name, value in given.items():
         if name in known:
-            _check_number(name, value)
+            _check_number(key, name, value)
         elif name == "truncate" and kind == "yarn":
-            _check_bool(name, value)
+            _check_bool(key, name, value)
         elif name not in MROPE:
             raise UserError(
-                f"{KEY} has {name}, which type {kind} does not know; its keys are "
+                f"{key} has {name}, which type {kind} does not know; its keys are "
                 f"{', '.join(known) or 'none'}"
             )
     missing = [name for name in NEEDED[kind] if name not in given]
     if missing:
-        raise UserError(f"{KEY} of type {kind} lacks {' and '.join(missing)}")
+        raise UserError(f"{key} of type {kind} lacks {' and '.join(missing)}")
     if given.get("factor", 1.0) < 1.0:
-        raise UserError(f"{KEY} has a factor of {given['factor']:g}; must be at least 1")
+        raise UserError(f"{key} has a factor of {given['factor']:g}; must be at least 1")
     return theta, {"rope_type": kind, **given}
 
 
@@ -103,6 +106,22 @@ def of_target(target: Any) -> tuple[dict[str, Any], str | None]:
     return {key: value for key, value in given.items() if value is not None}, None
 
 
+def meaning(rope: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that angles follow from, with the defaults of those that are not written: two
+    ropes turn heads alike if these are equal."""
+    kind = rope.get("rope_type", "default")
+    found = {"rope_type": kind, "rope_theta": float(rope["rope_theta"])}
+    found |= {name: float(rope[name]) for name in NEEDED[kind] if rope.get(name) is not None}
+    if kind == "yarn":
+        found |= {
+            "beta_fast": float(rope.get("beta_fast") or 32),
+            "beta_slow": float(rope.get("beta_slow") or 1),
+            "truncate": rope.get("truncate") is not False,
+            "attention_factor": round(attention_factor(rope), 6),
+        }
+    return found
+
+
 def attention_factor(rope: Mapping[str, Any]) -> float:
     """The factor on cos and sin (YaRN, 3.4; with mscale as DeepSeek-V2 has it)."""
     if rope.get("rope_type") != "yarn":
@@ -124,11 +143,11 @@ def _plain(theta: Any) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": float(theta or THETA)}
 
 
-def _check_number(name: str, value: Any) -> None:
+def _check_number(key: str, name: str, value: Any) -> None:
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise UserError(f"{KEY} has {name} = {value!r}; must be a number above 0")
+        raise UserError(f"{key} has {name} = {value!r}; must be a number above 0")
 
 
-def _check_bool(name: str, value: Any) -> None:
+def _check_bool(key: str, name: str, value: Any) -> None:
     if type(value) is not bool:
-        raise UserError(f"{KEY} has {name} = {value!r}; must be true or false")
+        raise UserError(f"{key} has {name} = {value!r}; must be true or false")

@@ -37,6 +37,8 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     """
     said = draft_config(config["draft"]["config"], root)
     config = resolved(config, said)
+    start = _warm_start(config["train"]["warm_start"], root, memo)
+    config = {**config, "train": {**config["train"], "warm_start": start[0]}}
     check_choices(config)
     sources, source_digest = _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
@@ -69,7 +71,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         tokenizer_digest,
         weights_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
-        *_warm_start(config["train"]["warm_start"], root, memo),
+        *start,
         said,
         tied,
     )

@@ -26,7 +26,7 @@ from eagle3.export.formats import FORMS
 from tests.builders.exports import CONFIG
 from tests.draft.published_configs import LAYER, LLAMA, NVIDIA, SPECFORGE, SPECULATORS
 
-PATH = Path("config.json")
+WHERE = "draft.config: config.json"
 PLAIN = SPECFORGE["longcat-flash-eagle3.json"]
 
 
@@ -48,7 +48,7 @@ def target_of(file: dict[str, Any], **changes: Any) -> LlamaConfig:
 
 def derived(file: dict[str, Any], target: Any = None, **keys: Any) -> Any:
     """The draft of a run with this file and these keys of section `draft`."""
-    said = what_it_says(file, PATH)
+    said = what_it_says(file, WHERE)
     config = Config.of({"run": "x", "draft": keys}).to_dict()
     section = resolved(config, said)
     size = file.get("draft_vocab_size", 8)
@@ -96,7 +96,7 @@ def test_the_nested_part_of_nvidia_says_what_every_draft_here_is() -> None:
     draft = derived(PLAIN | {"eagle_config": NVIDIA})
     assert draft == derived(PLAIN)
     with pytest.raises(UserError, match=r"has use_mtp_layernorm = true; a draft here has false"):
-        what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, PATH)
+        what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, WHERE)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -107,7 +107,7 @@ def test_our_own_exports_say_the_draft_that_was_exported(
     config = type(CONFIG)(**{**vars(CONFIG), **switches})
     verifier = Verifier("target", ("LlamaForCausalLM",), 3)
     written = json.loads(json.dumps(FORMS[form].write(Description(config, "bfloat16", verifier))))
-    said = what_it_says(written, PATH)
+    said = what_it_says(written, WHERE)
     section = resolved(Config.of({"run": "x"}).to_dict(), said)
     layers = tuple(section["hidden_states"]["aux_layers"])
     target = target_of(
@@ -133,7 +133,7 @@ def test_a_key_of_the_section_goes_before_the_file_and_the_file_before_the_targe
 
 
 def test_the_sections_own_layers_go_before_the_files() -> None:
-    said = what_it_says(SPECFORGE["kimi-k2-eagle3.json"], PATH)
+    said = what_it_says(SPECFORGE["kimi-k2-eagle3.json"], WHERE)
     config = Config.of({"run": "x", "hidden_states": {"aux_layers": [3, 4, 5]}}).to_dict()
     assert resolved(config, said)["hidden_states"]["aux_layers"] == [3, 4, 5]
     assert resolved(config, {}) == config
@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_honoured_is_refused_by_name(case: str) -> None:
     change, sentence = REFUSED[case]
     with pytest.raises(UserError) as refusal:
-        what_it_says(PLAIN | change, PATH)
+        what_it_says(PLAIN | change, WHERE)
     assert sentence in str(refusal.value)
     assert str(refusal.value).startswith("draft.config: config.json")
 
@@ -180,23 +180,23 @@ def test_what_cannot_be_honoured_is_refused_by_name(case: str) -> None:
 def test_speculators_must_say_where_its_residual_is_taken() -> None:
     unsaid = {name: value for name, value in SPECULATORS.items() if name != "norm_before_residual"}
     with pytest.raises(UserError, match=r"norm_before_residual = null; readers disagree"):
-        what_it_says(unsaid, PATH)
+        what_it_says(unsaid, WHERE)
     other = SPECULATORS | {"transformer_layer_config": LAYER | {"model_type": "deepseek_v3"}}
     with pytest.raises(UserError, match=r"transformer_layer_config\.model_type"):
-        what_it_says(other, PATH)
+        what_it_says(other, WHERE)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_expected_value_passes_and_every_other_is_refused(name: str) -> None:
-    what_it_says(PLAIN | {name: EXPECTED[name]}, PATH)
+    what_it_says(PLAIN | {name: EXPECTED[name]}, WHERE)
     other = not EXPECTED[name] if isinstance(EXPECTED[name], bool) else "other"
     with pytest.raises(UserError, match=f"has {name} = "):
-        what_it_says(PLAIN | {name: other}, PATH)
+        what_it_says(PLAIN | {name: other}, WHERE)
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_passes(name: str) -> None:
-    said = what_it_says(LLAMA | {"architectures": [name]}, PATH)
+    said = what_it_says(LLAMA | {"architectures": [name]}, WHERE)
     assert said == ({"qk_norm": True} if "Qwen3" in name else {})
 
 
@@ -213,7 +213,7 @@ def test_a_configuration_for_another_target_is_refused(
     with pytest.raises(UserError, match=sentence):
         derived(PLAIN, target_of(PLAIN, **{name: other}))
     with pytest.raises(UserError, match="set it to 131072"):
-        derive_config(target_of(PLAIN), what_it_says(PLAIN, PATH), 32000, (0, 1, 2))
+        derive_config(target_of(PLAIN), what_it_says(PLAIN, WHERE), 32000, (0, 1, 2))
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.pretrained import warm_start
 from eagle3.errors import UserError
 from tests.objective.cases import tiny_draft
 
 VOCAB, WIDTH = 23, 15
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 OLD = torch.tensor([0, 2, 3, 7, 8, 9, 12, 13, 14, 15, 16, 19, 22])  # its draft vocabulary
 NEW = torch.tensor([1, 2, 4, 5, 7, 9, 10, 11, 12, 17, 18, 19, 20, 21, 22])
 
@@ -57,6 +60,31 @@ def test_weights_go_by_name_and_head_rows_by_token(tmp_path, spell):
     assert_taken(draft, before, old)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_theta": 10000.0, "rope_scaling": None},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        {"eagle_config": {"eagle_aux_hidden_state_layer_ids": []}},  # as NVIDIA's default
+        {"eagle_aux_hidden_state_layer_ids": [2, 4, 5], "norm_before_residual": False},
+    ],
+)
+def test_the_same_model_in_other_words_is_taken(tmp_path, config):
+    old = existing(tmp_path, config=config)
+    draft = tiny_draft(seed=1)
+    before = {name: p.clone() for name, p in draft.named_parameters()}
+    warm_start(draft, tmp_path, NEW)
+    assert_taken(draft, before, old)
+
+
+def test_a_file_without_a_theta_is_not_the_draft_of_another(tmp_path):
+    existing(tmp_path)
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    draft = Eagle3Draft(replace(tiny_draft().config, rope=rope))
+    with pytest.raises(UserError, match=r'"rope_theta": 10000\.0.* set draft\.rope_theta .10000'):
+        warm_start(draft, tmp_path, NEW)
+
+
 def test_several_files_and_what_is_to_be_kept(tmp_path):
     old = existing(tmp_path)
     more = {"norm.weight": old["norm.weight"].detach()}
@@ -79,9 +107,24 @@ def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"config": {"norm_before_residual": True}}, "has norm_before_residual, which"),
-        ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc, which"),
-        ({"config": {"norm_output": True}}, "norm_output True; set draft.norm_output to the same"),
+        ({"config": {"norm_before_residual": True}}, "has norm_before_residual = true; a draft"),
+        ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc = true; a"),
+        ({"config": {"norm_output": True}}, "has norm_output True, the draft False: it would be"),
+        ({"config": {"rms_norm_eps": 0.05}}, "has rms_norm_eps 0.05, .* set draft.rms_norm_eps"),
+        ({"config": {"num_attention_heads": 2}}, "has num_attention_heads 2, the draft 4"),
+        ({"config": {"vocab_size": 24}}, "has vocab_size 24, the draft 23"),
+        ({"config": {"num_hidden_layers": 2}}, "has num_hidden_layers = 2; a draft here has 1"),
+        ({"config": {"rope_theta": 5.0}}, '"rope_theta": 5.0.*set draft.rope_theta .5. and'),
+        ({"config": {"rope_scaling": LINEAR}}, '"rope_type": "linear", "factor": 2.0'),
+        ({"config": {"rope_scaling": {"rope_type": "longrope"}}}, "rope_type 'longrope'"),
+        (
+            {"config": {"eagle_aux_hidden_state_layer_ids": [3, 5, 6]}},  # inputs, as vLLM counts
+            r"reads layers \[2, 4, 5\] of the target, the states are of \[1, 3, 4\]",
+        ),
+        (
+            {"config": {"transformer_layer_config": {"hidden_act": "silu"}}},
+            "norm_before_residual = null; readers disagree",
+        ),
         (
             {"config": {"eagle_config": {"eagle_aux_hidden_state_layer_ids": [2, 4, 5]}}},
             r"reads layers \[2, 4, 5\] of the target, the states are of \[1, 3, 4\]",

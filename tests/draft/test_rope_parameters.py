@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from eagle3.draft.rope_parameters import attention_factor, chosen, of_target
+from eagle3.draft.rope_parameters import attention_factor, chosen, meaning, of_target
 from eagle3.errors import UserError
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
@@ -94,3 +95,50 @@ def test_what_a_draft_takes_from_its_target(
         return
     assert result == {"rope_type": "default", "rope_theta": theta}
     assert why is not None and reason in why
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SPELLINGS: list[dict[str, Any]] = [
+    {"rope_type": "default"},
+    {"rope_type": "default", "mrope_section": [1, 1, 2]},
+    {"rope_type": "linear", "factor": 2},
+    {"rope_type": "linear", "factor": 4.0},
+    LLAMA3,
+    LLAMA3 | {"low_freq_factor": 2.0},
+    YARN,
+    YARN | {"beta_fast": 32, "beta_slow": 1.0, "truncate": True},
+    YARN | {"beta_fast": 16},
+    YARN | {"truncate": False},
+    YARN | {"attention_factor": 2.0},
+    YARN | {"mscale": 1.0, "mscale_all_dim": 1.0},
+    YARN | {"attention_factor": 1.0},
+    YARN | {"original_max_position_embeddings": 128},
+]
+
+
+@pytest.mark.parametrize("one", range(len(SPELLINGS)))
+@pytest.mark.parametrize("theta", [1e4, 1e6])
+def test_two_ropes_mean_the_same_if_they_turn_heads_alike(one: int, theta: float) -> None:
+    def angles(rope: dict[str, Any]) -> tuple[torch.Tensor, float]:
+        library = LlamaRotaryEmbedding(
+            LlamaConfig(
+                hidden_size=64,
+                num_attention_heads=1,
+                max_position_embeddings=1024,
+                rope_parameters=dict(rope),
+            )
+        )
+        return library.inv_freq.data, library.attention_scaling
+
+    rope = SPELLINGS[one] | {"rope_theta": theta}
+    for other in SPELLINGS:
+        second = other | {"rope_theta": 1e4}
+        result, expected = angles(rope), angles(second)
+        alike = torch.equal(result[0], expected[0]) and abs(result[1] - expected[1]) < 1e-6
+        assert (meaning(rope) == meaning(second)) == alike, (rope, second)

@@ -1,0 +1,65 @@
+"""Is an existing draft (`train.warm_start`) the model that is to be trained? What its config.json
+says of it, before any job; its tensors are compared when they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eagle3.draft.config import DraftConfig
+from eagle3.draft.config_file import what_it_says
+from eagle3.draft.rope_parameters import THETA, chosen, meaning
+from eagle3.errors import UserError
+
+KEY = "train.warm_start"
+# tensors of the same shapes would mean another model
+COMPARED = (
+    *("vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps"),
+    "norm_output",
+)
+
+
+def check_existing(folder: Path, config: DraftConfig) -> None:
+    """Raise UserError if config.json of the draft in `folder` describes another model than
+    `config`, or none that is known."""
+    said = what_it_says(_described(folder), f"{KEY}: {folder / 'config.json'}")
+    said.setdefault("norm_output", False)  # as engines read it
+    for name in COMPARED:
+        if name in said and said[name] != getattr(config, name):
+            raise UserError(
+                f"{KEY}: {folder} has {name} {said[name]}, the draft {getattr(config, name)}: it "
+                f"would be another model; set draft.{name} alike, or start without it"
+            )
+    layers = said.get("aux_layers")
+    if layers is not None and tuple(layers) != config.aux_layers:
+        raise UserError(
+            f"{KEY}: {folder} reads layers {layers} of the target, the states are of "
+            f"{list(config.aux_layers)}; set hidden_states.aux_layers alike"
+        )
+    _check_rope(folder, said, config)
+
+
+def _check_rope(folder: Path, said: dict[str, Any], config: DraftConfig) -> None:
+    """Its heads are turned by the same angles. A file that does not say is read as plain, with a
+    theta of 10000, by every engine."""
+    scaling = said.get("rope_scaling") or {}
+    theta, given = chosen(said.get("rope_theta"), scaling, f"{KEY}: rope_scaling of {folder}")
+    rope = {**given, "rope_theta": theta or THETA}
+    if meaning(rope) != meaning(config.rope):
+        raise UserError(
+            f"{KEY}: {folder} has rotary positions {json.dumps(rope)}, the draft "
+            f"{json.dumps(config.rope)}: it would be another model; set draft.rope_theta "
+            f"({rope['rope_theta']:g}) and draft.rope_scaling alike, or start without it"
+        )
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise UserError(f"{KEY}: {path} cannot be read ({fault})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{KEY}: {path} does not hold a JSON object")
+    return found
