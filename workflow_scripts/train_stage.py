@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eagle3.config.train import Train
+from eagle3.draft.hub import draft_folder
 from eagle3.files.artifact import read_json
 from eagle3.files.tensor_file import content_sha256
 from eagle3.parallel.ranks import joined_ranks
@@ -52,7 +53,8 @@ def main(job: entry.Job) -> None:
         )
         mapping, vocab = read_mapping(Path(paths.vocab), settings.upstream["vocab"])
         schedule, _ = read_json(Path(paths.schedule), SCHEDULE, settings.upstream["schedule"])
-        warm = Path(run.external.warm_start) if run.external.warm_start and not previous else None
+        begun = None if previous else run.external.warm_start
+        warm = draft_folder(begun, "train.warm_start") if begun else None
         draft, target = build_draft(
             job.target_folder(), settings.values, mapping, ranks.device, warm
         )

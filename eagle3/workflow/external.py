@@ -21,12 +21,14 @@ from eagle3.checks import (
 from eagle3.data.row_files import SUFFIXES, files_of, readable
 from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
 from eagle3.draft.config_file import read_config_file, resolved
-from eagle3.errors import UserError, first_line
+from eagle3.draft.hub import hub_config
+from eagle3.errors import UserError
 from eagle3.run import External
 from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
+ON_HUB = ("target.model", "draft.config", "train.warm_start")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -37,8 +39,8 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     """
     said = draft_config(config["draft"]["config"], root)
     config = resolved(config, said)
-    start = _warm_start(config["train"]["warm_start"], root, memo)
-    config = {**config, "train": {**config["train"], "warm_start": start[0]}}
+    start, place, start_digest = _warm_start(config["train"]["warm_start"], root, memo)
+    config = {**config, "train": {**config["train"], "warm_start": start}}
     check_choices(config)
     sources, source_digest = _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
@@ -71,7 +73,8 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         tokenizer_digest,
         weights_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
-        *start,
+        place,
+        start_digest,
         said,
         tied,
     )
@@ -98,10 +101,17 @@ def _prompts(
     return tuple(prompts), json.dumps(digests) if digests else ""
 
 
-def _warm_start(configured: str | None, root: Path, memo: Path) -> tuple[str | None, str]:
-    """The draft to start from, and the digest of what is read of it."""
+def _warm_start(
+    configured: str | None, root: Path, memo: Path
+) -> tuple[str | None, str | None, str]:
+    """The folder with config.json of the draft to start from, where jobs find all of it, and the
+    digest of what is read of it. One of the hub is known by its commit; jobs fetch its weights."""
     if configured is None:
-        return None, ""
+        return None, None, ""
+    if configured.startswith(HUB):
+        folder = hub_config(configured, "train.warm_start").parent
+        place = f"{configured}@{folder.name}"
+        return str(folder), place, place
     folder = _existing("train.warm_start", configured, root)
     described, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
     if not described.is_file() or not weights:
@@ -109,7 +119,7 @@ def _warm_start(configured: str | None, root: Path, memo: Path) -> tuple[str | N
             f"config: train.warm_start is {configured!r}, which is not the folder of a draft "
             "(config.json and *.safetensors)"
         )
-    return str(folder), folder_digest([described, *weights], memo)
+    return str(folder), str(folder), folder_digest([described, *weights], memo)
 
 
 def draft_config(given: str | None, root: Path) -> dict[str, Any]:
@@ -122,16 +132,7 @@ def draft_config(given: str | None, root: Path) -> dict[str, Any]:
     if not given.startswith(HUB):
         path = _existing("draft.config", given, root)
         return read_config_file(path / "config.json" if path.is_dir() else path)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        found = hf_hub_download(given.removeprefix(HUB), "config.json")
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
-        raise UserError(
-            f"draft.config: cannot fetch config.json of {given}: {first_line(fault)}"
-        ) from None
-    return read_config_file(Path(found))
+    return read_config_file(hub_config(given, "draft.config"))
 
 
 def _existing(key: str, path: str, root: Path) -> Path:
@@ -139,7 +140,7 @@ def _existing(key: str, path: str, root: Path) -> Path:
     for candidate in (Path(path).expanduser(), root / path):
         if candidate.exists():
             return candidate
-    on_hub = key in ("target.model", "draft.config") and HUB_NAME.fullmatch(path)
+    on_hub = key in ON_HUB and HUB_NAME.fullmatch(path)
     hint = f"; for a model of the Hugging Face hub write {HUB}{path}" if on_hub else ""
     raise UserError(f"config: {key} is {path!r}, which does not exist (nor {root / path}){hint}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -274,38 +275,61 @@ def test_a_folder_and_a_missing_file_of_a_drafts_configuration(
         locate(chosen, ROOT, tmp_path / "memo.json")
 
 
-def test_a_drafts_configuration_on_the_hub_is_read_at_once(tmp_path: Path) -> None:
+COMMIT = "0123456789" * 4
+ASKED = """
+import json, sys
+from pathlib import Path
+from eagle3.config.configuration import Config
+from eagle3.draft.hub import draft_folder
+from eagle3.errors import UserError
+from eagle3.workflow.external import locate
+try:
+    config = Config.of(json.loads(sys.argv[1])).to_dict()
+    found = locate(config, Path(sys.argv[2]), Path("memo.json"))
+    folder = found.warm_start and draft_folder(found.warm_start, "train.warm_start")
+    inside = sorted(path.name for path in folder.iterdir()) if folder else []
+    print(json.dumps([found.draft_config, found.warm_start, found.warm_start_digest, inside]))
+except UserError as fault:
+    print(json.dumps(str(fault)))
+"""
+
+
+def test_a_draft_of_the_hub_is_known_by_its_commit(tmp_path: Path) -> None:
     """From the hub's own cache here; without network and cache it is one sentence."""
     repository = tmp_path / "hub" / "models--someone--a-draft"
-    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text('{"intermediate_size": 64}')
+    (snapshot / "model.safetensors").write_text("weights")
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    asked = """
-import sys
-from pathlib import Path
-from eagle3.errors import UserError
-from eagle3.workflow.external import draft_config
-try:
-    print(draft_config(sys.argv[1], Path()))
-except UserError as fault:
-    print(fault)
-"""
+    (repository / "refs" / "main").write_text(COMMIT)
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = str(ROOT)
     environment.pop("HF_HUB_CACHE", None)
+    fitting = {
+        "run": "x",
+        "dataset": {"source": "data/demo_chat.jsonl"},
+        "vocab": {"draft_vocab_size": 64},
+        "tokens": {"max_length": 512},
+    }
 
-    def said(place: str) -> str:
-        command = [sys.executable, "-c", asked, place]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True
-        ).stdout.strip()
+    def said(**sections: dict[str, str]) -> Any:
+        given = json.dumps(fitting | sections)
+        command = [sys.executable, "-c", ASKED, given, str(ROOT)]
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout)
 
-    assert said("hub:someone/a-draft") == "{'intermediate_size': 64}"
-    refusal = said("hub:someone/another")
-    assert refusal.startswith("draft.config: cannot fetch config.json of hub:someone/another: ")
-    assert len(refusal.splitlines()) == 1
+    place = f"hub:someone/a-draft@{COMMIT}"
+    both = {"draft": {"config": "hub:someone/a-draft"}}
+    both |= {"train": {"warm_start": "hub:someone/a-draft"}}
+    files = ["config.json", "model.safetensors"]
+    assert said(**both) == [{"intermediate_size": 64}, place, place, files]
+    for section, key in (("draft", "config"), ("train", "warm_start")):
+        refusal = said(**{section: {key: "hub:someone/another"}})
+        assert refusal.startswith(f"{section}.{key}: cannot fetch config.json of hub:someone/anoth")
+        assert len(refusal.splitlines()) == 1
 
 
 def test_the_source_of_the_embedded_target_reaches_it(config: dict[str, Any]) -> None:
