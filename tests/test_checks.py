@@ -191,7 +191,7 @@ def test_a_draft_to_start_from_is_compared_before_any_job(
     check_target(start(rope_theta=10000.0), saved["plain"])
     with pytest.raises(UserError, match=r"train\.warm_start: .* set draft\.rope_theta \(50000\)"):
         check_target(start(rope_theta=50000.0), saved["plain"])
-    with pytest.raises(UserError, match=r"train\.warm_start: .* has norm_before_residual = true"):
+    with pytest.raises(UserError, match=r"train\.warm_start: .* has norm_before_residual True"):
         check_target(start(norm_before_residual=True), saved["plain"])
     with pytest.raises(UserError, match=r"set hidden_states\.aux_layers alike"):
         check_target(start(eagle_aux_hidden_state_layer_ids=[1, 2, 3]), saved["plain"])

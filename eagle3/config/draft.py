@@ -53,6 +53,11 @@ class Draft(Section):
         default=None,
         description="EAGLE-3.1: pass the normalised state to the next step; null is false.",
     )
+    norm_before_residual: bool | None = Field(
+        default=None,
+        description="Attention is added to the normalised state, as in many drafts of the "
+        "speculators library; null is false. SGLang cannot load it.",
+    )
     qk_norm: bool | None = Field(
         default=None,
         description="Norms over each head of queries and keys, as in Qwen3; null is false.",

@@ -15,7 +15,7 @@ KEYS = (
     *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("rms_norm_eps", "max_position_embeddings"),
 )
-SWITCHES = ("qk_norm", "fc_norm", "norm_output")
+SWITCHES = ("qk_norm", "fc_norm", "norm_output", "norm_before_residual")
 WIDTH_RATIO = 3.5  # of the MLP where the target names none: Llama 3's
 
 
@@ -26,6 +26,7 @@ class DraftConfig:
     `rope` is in transformers' own form: rope_type, rope_theta and what the type needs. `qk_norm`:
     an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm
     over each of the three aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
+    `norm_before_residual`: what attention is added to is behind `hidden_norm`.
     """
 
     hidden_size: int
@@ -44,6 +45,7 @@ class DraftConfig:
     qk_norm: bool = False
     fc_norm: bool = False
     norm_output: bool = False
+    norm_before_residual: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "aux_layers": list(self.aux_layers)}

@@ -31,6 +31,7 @@ CLASSES = (
 TAKEN = (
     *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output"),
+    "norm_before_residual",
 )
 OF_TARGET = ("hidden_size", "vocab_size", "draft_vocab_size")
 # what a key has to say, if it says anything; null never does
@@ -45,7 +46,6 @@ EXPECTED: dict[str, Any] = {
     "partial_rotary_factor": 1,
     "rope_is_neox_style": True,
     "layer_types": ["full_attention"],
-    "norm_before_residual": False,
     "norm_before_fc": False,
     "use_aux_norm": False,
     "use_aux_hidden_state": True,

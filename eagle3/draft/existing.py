@@ -16,7 +16,7 @@ KEY = "train.warm_start"
 # tensors of the same shapes would mean another model
 COMPARED = (
     *("vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps"),
-    "norm_output",
+    *("norm_output", "norm_before_residual"),
 )
 
 
@@ -24,7 +24,8 @@ def check_existing(folder: Path, config: DraftConfig) -> None:
     """Raise UserError if config.json of the draft in `folder` describes another model than
     `config`, or none that is known."""
     said = what_it_says(_described(folder), f"{KEY}: {folder / 'config.json'}")
-    said.setdefault("norm_output", False)  # as engines read it
+    for name in ("norm_output", "norm_before_residual"):
+        said.setdefault(name, False)  # as engines read them
     for name in COMPARED:
         if name in said and said[name] != getattr(config, name):
             raise UserError(

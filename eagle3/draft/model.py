@@ -6,11 +6,12 @@
     out = h + mlp(post_attention_layernorm(h))                    handed to the next step
     logits = lm_head(norm(out))                                   on the draft vocabulary
 
-Three switches of the configuration, with the meaning they have in SGLang and vLLM:
+Switches of the configuration, with the meaning they have in SGLang and vLLM:
 
     fc_norm       g = fc(cat of fc_norm.i(chunk i of aux)): layers of unlike scale weigh alike
     norm_output   norm(out) is handed on, and read by lm_head as it is
     qk_norm       q_norm and k_norm over every head, before the rotation
+    norm_before_residual   h = hidden_norm(hidden) + o_proj(...); vLLM and speculators alone
 
 Attention itself is the caller's: training-time test and chain decoding attend to different keys.
 Tensor names are those of SGLang and vLLM (`midlayer.*`, `fc`, `norm`, `lm_head`). The embedding
@@ -142,7 +143,8 @@ class Eagle3Draft(nn.Module):
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Residual [N, H] and attention output [N, heads, head_dim] -> what is handed on [N, H]"""
         layer = self.midlayer
-        h = hidden + layer.self_attn.o_proj(attended.flatten(-2))
+        residual = layer.hidden_norm(hidden) if self.config.norm_before_residual else hidden
+        h = residual + layer.self_attn.o_proj(attended.flatten(-2))
         out = h + layer.mlp(layer.post_attention_layernorm(h))
         return self.norm(out) if self.config.norm_output else out
 

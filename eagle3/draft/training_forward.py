@@ -176,7 +176,8 @@ class TrainingDraft:
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Residual [N, H] and attention output [N, heads d] -> hidden of the next step [N, H]"""
         post = self.layer.post_attention_layernorm
-        h = hidden + self.o_proj(attended)
+        residual = self.normed(hidden) if self.config.norm_before_residual else hidden
+        h = residual + self.o_proj(attended)
         x = rms_norm(h, post.weight, post.eps)
         out = h + self.down(swiglu(self.gate(x), self.up(x)))
         return self._normed_output(out) if self.config.norm_output else out

@@ -13,6 +13,7 @@ FORMATS = ("sglang", "vllm", "speculators", "hf")
 # switches of the draft that a form cannot carry, and why: an engine would drop them without a word
 LACKING = {
     ("sglang", "qk_norm"): "SGLang's draft class (0.5.23) has no q/k norm and drops such tensors",
+    ("sglang", "norm_before_residual"): "SGLang's draft class (0.5.23) adds to the state itself",
 }
 # keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
 UNREAD_YARN = {

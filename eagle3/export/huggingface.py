@@ -20,7 +20,7 @@ def write(described: Description) -> dict[str, Any]:
         **layer_config(config, described.dtype),
         "draft_vocab_size": config.draft_vocab_size,
         INDICES: [layer + 1 for layer in config.aux_layers],
-        "norm_before_residual": False,
+        "norm_before_residual": config.norm_before_residual,
         "fc_norm": config.fc_norm,
         "norm_output": config.norm_output,
     }

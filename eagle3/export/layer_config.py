@@ -62,4 +62,5 @@ def draft_config(
         qk_norm=layer["model_type"] == "qwen3",
         fc_norm=whole["fc_norm"],
         norm_output=whole["norm_output"],
+        norm_before_residual=whole["norm_before_residual"],
     )

@@ -45,7 +45,7 @@ def write(described: Description) -> dict[str, Any]:
         "draft_vocab_size": config.draft_vocab_size,
         "target_hidden_size": None,  # only where it differs from the draft's
         AUX_IDS: [layer + 1 for layer in config.aux_layers],
-        "norm_before_residual": False,
+        "norm_before_residual": config.norm_before_residual,
         "norm_before_fc": False,
         "fc_norm": config.fc_norm,
         "norm_output": config.norm_output,

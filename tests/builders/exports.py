@@ -47,6 +47,7 @@ CONFIG = DraftConfig(
 )
 EAGLE31 = replace(CONFIG, fc_norm=True, norm_output=True)
 QK_NORM = replace(CONFIG, qk_norm=True)
+NORMED_RESIDUAL = replace(CONFIG, norm_before_residual=True)
 VERIFIER = Verifier("meta-llama/Llama-3.1-8B-Instruct", ("LlamaForCausalLM",), 5)
 
 
@@ -150,6 +151,8 @@ def logits_by_hand(folder, aux, embeddings):
         q, k = norm(q, w["self_attn.q_norm.weight"]), norm(k, w["self_attn.k_norm.weight"])
     q, k = apply_rotary_pos_emb(q, k, *LlamaRotaryEmbedding(c)(x, torch.arange(len(x))[None]))
     attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
+    if whole["norm_before_residual"]:
+        hidden = norm(hidden, w["hidden_norm.weight"])
     hidden = hidden + linear(attended.transpose(0, 1).flatten(1), w["self_attn.o_proj.weight"])
     x = norm(hidden, w["post_attention_layernorm.weight"])
     gated = silu(linear(x, w["mlp.gate_proj.weight"])) * linear(x, w["mlp.up_proj.weight"])

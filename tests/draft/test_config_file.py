@@ -116,6 +116,13 @@ def test_our_own_exports_say_the_draft_that_was_exported(
     assert derive_config(target, section["draft"], config.draft_vocab_size, layers) == config
 
 
+def test_where_the_residual_is_taken_is_the_files() -> None:
+    assert derived(PLAIN | {"norm_before_residual": True}).norm_before_residual is True
+    assert derived(SPECULATORS, target_of(LAYER)).norm_before_residual is False
+    normed = SPECULATORS | {"norm_before_residual": True}
+    assert derived(normed, target_of(LAYER)).norm_before_residual is True
+
+
 def test_a_key_of_the_section_goes_before_the_file_and_the_file_before_the_target() -> None:
     draft = derived(PLAIN, intermediate_size=80, rope_theta=5.0, fc_norm=True)
     assert (draft.intermediate_size, draft.num_attention_heads) == (80, 64)
@@ -145,7 +152,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "activation": ({"hidden_act": "gelu"}, 'hidden_act = "gelu"; a draft here has "silu"'),
     "window": ({"sliding_window": 512, "use_sliding_window": True}, "sliding_window = 512"),
     "window unsaid": ({"sliding_window": 512, "use_sliding_window": None}, "sliding_window = 512"),
-    "residual": ({"norm_before_residual": True}, "norm_before_residual = true"),
     "experts": ({"num_experts": 128}, "num_experts = 128; which is no key of a draft known"),
     "tied": ({"tie_word_embeddings": True}, "tie_word_embeddings = true"),
     "other width": ({"target_hidden_size": 4096}, "target_hidden_size = 4096"),

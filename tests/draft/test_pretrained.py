@@ -107,7 +107,10 @@ def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"config": {"norm_before_residual": True}}, "has norm_before_residual = true; a draft"),
+        (
+            {"config": {"norm_before_residual": True}},
+            "has norm_before_residual True, the draft False",
+        ),
         ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc = true; a"),
         ({"config": {"norm_output": True}}, "has norm_output True, the draft False: it would be"),
         ({"config": {"rms_norm_eps": 0.05}}, "has rms_norm_eps 0.05, .* set draft.rms_norm_eps"),

@@ -43,7 +43,7 @@ class Pair:
         return decode_speculative(self.engine, self.head, chain, prompt, new, set(stop), count)
 
 
-EVERY = {"qk_norm": True, "fc_norm": True, "norm_output": True}
+EVERY = dict.fromkeys(("qk_norm", "fc_norm", "norm_output", "norm_before_residual"), True)
 PAIRS = {"llama": ("llama", {}), "qwen3": ("qwen3", {}), "every switch": ("llama", EVERY)}
 
 

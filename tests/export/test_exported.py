@@ -11,12 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from eagle3.errors import UserError
+from eagle3.export.capabilities import LACKING
 from eagle3.export.exported import expected_shapes
 from eagle3.export.formats import DRAFT_FORMATS, format_of
 from eagle3.export.load import load_draft
 from tests.builders.exports import (
     CONFIG,
     EAGLE31,
+    NORMED_RESIDUAL,
     QK_NORM,
     cast,
     draft_and_mapping,
@@ -34,14 +36,10 @@ SWITCHES = {
     "norm_output": replace(CONFIG, norm_output=True),
     "eagle31": EAGLE31,
     "qk_norm": QK_NORM,
+    "norm_before_residual": NORMED_RESIDUAL,
     "theta": replace(CONFIG, rope={"rope_type": "default", "rope_theta": 1e6}),
 }
-CASES = [
-    (form, name)
-    for form in DRAFT_FORMATS
-    for name in SWITCHES
-    if (form, name) != ("sglang", "qk_norm")
-]
+CASES = [(form, name) for form in DRAFT_FORMATS for name in SWITCHES if (form, name) not in LACKING]
 
 
 @pytest.fixture(params=DRAFT_FORMATS)
@@ -89,7 +87,7 @@ def test_types_are_the_asked_for_and_the_file_says_its_format(exported):
 def test_switches_bring_their_tensors_and_no_others():
     plain = expected_shapes(CONFIG)
     more = {name: expected_shapes(config) for name, config in SWITCHES.items()}
-    assert more["norm_output"] == more["theta"] == plain
+    assert more["norm_output"] == more["norm_before_residual"] == more["theta"] == plain
     assert more["eagle31"] == plain | {f"fc_norm.{i}.weight": (16,) for i in range(3)}
     assert more["qk_norm"] == plain | {
         "midlayer.self_attn.q_norm.weight": (8,),
@@ -220,10 +218,6 @@ def without(*names):
 CONFIGS = {
     "no draft vocabulary": (without("draft_vocab_size"), "draft_vocab_size missing"),
     "no norm switch": (without("norm_output"), "norm_output missing"),
-    "norm before the residual": (
-        lambda f: f.__setitem__("norm_before_residual", True),
-        "norm_before_residual is True, expected False",
-    ),
     "residual left to a default": (without("norm_before_residual"), "norm_before_residual missing"),
     "another architecture": (
         lambda f: f.__setitem__("architectures", ["LlamaForCausalLM"]),
@@ -244,6 +238,14 @@ def test_a_configuration_that_an_engine_would_misread_is_refused(exported, name)
     with pytest.raises(UserError, match=sentence) as fault:
         load_draft(exported)
     assert "config.json" in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_sglang_is_never_told_of_a_norm_before_the_residual(for_sglang):
+    """It would load such a draft and add to the state itself."""
+    reconfigured(for_sglang, lambda found: found.__setitem__("norm_before_residual", True))
+    sentence = r"config\.json: norm_before_residual is True, expected False"
+    with pytest.raises(UserError, match=sentence):
+        load_draft(for_sglang)
 
 
 @pytest.mark.parametrize("text", ["", "{", None, "[]"])

@@ -165,6 +165,14 @@ def test_the_traps_of_an_engine_are_refused(tmp_path, name):
 @pytest.mark.parametrize("form", DRAFT_FORMATS)
 def test_what_an_engine_cannot_hold_is_refused_before_training(form):
     check_formats([form], {"qk_norm": False, "fc_norm": True, "norm_output": True})
+    residual = {"norm_before_residual": True}
+    if form == "sglang":
+        with pytest.raises(
+            UserError, match=r"draft\.norm_before_residual is true.*\['vllm', 'specul"
+        ):
+            check_formats([form], residual)
+    else:
+        check_formats([form], residual)
     if form == "sglang":
         sentence = r"export\.formats is \['sglang'\] but draft\.qk_norm is true.*\['vllm', 'specul"
         with pytest.raises(UserError, match=sentence):

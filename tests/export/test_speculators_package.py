@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import load_file
 
-from tests.builders.exports import CONFIG, EAGLE31, QK_NORM, VERIFIER, export
+from tests.builders.exports import CONFIG, EAGLE31, NORMED_RESIDUAL, QK_NORM, VERIFIER, export
 
 FROM_TARGET = {"embed_tokens.weight", "verifier_lm_head.weight", "verifier_norm.weight"}
 
 
-@pytest.mark.parametrize("config", (CONFIG, EAGLE31, QK_NORM))
+@pytest.mark.parametrize("config", (CONFIG, EAGLE31, QK_NORM, NORMED_RESIDUAL))
 def test_the_library_takes_every_key_and_every_tensor(tmp_path, config):
     from speculators.config import SpeculatorModelConfig  # seconds, which no other test waits for
     from speculators.models.eagle3 import Eagle3DraftModel
@@ -18,7 +18,10 @@ def test_the_library_takes_every_key_and_every_tensor(tmp_path, config):
     export("speculators", tmp_path, config, "float32")
     result = SpeculatorModelConfig.from_pretrained(tmp_path)
     assert result.eagle_aux_hidden_state_layer_ids == [2, 4, 5]
-    assert (result.norm_before_residual, result.norm_before_fc) == (False, False)
+    assert (result.norm_before_residual, result.norm_before_fc) == (
+        config.norm_before_residual,
+        False,
+    )
     assert (result.fc_norm, result.norm_output) == (config.fc_norm, config.norm_output)
     assert result.speculators_config.verifier.name_or_path == VERIFIER.name
     assert result.transformer_layer_config.rope_parameters == config.rope

@@ -20,7 +20,8 @@ SWITCHES = {
     "qk_norm": {"qk_norm": True},
     "fc_norm": {"fc_norm": True},
     "norm_output": {"norm_output": True},
-    "all": {"qk_norm": True, "fc_norm": True, "norm_output": True},
+    "norm_before_residual": {"norm_before_residual": True},
+    "all": dict.fromkeys(("qk_norm", "fc_norm", "norm_output", "norm_before_residual"), True),
 }
 
 

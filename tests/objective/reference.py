@@ -72,6 +72,9 @@ class SlowDraft:
         return self.w["midlayer.self_attn.o_proj.weight"] @ torch.cat(out)
 
     def finish(self, hidden, attended):
+        if self.c.norm_before_residual:
+            gain = self.w["midlayer.hidden_norm.weight"]
+            hidden = rms_norm(hidden, gain, self.c.rms_norm_eps)
         h = hidden + attended
         y = rms_norm(h, self.w["midlayer.post_attention_layernorm.weight"], self.c.rms_norm_eps)
         gate = self.w["midlayer.mlp.gate_proj.weight"] @ y
