@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import Foreign, UserError
@@ -88,7 +89,8 @@ def _lines(answers: list[Answer]) -> Iterator[str]:
         version=__version__, plain=len(plain), other=len(other), refused=len(refused)
     )
     yield "## In the target's shape\n"
-    yield ", ".join(f"`{each.kind}`" for each in plain) + "\n"
+    names = ", ".join(f"`{each.kind}`" for each in plain)
+    yield fill(names, 100, break_long_words=False, break_on_hyphens=False) + "\n"
     yield "## In a shape of its own\n"
     yield "| types | what is said |\n|---|---|"
     yield from _rows(other)
