@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults image image-sglang check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults gpu image image-sglang check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ test-container: $(VENV)/.develops
 ## make test-faults  kills, full disks, damage and clocks on real runs (docs/reliability.md); needs root
 test-faults: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
+
+## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
+gpu: $(VENV)/.runs
+	PATH="$(BIN):$$PATH" python -m benchmarks.gpu $(ARGS)
 
 ## make image        the container image of the rules, for --sdm apptainer (docs/containers.md)
 image: $(VENV)/.runs

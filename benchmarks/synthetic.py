@@ -35,9 +35,9 @@ SMALL = Shape(256, 896, 4, 2, 64, 8192, 2048, 2, 512)
 LARGE = Shape(1024, 3584, 16, 4, 64, 32768, 8192, 4, 1024)
 
 
-def build_draft(shape: Shape, device: torch.device) -> Eagle3Draft:
-    """A draft with its first weights."""
-    config = DraftConfig(
+def draft_config(shape: Shape) -> DraftConfig:
+    """The configuration of a draft of this shape."""
+    return DraftConfig(
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_attention_heads=shape.heads,
@@ -50,7 +50,11 @@ def build_draft(shape: Shape, device: torch.device) -> Eagle3Draft:
         rope={"rope_type": "default", "rope_theta": 10000.0},
         aux_layers=(1, 3, 4),
     )
-    draft = Eagle3Draft(config).to(device)
+
+
+def build_draft(shape: Shape, device: torch.device) -> Eagle3Draft:
+    """A draft with its first weights."""
+    draft = Eagle3Draft(draft_config(shape)).to(device)
     initialise(draft, seed=0)
     return draft
 

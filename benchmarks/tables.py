@@ -42,18 +42,23 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], given: Namespace, **more
     print(f"# {where['cpu']}, GPU {where['gpu']}, {where['threads']} threads")
     print(f"# {where['versions']}")
     print(f"# {where['command']}")
-    names = list(rows[0])
-    cells = [[_text(row[name]) for name in names] for row in rows]
-    widths = [max(len(n), *(len(line[i]) for line in cells)) for i, n in enumerate(names)]
-    for line in [names, ["-" * width for width in widths], *cells]:
-        print(
-            "| "
-            + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
-            + " |"
-        )
+    print(*lines(rows), sep="\n")
     if given.json:
         content = {"benchmark": title, "machine": where, "rows": list(rows), **more}
         given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of the rows; one that lacks a figure has an empty cell there."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_text(row.get(name, "")) for name in names] for row in rows]
+    widths = [max(len(n), *(len(line[i]) for line in cells)) for i, n in enumerate(names)]
+    return [
+        "| "
+        + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        + " |"
+        for line in [names, ["-" * width for width in widths], *cells]
+    ]
 
 
 def _text(value: Any) -> str:
