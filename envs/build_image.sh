@@ -3,7 +3,8 @@
 #
 #     envs/build_image.sh eagle3|sglang
 #
-# BASE    image to build upon: docker://…, or a folder or .sif file; default: the definition's
+# BASE    image to build upon: docker://…, or a folder or .sif file; default: the definition's, and for
+#         a CUDA build the same with a compiler
 # TORCH   eagle3 only, torch's build: cpu (default), or a CUDA build by its name, such as cu130
 # PYTHON  an interpreter with pip, to fetch wheels with; default: python3
 #
@@ -20,6 +21,7 @@ wanted=()
 if [[ $name == eagle3 ]]; then
   arguments+=(--build-arg "torch=$torch")
   wanted+=("torch: $torch")
+  [[ $torch == cpu ]] || BASE=${BASE:-docker://python:3.11-bookworm}
 fi
 if [[ -n ${BASE:-} ]]; then
   bootstrap=localimage base=$BASE

@@ -15,6 +15,7 @@ from eagle3.parallel.ranks import joined_ranks
 from eagle3.store.byte_source import address
 from eagle3.store.disk_space import Need, check_space, planned_bytes
 from eagle3.store.windows import drop_other_windows
+from eagle3.training.gpu import check_gpu
 from workflow_scripts import entry
 
 
@@ -31,6 +32,9 @@ def main(job: entry.Job) -> None:
         torch.set_num_threads(max(job.threads // ranks.world, 1))
         if ranks.first:
             _check_space(job, shard, local)
+            # what only training needs is missed now, not after hours of captures
+            if job.shard == 0 and run.config.hidden_states.backend == "hf":
+                check_gpu(ranks.device, run.config.train.precision)
         else:
             logging.disable(logging.INFO)
         with atomic_path(local) if ranks.first else nullcontext() as path:

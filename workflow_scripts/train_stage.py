@@ -17,6 +17,7 @@ from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
+from eagle3.training.gpu import check_gpu
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.malloc import keep_freed_memory
@@ -42,6 +43,7 @@ def main(job: entry.Job) -> None:
     with joined_ranks(
         run.config.resources.device, jobs.sp_ulysses_size, jobs.sp_ring_size
     ) as ranks:
+        check_gpu(ranks.device, train.precision)
         torch.set_num_threads(max(job.threads // ranks.world, 1))
         if not ranks.first:
             logging.disable(logging.INFO)

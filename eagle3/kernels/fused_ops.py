@@ -98,10 +98,11 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 @compiled_on_cuda
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     low, high = x.chunk(2, dim=-1)
-    out = torch.empty_like(x)
+    out = torch.empty_like(x)  # in the order of x in memory
     out_low, out_high = out.chunk(2, dim=-1)
-    torch.mul(low, cos, out=out_low).addcmul_(high, sin, value=-1)
-    torch.mul(high, cos, out=out_high).addcmul_(low, sin)
+    # by copies: compiled code takes no strided `out=`, and would be cut in three
+    out_low.copy_(low * cos).addcmul_(high, sin, value=-1)
+    out_high.copy_(high * cos).addcmul_(low, sin)
     return out
 
 

@@ -7,9 +7,13 @@ the shapes that kernels like.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from eagle3.draft.config import DraftConfig
+from eagle3.errors import UserError
+from eagle3.kernels.compiled import compiles_for_cuda
 from eagle3.objective.attention.chunked import chunked_attention
 from eagle3.objective.attention.flash import flash_attention
 from eagle3.objective.attention.flex import prefix_flex_attention
@@ -49,7 +53,7 @@ def dispatch(
     )
     prefixes = Prefixes.of(pack, active)
     name, sharded = objective.attention, pack.shards is not None
-    backend = choose_backend(name, pack.aux.device, objective.dtype, sharded)
+    backend = choose_backend(name, pack.aux.device, objective.dtype, draft.head_dim, sharded)
     if pack.shards is None:
         index = whole_index(pack, active, prefixes)
         queries = prefixes.queries(active.slots[: active.depth])
@@ -61,17 +65,40 @@ def dispatch(
 
 
 def choose_backend(
-    name: str, device: torch.device, dtype: torch.dtype, sharded: bool = False
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int, sharded: bool = False
 ) -> Backend:
     """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
     ranks that share a pack exchange keys (see `sequence_parallel`).
 
-    CUDA's flash kernel takes half precision only, and computes whole documents, of which a rank
-    with a shard of a pack has few rows; on a CPU products of chunks are faster than its flash
-    kernel, whose backward pass is slow (docs/performance.md).
+    CUDA's flash kernel computes whole documents, of which a rank with a shard of a pack has few
+    rows; on a CPU products of chunks are faster than its flash kernel, whose backward pass is slow
+    (docs/performance.md). Raises UserError if a back end that was named cannot be used on a GPU.
     """
+    if device.type != "cuda":
+        return BACKENDS["chunked" if name in ("auto", "usp") else name]
     if name in ("auto", "usp"):
-        on_cuda = device.type == "cuda"
-        whole = dtype in (torch.bfloat16, torch.float16) and not sharded
-        name = "chunked" if not on_cuda else "flash" if whole else "flex"
+        fast = ["flex"] if sharded else ["flash", "flex"]
+        usable = [each for each in fast if not cuda_refuses(each, device, dtype, head_dim)]
+        return BACKENDS[usable[0] if usable else "chunked"]
+    if why := cuda_refuses(name, device, dtype, head_dim):
+        raise UserError(f"train.attention_backend is {name}, {why}; use auto")
     return BACKENDS[name]
+
+
+@cache
+def cuda_refuses(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why a back end cannot be used on a GPU, None if it can. What its kernels take is written in
+    PyTorch's sources: flash_api.cpp, and flex_attention.py of Inductor."""
+    if name == "flash":
+        if dtype not in (torch.bfloat16, torch.float16):
+            return "whose kernel takes half precision only (train.precision bfloat16)"
+        if head_dim % 8 or head_dim > 256:
+            return f"whose kernel takes heads of 8, 16, … 256 numbers, not of {head_dim}"
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "whose kernel needs a GPU of the Ampere generation or a newer one"
+    if name == "flex":
+        if head_dim < 16:
+            return f"whose kernel takes heads of 16 numbers or more, not of {head_dim}"
+        if not compiles_for_cuda():
+            return "which has to be compiled, and nothing can be compiled here"
+    return None

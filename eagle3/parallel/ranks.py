@@ -21,6 +21,10 @@ from eagle3.errors import UserError
 from eagle3.parallel.device import check_device
 from eagle3.parallel.launcher import end_with_launcher
 
+# NCCL counts from when a collective is queued, and then ends the process; ranks queue the next one
+# while the first is still writing a checkpoint. Dead ranks are torchrun's business, and at once
+TIMEOUTS = {"cpu": timedelta(minutes=10), "cuda": timedelta(hours=2)}
+
 
 @dataclass(frozen=True)
 class Group:
@@ -86,8 +90,12 @@ def joined_ranks(device: str, ulysses: int = 1, ring: int = 1) -> Iterator[Ranks
         yield Ranks(rank, world, where)
         return
     end_with_launcher()
-    backend = "nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=10))
+    on_cuda = device == "cuda"
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        timeout=TIMEOUTS[device],
+        device_id=where if on_cuda else None,  # else NCCL guesses, and connects in the first step
+    )
     if ulysses * ring == 1:
         yield Ranks(rank, world, where)
     else:

@@ -22,6 +22,7 @@ from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.workflow import containers
 from eagle3.workflow.external import locate
+from eagle3.workflow.gpu_training import gpu_warnings
 from eagle3.workflow.project import import_folders, package_of
 from eagle3.workflow.provenance import code_digest
 from eagle3.workflow.settings import all_settings
@@ -50,6 +51,8 @@ def new_run(
     )
     if not has_environment:
         _check_tracker(whole.resources.train.tracker)
+    for sentence in gpu_warnings(whole, os.environ, has_environment):
+        print(f"warning: {sentence}", file=sys.stderr)
     _check_known_rows(Path(run.paths.rows_report), settings["dataset"], whole.dataset.num_samples)
     os.environ[VARIABLE] = str(run.save(FOLDER).absolute())
     return run
@@ -74,6 +77,9 @@ def environment(run: Run, root: Path, has_environment: bool, in_container: bool)
     }
     own = import_folders(root, FOLDER / "library")
     variables["PYTHONPATH"] = _in_front(own, os.environ.get("PYTHONPATH"))
+    if run.config.resources.device == "cuda":  # every stage is a process: it compiles once for all
+        compiled = str((FOLDER / "compiled").absolute())
+        variables["TORCHINDUCTOR_CACHE_DIR"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)
     if not has_environment:
         variables["PATH"] = _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
     if in_container:

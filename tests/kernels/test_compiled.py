@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eagle3.kernels import compiled, fused_ops
-from eagle3.objective.losses import row_losses
+from eagle3.objective.losses import LOSSES, row_losses
 from tests.objective.cases import random_logits
 
 
@@ -47,6 +47,102 @@ def test_compiled_operations_give_the_same(compiler, name):
     expected = written(*(t.clone() for t in inputs))
     result = torch.compile(written, dynamic=True)(*inputs)
     torch.testing.assert_close(result, expected)
+
+
+FUNCTIONS = [
+    name
+    for name, f in vars(fused_ops).items()
+    if name.startswith("_") and hasattr(f, "__wrapped__")
+]
+
+
+def inputs_of(name, rows, dtype=torch.bfloat16):
+    """What each function is called with, for some rows."""
+    draw = torch.Generator().manual_seed(rows)
+
+    def normal(*size, dtype=torch.float32):
+        return torch.randn(*size, generator=draw).to(dtype)
+
+    x, dy, up = (normal(rows, 16, dtype=dtype) for _ in range(3))
+    gain, scale = normal(16), normal(rows, 1)
+    return {
+        "_norm": (x, gain, 1e-5),
+        "_norm_backward": (dy, x, gain, scale),
+        "_gain_gradient": (dy, x, scale),
+        "_gated": (x, up),
+        "_gated_backward": (dy, x, up),
+        "_rotated": (normal(rows, 2, 16), normal(rows, 1, 8), normal(rows, 1, 8)),
+    }[name]
+
+
+def test_every_function_that_is_compiled_has_a_case():
+    assert len(FUNCTIONS) >= 6
+    for name in FUNCTIONS:
+        assert inputs_of(name, 3)
+
+
+@pytest.fixture
+def counted():
+    """A compiler that counts and compiles nothing; what was compiled before is forgotten."""
+    count = []
+
+    def backend(graph, _inputs):
+        count.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    yield backend, count
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_one_graph_for_any_number_of_rows(counted, name):
+    backend, count = counted
+    written = inspect.unwrap(getattr(fused_ops, name))
+    compiled_once = torch.compile(written, dynamic=True, fullgraph=True, backend=backend)
+    for rows in (192, 48, 7, 513):
+        compiled_once(*inputs_of(name, rows))
+    assert len(count) == 1
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_loss_is_one_graph_for_any_number_of_rows(counted, kind):
+    backend, count = counted
+    written = inspect.unwrap(row_losses)
+    compiled_once = torch.compile(written, dynamic=True, fullgraph=True, backend=backend)
+    for rows in (6, 40, 11):
+        logits, probs, _, mix = random_logits(3, rows=rows)
+        compiled_once(kind, logits, probs, mix)
+    assert len(count) == 1
+
+
+class LooksLikeGpu(torch.Tensor):
+    """A tensor of the CPU that says it is on CUDA."""
+
+    is_cuda = True
+
+
+def test_without_a_compiler_functions_run_as_written_and_it_is_said_once(monkeypatch, caplog):
+    def no_compiler(_function, **_options):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    compiled.compiles_for_cuda.cache_clear()
+    double = compiled.compiled_on_cuda(lambda x: x * 2)
+    for _ in range(2):
+        assert double(torch.ones(2).as_subclass(LooksLikeGpu)).tolist() == [2, 2]
+    compiled.compiles_for_cuda.cache_clear()
+    [record] = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "(Failed to find C compiler.)" in record.message and "headers" in record.message
+
+
+def test_what_is_compiled_sees_no_autograd(monkeypatch):
+    monkeypatch.setattr(compiled, "compiles_for_cuda", lambda: True)
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_options: function)
+    watched = compiled.compiled_on_cuda(lambda x, n: seen.append(x.requires_grad) or x * n)
+    weight = torch.ones(2).as_subclass(LooksLikeGpu).requires_grad_()
+    assert watched(weight, 3).tolist() == [3, 3] and seen == [False]
 
 
 def test_a_compiled_loss_gives_the_same(compiler):
