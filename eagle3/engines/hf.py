@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from eagle3.errors import Foreign, UserError
-from eagle3.parallel.device import check_device
+from eagle3.parallel.device import check_device, sent
 from eagle3.parallel.ranks import Ranks
 from eagle3.target_model.config import load_text_config, load_whole_config
 from eagle3.target_model.files import INDEX, indexed_files
@@ -109,7 +109,7 @@ class HFTarget:
     ) -> tuple[list[torch.Tensor], Any]:
         """The three captured states and the last one, each [B, L, H]."""
         output = self.body(
-            input_ids=input_ids.to(self.device),
+            input_ids=sent(input_ids, self.device),
             past_key_values=cache,
             use_cache=cache is not None,
             **places,
@@ -189,7 +189,7 @@ class HFTarget:
             for i, states in enumerate(captured):
                 aux[:, i * width : (i + 1) * width] = states.flatten(0, 1)
             return aux, last.flatten(0, 1)
-        rows = real.flatten().nonzero()[:, 0].to(self.device)  # [N]
+        rows = sent(real.flatten().nonzero()[:, 0], self.device)  # [N]
         for i, states in enumerate(captured):
             into = aux[:, i * width : (i + 1) * width]
             torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, 3H] is made

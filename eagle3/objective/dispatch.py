@@ -7,6 +7,7 @@ the shapes that kernels like.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -27,6 +28,7 @@ from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
 from eagle3.objective.rows import step_rows
+from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.attention import exchanging_attention
 from eagle3.objective.sequence_parallel.local_rows import local_index
 from eagle3.objective.settings import Objective, TargetParts
@@ -43,25 +45,37 @@ def dispatch(
     pack: Pack, target: TargetParts, objective: Objective, draft: DraftConfig
 ) -> tuple[RowIndex, Attention]:
     """The rows that are computed here, and attention among them."""
+    name, sharded, device = objective.attention, pack.shards is not None, pack.aux.device
+    backend = choose_backend(name, device, objective.dtype, draft.head_dim, sharded)
+    # ranks that share a pack have its shards on the device, so they look there
+    columns = pack if sharded else pack.columns
     active = step_rows(
-        pack.input_ids,
-        pack.loss_mask,
-        pack.documents,
-        target.draft_ids >= 0,
+        columns.input_ids,
+        columns.loss_mask,
+        columns.documents,
+        (target.draft_ids if sharded else target.host_draft_ids) >= 0,
         objective.steps,
         by_mask=objective.active_rows == "supervised",
     )
-    prefixes = Prefixes.of(pack, active)
-    name, sharded = objective.attention, pack.shards is not None
-    backend = choose_backend(name, pack.aux.device, objective.dtype, draft.head_dim, sharded)
+    prefixes = Prefixes.of(columns, active)
     if pack.shards is None:
-        index = whole_index(pack, active, prefixes)
         queries = prefixes.queries(active.slots[: active.depth])
-        return in_buckets(index, PackAttention(backend, queries))
+        if device.type != "cpu":
+            there = send(queries, device)
+            queries = [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
+        index = whole_index(columns, active, prefixes)
+        index, attention = in_buckets(index, PackAttention(backend, queries))
+        return index.sent(device), attention
     index = local_index(pack, active, prefixes, pack.shards.local)
-    usp = name == "usp"
-    attention = exchanging_attention(usp, backend, active, prefixes, pack.shards, draft)
-    return in_buckets(index, attention)
+    exchanging = exchanging_attention(name == "usp", backend, active, prefixes, pack.shards, draft)
+    return in_buckets(index, exchanging)
+
+
+def known_teachers(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:
+    """bool [R]: teachers whose argmax is in the draft vocabulary, where the index was made."""
+    if index.host is None:
+        return target.draft_ids[pack.teacher_argmax] >= 0
+    return target.host_draft_ids[pack.columns.teacher_argmax] >= 0
 
 
 def choose_backend(

@@ -20,6 +20,7 @@ from eagle3.draft.training_forward import MixedLinear
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.kernels.matmul import times_transposed, weight_gradient
 from eagle3.objective.losses import WITH_LOGS, row_losses
+from eagle3.objective.sending import send
 from eagle3.objective.teacher import Teacher
 
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}  # of logits; a few tensors are as large
@@ -32,6 +33,7 @@ class Pairs:
 
     teacher: torch.Tensor  # int64 [N], teacher row of each, ascending
     step: torch.Tensor  # int64 [N]
+    host: Pairs | None = None  # the same on the host, where they were made
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ class _HeadLoss(torch.autograd.Function):
         dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         loss, accepted = (x.new_empty(len(x), dtype=wide) for _ in range(2))
         correct = x.new_empty(len(x), dtype=torch.bool)
-        for first, stop in _chunks(pairs, len(narrow), kind.weights):
-            at = slice(first, stop)
-            rows, place = pairs.teacher[at].unique_consecutive(return_inverse=True)
+        for at, rows, place in _chunks(pairs, len(narrow)):
             probs = teacher.probs(rows, logs=kind.name in WITH_LOGS).rows(place, wide)
             step = pairs.step[at]
             logits = times_transposed(x[at], narrow).to(wide)  # [n, V_draft]
@@ -106,8 +106,13 @@ def head_loss(
     return total, PairResults(*results)
 
 
-def _chunks(pairs: Pairs, vocab: int, like: torch.Tensor) -> list[tuple[int, int]]:
-    """Stretches of pairs that hold whole teacher rows where they can: each begins a new one."""
-    size = max(CHUNK_BYTES[like.device.type] // (4 * vocab), FEWEST_ROWS)
-    total = len(pairs.teacher)
-    return [(first, min(first + size, total)) for first in range(0, total, size)]
+def _chunks(pairs: Pairs, vocab: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Stretches of pairs that hold whole teacher rows where they can: each begins a new one. With
+    each, its teacher rows int64 [r], and which of them every pair has."""
+    device, teacher = pairs.teacher.device, (pairs.host or pairs).teacher
+    size = max(CHUNK_BYTES[device.type] // (4 * vocab), FEWEST_ROWS)
+    stretches = [slice(n, min(n + size, len(teacher))) for n in range(0, len(teacher), size)]
+    found = [teacher[at].unique_consecutive(return_inverse=True) for at in stretches]
+    if pairs.host is not None:
+        found = send(found, device)
+    return [(at, *each) for at, each in zip(stretches, found, strict=True)]

@@ -13,14 +13,15 @@ last step that their run allows:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from eagle3.objective.attention.interface import Queries
 from eagle3.objective.head_loss import Pairs
-from eagle3.objective.pack import Pack
+from eagle3.objective.pack import Columns, Pack
 from eagle3.objective.rows import ActiveRows
+from eagle3.objective.sending import send
 from eagle3.objective.step_totals import StepTotals
 
 
@@ -48,11 +49,20 @@ class RowIndex:
     taught: torch.Tensor  # int64 [R], rows with a teacher, among the T
     steps: Sequence[StepIndex]  # those that have a row
     totals: StepTotals  # counts of rows; sums over losses are zero
+    host: RowIndex | None = None  # the same on the host, where it was made
+
+    def sent(self, device: torch.device) -> RowIndex:
+        """This index, made on the host, on `device`."""
+        return self if device.type == "cpu" else replace(send(self, device), host=self)
 
     def pairs(self, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         """Pairs of a row and a step that have a loss, by teacher row; the index of each among
         the hidden states of all steps, and whether serving can reach it. `known` bool [R]: teachers
-        whose argmax is in the draft vocabulary."""
+        whose argmax is in the draft vocabulary, on the host if this index was made there."""
+        if self.host is not None:
+            here = self.host.pairs(known)
+            there = send(here, self.taught.device)
+            return replace(there[0], host=here[0]), there[1], there[2]
         steps, reads, places, begin = [], [], [], 0
         for k, rows in enumerate(self.steps):
             reads.append(rows.reads[: rows.count])
@@ -74,7 +84,7 @@ class Prefixes:
     starts: torch.Tensor  # int64 [A_0], first row of each one's document
 
     @classmethod
-    def of(cls, pack: Pack, active: ActiveRows) -> Prefixes:
+    def of(cls, pack: Pack | Columns, active: ActiveRows) -> Prefixes:
         row_of_token = torch.full_like(pack.input_ids, -1, dtype=torch.int64)
         row_of_token[pack.row_tokens] = torch.arange(
             len(pack.row_tokens), device=pack.row_tokens.device
@@ -92,7 +102,7 @@ class Prefixes:
         return queries
 
 
-def whole_index(pack: Pack, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
+def whole_index(pack: Pack | Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
     """The index of a pack that one rank computes."""
     slots = torch.arange(len(active.tokens), device=pack.input_ids.device)
     return RowIndex(
@@ -105,7 +115,7 @@ def whole_index(pack: Pack, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
 
 
 def step_indices(
-    pack: Pack,
+    pack: Pack | Columns,
     active: ActiveRows,
     slots: Sequence[torch.Tensor],  # int64 [A_k] for each step, the active rows that are computed
     rows: torch.Tensor,  # int64 [A_0], indices of active rows among the rows of aux

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from eagle3.objective.head_loss import LossKind
 from eagle3.objective.losses import step_weights
 from eagle3.objective.pack import Pack
+from eagle3.objective.sending import send
 from eagle3.objective.teacher import Teacher
 from eagle3.target_model.reader import Head
 
@@ -20,6 +22,11 @@ class TargetParts:
     embedding: torch.Tensor  # [V, H]
     head: Head  # on the draft vocabulary, [V_draft, H]
     draft_ids: torch.Tensor  # int64 [V], -1 outside the draft vocabulary
+
+    @cached_property
+    def host_draft_ids(self) -> torch.Tensor:
+        """`draft_ids` on the host."""
+        return self.draft_ids.cpu()
 
     def teacher(self, pack: Pack) -> Teacher:
         """The teacher of the rows of a pack."""
@@ -47,9 +54,8 @@ class Objective:
 
     def loss_kind(self, acceptance: torch.Tensor | None, device: torch.device) -> LossKind:
         """The loss with its weights; `acceptance` [K]: the mean of each step, for lk_hybrid."""
-        weights = torch.tensor(
-            step_weights(self.steps, self.decay), dtype=torch.float64, device=device
-        )
+        weights = torch.tensor(step_weights(self.steps, self.decay), dtype=torch.float64)
+        weights = send(weights, device)
         mix = torch.ones_like(weights)
         if acceptance is not None:
             mix = torch.exp(-self.lk_eta * acceptance)

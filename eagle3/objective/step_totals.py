@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from eagle3.objective.head_loss import PairResults, Pairs
+from eagle3.objective.sending import send
 
 
 @dataclass
@@ -48,7 +49,8 @@ class StepTotals:
         }
         for name, values in sums.items():
             getattr(self, name).index_add_(0, pairs.step, values.double())
-        self.trained += torch.bincount(pairs.step, minlength=len(self.trained))
+        counts = torch.bincount((pairs.host or pairs).step, minlength=len(self.trained))
+        self.trained += counts if pairs.host is None else send(counts, self.trained.device)
 
     def mean_acceptance(self) -> torch.Tensor:
         """[K], of rows with a loss that serving can reach"""

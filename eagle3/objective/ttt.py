@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.training_forward import EmbeddingProjections, TrainingDraft
 from eagle3.objective.attention.interface import Attention, Keys
-from eagle3.objective.dispatch import dispatch
+from eagle3.objective.dispatch import dispatch, known_teachers
 from eagle3.objective.head_loss import head_loss
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import RowIndex, StepIndex
@@ -41,10 +41,11 @@ def ttt_loss(
     index, attention = dispatch(pack, target, objective, draft.config)
     if not index.steps:
         return torch.zeros((), device=pack.aux.device), index.totals
-    layer = TrainingDraft(draft, objective.dtype, int(pack.positions.max()) + objective.steps + 1)
+    last = int(pack.columns.positions.max()) + objective.steps
+    layer = TrainingDraft(draft, objective.dtype, last + 1)
     states = hidden_states(layer, pack, target, index, attention, objective.recompute)
     teacher = target.teacher(pack)
-    pairs, places, reachable = index.pairs(teacher.argmax >= 0)
+    pairs, places, reachable = index.pairs(known_teachers(pack, target, index))
     x = layer.head_input(torch.cat(states)[places])
     kind = objective.loss_kind(acceptance, x.device)
     loss, results = head_loss(x, layer.head, pairs, teacher, kind)
@@ -113,7 +114,8 @@ def right_choices(
     index, attention = dispatch(pack, target, objective, draft.config)
     if not index.steps:
         return right
-    layer = TrainingDraft(draft, objective.dtype, int(pack.positions.max()) + objective.steps + 1)
+    last = int(pack.columns.positions.max()) + objective.steps
+    layer = TrainingDraft(draft, objective.dtype, last + 1)
     states = hidden_states(layer, pack, target, index, attention)
     answers = target.draft_ids[pack.teacher_argmax]  # int64 [R], -1 outside
     for k, (rows, state) in enumerate(zip(index.steps, states, strict=True)):

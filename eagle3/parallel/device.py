@@ -23,6 +23,13 @@ def check_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on `device`: a GPU is not waited for, since the copy is pinned."""
+    if device.type == "cpu" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def device_name(device: torch.device) -> str:
     """The model of a GPU, or of this machine's processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

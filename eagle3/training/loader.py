@@ -13,18 +13,19 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from eagle3.errors import UserError
-from eagle3.objective.pack import Pack
+from eagle3.objective.pack import Columns, Pack
 from eagle3.objective.sequence_parallel.sharding import PackShards, RowShard, SequenceSharding
 from eagle3.store.byte_source import Address
+from eagle3.store.codecs import TYPES
 from eagle3.store.layout import Layout, Part
 from eagle3.store.reader import FeatureShard, decoded
 from eagle3.tokens.schedule import Documents
@@ -60,12 +61,21 @@ class StagedPack:
     last_tokens: torch.Tensor  # int64 [R]
     buffers: dict[str, torch.Tensor]  # uint8 [T or R, row_bytes] for each part of the layout
     shards: PackShards | None = None
+    host: Columns | None = None  # what stays on the host of a pack that goes to a GPU
 
     def to(self, device: torch.device) -> StagedPack:
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS}
+        moved: dict[str, Any] = {
+            name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS
+        }
         buffers = {n: t.to(device, non_blocking=True) for n, t in self.buffers.items()}
         shards = self.shards.to(device) if self.shards else None
-        return StagedPack(**moved, buffers=buffers, shards=shards)
+        return replace(self, **moved, buffers=buffers, shards=shards, host=self.columns())
+
+    def columns(self) -> Columns:
+        """What says which rows are computed."""
+        argmax = self.buffers["teacher_argmax"].view(TYPES["I32"]).flatten().long()
+        small = {name: getattr(self, name) for name in COLUMNS if name != "last_tokens"}
+        return Columns(**small, teacher_argmax=argmax)
 
     def decoded(self, layout: Layout) -> Pack:
         states = decoded(layout, self.buffers)
@@ -81,10 +91,11 @@ class StagedPack:
             teacher_argmax=states["teacher_argmax"].long(),
             teacher_lse=states["teacher_lse"],
             shards=self.shards,
+            host=self.host,
         )
 
 
-COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shards")]
+COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shards", "host")]
 
 
 class TrainingData:
@@ -136,7 +147,7 @@ class TrainingData:
             buffers = self._shard(located, shards.local, pinned)
         if pinned:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return StagedPack(**tensors, buffers=buffers, shards=shards)
+        return StagedPack(buffers=buffers, shards=shards, host=None, **tensors)
 
     def announce(self, numbers: np.ndarray) -> None:
         """Have the states of some documents fetched; returns at once."""

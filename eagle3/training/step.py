@@ -73,8 +73,7 @@ class StepRunner:
             if loss.requires_grad:
                 (loss / rows).backward()
             watch.end("backward")
-        totals, stopping = self._over_ranks(totals, stop)
-        norm = self._update(rate)
+        totals, norm, stopping = self._update(totals, stop, rate)
         watch.end("optimizer")
         return StepResult(totals, norm, watch.seconds(), stopping)
 
@@ -86,22 +85,23 @@ class StepRunner:
             totals.add(ttt_loss(self.draft, pack, self.target, self.objective)[1])
         return StepTotals.unstacked(self.ranks.sum(totals.stacked())).mean_acceptance()
 
-    def _over_ranks(self, totals: StepTotals, stop: bool) -> tuple[StepTotals, bool]:
-        """Totals of all ranks, and whether any of them must stop: one sum for both."""
+    def _update(
+        self, totals: StepTotals, stop: bool, rate: float
+    ) -> tuple[StepTotals, float, bool]:
+        """Sum gradients over ranks, clip by the global norm, step. Totals of all ranks, the norm,
+        and whether any rank must stop: on the host, in the one copy that waits for a GPU."""
         stacked = totals.stacked()
-        summed = self.ranks.sum(torch.cat([stacked.flatten(), stacked.new_tensor([stop])]))
-        return StepTotals.unstacked(summed[:-1].view_as(stacked)), bool(summed[-1])
-
-    def _update(self, rate: float) -> float:
-        """Sum gradients over ranks, clip by the global norm, step; return the norm."""
+        # all ranks in one sum
+        summed = self.ranks.sum(torch.cat([stacked.flatten(), stacked.new_full((1,), stop)]))
         self.masters.sum_gradients()
         parameters = list(self.draft.parameters())
-        clipped = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        norm = self.masters.whole(clipped).item()
+        clipped = self.masters.whole(torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm))
+        host = torch.cat([summed, clipped.to(summed).view(1)]).cpu()
+        norm = float(host[-1])
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
         self.draft.zero_grad(set_to_none=True)
-        return norm
+        return StepTotals.unstacked(host[:-2].view_as(stacked)), norm, bool(host[-2])

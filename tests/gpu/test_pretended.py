@@ -18,17 +18,17 @@ from eagle3.store.codecs import CODECS
 from tests.gpu import guard
 
 ROOT = Path(__file__).resolve().parents[2]
-# waits and kernels of a forward and a backward pass of one pack, seven steps
+# kernels of a forward and a backward pass of one pack, seven steps; the host waits at none of them
 BUDGETS = {
-    "auto torch.bfloat16 kept": (63, 2080),
-    "auto torch.bfloat16 recompute": (105, 2690),
-    "flex torch.bfloat16 kept": (14, 1810),
-    "chunked torch.bfloat16 kept": (28, 1340),
-    "auto torch.float32 kept": (14, 1550),
-    "chunked torch.float32 kept": (28, 1270),
+    "auto torch.bfloat16 kept": 1730,
+    "auto torch.bfloat16 recompute": 2225,
+    "flex torch.bfloat16 kept": 1580,
+    "chunked torch.bfloat16 kept": 1105,
+    "auto torch.float32 kept": 1315,
+    "chunked torch.float32 kept": 1040,
 }
-OF_STEP = 4  # waits of an optimiser step beside those of its packs
-OF_BATCH = 7  # waits of a batch of capture
+OF_STEP = 2  # waits of an optimiser step with its packs: the metrics, and its time
+OF_BATCH = 2  # waits of a batch of capture: are states finite, and one of transformers' own
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_loss_and_gradients_are_the_cpus(found, name):
 
 @pytest.mark.parametrize("name", BUDGETS)
 def test_waits_and_kernels_of_a_pack_keep_their_budget(found, name):
-    case, (waits, kernels) = part(found, "loss")[name], BUDGETS[name]
-    assert sum(case["waits"].values()) <= waits, case["waits"]
-    assert case["kernels"] <= kernels
+    case = part(found, "loss")[name]
+    assert case["waits"] == {}
+    assert case["kernels"] <= BUDGETS[name]
 
 
 def test_recomputing_keeps_less(found):

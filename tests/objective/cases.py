@@ -79,7 +79,8 @@ def target_parts(generator, draft_vocab=DRAFT_VOCAB):
 
 def pack_of(documents, head):
     """Documents as the loader packs them: cut after the last supervised token, needed rows only."""
-    parts = {name: [] for name in Pack.__dataclass_fields__ if name != "shards"}
+    names = set(Pack.__dataclass_fields__) - {"shards", "host"}
+    parts = {name: [] for name in names}
     start = 0
     for number, doc in enumerate(documents):
         supervised = doc["mask"].nonzero().flatten()

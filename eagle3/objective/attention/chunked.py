@@ -41,7 +41,7 @@ class Chunk:
 
 def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
     """Cut the queries into chunks."""
-    rows, starts = queries.rows.tolist(), queries.starts.tolist()
+    rows, starts = queries.on_host.rows.tolist(), queries.on_host.starts.tolist()
     chunks: list[Chunk] = []
     first = 0
     for at in range(1, len(rows) + 1):

@@ -22,6 +22,7 @@ import torch
 from eagle3.kernels import torch_internals
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.attention.interface import Keys, Queries
+from eagle3.objective.sending import send
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class QueriedDocuments:
 
     keys: torch.Tensor  # int64 [S], rows among the T keys
     at: torch.Tensor  # int64 [A], index of each query among these
+    bounds: torch.Tensor  # int32 [D + 1], first row of each; as CUDA's kernel takes them
     lengths: list[int]
 
     @classmethod
     def of(cls, queries: Queries) -> QueriedDocuments:
+        device, queries = queries.rows.device, queries.on_host
         starts, counts = queries.starts.unique_consecutive(return_counts=True)
         last = queries.rows[counts.cumsum(0) - 1]
         lengths = last + 1 - starts  # [D]
@@ -41,12 +44,14 @@ class QueriedDocuments:
         shift = starts - first
         keys = torch.arange(int(lengths.sum()), device=starts.device)
         keys = keys + shift.repeat_interleave(lengths)
-        return cls(keys, queries.rows - shift.repeat_interleave(counts), lengths.tolist())
+        at = queries.rows - shift.repeat_interleave(counts)
+        bounds = torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int()
+        return cls(*send((keys, at, bounds), device), lengths.tolist())
 
-    def bounds(self) -> tuple[torch.Tensor, int]:
-        """int32 [D + 1] where documents begin, and the longest; as CUDA's kernel takes them."""
-        lengths = torch.tensor([0, *self.lengths], dtype=torch.int32)
-        return lengths.cumsum(0, dtype=torch.int32).to(self.keys.device), max(self.lengths)
+    @property
+    def longest(self) -> int:
+        """Rows of the longest document."""
+        return max(self.lengths)
 
 
 class _Flash(torch.autograd.Function):
@@ -158,8 +163,9 @@ def _prefix(
     """Causal attention of each document: output [S, heads, d], log-sum-exp [S, heads], and what
     the kernel wants back."""
     if q.device.type == "cuda":
-        bounds, longest = documents.bounds()
-        out, lse, state = torch_internals.cuda_flash_attention(q, k, v, bounds, longest)
+        out, lse, state = torch_internals.cuda_flash_attention(
+            q, k, v, documents.bounds, documents.longest
+        )
         return out, lse.T, state
     outs, lses = [], []
     for parts in zip(*(t.split(documents.lengths) for t in _expanded(q, k, v)), strict=True):
@@ -182,10 +188,9 @@ def _prefix_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q [S, heads, d], k and v [S, kv_heads, d]."""
     if q.device.type == "cuda":
-        bounds, longest = documents.bounds()
         by_head_lse = lse.T.contiguous()
         return torch_internals.cuda_flash_attention_backward(
-            dout, q, k, v, out, by_head_lse, bounds, longest, state
+            dout, q, k, v, out, by_head_lse, documents.bounds, documents.longest, state
         )
     by_part = []
     tensors = (dout, *_expanded(q, k, v), out, lse)

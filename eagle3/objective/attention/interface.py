@@ -33,6 +33,12 @@ class Queries:
     rows: torch.Tensor  # int64 [A], ascending
     starts: torch.Tensor  # int64 [A], first row of each query's document
     own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, indices of its own keys
+    host: Queries | None = None  # the same on the host, where they were made
+
+    @property
+    def on_host(self) -> Queries:
+        """What sizes can be read from without a wait, if there is such."""
+        return self.host or self
 
 
 @dataclass(frozen=True)
