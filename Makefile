@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults gpu image image-sglang check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu gpu image image-sglang check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +24,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -53,6 +53,10 @@ test-container: $(VENV)/.develops
 ## make test-faults  kills, full disks, damage and clocks on real runs (docs/reliability.md); needs root
 test-faults: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
+
+## make test-gpu     what CUDA runs compiled, lowered for an H100 by Triton; needs no GPU, and g++
+test-gpu: $(VENV)/.develops $(VENV)/.lowers
+	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu
 
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs
@@ -107,6 +111,11 @@ $(VENV)/.runs: pyproject.toml envs/constraints.txt
 $(VENV)/.develops: $(VENV)/.runs envs/without-deps-test.txt
 	$(INSTALL) --editable '.[dev,slurm]'
 	$(INSTALL) --no-deps --requirement envs/without-deps-test.txt
+	touch $@
+
+$(VENV)/.lowers: envs/gpu-test.txt
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/lowers \
+	    --requirement $<
 	touch $@
 
 $(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt

@@ -68,6 +68,10 @@ LEGS = {
             *("workflow_scripts/entry.py", "workflow_scripts/launch.py", "tests/faults/"),
         ),
     ),
+    "test-gpu": Leg(
+        4,
+        ("eagle3/draft/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
+    ),
 }
 # what `make test` covers as well as a leg would
 ALWAYS = (
