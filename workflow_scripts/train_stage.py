@@ -17,7 +17,7 @@ from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
-from eagle3.training.gpu import check_gpu
+from eagle3.training.gpu import check_gpu, memory_suffices
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.malloc import keep_freed_memory
@@ -68,7 +68,8 @@ def main(job: entry.Job) -> None:
         trainer = StageTrainer(draft, target, data, train, schedule, job.stage, ranks, jobs)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
-        with tracking(tracker, Path(paths.tracking)) as trainer.track:
+        enough = memory_suffices(ranks.device, train.pack_tokens, jobs.recompute)
+        with enough, tracking(tracker, Path(paths.tracking)) as trainer.track:
             resume = ResumeFolder(Path(paths.resume(job.stage)), settings, inputs)
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
 

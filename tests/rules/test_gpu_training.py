@@ -76,6 +76,22 @@ def test_a_gpu_without_bfloat16_is_refused_before_captures(monkeypatch):
         gpu.check_gpu(torch.device("cuda"), "bfloat16")
 
 
+def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 70 * 2**30)
+    whole = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: whole)
+    device = torch.device("cuda")
+    for recompute in (False, True):
+        with (
+            pytest.raises(UserError, match=r"70\.0 of 80\.0 GiB.*packs of 8192 tokens") as said,
+            gpu.memory_suffices(device, 8192, recompute),
+        ):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert ("recompute" in str(said.value)) != recompute
+    with pytest.raises(ValueError), gpu.memory_suffices(device, 1, False):
+        raise ValueError("another fault")
+
+
 def test_jobs_on_a_gpu_share_what_is_compiled(monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     name = "TORCHINDUCTOR_CACHE_DIR"
