@@ -201,11 +201,9 @@ class PretendedGpu(TorchDispatchMode):
 class Event:
     """torch.cuda.Event"""
 
-    def __init__(self, **_more: Any) -> None:
-        pass
+    def __init__(self, **_more: Any) -> None: ...
 
-    def record(self, _stream: Any = None) -> None:
-        pass
+    def record(self, _stream: Any = None) -> None: ...
 
     def elapsed_time(self, _other: Event) -> float:
         return 1.0
@@ -220,17 +218,15 @@ class Event:
 class Stream:
     """torch.cuda.Stream"""
 
-    def __init__(self, *_args: Any, **_more: Any) -> None:
-        pass
+    def __init__(self, *_args: Any, **_more: Any) -> None: ...
 
     def record_event(self, event: Event | None = None) -> Event:
         return event or Event()
 
-    def wait_event(self, _event: Event) -> None:
+    def wait_event(self, _other: Any) -> None:
         pass
 
-    def wait_stream(self, _stream: Stream) -> None:
-        pass
+    wait_stream = wait_event
 
     def synchronize(self) -> None:
         PretendedGpu.current.waited("stream")
