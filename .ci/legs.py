@@ -70,7 +70,7 @@ LEGS = {
     ),
     "test-gpu": Leg(
         4,
-        ("eagle3/draft/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
+        ("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
     ),
 }
 # what `make test` covers as well as a leg would
