@@ -22,7 +22,7 @@ from eagle3.draft.config_file import (
 )
 from eagle3.errors import UserError
 from eagle3.export.exported import Description, Verifier
-from eagle3.export.formats import FORMS
+from eagle3.export.formats import DRAFT_FORMATS
 from tests.builders.exports import CONFIG
 from tests.draft.published_configs import LAYER, LLAMA, NVIDIA, SPECFORGE, SPECULATORS
 
@@ -99,14 +99,16 @@ def test_the_nested_part_of_nvidia_says_what_every_draft_here_is() -> None:
         what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, WHERE)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", DRAFT_FORMATS)
 @pytest.mark.parametrize("switches", [{}, {"fc_norm": True, "norm_output": True}])
 def test_our_own_exports_say_the_draft_that_was_exported(
     form: str, switches: dict[str, bool]
 ) -> None:
     config = type(CONFIG)(**{**vars(CONFIG), **switches})
     verifier = Verifier("target", ("LlamaForCausalLM",), 3)
-    written = json.loads(json.dumps(FORMS[form].write(Description(config, "bfloat16", verifier))))
+    written = json.loads(
+        json.dumps(DRAFT_FORMATS[form].write(Description(config, "bfloat16", verifier)))
+    )
     said = what_it_says(written, WHERE)
     section = resolved(Config.of({"run": "x"}).to_dict(), said)
     layers = tuple(section["hidden_states"]["aux_layers"])
