@@ -76,7 +76,8 @@ MATRIX: dict[str, tuple[dict[str, Any], dict[str, int], tuple[str, ...], str]] =
     "evaluation prompts": (
         {"evaluation": {"num_prompts": 3}},
         {"evaluate": 1, "report": 1},
-        (*STATES, "vocab/*", "checkpoints/*/*", "draft/*/*"),
+        # the model card beside them says what was measured
+        (*STATES, "vocab/*", "checkpoints/*/*", "draft/*/*.json", "draft/*/*.safetensors"),
         "evaluation/acceptance.json",
     ),
 }
