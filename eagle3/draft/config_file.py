@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from eagle3.config.draft import Draft
 from eagle3.config.faults import sentences
-from eagle3.errors import UserError, first_line
+from eagle3.errors import UserError
+from eagle3.target_model.files import read_object
 
 KEY = "draft.config"
 LAYER = "transformer_layer_config"
@@ -84,15 +85,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     Raises UserError for a key that cannot be honoured.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise UserError(f"{KEY}: {path}: {fault.strerror}") from None
-    except (ValueError, RecursionError) as fault:
-        raise UserError(f"{KEY}: {path} is not JSON ({first_line(fault)})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{KEY}: {path} does not hold a JSON object")
-    return what_it_says(found, f"{KEY}: {path}")
+    return what_it_says(read_object(path, KEY), f"{KEY}: {path}")
 
 
 def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:

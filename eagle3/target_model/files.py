@@ -82,16 +82,17 @@ def card_of(location: str, revision: str | None = None) -> Path | None:
     return path if path.is_file() else None
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A small JSON file of a model. Raises UserError if it is missing or holds no object."""
+def read_object(path: Path, key: str = "target.model") -> dict[str, Any]:
+    """A small JSON file of a model, which the configuration's `key` names. Raises UserError if it
+    is missing or holds no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
-        raise UserError(f"target.model: {path}: {fault.strerror}") from None
+        raise UserError(f"{key}: {path}: {fault.strerror}") from None
     except (ValueError, RecursionError) as fault:
-        raise UserError(f"target.model: {path} is not JSON ({first_line(fault)})") from None
+        raise UserError(f"{key}: {path} is not JSON ({first_line(fault)})") from None
     if not isinstance(content, dict):
-        raise UserError(f"target.model: {path} does not hold a JSON object")
+        raise UserError(f"{key}: {path} does not hold a JSON object")
     return content
 
 
