@@ -24,7 +24,7 @@ from eagle3.data.conversations import BadRow, Conversation, Message
 from eagle3.data.generation_marks import spans_of_marks
 from eagle3.data.preformatted import Marks, answers_of
 from eagle3.data.template_names import NAMED, Named
-from eagle3.data.thoughts import CLOSES, OPENED, with_thought
+from eagle3.data.thoughts import CLOSES, KEYS, OPENED, with_thought
 from eagle3.errors import UserError
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -154,6 +154,17 @@ class Renderer:
         template = self._of(options).template
         form = self._forms(template.with_system(messages), template)[0]
         return template(form, tools, prompt=True)
+
+    def answer(self, tokens: Sequence[int], prompt: str) -> Message:
+        """What the target wrote after `prompt`, as a message of a later prompt: without the token
+        that ended it, its thought under a separate key, as servers return it."""
+        reply = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+        reply = next((reply.removesuffix(s) for s in self.stops if reply.endswith(s)), reply)
+        content, thought = self.finder.taken_apart(reply, prompt)
+        if content == reply:  # nothing stood around it: other special tokens are no text
+            content = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        extras = {KEYS[0]: thought} if thought else {}
+        return {"role": "assistant", "content": content, **extras}
 
     def render(self, conversation: Conversation) -> list[Rendered]:
         """The conversation as one text, or as several where later turns change earlier ones.

@@ -62,13 +62,14 @@ class Evaluator:
         self.values, self.batch = values, batch
         self.config = load_config(target, trusted)
         self.tokenizer = load_tokenizer(target, trusted)
+        self.stop = set(stop_ids(target, self.config))
         self.renderer = Renderer(
             self.tokenizer,
             templates["chat_template"],
             templates["chat_template_options"],
-            system_prompt=templates["system_prompt"],
+            [self.tokenizer.decode([stop]) for stop in sorted(self.stop)],
+            templates["system_prompt"],
         )
-        self.stop = set(stop_ids(target, self.config))
         loaded, mapping = load_draft(draft, draft_digest)
         check_pair(draft, loaded.config, self.config)
         engine = HFTarget.load(
@@ -120,17 +121,17 @@ class Evaluator:
             decoded = self.decode(here, 0)
             prompts, answers = prompts + here, answers + decoded
             following = []
-            for (question, messages, _), answer in zip(open_turns, decoded, strict=True):
+            for (question, messages, ids), answer in zip(open_turns, decoded, strict=True):
                 if len(question.later) >= turn:
-                    text = self.tokenizer.decode(answer.tokens, skip_special_tokens=True)
+                    asked = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
                     more = [
                         *messages,
-                        {"role": "assistant", "content": text},
+                        self.renderer.answer(answer.tokens, asked),
                         {"role": "user", "content": question.later[turn - 1]},
                     ]
-                    ids = self._encoded(question, more, skipped)
-                    if ids is not None:
-                        following.append((question, more, ids))
+                    longer = self._encoded(question, more, skipped)
+                    if longer is not None:
+                        following.append((question, more, longer))
             open_turns, turn = following, turn + 1
         return prompts, answers, dict(skipped)
 

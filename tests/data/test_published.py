@@ -62,6 +62,25 @@ def test_what_a_target_says_is_trainable_as_it_was_said(
     assert [text.text[start:end] for text in texts for start, end in text.spans] == said
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_becomes_a_message_of_the_next_prompt(name: str) -> None:
+    """Tokens that the target wrote, thought and stop token included, are content and thought."""
+    row = published()[name]
+    tokenizer = row.tokenizer()
+    renderer = Renderer(tokenizer, "auto", stops=row.stops)
+    kinds = ["plain", "two turns"]
+    if name != "xinference/MiniMax-M3":  # its marks of a thought are none that we know
+        kinds.append("thoughts")
+    for kind in kinds:
+        messages = conversation(kind).messages
+        answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        for at, text in zip(answers, right(row, kind) or [], strict=False):
+            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+            made = renderer.answer(tokens, renderer.prompt(messages[:at]))
+            for key in ("content", "reasoning_content"):
+                assert made.get(key, "").strip() == messages[at].get(key, "").strip(), (kind, key)
+
+
 def test_the_table_of_the_docs_is_what_the_command_prints() -> None:
     page = Path(PAGE).read_text()
     assert page[page.index(BEGIN) : page.index(END)] == BEGIN + table()
