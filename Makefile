@@ -54,9 +54,9 @@ test-container: $(VENV)/.develops
 test-faults: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
 
-## make test-gpu     what CUDA runs compiled, lowered for an H100 by Triton; needs no GPU, and g++
+## make test-gpu     what CUDA runs, lowered for an H100 by Triton; the benchmarks; no GPU, but g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
-	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu
+	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu tests/benchmarks
 
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs

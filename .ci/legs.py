@@ -70,7 +70,10 @@ LEGS = {
     ),
     "test-gpu": Leg(
         4,
-        ("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
+        (
+            *("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
+            *("benchmarks/gpu/", "benchmarks/training.py", "tests/benchmarks/"),
+        ),
     ),
 }
 # what `make test` covers as well as a leg would

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.gpu.__main__ import PARTS, run
@@ -21,6 +22,7 @@ def gpu(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 def test_every_part_runs_without_a_gpu(tmp_path):
     out = tmp_path / "gpu.json"
     done = gpu("--device", "cpu", "--tiny", "--json", str(out))

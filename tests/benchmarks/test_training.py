@@ -55,6 +55,7 @@ def test_filling_documents_up_changes_no_loss():
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-6)
 
 
+@pytest.mark.long
 def test_a_case_reports_time_memory_and_arithmetic(monkeypatch):
     monkeypatch.setitem(training.SHAPES, "small", TINY)
     for variant in ("textbook", "engine", "recompute", "attention:flash", "padded"):

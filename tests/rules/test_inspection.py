@@ -42,6 +42,7 @@ def test_no_command_of_two_thousand_shards_is_too_long_for_the_system(tmp_path: 
         assert max(map(len, commands)) < 2**17 - 1000
 
 
+@pytest.mark.long
 def test_graphs_and_summaries_work(finished: Path) -> None:
     assert "flowchart TB" in snakemake(finished, "--rulegraph", "mermaid-js").text
     assert "digraph" in snakemake(finished, "--dag", "dot").text

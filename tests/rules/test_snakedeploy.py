@@ -84,6 +84,7 @@ def snakemake(folder: Path, environment: dict[str, str], *words: str) -> Outcome
 
 
 @pytest.mark.dag
+@pytest.mark.long
 def test_a_deployed_workflow_runs_with_the_installed_package(
     deployed: tuple[Path, dict[str, str]],
 ) -> None:

@@ -178,6 +178,7 @@ def test_the_report_says_what_was_checked(targets, tokens, tmp_path):
     assert "cosine to a plain pass" in done.stderr
 
 
+@pytest.mark.long
 def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
     settings, plan = state_settings("bf16"), tmp_path / PATHS.plan
     same = {"hidden_states": settings.values["hidden_states"]}
