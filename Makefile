@@ -43,7 +43,7 @@ test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 ## make test-vllm    the same with a real vLLM and its own kernels, another environment of 3 GB
 test-vllm: $(VENV)/.develops $(VLLM_VENV)/.ready
 	EAGLE3_VLLM_PYTHON="$(abspath $(VLLM_VENV))/bin/python" \
-	PATH="$(BIN):$$PATH" python -m pytest tests/vllm
+	PATH="$(BIN):$$PATH" $(PYTEST) tests/vllm
 
 ## make test-slurm   the workflow on a real Slurm on this machine; needs root on Debian, installs it
 test-slurm: $(VENV)/.develops

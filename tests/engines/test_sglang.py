@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from eagle3.engines.separate.request import read_documents, write_documents
 from eagle3.engines.separate.run import run_separately
 from eagle3.engines.sglang.engine import SGLANG
 from eagle3.errors import UserError
-from tests.builders.engine import CONSUMING, alive, engine_request, run_marked, wait_for_none
+from tests.builders.engine import alive, engine_request
+from tests.builders.pretended_engine import file_request, pretend, pretended
 from tests.builders.waiting import wait_for
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -32,38 +32,12 @@ DOCUMENTS = {4: [7, 8], 9: [5, 6, 7, 8, 9], 2: [3], 6: [9, 9]}
 @pytest.fixture
 def mark(monkeypatch, tmp_path):
     """The stand-in is installed; processes of this test bear the mark."""
-    pretend(tmp_path / "installed", "0.5.23")
-    places = [TESTS / "engines/fake_sglang", CONSUMING, tmp_path / "installed"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "temporary").mkdir()
-    chosen = uuid4().hex
-    run_marked(monkeypatch, chosen)
-    yield chosen
-    wait_for_none(chosen)
-    folder = tmp_path / "temporary"
-    wait_for(
-        lambda: not list(folder.glob("eagle3-*")),
-        "the engine's folders to be removed",
-        state=lambda: list(folder.iterdir()),
-    )
-
-
-def pretend(folder, version):
-    """Make Python believe that a version of SGLang is installed."""
-    info = folder / "sglang-1.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
+    with pretended("sglang", SGLANG.oldest, monkeypatch, tmp_path) as chosen:
+        yield chosen
 
 
 def files(targets, folder, **arguments):
-    """A request that writes a file for each document."""
-    lengths = [(number, len(ids)) for number, ids in DOCUMENTS.items()]
-    folder.mkdir()
-    return engine_request(
-        targets["llama"], "consumers:Files", arguments, folder=str(folder), lengths=lengths
-    )
+    return file_request(targets["llama"], folder, DOCUMENTS, arguments)
 
 
 def test_every_document_reaches_the_consumer_and_nothing_stays_behind(targets, mark, tmp_path):
@@ -119,7 +93,7 @@ def test_a_failing_consumer_is_one_sentence(targets, mark, consumer, sentence):
 
 
 def test_an_old_sglang_is_refused(targets, mark, tmp_path):
-    pretend(tmp_path / "installed", "0.5.22.post1")
+    pretend(tmp_path / "installed", "sglang", "0.5.22.post1")
     sentence = r"has sglang 0\.5\.22\.post1; SGLang 0\.5\.23 .* resources\.capture\.sglang_python$"
     with pytest.raises(UserError, match=sentence):
         run_separately(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)

@@ -62,7 +62,9 @@ class LLM:
             kv_cache_groups=[attention] if fake == "no cache" else [attention, own]
         )
         make = getattr(module, kv_transfer_config["kv_connector"])
-        self.scheduler, self.worker = (make(config, role, groups) for role in ("scheduler", "worker"))
+        self.scheduler, self.worker = (
+            make(config, role, groups) for role in ("scheduler", "worker")
+        )
         # the null block is never a document's
         self.cache = torch.full((BLOCKS, self.count, BLOCK, HIDDEN), torch.nan)
         self.worker.register_kv_caches({LAYER: self.cache, "model.layers.0": torch.empty(0)})
@@ -81,7 +83,9 @@ class LLM:
     def step(self, documents):
         """A prefill of some documents, in blocks that are not in order."""
         free, new, scheduled = list(range(BLOCKS - 1, 0, -2)), [], {"warm-up": 1}
-        warm = SimpleNamespace(req_id="warm-up", sampling_params=SamplingParams(1, 0.0, False, None))
+        warm = SimpleNamespace(
+            req_id="warm-up", sampling_params=SamplingParams(1, 0.0, False, None)
+        )
         for number, (ids, sampling) in enumerate(documents):
             blocks = [free.pop(0) for _ in range(0, len(ids), BLOCK)]
             for place, token in enumerate(ids):
