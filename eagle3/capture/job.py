@@ -117,7 +117,7 @@ def capture_shard(
         return {}
     if not ENGINES[job.backend].in_job:
         python = getattr(placement.jobs, f"{job.backend}_python")
-        run_separately(_request(job, path, placement), documents, python)
+        run_separately(request_of(job, path, placement), documents, python)
         if not placement.jobs.self_check:
             return {}
         # what the engine held on several GPUs does not fit on one
@@ -165,7 +165,7 @@ def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, 
     )
 
 
-def _request(job: CaptureJob, path: Path | None, placement: Placement) -> EngineRequest:
+def request_of(job: CaptureJob, path: Path | None, placement: Placement) -> EngineRequest:
     """The request to an engine that starts its ranks itself, so this process is the only one."""
     return EngineRequest(
         engine=job.backend,

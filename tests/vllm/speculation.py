@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file, save_file
 
+from tests.builders.exports import reconfigured
 from tests.builders.served import NEW, PROMPTS, Served
 
 SERVE = Path(__file__).parent / "serve.py"
@@ -65,3 +69,24 @@ def agree(found: list[dict[str, Any]], made: Served, steps: int) -> list[int]:
         assert one["histogram"] == histogram
         lengths += ours.committed
     return lengths
+
+
+def damaged(
+    folder: Path, export: Path, change: Callable[[dict[str, Any]], None], of_tensors: bool = False
+) -> Path:
+    """A copy of an export in `folder` with its config.json or its tensors changed, and nothing that
+    says so."""
+    shutil.copytree(export, folder)
+    if not of_tensors:
+        reconfigured(folder, change)
+        return folder
+    path = folder / "model.safetensors"
+    tensors = dict(load_file(path))
+    change(tensors)
+    kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(kept, path, metadata={"format": "pt"})
+    return folder
+
+
+def other_residual(config: dict[str, Any]) -> None:
+    config["norm_before_residual"] = not config["norm_before_residual"]

@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from tests.builders.served import CUSTOM, EAGLE31, served, telling
-from tests.vllm.speculation import agree, answered, speculating
+from tests.vllm.speculation import (
+    accepted_per_pass,
+    agree,
+    answered,
+    damaged,
+    other_residual,
+    speculating,
+)
 
 FORMATS = ("vllm", "speculators")
 
@@ -44,7 +51,12 @@ def test_speculation_counts_what_our_decoding_counts(targets, engine_python, tmp
     made = served(tmp_path, target, FORMATS, case.layers, case.switches)
     chosen = dict(zip(FORMATS, case.steps, strict=True))
     engines = {form: speculating(target, made.exports[form], n) for form, n in chosen.items()}
+    if name == "norm_before_residual":  # test_traps has the other way round
+        other = damaged(tmp_path / "other", made.exports["vllm"], other_residual)
+        engines["other"] = speculating(target, other, case.steps[0])
     result = answered(engine_python, tmp_path, engines)
+    if "other" in engines:
+        assert accepted_per_pass(result["other"]) < accepted_per_pass(result["vllm"]) - 0.05
     for form, steps in chosen.items():
         lengths = agree(result[form], made, steps)
         mean = telling(lengths, steps)
