@@ -143,7 +143,8 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
     new_tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
     counts = [committed_by_pass(reply) for reply in replies]
     if any(counts) and None not in counts:
-        drafts = max(_reported(reply)["num_spec_tokens"] for reply in replies if _reported(reply))
+        reported = [own for own in map(_reported, replies) if own is not None]
+        drafts = max(own["num_spec_tokens"] for own in reported)
         figures = acceptance([count for count in counts if count is not None], drafts)
         return {**figures, "num_draft_tokens": drafts, "new_tokens": new_tokens}
     after = _settled(url)

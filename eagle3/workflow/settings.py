@@ -113,12 +113,10 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
 def _read_by_capture(config: Mapping[str, Any], external: External) -> tuple[str, ...]:
     """Keys of the target's tensors that a capture reads by name."""
     # the head of a target whose files hold one is read without the embedding
-    head = ("target.lm_head_key",)
-    if external.tied is not False:
-        head = ("target.embedding_key", *head)
-    if ENGINES[config["hidden_states"]["backend"]].reads_final_norm:
-        return (*head, "target.final_norm_key")
-    return head
+    head = ("target.embedding_key",) if external.tied is not False else ()
+    normed = ENGINES[config["hidden_states"]["backend"]].reads_final_norm
+    norm = ("target.final_norm_key",) if normed else ()
+    return (*head, "target.lm_head_key", *norm)
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:

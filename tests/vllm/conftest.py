@@ -27,6 +27,12 @@ def engine_python():
         yield python
 
 
+@pytest.fixture
+def cores(monkeypatch):
+    """Gives each rank of an engine a core of its own: vLLM would give it a whole NUMA node."""
+    return lambda ranks: monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join("01"[:ranks]))
+
+
 @pytest.fixture(scope="session")
 def targets(tmp_path_factory):
     """Tiny random models by name, with heads of a size that vLLM's attention runs on a CPU."""

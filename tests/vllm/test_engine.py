@@ -41,9 +41,10 @@ def documents(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_states_are_those_of_a_plain_forward_pass(
-    targets, documents, engine_python, tmp_path, name
+    targets, documents, engine_python, tmp_path, cores, name
 ):
     kind, ranks, layers = CASES[name]
+    cores(ranks)
     captured = Captured.by(
         "vllm", engine_python, targets[kind], documents, tmp_path, ARGUMENTS, ranks, layers
     )
@@ -54,8 +55,9 @@ def test_states_are_those_of_a_plain_forward_pass(
 
 
 def test_a_fault_of_the_consumer_is_one_sentence_and_ends_every_rank(
-    targets, documents, engine_python, monkeypatch
+    targets, documents, engine_python, cores, monkeypatch
 ):
+    cores(2)
     mark = uuid4().hex
     run_marked(monkeypatch, mark)
     made = engine_request(targets["llama"], "consumers:Failing", ARGUMENTS, 2, engine="vllm")
@@ -91,7 +93,8 @@ run_separately(EngineRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.arg
 """
 
 
-def test_killing_our_job_leaves_no_engine(targets, engine_python, monkeypatch, tmp_path):
+def test_killing_our_job_leaves_no_engine(targets, engine_python, cores, monkeypatch, tmp_path):
+    cores(2)
     mark = uuid4().hex
     run_marked(monkeypatch, mark)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))

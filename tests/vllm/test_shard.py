@@ -11,7 +11,10 @@ from tests.vllm.test_engine import ARGUMENTS
 
 
 @pytest.mark.parametrize(("kind", "ranks"), [("llama", 1), ("qwen3_moe", 2)])
-def test_a_shard_holds_what_the_other_engine_writes(targets, engine_python, tmp_path, kind, ranks):
+def test_a_shard_holds_what_the_other_engine_writes(
+    targets, engine_python, tmp_path, cores, kind, ranks
+):
+    cores(ranks)
     bare = (np.arange(3, 12), np.zeros(9, dtype=np.uint8))  # a document nobody answers in
     tokens = tmp_path / "tokens.safetensors"
     token_shard(tokens, [*chats(9), bare, ([5, 6], [1, 1]), *chats(9, seed=9)])

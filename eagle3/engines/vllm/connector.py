@@ -42,13 +42,13 @@ class Prefill:
 
 
 @dataclass
-class Prefills(KVConnectorMetadata):
+class Prefills(KVConnectorMetadata):  # type: ignore[misc] # not installed here
     """What the scheduler tells the workers of a step."""
 
     documents: list[Prefill] = field(default_factory=list)
 
 
-class StatesConnector(KVConnectorBase_V1, SupportsHMA):
+class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     """Takes the states of a step out of the cache as soon as it has run."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
