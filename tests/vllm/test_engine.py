@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -93,12 +95,20 @@ run_separately(EngineRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.arg
 """
 
 
-def test_killing_our_job_leaves_no_engine(targets, engine_python, cores, monkeypatch, tmp_path):
+@pytest.fixture
+def temporary(monkeypatch):
+    """A folder for temporary files with a name that is short enough for vLLM's sockets."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_killing_our_job_leaves_no_engine(
+    targets, engine_python, cores, monkeypatch, temporary, tmp_path
+):
     cores(2)
     mark = uuid4().hex
     run_marked(monkeypatch, mark)
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
     sign = tmp_path / "sign"
     consumer = {"engine": "vllm", "sign": str(sign)}
     made = engine_request(targets["llama"], "consumers:Sleeping", ARGUMENTS, 2, **consumer)
@@ -112,4 +122,4 @@ def test_killing_our_job_leaves_no_engine(targets, engine_python, cores, monkeyp
         assert len(alive(mark)) > 3  # our job, the engine's process, its two workers
         job.kill()
     wait_for_none(mark)
-    assert not list((tmp_path / "temporary").glob("eagle3-*"))
+    assert not list(temporary.glob("eagle3-*"))
