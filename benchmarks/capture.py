@@ -5,22 +5,31 @@
 `bare` runs the target's body over the same batches and the head over the rows that are stored, one
 product each, and keeps nothing. `capture` is the whole job: states picked, encoded, compared with
 the full vocabulary, checksummed and written. Rounds alternate; `ratio` is bare to capture time.
+
+With `--engine sglang=PYTHON` or `--engine vllm=PYTHON` (both, if given twice) that engine captures
+the same shard once, in bf16: the rate is that of its first worker from its second batch on, which
+leaves out loading and the warm-up; `--arguments vllm=JSON` are arguments of the engine.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.tables import parser, show
-from eagle3.capture.job import CaptureJob
+from eagle3.capture.job import CaptureJob, Placement, request_of, shard_consumer
 from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run, token_batches
+from eagle3.config.hidden_states import CaptureJobs
 from eagle3.engines.hf import HFTarget
+from eagle3.engines.separate.run import run_separately
 from eagle3.files.artifact import Settings
 from eagle3.files.tensor_file import read_manifest
 from eagle3.parallel.ranks import joined_ranks
@@ -38,6 +47,8 @@ def main() -> None:
     args.add_argument("--threads", type=int, default=1)
     args.add_argument("--batch-tokens", type=int, default=8192)
     args.add_argument("--rounds", type=int, default=5)
+    args.add_argument("--engine", action="append", default=[], type=named, help="NAME=PYTHON")
+    args.add_argument("--arguments", action="append", default=[], type=named, help="NAME=JSON")
     given = args.parse_args()
     with joined_ranks(given.device) as ranks, tempfile.TemporaryDirectory() as folder:
         torch.set_num_threads(given.threads)
@@ -55,19 +66,22 @@ def main() -> None:
                 shard = job.shard(Path(folder) / codec, ranks, 1)
                 result[codec].append(timed(lambda s=shard: whole(engine, s, given.batch_tokens)))
         tokens = int(shard.layout.needed.kept.sum())
+        others = [by_engine(name, python, given, Path(folder)) for name, python in given.engine]
     rows = [row(name, times[1:], result["bare"][1:], tokens) for name, times in result.items()]
+    rows += others
     show("capture against the bare forward pass and head", rows, given, seconds=result)
 
 
-def job_of(tokens: Path, target: Path, dtype: str, codec: str) -> CaptureJob:
+def job_of(tokens: Path, target: Path, dtype: str, codec: str, backend: str = "hf") -> CaptureJob:
     """A job with the usual names of a target's tensors."""
     values = {
-        "hidden_states": {"aux_layers": None, "backend": "hf", "codec": codec},
+        "hidden_states": {"aux_layers": None, "backend": backend, "codec": codec},
         "target": {
             "dtype": dtype,
             "trust_remote_code": False,
             "lm_head_key": "lm_head.weight",
             "embedding_key": "model.embed_tokens.weight",
+            "final_norm_key": "model.norm.weight",
         },
     }
     digest = read_manifest(tokens, KIND).settings_digest
@@ -96,6 +110,57 @@ def whole(engine: HFTarget, shard: ShardCapture, batch_tokens: int) -> None:
         shard.finish()
     finally:
         shard.close()
+
+
+def named(text: str) -> tuple[str, str]:
+    """The parts of NAME=VALUE."""
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def by_engine(name: str, python: str, given: Any, folder: Path) -> dict[str, Any]:
+    """A row of an engine that captures in processes of its own."""
+    arguments = json.loads(dict(given.arguments).get(name, "{}"))
+    jobs = CaptureJobs(batch_tokens=given.batch_tokens, **{f"{name}_arguments": arguments})
+    job = job_of(given.tokens, given.target, given.dtype, "bf16", name)
+    request = request_of(job, folder / name, Placement(given.device, given.threads, jobs))
+    report = folder / f"{name}.json"
+    timed_request = replace(
+        request,
+        consumer="benchmarks.capture:TimedConsumer",
+        consumer_arguments={**request.consumer_arguments, "report": str(report)},
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    wall = time.perf_counter()
+    run_separately(timed_request, documents_to_run(job.tokens()), python)
+    wall = time.perf_counter() - wall
+    measured = json.loads(report.read_text())
+    return {
+        "what": f"{name}, bf16",
+        "tokens/s": measured["tokens"] / measured["wall"],
+        "tokens/CPU-s": measured["tokens"] / measured["cpu"],
+        "job (s)": wall,
+    }
+
+
+class TimedConsumer:
+    """A job's consumer, in the engine's process, that writes down how fast states came."""
+
+    def __init__(self, report: str, **arguments: Any) -> None:
+        self.inner, self.report = shard_consumer(**arguments), Path(report)
+        self.start: tuple[float, float] | None = None
+        self.tokens = 0
+
+    def add(self, documents: list[int], aux: torch.Tensor, last: torch.Tensor) -> None:
+        self.inner.add(documents, aux, last)
+        now = time.perf_counter(), time.process_time()
+        if self.start is None:
+            self.start = now
+            return
+        self.tokens += len(aux)
+        wall, cpu = (b - a for a, b in zip(self.start, now, strict=True))
+        self.report.write_text(json.dumps({"tokens": self.tokens, "wall": wall, "cpu": cpu}))
 
 
 def timed(work: Any) -> tuple[float, float]:

@@ -16,11 +16,11 @@ from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
+from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_formats, check_rope
 from eagle3.store.columns import STORED
 from eagle3.store.layout import AUX_CHUNKS
-from eagle3.target_model import split
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
 from eagle3.target_model.layers import aux_layers
@@ -71,11 +71,8 @@ def check_shape(config: Config, text: Any) -> None:
     """
     states, resources = config["hidden_states"], config["resources"]
     layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
-    if states["backend"] == "sglang" and layers[-1] == text.num_hidden_layers - 1:
-        raise UserError(
-            f"hidden_states.aux_layers is {list(layers)}; SGLang cannot return the output of the "
-            f"last layer: use layers below {text.num_hidden_layers - 1}, or backend hf"
-        )
+    engine = ENGINES[states["backend"]]
+    engine.check_layers(layers, text.num_hidden_layers)
     STORED[states["codec"]].columns(AUX_CHUNKS, text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]
@@ -91,8 +88,7 @@ def check_shape(config: Config, text: Any) -> None:
         )
     ranks = resources["capture"]["tensor_parallel"]
     if ranks > 1:
-        by_backend = {"hf": split.check_transformers, "sglang": split.check_sglang}
-        by_backend[states["backend"]](text, ranks)
+        engine.check_ranks(text, ranks, engine.title)
     if config["train"]["attention_backend"] == "usp":
         check_heads(draft, resources["train"]["sp_ulysses_size"])
     for sentence in compromises(text, config["draft"]):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build the image of envs/<name>.def where the rules look for it, unless it is there already.
 #
-#     envs/build_image.sh eagle3|sglang
+#     envs/build_image.sh eagle3|sglang|vllm
 #
 # BASE    image to build upon: docker://…, or a folder or .sif file; default: the definition's, and for
 #         a CUDA build the same with a compiler
@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-name=${1:?eagle3 or sglang}
+name=${1:?eagle3, sglang or vllm}
 python=${PYTHON:-python3}
 torch=${TORCH:-cpu}
 image=$(cd .. && "$python" -m eagle3.workflow.containers "$name")

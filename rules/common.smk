@@ -29,6 +29,7 @@ elif not find_spec("eagle3"):
         "same version of it where snakemake is (pip install git+https://...@<tag>)"
     )
 
+from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.report import outcome
 from eagle3.workflow import (
@@ -65,9 +66,9 @@ try:
     if RUN.config.resources.storage_prefix:
         object_storage.check_plugin(RUN.config.resources.storage_prefix)
         object_storage.share_settings(SNAKEMAKE.s3_settings)
-    BACKEND = "eagle3" if RUN.config.hidden_states.backend == "hf" else "sglang"
+    ENGINE = ENGINES[RUN.config.hidden_states.backend]
     IMAGE = prepare.image("eagle3", RUN, ROOT)
-    CAPTURE_IMAGE = prepare.image(BACKEND, RUN, ROOT)
+    CAPTURE_IMAGE = prepare.image(ENGINE.environment, RUN, ROOT)
     os.environ.update(prepare.environment(RUN, ROOT, bool(METHODS), CONTAINERS))
 except UserError as fault:
     refuse(fault)
@@ -77,7 +78,7 @@ HELD_OUT = replace(PATHS, rolling=False)  # their states stay in rolling mode to
 FORMATS = RUN.config.export.formats  # the first is what the evaluation decodes with
 VERSIONS = prepare.stage_versions(ROOT / "rules" / "stage_versions.yaml")
 ENVIRONMENT = str(ROOT / "envs" / "eagle3.yaml")  # used with --sdm conda
-CAPTURE_ENVIRONMENT = str(ROOT / "envs" / f"{BACKEND}.yaml")
+CAPTURE_ENVIRONMENT = str(ROOT / "envs" / f"{ENGINE.environment}.yaml")
 GPUS_OF_JOBS = {
     "resources.capture.tensor_parallel": JOBS.capture.tensor_parallel,
     "resources.train.processes": JOBS.train.processes,
@@ -112,7 +113,7 @@ def check_before_jobs():
     try:
         gpu_limit.check_local_gpus(SNAKEMAKE, GPUS_OF_JOBS, os.environ)
         if CONTAINERS:
-            for name, image in (("eagle3", IMAGE), (BACKEND, CAPTURE_IMAGE)):
+            for name, image in (("eagle3", IMAGE), (ENGINE.environment, CAPTURE_IMAGE)):
                 if image in SNAKEMAKE.images():
                     own = getattr(JOBS.containers, name) is None
                     containers.check_there(name, image, own=own)

@@ -27,8 +27,8 @@ rule hidden_states:
     threads: JOBS.capture.threads
     resources:
         gpu=gpus(JOBS.capture.tensor_parallel),
-        # SGLang starts its ranks itself
-        processes=JOBS.capture.tensor_parallel if BACKEND == "eagle3" else 1,
+        # other engines start their ranks themselves
+        processes=JOBS.capture.tensor_parallel if ENGINE.in_job else 1,
         # rolling mode: whose window the shard is of; held-out shards are of none
         window=lambda wildcards: int(wildcards.get("stage", 0)),
     params:

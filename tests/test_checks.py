@@ -71,6 +71,10 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"hidden_states": {"backend": "sglang"}, "resources": {"capture": {"tensor_parallel": 3}}},
         "resources.capture.tensor_parallel is 3; SGLang cannot split the target's 4 heads with 2",
     ),
+    "heads in vLLM": (
+        {"hidden_states": {"backend": "vllm"}, "resources": {"capture": {"tensor_parallel": 3}}},
+        "resources.capture.tensor_parallel is 3; vLLM cannot split the target's 4 heads with 2",
+    ),
     "heads of the draft": (
         {"train": USP, "resources": {"train": {"sp_ulysses_size": 3}}},
         "resources.train.sp_ulysses_size: 3 ranks cannot divide the draft's 4 heads",
@@ -116,11 +120,12 @@ def test_rotary_positions_are_looked_at_before_the_target_is_known() -> None:
     check_choices(changed({"draft": {"rope_scaling": YARN}}))
 
 
-def test_sglang_copies_heads_of_keys_where_there_are_fewer_than_ranks(
-    saved: dict[str, Path],
+@pytest.mark.parametrize("backend", ["sglang", "vllm"])
+def test_engines_copy_heads_of_keys_where_there_are_fewer_than_ranks(
+    saved: dict[str, Path], backend: str
 ) -> None:
     four = {
-        "hidden_states": {"backend": "sglang"},
+        "hidden_states": {"backend": backend},
         "resources": {"capture": {"tensor_parallel": 4}},
     }
     check_target(changed(four), saved["plain"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from eagle3.capture.job import CaptureJob, Placement, capture_shard, write_check
+from eagle3.engines.table import ENGINES
 from eagle3.files.artifact import atomic_path
 from eagle3.files.object_storage import is_object, upload
 from eagle3.parallel.ranks import joined_ranks
@@ -33,7 +34,7 @@ def main(job: entry.Job) -> None:
         if ranks.first:
             _check_space(job, shard, local)
             # what only training needs is missed now, not after hours of captures
-            if job.shard == 0 and run.config.hidden_states.backend == "hf":
+            if job.shard == 0 and ENGINES[shard.backend].in_job:
                 check_gpu(ranks.device, run.config.train.precision)
         else:
             logging.disable(logging.INFO)

@@ -15,8 +15,9 @@ from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run
 from eagle3.capture.teacher_rows import TeacherRows
 from eagle3.config.hidden_states import CaptureJobs
 from eagle3.engines.hf import DTYPES, HFTarget
-from eagle3.engines.sglang.engine import run_sglang
-from eagle3.engines.sglang.request import SGLangRequest
+from eagle3.engines.separate.request import EngineRequest
+from eagle3.engines.separate.run import run_separately
+from eagle3.engines.table import ENGINES
 from eagle3.files.artifact import Manifest, Settings, write_json
 from eagle3.files.tensor_file import read_manifest
 from eagle3.parallel.ranks import Ranks
@@ -53,6 +54,10 @@ class CaptureJob:
     def config(self) -> Any:
         """The target's text configuration."""
         return load_config(self.target, self.section["trust_remote_code"])
+
+    @property
+    def backend(self) -> str:
+        return self.settings.values["hidden_states"]["backend"]
 
     @property
     def section(self) -> dict[str, Any]:
@@ -110,11 +115,12 @@ def capture_shard(
     if not documents:
         job.shard(path, ranks, placement.threads).finish()
         return {}
-    if job.settings.values["hidden_states"]["backend"] == "sglang":
-        run_sglang(_request(job, path, placement), documents, placement.jobs.sglang_python)
+    if not ENGINES[job.backend].in_job:
+        python = getattr(placement.jobs, f"{job.backend}_python")
+        run_separately(request_of(job, path, placement), documents, python)
         if not placement.jobs.self_check:
             return {}
-        # what SGLang held on several GPUs does not fit on one
+        # what the engine held on several GPUs does not fit on one
         engine = job.engine(placement.device, spread=placement.jobs.tensor_parallel > 1)
     else:
         engine = job.engine(placement.device, ranks)
@@ -159,16 +165,17 @@ def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, 
     )
 
 
-def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLangRequest:
-    """The request to SGLang, which starts its ranks itself, so this process is the only one."""
-    return SGLangRequest(
+def request_of(job: CaptureJob, path: Path | None, placement: Placement) -> EngineRequest:
+    """The request to an engine that starts its ranks itself, so this process is the only one."""
+    return EngineRequest(
+        engine=job.backend,
         model=str(job.target.resolve()),
         layers=job.layers(),
         dtype=job.dtype,
         trust_remote_code=job.section["trust_remote_code"],
         tensor_parallel=placement.jobs.tensor_parallel,
         batch_tokens=placement.jobs.batch_tokens,
-        arguments=placement.jobs.sglang_arguments,
+        arguments=getattr(placement.jobs, f"{job.backend}_arguments"),
         consumer="eagle3.capture.job:shard_consumer",
         consumer_arguments={
             "settings": asdict(job.settings),
@@ -178,6 +185,9 @@ def _request(job: CaptureJob, path: Path | None, placement: Placement) -> SGLang
             "device": placement.device,
             "threads": placement.threads,
         },
+        num_layers=job.config.num_hidden_layers,
+        # the settings name it where the engine reads it
+        final_norm_key=job.section.get("final_norm_key", ""),
     )
 
 

@@ -33,10 +33,11 @@ class HiddenStates(Section):
         description="Three layers whose outputs the draft reads, ascending and 0-based; null is "
         "`[1, n/2 - 1, n - 4]` for a target of n layers.",
     )
-    backend: Literal["hf", "sglang"] = Field(
+    backend: Literal["hf", "sglang", "vllm"] = Field(
         default="hf",
-        description="What runs the target: `hf` (transformers, any causal language model) or "
-        "`sglang` (SGLang 0.5.23 or newer, in its own environment).",
+        description="What runs the target (docs/engines.md): `hf` (transformers, any causal "
+        "language model), `sglang` (SGLang 0.5.23 or newer) or `vllm` (vLLM 0.32 or newer), the "
+        "latter two in an environment of their own.",
     )
     codec: Literal["bf16", "bf16_zstd", "fp8_e4m3", "fp8_e4m3_zstd", "int8", "nf4", "fp32"] = Field(
         default="bf16",
@@ -72,7 +73,7 @@ class CaptureJobs(Section):
     self_check: bool = Field(
         default=True,
         description="Capture one document of each shard again by a plain forward pass of "
-        "transformers, and compare. With backend `sglang`, this loads the target twice.",
+        "transformers, and compare. With backend `sglang` or `vllm`, this loads the target twice.",
     )
     sglang_python: Text = Field(
         default="python",
@@ -84,6 +85,16 @@ class CaptureJobs(Section):
         description="Further arguments of SGLang's Engine by their Python names, such as "
         "`{mem_fraction_static: 0.7}`. Arguments that would change the states are refused.",
     )
+    vllm_python: Text = Field(
+        default="python",
+        description="Python interpreter that has vLLM, a path or a name. Only used with backend "
+        "`vllm` and without --sdm, which brings its own.",
+    )
+    vllm_arguments: dict[str, Any] = Field(
+        default={},
+        description="Further arguments of vLLM's LLM by their Python names, such as "
+        "`{gpu_memory_utilization: 0.7}`. Arguments that would change the states are refused.",
+    )
 
 
 class Containers(Section):
@@ -94,10 +105,15 @@ class Containers(Section):
     eagle3: str | None = Field(
         default=None,
         min_length=1,
-        description="Image of every job except captures with SGLang.",
+        description="Image of every job except captures with SGLang or vLLM.",
     )
     sglang: str | None = Field(
         default=None,
         min_length=1,
         description="Image of captures with hidden_states.backend `sglang`.",
+    )
+    vllm: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Image of captures with hidden_states.backend `vllm`.",
     )

@@ -1,7 +1,8 @@
 """Acceptance of a served draft as the server itself counts it, in the terms of `acceptance`.
 
 SGLang returns with every answer how many verify passes it took and how many draft tokens each
-accepted. vLLM keeps totals over all requests (Prometheus counters), so all requests between two
+accepted. vLLM does so, pass by pass, if it is started with `--per-request-spec-decode-metrics
+detailed`; else it keeps totals over all requests (Prometheus counters), so all requests between two
 readings must be ours.
 """
 
@@ -127,7 +128,7 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
     if len(models) != 1:
         raise UserError(f"{url}: serves {len(models)} models; measure a server that serves one")
 
-    def ask(prompt: Sequence[int]) -> int:
+    def ask(prompt: Sequence[int]) -> dict[str, Any]:
         body = {
             "model": models[0]["id"],
             "prompt": list(prompt),
@@ -135,10 +136,17 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
             "temperature": options.temperature,
             "ignore_eos": options.ignore_eos,
         }
-        return post(f"{url}/v1/completions", body)["usage"]["completion_tokens"]
+        return post(f"{url}/v1/completions", body)
 
     before = _settled(url)
-    new_tokens = sum(_in_parallel(ask, prompts, options.concurrency))
+    replies = _in_parallel(ask, prompts, options.concurrency)
+    new_tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
+    counts = [committed_by_pass(reply) for reply in replies]
+    if any(counts) and None not in counts:
+        reported = [own for own in map(_reported, replies) if own is not None]
+        drafts = max(own["num_spec_tokens"] for own in reported)
+        figures = acceptance([count for count in counts if count is not None], drafts)
+        return {**figures, "num_draft_tokens": drafts, "new_tokens": new_tokens}
     after = _settled(url)
     for name in (DRAFTS, FINISHED):
         if name not in after:
@@ -155,10 +163,34 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
     at_least = [grown[name] for name in sorted(_positions(grown), key=_position)]
     passes = int(grown[DRAFTS])
     reached = [passes, *(int(count) for count in at_least), 0]  # passes that accepted n or more
-    counts = [n + 1 for n in range(len(at_least) + 1) for _ in range(reached[n] - reached[n + 1])]
-    figures = acceptance([counts], len(at_least))
+    totals = [n + 1 for n in range(len(at_least) + 1) for _ in range(reached[n] - reached[n + 1])]
+    figures = acceptance([totals], len(at_least))
     figures["acceptance_length_ci95"] = None  # needs the counts of each prompt
     return {**figures, "num_draft_tokens": len(at_least), "new_tokens": new_tokens}
+
+
+def committed_by_pass(reply: Mapping[str, Any]) -> list[int] | None:
+    """Tokens that each verify pass of one answer committed, from vLLM's completion; None if the
+    server does not report its passes one by one.
+
+    In the pass that reaches a stop token, the last one, vLLM also counts the drafts after it; they
+    are not part of the answer and are subtracted.
+    """
+    reported, new_tokens = _reported(reply), reply["usage"]["completion_tokens"]
+    if reported is None:
+        return [] if new_tokens <= 1 else None  # the pass over the prompt gives the first token
+    accepted = reported.get("per_step_accepted") or []
+    if len(accepted) != reported["num_spec_steps"]:
+        return None  # the summary alone
+    counts = [count + 1 for count in accepted]
+    if counts and reply["choices"][0]["finish_reason"] == "stop":
+        # the token of the prompt's own pass is in no verify pass
+        counts[-1] -= sum(counts) - (new_tokens - 1)
+    return counts
+
+
+def _reported(reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    return (reply.get("metrics") or {}).get("speculative_decoding")
 
 
 def _settled(url: str) -> dict[str, float]:

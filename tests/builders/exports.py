@@ -64,9 +64,17 @@ def draft_and_mapping(config=CONFIG):
     return draft, build_mapping(counts, config.draft_vocab_size, [1])
 
 
-def write(form, folder, weights, mapping, config=CONFIG, dtype="bfloat16", embedding=None):
-    verifier = VERIFIER if form == "speculators" else None
-    described = Description(config, dtype, verifier)
+def write(
+    form,
+    folder,
+    weights,
+    mapping,
+    config=CONFIG,
+    dtype="bfloat16",
+    embedding=None,
+    verifier=VERIFIER,
+):
+    described = Description(config, dtype, verifier if form == "speculators" else None)
     settings, arrays = stage_settings(f"export_{form}"), numpy_of(weights)
     rows = None if embedding is None else numpy_of({"": embedding})[""]
     write_draft(DRAFT_FORMATS[form], folder, described, arrays, mapping, settings, {}, rows)

@@ -15,11 +15,15 @@ import numpy as np
 
 class SpecServer:
     """`committed[first token of the prompt]`: counts of one answer; `behind`: drafts accepted
-    behind its stop token, which engines count."""
+    behind its stop token, which engines count; `metrics`: what vLLM reports with every answer,
+    "detailed" or "summary"."""
 
-    def __init__(self, engine, committed, drafts, behind=None, speculates=True) -> None:
+    def __init__(
+        self, engine, committed, drafts, behind=None, speculates=True, metrics=None
+    ) -> None:
         self.engine, self.committed, self.drafts = engine, committed, drafts
         self.behind, self.speculates = behind or {}, speculates
+        self.of_answers = metrics
         self.bodies: list[dict[str, Any]] = []
         self.done = [7, 0, np.array([5.0] * drafts)]  # requests, passes, accepted by position
         self.late: list[list[int]] = []  # answers that the counters do not have yet
@@ -44,8 +48,26 @@ class SpecServer:
             with self.lock:
                 self.late.append(counts)
             tokens = 1 + sum(self.committed[body["prompt"][0]])
-            return 200, {"usage": {"completion_tokens": tokens}}
+            reason = "stop" if body["prompt"][0] in self.behind else "length"
+            reply = {
+                "choices": [{"finish_reason": reason}],
+                "usage": {"completion_tokens": tokens},
+            }
+            return 200, reply | self.reported(counts)
         return 404, {"error": "no such page"}
+
+    def reported(self, counts):
+        """vLLM's metrics of one answer; none of an answer without a verify pass."""
+        if self.of_answers is None or not counts:
+            return {"metrics": None}
+        own = {
+            "num_spec_tokens": self.drafts,
+            "num_spec_steps": len(counts),
+            "acceptance_histogram": np.bincount(np.array(counts) - 1).tolist(),
+        }
+        if self.of_answers == "detailed":
+            own["per_step_accepted"] = [count - 1 for count in counts]
+        return {"metrics": {"speculative_decoding": own}}
 
     def generate(self, body):
         first = body["input_ids"][0]

@@ -128,9 +128,9 @@ def test_the_manifest_says_which_layers(targets, file, tmp_path):
 
 
 @pytest.mark.parametrize("documents", [[], [([3, 4, 5], [0, 0, 0])]])
-@pytest.mark.parametrize("backend", ["hf", "sglang"])
+@pytest.mark.parametrize("backend", ["hf", "sglang", "vllm"])
 def test_nothing_supervised_gives_a_shard_without_rows(targets, tmp_path, documents, backend):
-    """And needs no engine: SGLang is not even installed here."""
+    """And needs no engine: neither SGLang nor vLLM is installed here."""
     token_shard(tmp_path / "tokens", documents)
     settings = state_settings("bf16", backend)
     made = captured(

@@ -62,7 +62,11 @@ def test_every_long_test_belongs_to_a_leg() -> None:
     [
         ("tests/slurm/cluster.sh", {"test-slurm"}),
         ("envs/sglang.def", {"test-container", "test-sglang"}),
-        ("eagle3/store/codecs.py", {"test-dag", "test-ranks", "test-sglang", "test-faults"}),
+        (
+            "eagle3/store/codecs.py",
+            {"test-dag", "test-ranks", "test-sglang", "test-vllm", "test-faults"},
+        ),
+        ("envs/vllm.yaml", {"test-container", "test-vllm"}),
         ("docs/capture.md", set()),
     ],
 )

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -18,11 +17,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from eagle3.engines.sglang.engine import run_sglang
-from eagle3.engines.sglang.process import OLDEST
-from eagle3.engines.sglang.request import read_documents, write_documents
+from eagle3.engines.separate.request import read_documents, write_documents
+from eagle3.engines.separate.run import run_separately
+from eagle3.engines.sglang.engine import SGLANG
 from eagle3.errors import UserError
-from tests.builders.engine import alive, run_marked, sglang_request, wait_for_none
+from tests.builders.engine import alive, engine_request
+from tests.builders.pretended_engine import file_request, pretend, pretended
 from tests.builders.waiting import wait_for
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -32,42 +32,16 @@ DOCUMENTS = {4: [7, 8], 9: [5, 6, 7, 8, 9], 2: [3], 6: [9, 9]}
 @pytest.fixture
 def mark(monkeypatch, tmp_path):
     """The stand-in is installed; processes of this test bear the mark."""
-    pretend(tmp_path / "installed", "0.5.23")
-    places = [TESTS / "engines/fake_sglang", TESTS / "sglang", tmp_path / "installed"]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "temporary").mkdir()
-    chosen = uuid4().hex
-    run_marked(monkeypatch, chosen)
-    yield chosen
-    wait_for_none(chosen)
-    folder = tmp_path / "temporary"
-    wait_for(
-        lambda: not list(folder.glob("eagle3-*")),
-        "the engine's folders to be removed",
-        state=lambda: list(folder.iterdir()),
-    )
-
-
-def pretend(folder, version):
-    """Make Python believe that a version of SGLang is installed."""
-    info = folder / "sglang-1.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
+    with pretended("sglang", SGLANG.oldest, monkeypatch, tmp_path) as chosen:
+        yield chosen
 
 
 def files(targets, folder, **arguments):
-    """A request that writes a file for each document."""
-    lengths = [(number, len(ids)) for number, ids in DOCUMENTS.items()]
-    folder.mkdir()
-    return sglang_request(
-        targets["llama"], "consumers:Files", arguments, folder=str(folder), lengths=lengths
-    )
+    return file_request(targets["llama"], folder, DOCUMENTS, arguments)
 
 
 def test_every_document_reaches_the_consumer_and_nothing_stays_behind(targets, mark, tmp_path):
-    run_sglang(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
+    run_separately(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
     result = {int(path.stem): load_file(path) for path in (tmp_path / "out").glob("*.safetensors")}
     assert sorted(result) == sorted(DOCUMENTS)
     for number, ids in DOCUMENTS.items():
@@ -84,8 +58,8 @@ def test_the_engine_knows_nothing_of_the_ranks_that_torchrun_made(
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
         monkeypatch.setenv(name, "7")
     sign = tmp_path / "environment"
-    request = sglang_request(targets["llama"], "consumers:Environment", {}, sign=str(sign))
-    run_sglang(request, DOCUMENTS, sys.executable)
+    request = engine_request(targets["llama"], "consumers:Environment", {}, sign=str(sign))
+    run_separately(request, DOCUMENTS, sys.executable)
     names = sign.read_text().split()
     assert "PATH" in names
     assert not {n for n in names if n in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
@@ -102,7 +76,7 @@ def test_the_engine_knows_nothing_of_the_ranks_that_torchrun_made(
 )
 def test_a_failing_engine_is_one_sentence(targets, mark, tmp_path, fake, sentence):
     with pytest.raises(UserError, match=sentence):
-        run_sglang(files(targets, tmp_path / "out", fake=fake), DOCUMENTS, sys.executable)
+        run_separately(files(targets, tmp_path / "out", fake=fake), DOCUMENTS, sys.executable)
 
 
 @pytest.mark.parametrize(
@@ -115,35 +89,35 @@ def test_a_failing_engine_is_one_sentence(targets, mark, tmp_path, fake, sentenc
 )
 def test_a_failing_consumer_is_one_sentence(targets, mark, consumer, sentence):
     with pytest.raises(UserError, match=sentence):
-        run_sglang(sglang_request(targets["llama"], consumer, {}), DOCUMENTS, sys.executable)
+        run_separately(engine_request(targets["llama"], consumer, {}), DOCUMENTS, sys.executable)
 
 
 def test_an_old_sglang_is_refused(targets, mark, tmp_path):
-    pretend(tmp_path / "installed", "0.5.22.post1")
+    pretend(tmp_path / "installed", "sglang", "0.5.22.post1")
     sentence = r"has sglang 0\.5\.22\.post1; SGLang 0\.5\.23 .* resources\.capture\.sglang_python$"
     with pytest.raises(UserError, match=sentence):
-        run_sglang(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
+        run_separately(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
 
 
 def test_an_interpreter_without_sglang_is_refused(targets, tmp_path):
     sentence = r"has no sglang; SGLang 0\.5\.23 .* resources\.capture\.sglang_python$"
     with pytest.raises(UserError, match=sentence):
-        run_sglang(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
+        run_separately(files(targets, tmp_path / "out"), DOCUMENTS, sys.executable)
 
 
 def test_an_interpreter_that_is_none_is_refused(targets, tmp_path):
     with pytest.raises(UserError, match=r"resources\.capture\.sglang_python: cannot run .*absent"):
-        run_sglang(files(targets, tmp_path / "out"), DOCUMENTS, str(tmp_path / "absent"))
+        run_separately(files(targets, tmp_path / "out"), DOCUMENTS, str(tmp_path / "absent"))
 
 
 def test_without_documents_nothing_starts(targets, tmp_path):
-    run_sglang(files(targets, tmp_path / "out"), {}, "no interpreter at all")
+    run_separately(files(targets, tmp_path / "out"), {}, "no interpreter at all")
 
 
 def test_the_last_layer_is_refused(targets):
-    request = sglang_request(targets["llama"], "consumers:Files", {}, layers=(1, 3, 7))
+    request = engine_request(targets["llama"], "consumers:Files", {}, layers=(1, 3, 7))
     with pytest.raises(UserError, match=r"hidden_states\.aux_layers is \[1, 3, 7\]; .*below 7"):
-        run_sglang(request, DOCUMENTS, sys.executable)
+        run_separately(request, DOCUMENTS, sys.executable)
 
 
 def test_the_environments_hold_one_sglang_that_is_new_enough():
@@ -151,7 +125,7 @@ def test_the_environments_hold_one_sglang_that_is_new_enough():
     tested = set((envs / "sglang-cpu-test.txt").read_text().splitlines())
     environment = yaml.safe_load((envs / "sglang.yaml").read_text())
     pinned = [line for line in environment["dependencies"][-1]["pip"] if "==" in line]
-    assert f"sglang=={OLDEST}" in pinned
+    assert f"sglang=={SGLANG.oldest}" in pinned
     assert set(pinned) <= tested
 
 
@@ -176,14 +150,16 @@ def test_the_environments_hold_one_sglang_that_is_new_enough():
     ],
 )
 def test_arguments_that_are_not_the_users_are_refused(name, cause):
+    request = engine_request("model", "consumers:Files", {name: 1})
     with pytest.raises(UserError, match=rf"sglang_arguments\.{name} {cause}"):
-        sglang_request("model", "consumers:Files", {name: 1})
+        SGLANG.check_arguments(request)
 
 
 def test_other_arguments_reach_the_engine():
     own = {"mem_fraction_static": 0.5, "attention_backend": "triton", "log_level": "error"}
-    request = sglang_request("model", "consumers:Files", own | {"ep_size": 2}, 2, 4096)
-    result = request.engine_arguments(100, Path("/folder"))
+    request = engine_request("model", "consumers:Files", own | {"ep_size": 2}, 2, 4096)
+    SGLANG.check_arguments(request)
+    result = SGLANG.arguments(request, 100, Path("/folder"))
     assert own.items() <= result.items()
     assert (result["tp_size"], result["max_prefill_tokens"], result["context_length"]) == (
         2,
@@ -203,9 +179,10 @@ def test_documents_come_back_as_they_were_written(tmp_path):
 
 JOB = """
 import json, signal, sys
-from eagle3.engines.sglang.engine import SGLangRequest, run_sglang
+from eagle3.engines.separate.request import EngineRequest
+from eagle3.engines.separate.run import run_separately
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's `command &`
-run_sglang(SGLangRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.executable)
+run_separately(EngineRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.executable)
 """
 
 
@@ -213,7 +190,7 @@ run_sglang(SGLangRequest(**json.loads(sys.argv[1])), {0: [5, 6, 7]}, sys.executa
 def test_a_job_that_ends_takes_its_engine_along(targets, mark, tmp_path, deadly):
     """Whatever ends our process; the fixture looks for what is left."""
     sign = tmp_path / "sign"
-    request = sglang_request(targets["llama"], "consumers:Sleeping", {}, sign=str(sign))
+    request = engine_request(targets["llama"], "consumers:Sleeping", {}, sign=str(sign))
     with subprocess.Popen([sys.executable, "-c", JOB, json.dumps(asdict(request))]) as job:
         wait_for(
             sign.exists,
@@ -238,7 +215,7 @@ def test_the_engines_process_sees_this_package_and_no_other_of_this_interpreter(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUT", str(tmp_path / "seen"))
         with pytest.raises(UserError, match="no states for 4 of 4 documents"):
-            run_sglang(files(targets, tmp_path / "out"), DOCUMENTS, str(script))
+            run_separately(files(targets, tmp_path / "out"), DOCUMENTS, str(script))
     path, programs, listed = (tmp_path / "seen").read_text().splitlines()
     assert listed == "eagle3"
     assert programs.split(os.pathsep)[0] == str(tmp_path)  # the tools of its own environment

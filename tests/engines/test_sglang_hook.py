@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from eagle3.engines.separate.intake import Intake
+from eagle3.engines.separate.request import read_fault, read_seen
+from eagle3.engines.sglang.engine import SGLANG
 from eagle3.engines.sglang.hook import CaptureHook, make_hook
-from eagle3.engines.sglang.request import read_fault, read_seen
 from eagle3.errors import UserError
-from tests.builders.engine import sglang_request
+from tests.builders.engine import engine_request
 
 DOCUMENTS = {3: np.array([5, 6, 7], dtype=np.int32), 8: np.array([9, 4], dtype=np.int32)}
 LAYERS = 3
@@ -42,7 +44,7 @@ class Kept:
 
 @pytest.fixture
 def hook(tmp_path):
-    return CaptureHook(tmp_path, DOCUMENTS, Kept(), LAYERS)
+    return CaptureHook(Intake(tmp_path, SGLANG, DOCUMENTS, Kept(), LAYERS))
 
 
 def send(hook, names, ids, lengths, prefixes=None, extend=True, change=None):
@@ -57,15 +59,15 @@ def send(hook, names, ids, lengths, prefixes=None, extend=True, change=None):
 
 def test_rows_arrive_one_document_after_another(hook):
     assert send(hook, ["document-8", "document-3"], [9, 4, 5, 6, 7], [2, 3]) is None
-    ((documents, aux, last),) = hook.consumer.calls
+    ((documents, aux, last),) = hook.intake.consumer.calls
     assert documents == [8, 3]
     assert last[:, 0].tolist() == [9, 4, 5, 6, 7] and aux.shape == (5, 12)
-    assert read_seen(hook.folder) == {3, 8} and read_fault(hook.folder) is None
+    assert read_seen(hook.intake.folder) == {3, 8} and read_fault(hook.intake.folder) is None
 
 
 def test_rows_of_others_are_left_out(hook):
     send(hook, ["document-8", "warm-up", "document-3"], [9, 4, 0, 0, 5, 6, 7], [2, 2, 3])
-    ((documents, aux, last),) = hook.consumer.calls
+    ((documents, aux, last),) = hook.intake.consumer.calls
     assert documents == [8, 3]
     assert last[:, 0].tolist() == aux[:, 0].tolist() == [9, 4, 5, 6, 7]
 
@@ -74,7 +76,7 @@ def test_warm_up_and_decoding_are_ignored(hook):
     send(hook, ["HEALTH_CHECK"], [0], [1])
     send(hook, [], [0], [])
     send(hook, ["document-8"], [9], [1], extend=False)
-    assert not hook.consumer.calls and not read_seen(hook.folder)
+    assert not hook.intake.consumer.calls and not read_seen(hook.intake.folder)
 
 
 def without_aux(result):
@@ -128,15 +130,15 @@ def with_a_layer_less(result):
 def test_a_batch_that_does_not_fit_is_a_fault(hook, batch, sentence):
     with pytest.raises(UserError, match=sentence) as raised:
         send(hook, **batch)
-    assert read_fault(hook.folder) == str(raised.value)
-    assert not hook.consumer.calls and not read_seen(hook.folder)
+    assert read_fault(hook.intake.folder) == str(raised.value)
+    assert not hook.intake.consumer.calls and not read_seen(hook.intake.folder)
 
 
 def test_a_document_that_comes_again_later_is_a_fault(hook):
     send(hook, ["document-8"], [9, 4], [2])
     with pytest.raises(UserError, match="document 8 came twice"):
         send(hook, ["document-8"], [9, 4], [2])
-    assert len(hook.consumer.calls) == 1
+    assert len(hook.intake.consumer.calls) == 1
 
 
 def test_a_model_that_hides_its_batch_is_a_fault(hook):
@@ -148,11 +150,11 @@ def test_only_the_first_fault_is_kept(hook):
     for batch in (["document-5"], ["document-8"]):
         with pytest.raises(UserError):
             send(hook, batch, [0], [1])
-    assert "document 5" in read_fault(hook.folder)
+    assert "document 5" in read_fault(hook.intake.folder)
 
 
 def test_the_first_rank_alone_makes_a_consumer(tmp_path, monkeypatch):
-    sglang_request("model", "absent:Files", {}).write(tmp_path)
+    engine_request("model", "absent:Files", {}).write(tmp_path)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     assert make_hook({"folder": str(tmp_path)}) is None
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)

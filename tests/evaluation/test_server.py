@@ -65,9 +65,21 @@ def test_drafts_behind_a_stop_token_are_no_part_of_the_answer(counts, behind, st
         assert sorted(result) == sorted(counts)
 
 
-def test_vllms_totals_are_those_of_our_requests_alone():
+@pytest.mark.parametrize("behind", [{}, {3: 1, 5: 3}])
+def test_vllms_figures_of_every_pass_are_exact(behind):
+    """Whether or not an answer ended at a stop token with accepted drafts behind it."""
+    with spec_server("vllm", COUNTS, DRAFTS, behind, metrics="detailed") as server:
+        result = measure(server.url, PROMPTS, ASKING)
+    expected = acceptance(list(COUNTS.values()), DRAFTS)
+    assert {name: result[name] for name in expected} == expected
+    assert result["num_draft_tokens"] == DRAFTS
+    assert result["new_tokens"] == sum(1 + sum(counts) for counts in COUNTS.values())
+
+
+@pytest.mark.parametrize("metrics", [None, "summary"])
+def test_vllms_totals_are_those_of_our_requests_alone(metrics):
     """What stood in the counters before is not ours; what is counted late is waited for."""
-    with spec_server("vllm", COUNTS, DRAFTS) as server:
+    with spec_server("vllm", COUNTS, DRAFTS, metrics=metrics) as server:
         result = measure(f"{server.url}/v1", PROMPTS, ASKING)
     expected = acceptance(list(COUNTS.values()), DRAFTS)
     assert result["engine"] == "vllm" and result["num_draft_tokens"] == DRAFTS

@@ -61,7 +61,7 @@ def test_the_image_holds_all_that_the_environment_needs_and_no_more() -> None:
     assert {name for name in needed if not re.match(r"nvidia-|cuda-|triton", name)} == held
 
 
-@pytest.mark.parametrize("name", ["eagle3", "sglang"])
+@pytest.mark.parametrize("name", ["eagle3", "sglang", "vllm"])
 def test_what_an_image_is_made_of_decides_its_path(project: Path, name: str) -> None:
     definition = project / "envs" / f"{name}.def"
     files = containers.definition_files(definition)

@@ -357,3 +357,16 @@ def test_a_window_of_all_shards_is_no_window(config: dict[str, Any]) -> None:
     larger["hidden_states"]["window_shards"] = 99
     before, after = all_settings(config, EXTERNAL), all_settings(larger, EXTERNAL)
     assert {name: s.digest for name, s in before.items()} == {n: s.digest for n, s in after.items()}
+
+
+@pytest.mark.parametrize("backend", ["hf", "sglang", "vllm"])
+def test_the_final_norm_reaches_the_captures_of_an_engine_that_reads_it(
+    config: dict[str, Any], backend: str
+) -> None:
+    """vLLM returns the last state from before the norm."""
+    changed = deepcopy(config)
+    changed["hidden_states"]["backend"] = backend
+    before = all_settings(changed, EXTERNAL)["hidden_states"]
+    changed["target"]["final_norm_key"] = "another.norm.weight"
+    after = all_settings(changed, EXTERNAL)["hidden_states"]
+    assert (before.digest != after.digest) == (backend == "vllm")

@@ -199,11 +199,16 @@ def test_what_the_plan_knows_to_come_counts(targets, tokens, tmp_path):
     assert done.returncode == 1 and "disk_budget_gb" in done.stderr
 
 
-def test_wrong_arguments_for_sglang_are_refused_before_anything_starts(targets, tokens, tmp_path):
-    settings, arguments = state_settings("bf16", "sglang"), {"quantization": "fp8"}
-    done = run(targets["llama"], tokens, tmp_path, settings, sglang_arguments=arguments)
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_wrong_arguments_for_an_engine_are_refused_before_anything_starts(
+    targets, tokens, tmp_path, engine
+):
+    settings = state_settings("bf16", engine)
+    arguments = {f"{engine}_arguments": {"quantization": "fp8"}}
+    done = run(targets["llama"], tokens, tmp_path, settings, **arguments)
     assert done.returncode == 1
-    assert "resources.capture.sglang_arguments.quantization would change the states" in done.stderr
+    key = f"resources.capture.{engine}_arguments.quantization"
+    assert f"{key} would change the states" in done.stderr
     assert not list((tmp_path / STATES).parent.glob("*"))
     done = run(targets["llama"], tokens, tmp_path, settings)
-    assert "has no sglang" in done.stderr and "Traceback" not in done.stderr
+    assert f"has no {engine}" in done.stderr and "Traceback" not in done.stderr

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.engine import CONSUMING
+
 VARIABLE = "EAGLE3_SGLANG_PYTHON"
 HERE = Path(__file__).parent
 
@@ -18,7 +20,7 @@ def engine_python():
     if not python:
         pytest.skip(f"{VARIABLE} names no interpreter with SGLang: run `make test-sglang`")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{HERE / 'shim'}")
+        patch.setenv("PYTHONPATH", f"{CONSUMING}{os.pathsep}{HERE / 'shim'}")
         patch.setenv("SGLANG_USE_CPU_ENGINE", "1")
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield python

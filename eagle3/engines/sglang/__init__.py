@@ -1,1 +1,1 @@
-"""SGLang as a capture engine: our side (`engine`), and its own process (`process`, `hook`)."""
+"""SGLang as a capture engine: its arguments and its run (`engine`), and what it calls (`hook`)."""

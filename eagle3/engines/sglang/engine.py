@@ -1,115 +1,119 @@
-"""The SGLang engine: a target run by a server's own kernels and its own tensor parallelism.
+"""SGLang: its arguments, and how documents are sent through it. Nothing is imported before it runs.
 
-The engine lives in other processes, in a separate process group: SGLang kills the whole tree
-of processes around it when one of them fails. They may run another interpreter, with SGLang's own
-versions of everything; what both sides share is a folder (see `request`).
-"""
+The states are taken by a forward hook in its scheduler processes (`hook`)."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from subprocess import PIPE, Popen
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from eagle3.engines.sglang.request import (
-    SGLangRequest,
-    read_fault,
-    read_seen,
-    write_documents,
-)
+from eagle3.engines.separate.request import EngineRequest, SeparateEngine
 from eagle3.errors import UserError
-from eagle3.target_model.config import load_config
 
-PACKAGE = Path(__file__).resolve().parents[2]
-# set by torchrun for our job: SGLang's ranks would wait for each other in its process group
-LAUNCHED = re.compile("RANK$|WORLD_SIZE$|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC)_")
-STDERR = 2  # the file descriptor: what our job logs to
+if TYPE_CHECKING:
+    import numpy as np
+
+HOOK = "eagle3.engines.sglang.hook:make_hook"
+REQUEST_ID = "document-"  # in front of a document's number
+SPARE_CONTEXT = 8  # SGLang keeps a few positions of the context for itself
+SENT_AT_ONCE = 1024  # documents
 
 
-def run_sglang(
-    request: SGLangRequest, documents: Mapping[int, Sequence[int] | np.ndarray], python: str
-) -> None:
-    """Send `documents` (token ids by number) through an engine run by the interpreter `python`.
+def own_arguments(request: EngineRequest, longest: int, folder: Path) -> dict[str, Any]:
+    """The engine arguments that are not open to choice; `longest`: tokens of a document."""
+    return {
+        "model_path": request.model,
+        "load_format": "safetensors",
+        "dtype": request.dtype,
+        "trust_remote_code": request.trust_remote_code,
+        "tp_size": request.tensor_parallel,
+        "context_length": longest + SPARE_CONTEXT,
+        "max_prefill_tokens": request.batch_tokens,
+        "skip_tokenizer_init": True,
+        "random_seed": 0,
+        # every document runs as a whole: no cached beginning, no chunks
+        "disable_radix_cache": True,
+        "chunked_prefill_size": -1,
+        "enable_mixed_chunk": False,
+        # a replayed graph calls no hook, and a blocking hook leaves nothing to overlap
+        "disable_cuda_graph": True,
+        "disable_overlap_schedule": True,
+        "enable_return_aux_hidden_states": True,
+        "return_aux_hidden_state_layer_ids": list(request.layers),
+        "speculative_algorithm": "EAGLE3",  # names the convention; no draft is loaded
+        "forward_hooks": [
+            {
+                "name": "capture",
+                "target_modules": ["*logits_processor"],
+                "hook_factory": HOOK,
+                "config": {"folder": str(folder)},
+            }
+        ],
+    }
 
-    `request.consumer` gets each document's states once. Without documents no engine starts and no
-    consumer is made. Raises UserError, in one sentence, for any failure on the other side;
-    no process of the engine is running any more when this returns or raises.
+
+SGLANG = SeparateEngine(
+    name="sglang",
+    title="SGLang",
+    packages=("sglang",),
+    oldest="0.5.23",  # the first with enable_return_aux_hidden_states
+    own_arguments=own_arguments,
+    # a consumer that writes a large file during the last batch must not look like a hang
+    default_arguments={"log_level": "info", "watchdog_timeout": 3600},
+    change_states=(
+        "*quant*",
+        "kv_cache_dtype",
+        "speculative_*",
+        "*lora*",
+        "json_model_override_args",
+        "decrypted_config_file",
+        "custom_weight_loader",
+        "rl_on_policy_target",
+        "mamba_ssm_dtype",
+        "kt_*",
+        "dllm_*",
+    ),
+    # under these no single process sees every row of every document
+    hide_states=(
+        "*[dpc]p_size",
+        "enable_dp_*",
+        "enable_prefill_cp",
+        "nnodes",
+        "node_rank",
+        "use_ray",
+        "disaggregation_*",
+        "enable_two_batch_overlap",
+        "cuda_graph_*",
+        "*hidden_state*",
+        "server_args",
+    ),
+    cache_arguments="mem_fraction_static, max_total_tokens",
+    program="eagle3.engines.sglang.engine:send",
+)
+
+
+def send(arguments: dict[str, Any], documents: Mapping[int, np.ndarray]) -> None:
+    """Send every document through an engine; the hook in its schedulers takes the states.
+
+    Raises UserError if the engine refuses its arguments.
     """
-    _check_layers(request)
-    if not documents:
-        return
-    with TemporaryDirectory(prefix="eagle3-sglang-") as name:
-        folder = Path(name)
-        request.write(folder)
-        write_documents(folder, documents)
-        code = _run_process(folder, python)
-        fault = read_fault(folder)
-        if fault:
-            raise UserError(fault)
-        if code:
-            raise UserError(f"SGLang's process ended with {_cause(code)}; its log is above")
-        missing = sorted(set(documents) - read_seen(folder))
-        if missing:
-            raise UserError(
-                f"SGLang returned no states for {len(missing)} of {len(documents)} documents "
-                f"(the first is {missing[0]}, of {len(documents[missing[0]])} tokens); its log is "
-                "above"
-            )
+    # a document may be as long as the model's context, and SGLang needs some more
+    os.environ["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"
+    import sglang
 
-
-def _check_layers(request: SGLangRequest) -> None:
-    """Raise UserError for a layer whose output SGLang cannot return."""
-    config = load_config(Path(request.model), request.trust_remote_code)
-    if max(request.layers) >= config.num_hidden_layers - 1:
-        raise UserError(
-            f"hidden_states.aux_layers is {list(request.layers)}; SGLang cannot return the output "
-            f"of the last layer, so use layers below {config.num_hidden_layers - 1}, or "
-            "hidden_states.backend hf"
-        )
-
-
-def _run_process(folder: Path, python: str) -> int:
-    """Run the engine's process to its end and return its exit code (negative: a signal).
-
-    Its standard input is a pipe that nothing is written to: it closes with our process, however
-    that ends, and the other side then kills itself.
-    """
-    # the package alone, not the site-packages that it may lie in: those are another interpreter's
-    path = folder / "path"
-    path.mkdir()
-    (path / PACKAGE.name).symlink_to(PACKAGE)
-    program = Path(shutil.which(python) or python).absolute()
-    environment = {k: v for k, v in os.environ.items() if not LAUNCHED.match(k)}
-    # next to the interpreter: ninja, which builds SGLang's kernels at first use
-    for name, first in (("PYTHONPATH", path), ("PATH", program.parent)):
-        environment[name] = os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
-    command = [str(program), "-m", "eagle3.engines.sglang.process", str(folder)]
+    engine: Any = None
     try:
-        process = Popen(  # noqa: S603 - the interpreter is the user's own choice
-            command, stdin=PIPE, stdout=STDERR, env=environment, start_new_session=True
+        engine = sglang.Engine(**arguments)
+    except (TypeError, ValueError, AssertionError) as fault:
+        raise UserError(f"SGLang refuses its arguments ({SGLANG.arguments_key}): {fault}") from None
+    numbers = list(documents)
+    for start in range(0, len(numbers), SENT_AT_ONCE):
+        chosen = numbers[start : start + SENT_AT_ONCE]
+        engine.generate(
+            input_ids=[documents[number].tolist() for number in chosen],
+            rid=[f"{REQUEST_ID}{number}" for number in chosen],
+            sampling_params={"max_new_tokens": 0, "temperature": 0},
         )
-    except OSError as fault:
-        raise UserError(
-            f"resources.capture.sglang_python: cannot run {python}: {fault.strerror}"
-        ) from None
-    with process:
-        try:
-            # not reaped yet, so that its number cannot become another group's
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return process.returncode
-
-
-def _cause(code: int) -> str:
-    return f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
+    engine.shutdown()

@@ -1,4 +1,4 @@
-"""Consumers of the tests: they run inside SGLang's scheduler process."""
+"""Consumers of the tests: they run inside an engine's process."""
 
 import os
 import time

@@ -1,0 +1,43 @@
+"""The target's own final norm, for an engine that returns the last state from before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3.errors import Foreign, UserError
+from eagle3.target_model.config import load_text_config
+from eagle3.target_model.weights import TargetWeights
+
+
+def final_norm(directory: Path, key: str, trust_remote_code: bool = False) -> torch.nn.Module:
+    """The norm of the tensor `key`, computed as transformers' class for the target does, in the
+    dtype of the files.
+
+    Raises UserError if that class has no such norm, or the files lack a weight of it.
+    """
+    config, weights = load_text_config(directory, trust_remote_code), TargetWeights(directory)
+    prefix = weights.check(key, "final_norm_key").rpartition(".")[0]
+    name = prefix.rpartition(".")[2]  # text parts of larger models have longer prefixes
+    norm = getattr(_body(config, directory, trust_remote_code), name, None)
+    if not isinstance(norm, torch.nn.Module):
+        raise UserError(
+            f"target.final_norm_key is {key!r}, but a {config.model_type} has no norm {name!r} "
+            "behind its layers"
+        )
+    own = {
+        part: weights.read(f"{prefix}.{part}", "final_norm_key")
+        for part, _ in norm.named_parameters()
+    }
+    norm.load_state_dict(own, assign=True)
+    return norm.requires_grad_(False).eval()
+
+
+def _body(config: Any, directory: Path, trust_remote_code: bool) -> Any:
+    """The decoder of a target without memory for its weights."""
+    from transformers import AutoModel
+
+    with Foreign(f"target.model: cannot build {directory}"), torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=trust_remote_code)

@@ -1,0 +1,2 @@
+def supports_eagle3(found):
+    return found.known
