@@ -17,9 +17,8 @@ from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
 from eagle3.errors import UserError
-from eagle3.export.capabilities import check_formats, check_rope
+from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.store.columns import STORED
-from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
@@ -76,7 +75,8 @@ def check_shape(config: Config, text: Any) -> None:
             f"hidden_states.aux_layers is {list(layers)}; SGLang cannot return the output of the "
             f"last layer: use layers below {text.num_hidden_layers - 1}, or backend hf"
         )
-    STORED[states["codec"]].columns(AUX_CHUNKS, text.hidden_size)
+    check_aux_layers(config["export"]["formats"], layers)
+    STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]
     check_size(draft_vocab_size, text.vocab_size)

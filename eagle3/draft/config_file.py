@@ -30,14 +30,20 @@ CLASSES = (
     *("Eagle3Speculator", "Eagle3DraftModel", "Eagle3Qwen3ForCausalLM", "Eagle3Draft"),
 )
 TAKEN = (
-    *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *(
+        "num_hidden_layers",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ),
     *("max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output"),
     "norm_before_residual",
 )
 OF_TARGET = ("hidden_size", "vocab_size", "draft_vocab_size")
+AUX_COUNT = "num_aux_hidden_states"
 # what a key has to say, if it says anything; null never does
 EXPECTED: dict[str, Any] = {
-    "num_hidden_layers": 1,
     "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
@@ -50,7 +56,6 @@ EXPECTED: dict[str, Any] = {
     "norm_before_fc": False,
     "use_aux_norm": False,
     "use_aux_hidden_state": True,
-    "num_aux_hidden_states": 3,
     "use_input_layernorm_in_first_layer": True,
     "use_last_layernorm": True,
     "use_mtp_layernorm": False,
@@ -74,7 +79,7 @@ SAYS_NOTHING = frozenset(
 ELSEWHERE = frozenset(  # looked at below
     (
         *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
-        *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS),
+        *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS, AUX_COUNT),
     )
 )
 
@@ -124,8 +129,7 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     heads, hidden = said.get("num_attention_heads"), said.get("hidden_size")
     if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
         said.setdefault("head_dim", hidden // heads)
-    layers = _aux_layers(found, eagle, where)
-    return said | ({} if layers is None else {"aux_layers": layers})
+    return said | _aux_layers(found, eagle, whole.get(AUX_COUNT), where)
 
 
 def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,8 +202,11 @@ def _rope(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
 
 
-def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], where: str) -> list[int] | None:
-    """Layers of the target by their outputs, None if the file names none.
+def _aux_layers(
+    found: Mapping[str, Any], eagle: Mapping[str, Any], count: Any, where: str
+) -> dict[str, Any]:
+    """`aux_layers`: layers of the target by their outputs; their number alone if the file, which
+    says `count`, names none of them.
 
     In `eagle_config` they are outputs, as SGLang reads them; at the top inputs, as vLLM does.
     """
@@ -212,13 +219,17 @@ def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], where: str) 
     for name, ids, offset in named:
         if not ids:  # an empty list is how NVIDIA's files say: the default
             continue
-        if not isinstance(ids, list) or any(type(each) is not int for each in ids) or len(ids) != 3:
-            raise _refused(where, name, ids, "must be a list of three layers")
+        if not isinstance(ids, list) or any(type(each) is not int for each in ids):
+            raise _refused(where, name, ids, "must be a list of layers")
+        if count not in (None, len(ids)):
+            raise _refused(where, AUX_COUNT, count, f"{name} has {len(ids)}")
         counted = [each - offset for each in ids]
         if layers is not None and counted != layers:
             raise _refused(where, name, ids, f"other keys name the outputs of {layers}")
         layers = counted
-    return layers
+    if layers is not None:
+        return {"aux_layers": layers}
+    return {} if count is None else {AUX_COUNT: count}
 
 
 def _refused(where: str, name: str, value: Any, reason: str) -> UserError:

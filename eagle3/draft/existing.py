@@ -15,7 +15,14 @@ from eagle3.errors import UserError
 KEY = "train.warm_start"
 # tensors of the same shapes would mean another model
 COMPARED = (
-    *("vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps"),
+    *(
+        "vocab_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+    ),
     *("norm_output", "norm_before_residual"),
 )
 

@@ -34,6 +34,17 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
             )
 
 
+def check_aux_layers(formats: Sequence[str], aux_layers: Sequence[int]) -> None:
+    """Raise UserError if the engine of a form would not fuse the states of these layers."""
+    if "sglang" in formats and len(aux_layers) == 1:
+        raise UserError(
+            f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
+            f"{list(aux_layers)}: SGLang's draft class (0.5.23) takes the target's states for the "
+            "draft's own if they are as wide, and leaves fc out without a word; name two layers or "
+            "more, or leave that form out"
+        )
+
+
 def check_rope(formats: Sequence[str], rope: Mapping[str, Any]) -> None:
     """Raise UserError if the engine of a form would turn the draft's heads otherwise."""
     for fmt in formats:

@@ -26,7 +26,7 @@ from eagle3.objective.attention.interface import (
 )
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
-from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
+from eagle3.objective.row_index import Prefixes, RowIndex, count_layers, whole_index
 from eagle3.objective.rows import step_rows
 from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.attention import exchanging_attention
@@ -46,6 +46,7 @@ def dispatch(
 ) -> tuple[RowIndex, Attention]:
     """The rows that are computed here, and attention among them."""
     name, sharded, device = objective.attention, pack.shards is not None, pack.aux.device
+    layers = draft.num_hidden_layers
     backend = choose_backend(name, device, objective.dtype, draft.head_dim, sharded)
     # ranks that share a pack have its shards on the device, so they look there
     columns = pack if sharded else pack.columns
@@ -60,13 +61,17 @@ def dispatch(
     prefixes = Prefixes.of(columns, active)
     if pack.shards is None:
         queries = prefixes.queries(active.slots[: active.depth])
+        if layers > 1:
+            queries.append(prefixes.every())
         if device.type != "cpu":
             there = send(queries, device)
             queries = [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
         index = whole_index(columns, active, prefixes)
+        count_layers(index.totals, prefixes.every(), layers)
         index, attention = in_buckets(index, PackAttention(backend, queries))
         return index.sent(device), attention
     index = local_index(pack, active, prefixes, pack.shards.local)
+    count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
     exchanging = exchanging_attention(name == "usp", backend, active, prefixes, pack.shards, draft)
     return in_buckets(index, exchanging)
 

@@ -82,6 +82,7 @@ class Prefixes:
 
     rows: torch.Tensor  # int64 [A_0], of the active rows among the T rows of the pack
     starts: torch.Tensor  # int64 [A_0], first row of each one's document
+    documents: torch.Tensor  # int64 [T], of every row
 
     @classmethod
     def of(cls, pack: Pack | Columns, active: ActiveRows) -> Prefixes:
@@ -91,7 +92,7 @@ class Prefixes:
         )
         rows = row_of_token[active.tokens]
         documents = pack.documents[pack.row_tokens]
-        return cls(rows, torch.searchsorted(documents, documents[rows]))
+        return cls(rows, torch.searchsorted(documents, documents[rows]), documents)
 
     def queries(self, slots: Sequence[torch.Tensor]) -> list[Queries]:
         """The queries of each step, which are of the active rows `slots` int64 [A_k]."""
@@ -100,6 +101,12 @@ class Prefixes:
             own = [torch.searchsorted(earlier, step) for earlier in slots[1 : k + 1]]
             queries.append(Queries(self.rows[step], self.starts[step], own))
         return queries
+
+    def every(self, rows: torch.Tensor | None = None) -> Queries:
+        """Queries of the rows int64 [T_p] at step 0, active or not; of all rows if None."""
+        if rows is None:
+            rows = torch.arange(len(self.documents), device=self.documents.device)
+        return Queries(rows, torch.searchsorted(self.documents, self.documents[rows]), ())
 
 
 def whole_index(pack: Pack | Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
@@ -142,3 +149,12 @@ def count_rows(active: ActiveRows, slots: torch.Tensor, prefixes: Prefixes) -> S
     keys = prefixes.rows[slots] - prefixes.starts[slots] + 1
     totals.attended.copy_((keys[:, None] * on).sum(0))
     return totals
+
+
+def count_layers(totals: StepTotals, every: Queries, layers: int) -> None:
+    """Count what `layers` layers attend to, which is counted for one: at step 0 all but the last
+    run for `every` row that is computed here."""
+    if layers > 1:
+        active = totals.attended[0].clone()
+        totals.attended *= layers
+        totals.attended[0] = active + (layers - 1) * (every.rows - every.starts + 1).sum()

@@ -55,7 +55,7 @@ def test_variants_of_the_draft_and_of_its_rows_equal_the_reference_too(switches,
 def compare_with_reference(draft, name, steps, active_rows="reachable", frozen=False):
     """Loss, totals and gradients of a case; `frozen`: of the head and the norm none are wanted."""
     generator = torch.Generator().manual_seed(len(name) + steps)
-    documents = random_documents(generator, MASKS[name])
+    documents = random_documents(generator, MASKS[name], len(draft.config.aux_layers))
     head, target = target_parts(generator)
     draft.zero_grad()
     draft.lm_head.requires_grad_(not frozen)

@@ -32,7 +32,7 @@ class Consumer(Protocol):
     """What takes the states; it finishes its work with the last document."""
 
     def add(self, documents: list[int], aux: torch.Tensor, last: torch.Tensor) -> None:
-        """Take some documents' aux [sum L, 3H] and last [sum L, H], one after another.
+        """Take some documents' aux [sum L, C H] and last [sum L, H], one after another.
 
         The tensors lie on the engine's device and are not kept alive by it.
         """
