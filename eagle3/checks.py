@@ -16,6 +16,7 @@ from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
+from eagle3.draft.window import check_window
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.store.columns import STORED
@@ -82,6 +83,9 @@ def check_shape(config: Config, text: Any) -> None:
     check_size(draft_vocab_size, text.vocab_size)
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
     check_rope(config["export"]["formats"], draft.rope)
+    if draft.sliding_window is not None:
+        chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_draft_tokens"])
+        check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
         check_existing(Path(config["train"]["warm_start"]), draft)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:

@@ -52,6 +52,12 @@ class Draft(Section):
         "`{rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}`. Types are "
         "`default` (plain), `linear`, `llama3` and `yarn`. It replaces the target's as a whole.",
     )
+    sliding_window: int | None = Field(
+        default=None,
+        ge=2,
+        description="Keys that the draft's attention sees at most, the row's own included; null is "
+        "all before it. It must not be shorter than a chain. SGLang cannot load it.",
+    )
     rms_norm_eps: float | None = Field(
         default=None, gt=0, le=0.1, description="Added to the mean square in every norm."
     )

@@ -28,6 +28,7 @@ class DraftConfig:
     over each of the aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
     `norm_before_residual`: what attention is added to is behind `hidden_norm`.
     `num_hidden_layers`: the first reads embedding and state, 2H wide, those behind it are plain.
+    `sliding_window`: keys that a query sees at most, its own included; None: all before it.
     """
 
     hidden_size: int
@@ -48,6 +49,7 @@ class DraftConfig:
     norm_output: bool = False
     norm_before_residual: bool = False
     num_hidden_layers: int = 1
+    sliding_window: int | None = None
 
     @property
     def aux_width(self) -> int:
@@ -161,6 +163,7 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
         "max_position_embeddings": context,
         "rope": _rope(target, overrides, notes),
         "num_hidden_layers": overrides.get("num_hidden_layers") or 1,
+        "sliding_window": overrides.get("sliding_window"),
         **{name: bool(overrides.get(name)) for name in SWITCHES},
     }
     return shape, notes

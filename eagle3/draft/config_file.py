@@ -52,7 +52,6 @@ EXPECTED: dict[str, Any] = {
     "position_embedding_type": "rope",
     "partial_rotary_factor": 1,
     "rope_is_neox_style": True,
-    "layer_types": ["full_attention"],
     "norm_before_fc": False,
     "use_aux_norm": False,
     "use_aux_hidden_state": True,
@@ -80,6 +79,7 @@ ELSEWHERE = frozenset(  # looked at below
     (
         *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
         *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS, AUX_COUNT),
+        "layer_types",
     )
 )
 
@@ -115,7 +115,7 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     if LAYER in found or "Eagle3Draft" in kinds:
         qwen3 = whole.get("model_type") == "qwen3"
     said |= {"qk_norm": True} if qwen3 else {}
-    said |= _rope(whole, where)
+    said |= _rope(whole, where) | _window(whole, where)
     try:
         kept = Draft.model_validate(said)
     except ValidationError as fault:
@@ -169,11 +169,6 @@ def _check(whole: Mapping[str, Any], where: str) -> None:
                 raise _refused(where, name, value, f"a draft here has {wanted}")
         elif name not in TAKEN and name not in OF_TARGET:
             raise _refused(where, name, value, "which is no key of a draft known here: remove it")
-    window = whole.get("sliding_window")
-    if window is not None and whole.get("use_sliding_window") is not False:
-        raise _refused(
-            where, "sliding_window", window, "a draft here sees everything: set it to null"
-        )
     tied = whole.get("tie_word_embeddings")
     if tied and whole.get("draft_vocab_size", whole.get("vocab_size")) == whole.get("vocab_size"):
         raise _refused(where, "tie_word_embeddings", tied, "a draft here has a head of its own")
@@ -200,6 +195,32 @@ def _rope(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
         kept["rope_type"] = "default"
     found = theta if theta is not None else inside
     return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
+
+
+def _window(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The window of attention, if every layer slides."""
+    window, kinds, used = (
+        whole.get(name) for name in ("sliding_window", "layer_types", "use_sliding_window")
+    )
+    if kinds is not None:
+        if kinds not in ([kind] * len(kinds) for kind in ("full_attention", "sliding_attention")):
+            raise _refused(
+                where, "layer_types", kinds, "layers of a draft here are all of one kind"
+            )
+        if len(kinds) != (whole.get("num_hidden_layers") or len(kinds)):
+            raise _refused(
+                where, "layer_types", kinds, "it has other layers than num_hidden_layers"
+            )
+        slides = "sliding_attention" in kinds
+        if slides and (window is None or used is False):
+            raise _refused(where, "layer_types", kinds, "but sliding_window gives it no window")
+    else:
+        slides = bool(used) and window is not None
+        if window is not None and used is None:
+            raise _refused(
+                where, "sliding_window", window, "readers disagree; write layer_types too, or null"
+            )
+    return {"sliding_window": window} if slides else {}
 
 
 def _aux_layers(

@@ -23,7 +23,7 @@ COMPARED = (
         "head_dim",
         "rms_norm_eps",
     ),
-    *("norm_output", "norm_before_residual"),
+    *("norm_output", "norm_before_residual", "sliding_window"),
 )
 
 
@@ -33,6 +33,7 @@ def check_existing(folder: Path, config: DraftConfig) -> None:
     said = what_it_says(_described(folder), f"{KEY}: {folder / 'config.json'}")
     for name in ("norm_output", "norm_before_residual"):
         said.setdefault(name, False)  # as engines read them
+    said.setdefault("sliding_window", None)
     for name in COMPARED:
         if name in said and said[name] != getattr(config, name):
             raise UserError(

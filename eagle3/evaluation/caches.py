@@ -203,7 +203,10 @@ class DraftBatch:
         embedded = self.embedding[tokens.flatten()]
         sequence = torch.arange(batch, device=device)[:, None]
         used = int(positions.max()) + 1
-        seen = torch.arange(used, device=device) <= positions[..., None]  # [B, n, S]
+        place = torch.arange(used, device=device)
+        seen = place <= positions[..., None]  # [B, n, S]
+        if draft.config.sliding_window is not None:
+            seen &= place > positions[..., None] - draft.config.sliding_window
         for number, (all_k, all_v) in enumerate(zip(self.k, self.v, strict=True)):
             x = draft.layer_input(embedded, flat, number)
             k, v = draft.keys_values(x, where, number)

@@ -46,8 +46,20 @@ def layer_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": False,  # true would make the embedding the head
         "torch_dtype": dtype,
         "use_cache": True,
+        **_window(config),
         # vLLM's Llama class looks nowhere else, and takes three if it finds none
         **({} if count == USUAL_AUX else {"num_aux_hidden_states": count}),
+    }
+
+
+def _window(config: DraftConfig) -> dict[str, Any]:
+    """A window, as vLLM and the speculators library read it; nothing if attention is full."""
+    if config.sliding_window is None:
+        return {}
+    return {
+        "sliding_window": config.sliding_window,
+        "use_sliding_window": True,  # else a Qwen3's configuration forgets it
+        "layer_types": ["sliding_attention"] * config.num_hidden_layers,
     }
 
 
@@ -66,6 +78,7 @@ def draft_config(
         draft_vocab_size=whole["draft_vocab_size"],
         aux_layers=tuple(aux_layers),
         num_hidden_layers=layer["num_hidden_layers"],
+        sliding_window=layer.get("sliding_window"),
         qk_norm=layer["model_type"] == "qwen3",
         fc_norm=whole["fc_norm"],
         norm_output=whole["norm_output"],

@@ -13,6 +13,7 @@ from functools import cache
 import torch
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.window import check_window
 from eagle3.errors import UserError
 from eagle3.kernels.compiled import compiles_for_cuda
 from eagle3.objective.attention.chunked import chunked_attention
@@ -47,7 +48,12 @@ def dispatch(
     """The rows that are computed here, and attention among them."""
     name, sharded, device = objective.attention, pack.shards is not None, pack.aux.device
     layers = draft.num_hidden_layers
-    backend = choose_backend(name, device, objective.dtype, draft.head_dim, sharded)
+    window = draft.sliding_window
+    backend = choose_backend(
+        name, device, objective.dtype, draft.head_dim, sharded or window is not None
+    )
+    if window is not None:
+        check_window(name, window, objective.steps)
     # ranks that share a pack have its shards on the device, so they look there
     columns = pack if sharded else pack.columns
     active = step_rows(
@@ -58,7 +64,7 @@ def dispatch(
         objective.steps,
         by_mask=objective.active_rows == "supervised",
     )
-    prefixes = Prefixes.of(columns, active)
+    prefixes = Prefixes.of(columns, active, window)
     if pack.shards is None:
         queries = prefixes.queries(active.slots[: active.depth])
         if layers > 1:
@@ -84,19 +90,20 @@ def known_teachers(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Te
 
 
 def choose_backend(
-    name: str, device: torch.device, dtype: torch.dtype, head_dim: int, sharded: bool = False
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int, partial: bool = False
 ) -> Backend:
     """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
     ranks that share a pack exchange keys (see `sequence_parallel`).
 
     CUDA's flash kernel computes whole documents, of which a rank with a shard of a pack has few
-    rows; on a CPU products of chunks are faster than its flash kernel, whose backward pass is slow
-    (docs/performance.md). Raises UserError if a back end that was named cannot be used on a GPU.
+    rows and a sliding window sees a part (`partial`); on a CPU products of chunks are faster than
+    its flash kernel, whose backward pass is slow (docs/performance.md). Raises UserError if a back
+    end that was named cannot be used on a GPU.
     """
     if device.type != "cuda":
         return BACKENDS["chunked" if name in ("auto", "usp") else name]
     if name in ("auto", "usp"):
-        fast = ["flex"] if sharded else ["flash", "flex"]
+        fast = ["flex"] if partial else ["flash", "flex"]
         usable = [each for each in fast if not cuda_refuses(each, device, dtype, head_dim)]
         return BACKENDS[usable[0] if usable else "chunked"]
     if why := cuda_refuses(name, device, dtype, head_dim):

@@ -144,6 +144,9 @@ def logits_by_hand(folder, aux, embeddings):
         aux = torch.cat([norm(chunk, w[f"fc_norm.{i}.weight"]) for i, chunk in chunks], dim=-1)
     hidden = linear(aux, w["fc.weight"])
     turned = LlamaRotaryEmbedding(c)(hidden, torch.arange(len(hidden))[None])
+    seen = torch.ones(len(hidden), len(hidden), dtype=torch.bool).tril()
+    if "sliding_attention" in (getattr(c, "layer_types", None) or []):
+        seen &= seen.triu(1 - c.sliding_window)
     for number in range(c.num_hidden_layers):
         prefix = layer if number == 0 else f"layers.{number}."
         part = {n.removeprefix(prefix): t for n, t in w.items() if n.startswith(prefix)}
@@ -159,7 +162,7 @@ def logits_by_hand(folder, aux, embeddings):
             gains = (part[f"self_attn.{name}_norm.weight"] for name in "qk")
             q, k = (norm(y, gain) for y, gain in zip((q, k), gains, strict=True))
         q, k = apply_rotary_pos_emb(q, k, *turned)
-        attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)[0]
         attended = attended.transpose(0, 1).flatten(1)
         hidden = residual + linear(attended, part["self_attn.o_proj.weight"])
         x = norm(hidden, part["post_attention_layernorm.weight"])
@@ -174,11 +177,12 @@ def logits_by_hand(folder, aux, embeddings):
 def logits_of(draft, aux, embeddings):
     """The same by the draft's class."""
     places = torch.arange(len(aux))
-    hidden = draft.project_aux(aux)
+    hidden, window = draft.project_aux(aux), draft.config.sliding_window or len(aux)
+    seen = (places <= places[:, None]) & (places > places[:, None] - window)
     for number in range(draft.config.num_hidden_layers):
         x = draft.layer_input(embeddings, hidden, number)
         q, (k, v) = draft.queries(x, places, number), draft.keys_values(x, places, number)
         q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
-        attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)[0]
         hidden = draft.finish(hidden, attended.transpose(0, 1), number)
     return draft.logits(hidden), hidden

@@ -109,6 +109,21 @@ def test_as_many_layers_as_a_file_names_are_read_and_trained() -> None:
     assert derived(inputs, num_hidden_layers=1).num_hidden_layers == 1
 
 
+WINDOWS = [
+    ({"sliding_window": 512, "use_sliding_window": False}, None),
+    ({"sliding_window": 512, "layer_types": ["full_attention"]}, None),
+    ({"sliding_window": None, "use_sliding_window": True}, None),
+    ({"sliding_window": 512, "use_sliding_window": True}, 512),
+    ({"sliding_window": 64, "use_sliding_window": None, "layer_types": ["sliding_attention"]}, 64),
+]
+
+
+@pytest.mark.parametrize(("change", "window"), WINDOWS)
+def test_a_window_is_the_files_where_it_is_used(change: dict[str, Any], window: int | None) -> None:
+    assert derived(PLAIN | change).sliding_window == window
+    assert derived(PLAIN | change, sliding_window=99).sliding_window == 99
+
+
 def test_a_number_of_layers_without_their_names_has_to_be_that_of_the_run() -> None:
     said = what_it_says(PLAIN | {"num_aux_hidden_states": 2}, WHERE)
     target = target_of(PLAIN)
@@ -126,6 +141,7 @@ def test_a_number_of_layers_without_their_names_has_to_be_that_of_the_run() -> N
         {"fc_norm": True, "norm_output": True},
         {"num_hidden_layers": 3, "aux_layers": (2, 5)},
         {"aux_layers": (0, 1, 2, 5, 7)},
+        {"sliding_window": 24, "num_hidden_layers": 2},
     ],
 )
 def test_our_own_exports_say_the_draft_that_was_exported(
@@ -179,7 +195,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "class": ({"architectures": ["PEagleDraftModel"]}, "architectures = "),
     "layers": ({"num_hidden_layers": 61}, "num_hidden_layers is 61; must be at most 16"),
     "activation": ({"hidden_act": "gelu"}, 'hidden_act = "gelu"; a draft here has "silu"'),
-    "window": ({"sliding_window": 512, "use_sliding_window": True}, "sliding_window = 512"),
+    "one layer slides": (
+        {"layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2},
+        '"full_attention"]; layers of a draft here are all of one kind',
+    ),
+    "another kind": ({"layer_types": ["linear_attention"]}, "are all of one kind"),
+    "as many kinds": ({"layer_types": ["full_attention"] * 2}, "other layers than num_hidden"),
+    "no window": ({"layer_types": ["sliding_attention"]}, "but sliding_window gives it no window"),
     "window unsaid": ({"sliding_window": 512, "use_sliding_window": None}, "sliding_window = 512"),
     "experts": ({"num_experts": 128}, "num_experts = 128; which is no key of a draft known"),
     "tied": ({"tie_word_embeddings": True}, "tie_word_embeddings = true"),

@@ -128,6 +128,10 @@ def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
         ),
         ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc = true; a"),
         ({"config": {"norm_output": True}}, "has norm_output True, the draft False: it would be"),
+        (
+            {"config": {"sliding_window": 8, "use_sliding_window": True}},
+            "has sliding_window 8, the draft None: .* set draft.sliding_window alike",
+        ),
         ({"config": {"rms_norm_eps": 0.05}}, "has rms_norm_eps 0.05, .* set draft.rms_norm_eps"),
         ({"config": {"num_attention_heads": 2}}, "has num_attention_heads 2, the draft 4"),
         ({"config": {"vocab_size": 24}}, "has vocab_size 24, the draft 23"),

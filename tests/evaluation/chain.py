@@ -57,7 +57,9 @@ class DraftChain:
         """Run consecutive rows on top of the cache. [n, H], [n] -> [n, H]"""
         start, n = len(self.k), len(tokens)
         positions = torch.arange(start, start + n, device=hidden.device)
-        seen = torch.arange(start + n, device=hidden.device) <= positions[:, None]  # [n, S]
+        place = torch.arange(start + n, device=hidden.device)
+        window = self.draft.config.sliding_window or start + n
+        seen = (place <= positions[:, None]) & (place > positions[:, None] - window)  # [n, S]
         new: list[tuple[torch.Tensor, torch.Tensor]] = []
         for number in range(self.draft.config.num_hidden_layers):
             x = self.draft.layer_input(self.embedding[tokens], hidden, number)

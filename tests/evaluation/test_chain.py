@@ -45,12 +45,14 @@ class Pair:
 
 EVERY = dict.fromkeys(("qk_norm", "fc_norm", "norm_output", "norm_before_residual"), True)
 DEEP = {"num_hidden_layers": 2}
+NARROW = {"num_hidden_layers": 2, "sliding_window": 6}
 # the target, the draft's switches, and the layers that it reads
 PAIRS = {
     "llama": ("llama", {}, None),
     "qwen3": ("qwen3", {}, None),
     "every switch": ("llama", EVERY, None),
     "two layers of five states": ("llama", DEEP, [0, 1, 3, 4, 6]),
+    "two layers that see six rows": ("llama", NARROW, None),
     "every switch, two layers of one state": ("qwen3", EVERY | DEEP, [3]),
 }
 
@@ -150,7 +152,10 @@ def slow_proposals(pair, aux, tokens, count):
             repeat = q.shape[1] // k.shape[1]
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
             scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
-            scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), float("-inf"))
+            hidden_keys = torch.ones(n, n).triu(1)
+            if draft.config.sliding_window is not None:
+                hidden_keys += torch.ones(n, n).tril(-draft.config.sliding_window)
+            scores = scores.masked_fill(hidden_keys.bool(), float("-inf"))
             attended = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
             out = draft.finish(out, attended, number)
         chain.append(int(pair.target_ids[draft.logits(out[-1:])[0].argmax()]))

@@ -44,9 +44,10 @@ SWITCHES = {
         CONFIG, num_hidden_layers=2, fc_norm=True, norm_output=True, qk_norm=True
     ),
     "two layers after the norm": replace(NORMED_RESIDUAL, num_hidden_layers=2),
+    "window": replace(QK_NORM, sliding_window=4, num_hidden_layers=2),
     "theta": replace(CONFIG, rope={"rope_type": "default", "rope_theta": 1e6}),
 }
-NOT_SGLANG = ("one aux layer", "two layers with every norm", "two layers after the norm")
+NOT_SGLANG = ("window", "one aux layer", "two layers with every norm", "two layers after the norm")
 REFUSED = {*LACKING, *(("sglang", name) for name in NOT_SGLANG)}
 CASES = [(form, name) for form in DRAFT_FORMATS for name in SWITCHES if (form, name) not in REFUSED]
 

@@ -86,6 +86,23 @@ def test_their_number_is_said_unless_it_is_three(form):
     assert five["num_aux_hidden_states"] == 5
 
 
+@pytest.mark.parametrize("form", ["vllm", "speculators", "hf"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_window_is_in_every_place_where_it_is_looked_for(form, kind):
+    plain = replace(CONFIG, qk_norm=kind == "qwen3", num_hidden_layers=2)
+    assert not {"sliding_window", "layer_types"} & layer_of(said(form, plain)).keys()
+    layer = layer_of(said(form, replace(plain, sliding_window=32)))
+    read = AutoConfig.for_model(**layer)  # Qwen3's own class forgets a window that is not used
+    assert (read.model_type, read.sliding_window) == (kind, 32)
+    assert read.layer_types == ["sliding_attention"] * 2
+
+
+def test_a_window_is_not_for_sglang():
+    with pytest.raises(UserError, match=r"draft\.sliding_window is 32: SGLang.* to null"):
+        check_formats(["sglang"], {"sliding_window": 32})
+    check_formats(["sglang"], {"sliding_window": None})
+
+
 def test_a_single_state_is_not_for_sglang(tmp_path):
     """It is as wide as the draft's own, and would pass by fc."""
     for form in FORMATS:

@@ -16,6 +16,7 @@ SHAPES = (
     *(CONFIG, EAGLE31, QK_NORM, NORMED_RESIDUAL),
     replace(EAGLE31, num_hidden_layers=3, aux_layers=(0, 1, 2, 5, 6)),
     replace(QK_NORM, num_hidden_layers=2, aux_layers=(4,)),
+    replace(CONFIG, num_hidden_layers=2, sliding_window=16),
 )
 
 
@@ -37,5 +38,7 @@ def test_the_library_takes_every_key_and_every_tensor(tmp_path, config):
     assert result.transformer_layer_config.rope_parameters == config.rope
     result.transformer_layer_config._attn_implementation = "eager"
     model = Eagle3DraftModel(result)
+    assert model.sliding_window_indices == ([0, 1] if config.sliding_window else [])
+    assert config.sliding_window in (None, model.sliding_window)
     missing, unknown = model.load_state_dict(load_file(tmp_path / "model.safetensors"), False)
     assert set(missing) == FROM_TARGET and not unknown

@@ -26,6 +26,8 @@ SWITCHES = {
     "two aux layers": {"aux_layers": (1, 4)},
     "five aux layers": {"aux_layers": (0, 1, 2, 3, 5), "fc_norm": True},
     "two layers": {"num_hidden_layers": 2},
+    "window": {"sliding_window": 4},
+    "window of two layers": {"sliding_window": 5, "num_hidden_layers": 2, "qk_norm": True},
     "three layers": {"num_hidden_layers": 3, "aux_layers": (0, 2)},
     "all of two layers": {**dict.fromkeys(EVERY, True), "num_hidden_layers": 2},
     "all": dict.fromkeys(EVERY, True),

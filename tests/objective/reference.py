@@ -69,14 +69,16 @@ class SlowDraft:
         return keys, self.project("v_proj", x, kv, None, layer)
 
     def attend(self, x, position, pairs, layer):
-        """`pairs`: list of (keys per kv head, values per kv head)."""
+        """`pairs`: list of (keys per kv head, values per kv head, position)."""
+        if self.c.sliding_window is not None:
+            pairs = [pair for pair in pairs if position - pair[2] < self.c.sliding_window]
         heads, kv = self.c.num_attention_heads, self.c.num_key_value_heads
         out = []
         for h, q in enumerate(self.project("q_proj", x, heads, position, layer)):
             shared = h // (heads // kv)
-            scores = torch.stack([(q @ k[shared]) / self.c.head_dim**0.5 for k, _ in pairs])
+            scores = torch.stack([(q @ k[shared]) / self.c.head_dim**0.5 for k, _, _ in pairs])
             share = torch.softmax(scores, 0)
-            out.append(sum(s * v[shared] for s, (_, v) in zip(share, pairs, strict=True)))
+            out.append(sum(s * v[shared] for s, (_, v, _) in zip(share, pairs, strict=True)))
         return self.w[f"{prefix_of(layer)}self_attn.o_proj.weight"] @ torch.cat(out)
 
     def finish(self, hidden, attended, layer):
@@ -98,7 +100,7 @@ class SlowDraft:
         own = []
         for layer in range(self.c.num_hidden_layers):
             x = self.layer_input(embedding, hidden, layer)
-            own.append(self.key_value(x, position, layer))
+            own.append((*self.key_value(x, position, layer), position))
             attended = self.attend(x, position, [*before[layer], own[-1]], layer)
             hidden = self.finish(hidden, attended, layer)
         return hidden, own
