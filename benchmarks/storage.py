@@ -24,7 +24,7 @@ from benchmarks.tables import parser, show
 from eagle3.files.artifact import Manifest, Settings
 from eagle3.store.codecs import CODECS
 from eagle3.store.columns import STORED
-from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.store.layout import LAST_CHUNKS, Layout
 from eagle3.store.reader import KIND, FeatureShard
 from eagle3.store.writer import ShardWriter
 from eagle3.tokens.shards import TokenShard, read_token_shard
@@ -64,15 +64,17 @@ def write(
 ) -> float:
     """Write the states with a codec, one document at a time; seconds until the file is whole."""
     hidden = source.layout.hidden
-    layout = Layout(source.layout.needed, name, hidden)
+    layers = source.layout.layers
+    layout = Layout(source.layout.needed, name, hidden, layers)
     counts = {"codec": name, "hidden_size": hidden}
+    counts["aux_layers"] = source.manifest.counts["aux_layers"]
     inputs = {"tokens": tokens.manifest.content_sha256}
     started = time.perf_counter()
     writer = ShardWriter(path, layout, Manifest.of(KIND, Settings("bench", {}, {}), inputs, counts))
     for number, document in enumerate(documents):
         if layout.needed.kept[number]:
             parts = {n: document[n] for n in ("teacher_argmax", "teacher_lse")}
-            for part, chunks in (("aux", AUX_CHUNKS), ("last", LAST_CHUNKS)):
+            for part, chunks in (("aux", layers), ("last", LAST_CHUNKS)):
                 encoded = CODECS[layout.name].encode(document[part].unflatten(1, (chunks, hidden)))
                 parts |= {part + suffix: rows for suffix, rows in encoded.items()}
             writer.put([number], parts)
@@ -87,7 +89,7 @@ def codec_row(
     codec, shard = CODECS[name], FeatureShard(path, tokens)
     hidden, count = shard.layout.hidden, int(shard.layout.needed.kept.sum())
     states = torch.cat([document["aux"] for document in documents])
-    states = states[:ROWS].to(torch.bfloat16).unflatten(1, (AUX_CHUNKS, hidden)).to(device)
+    states = states[:ROWS].to(torch.bfloat16).unflatten(1, (shard.layout.layers, hidden)).to(device)
     encoded = codec.encode(states)
     nbytes = states.nbytes
     errors = {}
@@ -106,7 +108,9 @@ def codec_row(
         "error aux": errors["aux"],
         "error last": errors["last"],
         "encode GB/s": nbytes / timed(lambda: codec.encode(states), device) / 1e9,
-        "decode GB/s": nbytes / timed(lambda: codec.decode(encoded, AUX_CHUNKS), device) / 1e9,
+        "decode GB/s": nbytes
+        / timed(lambda: codec.decode(encoded, shard.layout.layers), device)
+        / 1e9,
         "write MB/s of bf16": count * 8 * hidden / seconds / 1e6,
     }
 
@@ -123,7 +127,7 @@ def framed_ratio(shard: FeatureShard, size: int) -> float:
 def bytes_at(name: str, ratio: float) -> float:
     """Bytes per token at the large size by arithmetic, with the ratio that real states gave."""
     stored, total = STORED[name], 0.0
-    for chunks, share in ((AUX_CHUNKS, 1.0), (LAST_CHUNKS, SUPERVISED)):
+    for chunks, share in ((3, 1.0), (LAST_CHUNKS, SUPERVISED)):
         for suffix, column in stored.columns(chunks, LARGE).items():
             framed = suffix == "" and stored.compressed_planes
             total += share * column.row_bytes * (ratio if framed else 1.0)

@@ -55,7 +55,7 @@ def load_tokens(path: Path | str) -> TokenShard:
 def load_states(path: Path | str, tokens: TokenShard) -> FeatureShard:
     """A shard of hidden states, a file or an s3:// address, of the documents in `tokens`.
 
-    `read(d)` returns document d, decoded: `aux` [T, 3H] (outputs of three layers of the target,
+    `read(d)` returns document d, decoded: `aux` [T, C H] (outputs of C layers of the target,
     concatenated), `last` [R, H] (after the final norm), `teacher_argmax` and `teacher_lse` [R].
     Raises UserError if the file is damaged or was captured from other tokens.
     """

@@ -16,11 +16,11 @@ from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
+from eagle3.draft.window import check_window
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
-from eagle3.export.capabilities import check_formats, check_rope
+from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.store.columns import STORED
-from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
 from eagle3.target_model.layers import aux_layers
@@ -73,12 +73,16 @@ def check_shape(config: Config, text: Any) -> None:
     layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
     engine = ENGINES[states["backend"]]
     engine.check_layers(layers, text.num_hidden_layers)
-    STORED[states["codec"]].columns(AUX_CHUNKS, text.hidden_size)
+    check_aux_layers(config["export"]["formats"], layers)
+    STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]
     check_size(draft_vocab_size, text.vocab_size)
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
     check_rope(config["export"]["formats"], draft.rope)
+    if draft.sliding_window is not None:
+        chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_draft_tokens"])
+        check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
         check_existing(Path(config["train"]["warm_start"]), draft)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:

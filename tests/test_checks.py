@@ -58,6 +58,22 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"hidden_states": {"aux_layers": [1, 2, 8]}},
         "hidden_states.aux_layers is [1, 2, 8]",
     ),
+    "a window and flash": (
+        {
+            "draft": {"sliding_window": 64},
+            "export": {"formats": ["vllm"]},
+            "train": {"attention_backend": "flash"},
+        },
+        "train.attention_backend is flash but draft.sliding_window is 64: its kernels see whole",
+    ),
+    "a window shorter than a chain": (
+        {"draft": {"sliding_window": 4}, "export": {"formats": ["vllm"]}},
+        "draft.sliding_window is 4, shorter than a chain of 7 steps (train.ttt_steps, evaluation.",
+    ),
+    "a single layer": (
+        {"hidden_states": {"aux_layers": [2]}, "export": {"formats": ["vllm", "sglang"]}},
+        "export.formats is ['vllm', 'sglang'] but hidden_states.aux_layers is [2]: SGLang's draft",
+    ),
     "SGLang's last layer": (
         {"hidden_states": {"aux_layers": [1, 2, 7], "backend": "sglang"}},
         "SGLang cannot return the output of the last layer: use layers below 7",

@@ -67,7 +67,7 @@ class CaptureJob:
     def tokens(self) -> TokenShard:
         return read_token_shard(self.tokens_file, self.settings.upstream["tokens"])
 
-    def layers(self) -> tuple[int, int, int]:
+    def layers(self) -> tuple[int, ...]:
         chosen = self.settings.values["hidden_states"]["aux_layers"]
         return aux_layers(chosen, self.config.num_hidden_layers)
 
@@ -85,7 +85,8 @@ class CaptureJob:
         tokens = self.tokens()
         needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
         codec = self.settings.values["hidden_states"]["codec"]
-        return Layout(needed, codec, self.config.hidden_size).expected_bytes()
+        hidden, layers = self.config.hidden_size, len(self.layers())
+        return Layout(needed, codec, hidden, layers).expected_bytes()
 
     @cached_property
     def head(self) -> Head:

@@ -17,7 +17,6 @@ from torch.nn.functional import cosine_similarity
 from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.store.codecs import CODECS
-from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS
 from eagle3.store.reader import FeatureShard
 from eagle3.target_model.reader import Head
 from eagle3.tokens.needed_states import NeededStates, needed_states
@@ -108,18 +107,19 @@ def sampled_document(needed: NeededStates, tokens: TokenShard) -> int | None:
 def _cosines(
     shard: FeatureShard,
     document: int,
-    aux: torch.Tensor,  # [T, 3H]
+    aux: torch.Tensor,  # [T, C H]
     last: torch.Tensor,  # [R, H]
     layers: Sequence[int],
 ) -> dict[str, float]:
     """Median cosine between stored rows and the given ones, which go through the same codec."""
     codec, stored = CODECS[shard.layout.name], shard.read(document)
     cosines: dict[str, float] = {}
-    for rows, name, chunks in ((aux, "aux", AUX_CHUNKS), (last, "last", LAST_CHUNKS)):
+    by_layer = [f"layer {layer}" for layer in layers]
+    for rows, name, names in ((aux, "aux", by_layer), (last, "last", ["last"])):
+        chunks = len(names)
         encoded = codec.encode(rows.unflatten(1, (chunks, -1)))
         expected = codec.decode(encoded, chunks).unflatten(1, (chunks, -1)).float().cpu()
         kept = stored[name].unflatten(1, (chunks, -1)).float()
         medians = cosine_similarity(kept, expected, dim=-1).median(dim=0).values  # [C]
-        names = [f"layer {layer}" for layer in layers] if chunks > 1 else ["last"]
         cosines |= dict(zip(names, medians.tolist(), strict=True))
     return cosines

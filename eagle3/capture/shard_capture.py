@@ -23,7 +23,7 @@ from eagle3.files.artifact import Manifest, Settings
 from eagle3.parallel.device import sent
 from eagle3.progress import Progress
 from eagle3.store.codecs import CODECS
-from eagle3.store.layout import AUX_CHUNKS, LAST_CHUNKS, Layout
+from eagle3.store.layout import LAST_CHUNKS, Layout
 from eagle3.store.reader import KIND
 from eagle3.store.writer import ShardWriter
 from eagle3.tokens.needed_states import needed_states
@@ -36,7 +36,8 @@ class Engine(Protocol):
     """What runs a target in this process: `engines.hf.HFTarget` does."""
 
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [sum L, 3H] and post-norm last [sum L, H] of documents int64 [L], no padding."""
+        """aux [sum L, C H] of C layers and post-norm last [sum L, H] of documents int64 [L]; no
+        padding."""
         ...
 
 
@@ -61,7 +62,8 @@ class ShardCapture:
         """
         self.tokens, self.teacher = tokens, teacher
         codec, hidden = settings.values["hidden_states"]["codec"], teacher.head.weight.shape[1]
-        self.layout = Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, hidden)
+        needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
+        self.layout = Layout(needed, codec, hidden, len(layers))
         counts = {
             "documents": len(tokens),
             "aux": self.layout.aux_rows,
@@ -85,7 +87,7 @@ class ShardCapture:
         return self._done == int(self.layout.needed.kept.sum())
 
     def add(self, documents: Sequence[int], aux: torch.Tensor, last: torch.Tensor) -> None:
-        """Take aux [n, 3H] and last [n, H] of whole documents, one after another.
+        """Take aux [n, C H] and last [n, H] of whole documents, one after another.
 
         The states are in the target's own type, on any device. Raises UserError if rows are too
         few or too many, not finite, or of a document that was taken before.
@@ -103,7 +105,7 @@ class ShardCapture:
             start + needed.last_positions[slice(*needed.last_offsets[[d, d + 1]])]
             for start, d in zip(starts, documents, strict=True)
         ]
-        aux = _rows(aux, of_aux).unflatten(1, (AUX_CHUNKS, -1))  # [T, 3, H]
+        aux = _rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
         own = _rows(last, of_last)  # [R, H]
         if not bool(_finite(aux) & _finite(own)):  # the one time per batch that a GPU is waited for
             self._refuse(documents, of_aux, aux)

@@ -19,7 +19,6 @@ from eagle3.cli.overlay import Line
 from eagle3.errors import UserError
 from eagle3.report.plan_warnings import FEW_STEPS, REAL_HIDDEN
 from eagle3.store.columns import STORED
-from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
 from eagle3.target_model.config import dense_width
 
@@ -31,6 +30,7 @@ ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
 SMALL_VOCAB = 32_000
+AUX_LAYERS = 3  # of the default
 EXPERTS_ONLY = 6  # width of a draft's MLP, in hidden sizes of a target that has only experts
 
 
@@ -208,7 +208,7 @@ def shard_size(samples: int, hidden: int | None, codec: str) -> int:
     more."""
     documents = 256.0
     if hidden is not None:
-        columns: Any = STORED[codec].columns(AUX_CHUNKS, hidden)
+        columns: Any = STORED[codec].columns(AUX_LAYERS, hidden)
         row = sum(column.row_bytes for column in columns.values())
         documents = SHARD_BYTES / (TYPICAL_TOKENS * row)
     largest = min(max(documents, 16), max(samples / 4, 1), 1024)

@@ -35,6 +35,8 @@ OPEN = {"template": "auto", "tracker": "none"}  # replaces an unknown value
 PREPARED = "_train.jsonl"  # ending of the files that prepare_data.py writes
 ENGINE = "resources.capture.sglang_arguments"
 PACK = 4096
+# SpecForge trains one layer that sees everything, whatever its file says
+UNREAD_THERE = ("num_hidden_layers", "sliding_window")
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _take_draft(translated: _Translated, value: str, origin: str) -> None:
         )
         return
     for name in Draft.model_fields:
-        if isinstance(shape, dict) and shape.get(name):
+        if isinstance(shape, dict) and shape.get(name) and name not in UNREAD_THERE:
             translated.put(f"draft.{name}", shape[name], f"{name} of {value}")
     if isinstance(shape, dict) and shape.get("draft_vocab_size"):
         translated.put(

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from eagle3.config.section import Section
 
+MOST_LAYERS = 16
+
 
 class Draft(Section):
-    """Shape of the draft, one Llama layer. Null takes what `config` says, else the target's own
-    figure where a draft can have it; where it cannot (docs/targets.md), a warning says what it has
-    instead."""
+    """Shape of the draft, one Llama layer or several. Null takes what `config` says, else the
+    target's own figure where a draft can have it; where it cannot (docs/targets.md), a warning says
+    what it has instead."""
 
     config: str | None = Field(
         default=None,
@@ -21,6 +23,14 @@ class Draft(Section):
         "`hidden_states.aux_layers`: a JSON file, a folder with config.json, or "
         "`hub:<owner>/<name>`, in the form of SpecForge, speculators and published drafts. A key "
         "that cannot be honoured is refused by name.",
+    )
+    num_hidden_layers: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_LAYERS,
+        description="Decoder layers; null is 1. The first is EAGLE-3's, those behind it are plain "
+        "ones (docs/objective.md). Training runs all but the last for every row, so it costs more "
+        "than their number says.",
     )
     intermediate_size: int | None = Field(
         default=None,
@@ -42,12 +52,18 @@ class Draft(Section):
         "`{rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}`. Types are "
         "`default` (plain), `linear`, `llama3` and `yarn`. It replaces the target's as a whole.",
     )
+    sliding_window: int | None = Field(
+        default=None,
+        ge=2,
+        description="Keys that the draft's attention sees at most, the row's own included; null is "
+        "all before it. It must not be shorter than a chain. SGLang cannot load it.",
+    )
     rms_norm_eps: float | None = Field(
         default=None, gt=0, le=0.1, description="Added to the mean square in every norm."
     )
     fc_norm: bool | None = Field(
         default=None,
-        description="EAGLE-3.1: normalise each of the three states before fc; null is false.",
+        description="EAGLE-3.1: normalise each of the states before fc; null is false.",
     )
     norm_output: bool | None = Field(
         default=None,

@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from eagle3.config.section import Section, Text, distinct
 
+MOST_LAYERS = 16  # that a draft reads; published ones read three, those of other kinds five
+
 
 def ascending(values: list[int]) -> list[int]:
     """A validator of lists."""
@@ -19,7 +21,7 @@ def ascending(values: list[int]) -> list[int]:
 
 Layers = Annotated[
     list[Annotated[int, Field(ge=0)]],
-    Field(min_length=3, max_length=3),
+    Field(min_length=1, max_length=MOST_LAYERS),
     AfterValidator(distinct),
     AfterValidator(ascending),
 ]
@@ -30,8 +32,9 @@ class HiddenStates(Section):
 
     aux_layers: Layers | None = Field(
         default=None,
-        description="Three layers whose outputs the draft reads, ascending and 0-based; null is "
-        "`[1, n/2 - 1, n - 4]` for a target of n layers.",
+        description="Layers whose outputs the draft reads, one to 16, ascending and 0-based; null "
+        "is `[1, n/2 - 1, n - 4]` for a target of n layers. Which engine takes another number than "
+        "three: docs/serving.md.",
     )
     backend: Literal["hf", "sglang", "vllm"] = Field(
         default="hf",

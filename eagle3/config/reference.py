@@ -93,7 +93,10 @@ def _words(annotation: Any, limits: list[Any]) -> str:
     lengths = {type(limit): limit for limit in limits}
     if item is not None:
         least, most = lengths.get(MinLen), lengths.get(MaxLen)
-        count = f" {most.max_length}" if most else " one or more" if least else ""
+        count = " one or more" if least else ""
+        if most:
+            bounds = {least.min_length, most.max_length} if least else {most.max_length}
+            count = " " + " to ".join(map(str, sorted(bounds)))
         return f"list of{count}: {_words(item, [])}"
     return type_words(annotation) + _range(limits)
 

@@ -21,12 +21,14 @@ WIDTH_RATIO = 3.5  # of the MLP where the target names none: Llama 3's
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """One Llama decoder layer over the target's hidden states.
+    """Llama decoder layers, most often one, over the target's hidden states.
 
     `rope` is in transformers' own form: rope_type, rope_theta and what the type needs. `qk_norm`:
     an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm
-    over each of the three aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
+    over each of the aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
     `norm_before_residual`: what attention is added to is behind `hidden_norm`.
+    `num_hidden_layers`: the first reads embedding and state, 2H wide, those behind it are plain.
+    `sliding_window`: keys that a query sees at most, its own included; None: all before it.
     """
 
     hidden_size: int
@@ -39,13 +41,20 @@ class DraftConfig:
     rms_norm_eps: float
     max_position_embeddings: int
     rope: dict[str, Any]
-    aux_layers: tuple[int, int, int]
+    aux_layers: tuple[int, ...]
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     qk_norm: bool = False
     fc_norm: bool = False
     norm_output: bool = False
     norm_before_residual: bool = False
+    num_hidden_layers: int = 1
+    sliding_window: int | None = None
+
+    @property
+    def aux_width(self) -> int:
+        """Numbers in a row of aux: the states of its layers side by side."""
+        return len(self.aux_layers) * self.hidden_size
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "aux_layers": list(self.aux_layers)}
@@ -59,7 +68,7 @@ def derive_config(
     target: Any,
     overrides: Mapping[str, Any],
     draft_vocab_size: int,
-    aux_layers: tuple[int, int, int],
+    aux_layers: tuple[int, ...],
 ) -> DraftConfig:
     """The draft of `target` (a transformers text configuration).
 
@@ -68,7 +77,7 @@ def derive_config(
     dense width: `intermediate_size`, never the width of one expert.
     Raises UserError if the shape cannot be, or if the file is of another target.
     """
-    _check_file(target, overrides, draft_vocab_size)
+    _check_file(target, overrides, draft_vocab_size, len(aux_layers))
     shape, _ = _shape(target, overrides)
     return DraftConfig(
         hidden_size=target.hidden_size,
@@ -98,7 +107,9 @@ def check_heads(draft: DraftConfig, size: int) -> None:
         )
 
 
-def _check_file(target: Any, overrides: Mapping[str, Any], draft_vocab_size: int) -> None:
+def _check_file(
+    target: Any, overrides: Mapping[str, Any], draft_vocab_size: int, layers: int
+) -> None:
     """A file of `draft.config` is of this target and of this run."""
     for name in ("hidden_size", "vocab_size"):
         said = overrides.get(name)
@@ -112,6 +123,12 @@ def _check_file(target: Any, overrides: Mapping[str, Any], draft_vocab_size: int
         raise UserError(
             f"draft.config says draft_vocab_size {said}, vocab.draft_vocab_size is "
             f"{draft_vocab_size}: set it to {said}, or remove it from the file"
+        )
+    said = overrides.get("num_aux_hidden_states")
+    if said is not None and said != layers:
+        raise UserError(
+            f"draft.config says num_aux_hidden_states {said} and not which layers; the draft reads "
+            f"{layers}: name them in hidden_states.aux_layers"
         )
 
 
@@ -145,6 +162,8 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
         "rms_norm_eps": said["rms_norm_eps"] or getattr(target, "rms_norm_eps", None) or 1e-6,
         "max_position_embeddings": context,
         "rope": _rope(target, overrides, notes),
+        "num_hidden_layers": overrides.get("num_hidden_layers") or 1,
+        "sliding_window": overrides.get("sliding_window"),
         **{name: bool(overrides.get(name)) for name in SWITCHES},
     }
     return shape, notes

@@ -30,14 +30,20 @@ CLASSES = (
     *("Eagle3Speculator", "Eagle3DraftModel", "Eagle3Qwen3ForCausalLM", "Eagle3Draft"),
 )
 TAKEN = (
-    *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *(
+        "num_hidden_layers",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ),
     *("max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output"),
     "norm_before_residual",
 )
 OF_TARGET = ("hidden_size", "vocab_size", "draft_vocab_size")
+AUX_COUNT = "num_aux_hidden_states"
 # what a key has to say, if it says anything; null never does
 EXPECTED: dict[str, Any] = {
-    "num_hidden_layers": 1,
     "hidden_act": "silu",
     "attention_bias": False,
     "mlp_bias": False,
@@ -46,11 +52,9 @@ EXPECTED: dict[str, Any] = {
     "position_embedding_type": "rope",
     "partial_rotary_factor": 1,
     "rope_is_neox_style": True,
-    "layer_types": ["full_attention"],
     "norm_before_fc": False,
     "use_aux_norm": False,
     "use_aux_hidden_state": True,
-    "num_aux_hidden_states": 3,
     "use_input_layernorm_in_first_layer": True,
     "use_last_layernorm": True,
     "use_mtp_layernorm": False,
@@ -74,7 +78,8 @@ SAYS_NOTHING = frozenset(
 ELSEWHERE = frozenset(  # looked at below
     (
         *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
-        *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS),
+        *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS, AUX_COUNT),
+        "layer_types",
     )
 )
 
@@ -110,7 +115,7 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     if LAYER in found or "Eagle3Draft" in kinds:
         qwen3 = whole.get("model_type") == "qwen3"
     said |= {"qk_norm": True} if qwen3 else {}
-    said |= _rope(whole, where)
+    said |= _rope(whole, where) | _window(whole, where)
     try:
         kept = Draft.model_validate(said)
     except ValidationError as fault:
@@ -124,8 +129,7 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     heads, hidden = said.get("num_attention_heads"), said.get("hidden_size")
     if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
         said.setdefault("head_dim", hidden // heads)
-    layers = _aux_layers(found, eagle, where)
-    return said | ({} if layers is None else {"aux_layers": layers})
+    return said | _aux_layers(found, eagle, whole.get(AUX_COUNT), where)
 
 
 def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,11 +169,6 @@ def _check(whole: Mapping[str, Any], where: str) -> None:
                 raise _refused(where, name, value, f"a draft here has {wanted}")
         elif name not in TAKEN and name not in OF_TARGET:
             raise _refused(where, name, value, "which is no key of a draft known here: remove it")
-    window = whole.get("sliding_window")
-    if window is not None and whole.get("use_sliding_window") is not False:
-        raise _refused(
-            where, "sliding_window", window, "a draft here sees everything: set it to null"
-        )
     tied = whole.get("tie_word_embeddings")
     if tied and whole.get("draft_vocab_size", whole.get("vocab_size")) == whole.get("vocab_size"):
         raise _refused(where, "tie_word_embeddings", tied, "a draft here has a head of its own")
@@ -198,8 +197,37 @@ def _rope(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
 
 
-def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], where: str) -> list[int] | None:
-    """Layers of the target by their outputs, None if the file names none.
+def _window(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The window of attention, if every layer slides."""
+    window, kinds, used = (
+        whole.get(name) for name in ("sliding_window", "layer_types", "use_sliding_window")
+    )
+    if kinds is not None:
+        if kinds not in ([kind] * len(kinds) for kind in ("full_attention", "sliding_attention")):
+            raise _refused(
+                where, "layer_types", kinds, "layers of a draft here are all of one kind"
+            )
+        if len(kinds) != (whole.get("num_hidden_layers") or len(kinds)):
+            raise _refused(
+                where, "layer_types", kinds, "it has other layers than num_hidden_layers"
+            )
+        slides = "sliding_attention" in kinds
+        if slides and (window is None or used is False):
+            raise _refused(where, "layer_types", kinds, "but sliding_window gives it no window")
+    else:
+        slides = bool(used) and window is not None
+        if window is not None and used is None:
+            raise _refused(
+                where, "sliding_window", window, "readers disagree; write layer_types too, or null"
+            )
+    return {"sliding_window": window} if slides else {}
+
+
+def _aux_layers(
+    found: Mapping[str, Any], eagle: Mapping[str, Any], count: Any, where: str
+) -> dict[str, Any]:
+    """`aux_layers`: layers of the target by their outputs; their number alone if the file, which
+    says `count`, names none of them.
 
     In `eagle_config` they are outputs, as SGLang reads them; at the top inputs, as vLLM does.
     """
@@ -212,13 +240,17 @@ def _aux_layers(found: Mapping[str, Any], eagle: Mapping[str, Any], where: str) 
     for name, ids, offset in named:
         if not ids:  # an empty list is how NVIDIA's files say: the default
             continue
-        if not isinstance(ids, list) or any(type(each) is not int for each in ids) or len(ids) != 3:
-            raise _refused(where, name, ids, "must be a list of three layers")
+        if not isinstance(ids, list) or any(type(each) is not int for each in ids):
+            raise _refused(where, name, ids, "must be a list of layers")
+        if count not in (None, len(ids)):
+            raise _refused(where, AUX_COUNT, count, f"{name} has {len(ids)}")
         counted = [each - offset for each in ids]
         if layers is not None and counted != layers:
             raise _refused(where, name, ids, f"other keys name the outputs of {layers}")
         layers = counted
-    return layers
+    if layers is not None:
+        return {"aux_layers": layers}
+    return {} if count is None else {AUX_COUNT: count}
 
 
 def _refused(where: str, name: str, value: Any, reason: str) -> UserError:

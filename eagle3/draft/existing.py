@@ -15,8 +15,15 @@ from eagle3.errors import UserError
 KEY = "train.warm_start"
 # tensors of the same shapes would mean another model
 COMPARED = (
-    *("vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps"),
-    *("norm_output", "norm_before_residual"),
+    *(
+        "vocab_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+    ),
+    *("norm_output", "norm_before_residual", "sliding_window"),
 )
 
 
@@ -26,6 +33,7 @@ def check_existing(folder: Path, config: DraftConfig) -> None:
     said = what_it_says(_described(folder), f"{KEY}: {folder / 'config.json'}")
     for name in ("norm_output", "norm_before_residual"):
         said.setdefault(name, False)  # as engines read them
+    said.setdefault("sliding_window", None)
     for name in COMPARED:
         if name in said and said[name] != getattr(config, name):
             raise UserError(

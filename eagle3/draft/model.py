@@ -1,10 +1,13 @@
-"""The EAGLE-3 draft: one Llama decoder layer that reads the target's states.
+"""The EAGLE-3 draft: a Llama decoder layer that reads the target's states, maybe more behind it.
 
     g   = fc(aux)                                                 hidden of the first step
     x   = cat(input_layernorm(embedding), hidden_norm(hidden))    [N, 2H]
     h   = hidden + o_proj(attention(q(x), k(x), v(x)))            residual: hidden, un-normed
     out = h + mlp(post_attention_layernorm(h))                    handed to the next step
     logits = lm_head(norm(out))                                   on the draft vocabulary
+
+Further layers (`num_hidden_layers` above 1) are plain Llama layers: attention reads
+input_layernorm(out of the layer before), H wide. The last one's output is handed to the next step.
 
 Switches of the configuration, with the meaning they have in SGLang and vLLM:
 
@@ -14,8 +17,8 @@ Switches of the configuration, with the meaning they have in SGLang and vLLM:
     norm_before_residual   h = hidden_norm(hidden) + o_proj(...); vLLM and speculators alone
 
 Attention itself is the caller's: training-time test and chain decoding attend to different keys.
-Tensor names are those of SGLang and vLLM (`midlayer.*`, `fc`, `norm`, `lm_head`). The embedding
-is the target's, frozen, and no part of the module.
+Tensor names are those of SGLang and vLLM (`midlayer.*`, `layers.1.*`, …, `fc`, `norm`, `lm_head`).
+The embedding is the target's, frozen, and no part of the module.
 """
 
 from __future__ import annotations
@@ -47,9 +50,10 @@ class RMSNorm(nn.Module):
 class SelfAttention(nn.Module):
     """Projections of the layer's attention; no bias anywhere."""
 
-    def __init__(self, config: DraftConfig) -> None:
+    def __init__(self, config: DraftConfig, width: int) -> None:
+        """`width`: of what it reads."""
         super().__init__()
-        width, d = 2 * config.hidden_size, config.head_dim
+        d = config.head_dim
         self.q_proj = nn.Linear(width, config.num_attention_heads * d, bias=False)
         self.k_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
         self.v_proj = nn.Linear(width, config.num_key_value_heads * d, bias=False)
@@ -73,15 +77,36 @@ class MLP(nn.Module):
 
 
 class MidLayer(nn.Module):
-    """The decoder layer, named as engines name it."""
+    """The first decoder layer, named as engines name it."""
 
     def __init__(self, config: DraftConfig) -> None:
         super().__init__()
         self.hidden_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = SelfAttention(config)
+        self.self_attn = SelfAttention(config, 2 * config.hidden_size)
         self.mlp = MLP(config)
+
+    @property
+    def state_norm(self) -> RMSNorm:
+        """What attention's input passes through, of the hidden state."""
+        return self.hidden_norm
+
+
+class FurtherLayer(nn.Module):
+    """A decoder layer behind the first: a Llama's."""
+
+    def __init__(self, config: DraftConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = SelfAttention(config, config.hidden_size)
+        self.mlp = MLP(config)
+
+    @property
+    def state_norm(self) -> RMSNorm:
+        """See `MidLayer`."""
+        return self.input_layernorm
 
 
 class Eagle3Draft(nn.Module):
@@ -90,11 +115,14 @@ class Eagle3Draft(nn.Module):
     def __init__(self, config: DraftConfig) -> None:
         super().__init__()
         self.config = config
-        self.fc = nn.Linear(3 * config.hidden_size, config.hidden_size, bias=False)
+        self.fc = nn.Linear(config.aux_width, config.hidden_size, bias=False)
         if config.fc_norm:
-            norms = (RMSNorm(config.hidden_size, config.rms_norm_eps) for _ in range(3))
+            norms = (RMSNorm(config.hidden_size, config.rms_norm_eps) for _ in config.aux_layers)
             self.fc_norm = nn.ModuleList(norms)  # one for each chunk of aux
         self.midlayer = MidLayer(config)
+        if config.num_hidden_layers > 1:
+            numbers = range(1, config.num_hidden_layers)
+            self.layers = nn.ModuleDict({str(number): FurtherLayer(config) for number in numbers})
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
         # a plain attribute, no buffer: a cast of the module must not round frequencies
@@ -108,45 +136,59 @@ class Eagle3Draft(nn.Module):
         self.inv_freq = self.inv_freq.to(self.fc.weight.device)
         return self
 
+    @property
+    def decoder_layers(self) -> list[MidLayer | FurtherLayer]:
+        """All layers in order."""
+        further = self.layers.values() if self.config.num_hidden_layers > 1 else ()
+        return [self.midlayer, *further]
+
     def project_aux(self, aux: torch.Tensor) -> torch.Tensor:
-        """States of three layers side by side [N, 3H] -> hidden of the first step [N, H]"""
+        """States of C layers side by side [N, C H] -> hidden of the first step [N, H]"""
         if self.config.fc_norm:
-            chunks = zip(self.fc_norm, aux.chunk(3, dim=-1), strict=True)
+            chunks = zip(self.fc_norm, aux.split(self.config.hidden_size, dim=-1), strict=True)
             aux = torch.cat([norm(chunk) for norm, chunk in chunks], dim=-1)
         return self.fc(aux)
 
-    def layer_input(self, embedding: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first."""
+    def layer_input(
+        self, embedding: torch.Tensor, hidden: torch.Tensor, number: int = 0
+    ) -> torch.Tensor:
+        """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first; a layer
+        behind the first reads the states alone, [N, H]."""
+        if number > 0:
+            return self.decoder_layers[number].state_norm(hidden)
         layer = self.midlayer
         embedding = embedding.to(hidden.dtype)
         return torch.cat((layer.input_layernorm(embedding), layer.hidden_norm(hidden)), dim=-1)
 
-    def queries(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """[N, 2H] -> rotated [N, heads, head_dim]"""
-        attn = self.midlayer.self_attn
+    def queries(self, x: torch.Tensor, positions: torch.Tensor, number: int = 0) -> torch.Tensor:
+        """Input of layer `number` -> rotated [N, heads, head_dim]"""
+        attn = self.decoder_layers[number].self_attn
         q = attn.q_proj(x).unflatten(-1, (-1, self.config.head_dim))
         if self.config.qk_norm:
             q = attn.q_norm(q)
         return rotate(q, positions, self.inv_freq, self.rope_scaling)
 
     def keys_values(
-        self, x: torch.Tensor, positions: torch.Tensor
+        self, x: torch.Tensor, positions: torch.Tensor, number: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """[N, 2H] -> rotated keys and values [N, kv_heads, head_dim]"""
-        attn, d = self.midlayer.self_attn, self.config.head_dim
+        """Input of layer `number` -> rotated keys and values [N, kv_heads, head_dim]"""
+        attn, d = self.decoder_layers[number].self_attn, self.config.head_dim
         k = attn.k_proj(x).unflatten(-1, (-1, d))
         v = attn.v_proj(x).unflatten(-1, (-1, d))
         if self.config.qk_norm:
             k = attn.k_norm(k)
         return rotate(k, positions, self.inv_freq, self.rope_scaling), v
 
-    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Residual [N, H] and attention output [N, heads, head_dim] -> what is handed on [N, H]"""
-        layer = self.midlayer
-        residual = layer.hidden_norm(hidden) if self.config.norm_before_residual else hidden
+    def finish(self, hidden: torch.Tensor, attended: torch.Tensor, number: int = 0) -> torch.Tensor:
+        """Residual [N, H] and attention output [N, heads, head_dim] -> what layer `number` hands to
+        the next layer or, the last one, to the next step [N, H]"""
+        layer = self.decoder_layers[number]
+        normed = self.config.norm_before_residual and number == 0
+        residual = layer.state_norm(hidden) if normed else hidden
         h = residual + layer.self_attn.o_proj(attended.flatten(-2))
         out = h + layer.mlp(layer.post_attention_layernorm(h))
-        return self.norm(out) if self.config.norm_output else out
+        last = number == self.config.num_hidden_layers - 1
+        return self.norm(out) if self.config.norm_output and last else out
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """What was handed on [N, H] -> [N, V_draft]"""

@@ -6,6 +6,7 @@ project's. Rows of its head are matched by target token, since draft vocabularie
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from eagle3.files.tensor_file import open_tensors
 HEAD = "lm_head.weight"
 # of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
 SPELLINGS = {"layers.0.": "midlayer."}
+SGLANGS_NORM = re.compile(r"^(layers\.\d+\.)hidden_norm")  # of a layer behind the first
 NOT_TRAINED = ("d2t", "t2d", "embed_tokens.weight")
 
 
@@ -74,7 +76,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
                 for theirs, spelling in SPELLINGS.items():
                     ours = ours.replace(theirs, spelling)
                 tensors[ours] = handle.get_tensor(name)
-    return tensors
+    return {SGLANGS_NORM.sub(r"\1input_layernorm", name): t for name, t in tensors.items()}
 
 
 def _target_ids(

@@ -29,7 +29,7 @@ which asks every type that transformers ({version}) loads as a causal language m
 configuration of its class. A checkpoint may differ from that: `snakemake -n` says what holds for
 yours, before any job.
 
-The draft is a model of its own, one Llama layer over the target's states
+The draft is a model of its own, a Llama layer or several over the target's states
 ([objective.md](objective.md)). It has the target's shape where a Llama can have it. Every figure
 can be set in section `draft` ([configuration.md](configuration.md#draft)), or taken from the
 configuration of a published draft with `draft.config`.

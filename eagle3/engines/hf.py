@@ -1,6 +1,6 @@
 """The Hugging Face engine: any causal language model, run for its states and not for its logits.
 
-Forward hooks take the outputs of three decoder layers; the last hidden state is the body's own
+Forward hooks take the outputs of some decoder layers; the last hidden state is the body's own
 output, after the final norm. Only the body is loaded, so a head (`reader.read_head`) is in memory
 once, and only where a caller puts it. Under torchrun the layers are split over the ranks by the
 tensor-parallel plan that transformers has for the model; states come out whole on every rank.
@@ -27,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class HFTarget:
-    """A target model that returns aux states [.., 3H] and last states [.., H]."""
+    """A target model that returns aux states [.., C H] of C layers and last states [.., H]."""
 
     def __init__(self, body: Any, layers: Sequence[int]) -> None:
         """`body`: a transformers decoder without its head; `layers`: 0-based decoder layers whose
@@ -107,7 +107,7 @@ class HFTarget:
     def _run(
         self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
     ) -> tuple[list[torch.Tensor], Any]:
-        """The three captured states and the last one, each [B, L, H]."""
+        """The captured states and the last one, each [B, L, H]."""
         output = self.body(
             input_ids=sent(input_ids, self.device),
             past_key_values=cache,
@@ -120,7 +120,7 @@ class HFTarget:
     def states(
         self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [B, L, 3H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
+        """aux [B, L, C H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
 
         With `cache` (a transformers cache) the ids continue its content and are added to it. For
         sequences of different lengths, `places` has `attention_mask` [B, S + L], 0 on unused
@@ -131,7 +131,7 @@ class HFTarget:
 
     @torch.inference_mode()
     def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [L, 3H] and last [L, H] of one document, int64 [L], as transformers returns them.
+        """aux [L, C H] and last [L, H] of one document, int64 [L], as transformers returns them.
 
         For the last layer, transformers returns only the state after the final norm, which is then
         in aux too.
@@ -174,7 +174,7 @@ class HFTarget:
 
     @torch.inference_mode()
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [N, 3H] and last [N, H] of int64 `documents`, one after another; N ids in all.
+        """aux [N, C H] and last [N, H] of int64 `documents`, one after another; N ids in all.
 
         They run as one batch, padded on the right: under causal attention no real position sees
         the padding, so no attention mask is needed, and no padding row is returned.
@@ -192,7 +192,7 @@ class HFTarget:
         rows = sent(real.flatten().nonzero()[:, 0], self.device)  # [N]
         for i, states in enumerate(captured):
             into = aux[:, i * width : (i + 1) * width]
-            torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, 3H] is made
+            torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, C H] is made
         return aux, last.flatten(0, 1).index_select(0, rows)
 
 

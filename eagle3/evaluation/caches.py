@@ -36,7 +36,7 @@ class TargetBatch:
         self.lengths = torch.zeros(0, dtype=torch.int64)  # [B], tokens in the cache
 
     def start(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run prompts, filled up to the right: aux [B, L, 3H] and the state of each last token
+        """Run prompts, filled up to the right: aux [B, L, C H] and the state of each last token
         [B, H]."""
         device = self.engine.device
         self.lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -49,7 +49,7 @@ class TargetBatch:
         return aux, last[rows, self.lengths - 1]
 
     def run(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run `tokens` [B, n] on top of the cache: aux [B, n, 3H] and last [B, n, H]."""
+        """Run `tokens` [B, n] on top of the cache: aux [B, n, C H] and last [B, n, H]."""
         columns, n = self.cache.get_seq_length(), tokens.shape[1]
         place = torch.arange(columns + n, device=tokens.device)
         mask = place >= columns - self.lengths[:, None]  # [B, columns + n]
@@ -148,17 +148,19 @@ class DraftBatch:
         self.draft, self.embedding, self.target_ids = draft, embedding, target_ids
         config = draft.config
         shape = (sequences, longest, config.num_key_value_heads, config.head_dim)
-        self.k, self.v = embedding.new_zeros(shape), embedding.new_zeros(shape)  # [B, S, kv, d]
+        layers = range(config.num_hidden_layers)
+        self.k = [embedding.new_zeros(shape) for _ in layers]  # [B, S, kv, d] of each layer
+        self.v = [embedding.new_zeros(shape) for _ in layers]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Keep only the sequences `rows`."""
-        if len(rows) < len(self.k):
-            self.k, self.v = self.k[rows], self.v[rows]
+        if len(rows) < len(self.k[0]):
+            self.k, self.v = ([part[rows] for part in cache] for cache in (self.k, self.v))
 
     def extend(
         self, aux: torch.Tensor, tokens: torch.Tensor, start: torch.Tensor, counts: torch.Tensor
     ) -> torch.Tensor:
-        """Add rows of true target states `aux` [B, n, 3H] with the tokens after them [B, n], from
+        """Add rows of true target states `aux` [B, n, C H] with the tokens after them [B, n], from
         position `start` [B] on; the first `counts` [B] of them are real.
 
         Returns the hidden state [B, H] of each last real row.
@@ -196,22 +198,27 @@ class DraftBatch:
         self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
         """Run rows of consecutive positions [B, n] on top of what is there. [B, n, H] -> same"""
-        (batch, n), device = tokens.shape, tokens.device
+        (batch, n), device, draft = tokens.shape, tokens.device, self.draft
         flat, where = hidden.flatten(0, 1), positions.flatten()
-        x = self.draft.layer_input(self.embedding[tokens.flatten()], flat)
-        k, v = self.draft.keys_values(x, where)
-        q = self.draft.queries(x, where).unflatten(0, (batch, n))
+        embedded = self.embedding[tokens.flatten()]
         sequence = torch.arange(batch, device=device)[:, None]
-        self.k[sequence, positions] = k.unflatten(0, (batch, n))
-        self.v[sequence, positions] = v.unflatten(0, (batch, n))
         used = int(positions.max()) + 1
-        seen = torch.arange(used, device=device) <= positions[..., None]  # [B, n, S]
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            self.k[:, :used].transpose(1, 2),
-            self.v[:, :used].transpose(1, 2),
-            attn_mask=seen[:, None],
-            enable_gqa=True,
-        )
-        finished = self.draft.finish(flat, attended.transpose(1, 2).flatten(0, 1))
-        return finished.unflatten(0, (batch, n))
+        place = torch.arange(used, device=device)
+        seen = place <= positions[..., None]  # [B, n, S]
+        if draft.config.sliding_window is not None:
+            seen &= place > positions[..., None] - draft.config.sliding_window
+        for number, (all_k, all_v) in enumerate(zip(self.k, self.v, strict=True)):
+            x = draft.layer_input(embedded, flat, number)
+            k, v = draft.keys_values(x, where, number)
+            q = draft.queries(x, where, number).unflatten(0, (batch, n))
+            all_k[sequence, positions] = k.unflatten(0, (batch, n))
+            all_v[sequence, positions] = v.unflatten(0, (batch, n))
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                q.transpose(1, 2),
+                all_k[:, :used].transpose(1, 2),
+                all_v[:, :used].transpose(1, 2),
+                attn_mask=seen[:, None],
+                enable_gqa=True,
+            )
+            flat = draft.finish(flat, attended.transpose(1, 2).flatten(0, 1), number)
+        return flat.unflatten(0, (batch, n))

@@ -14,6 +14,7 @@ FORMATS = ("sglang", "vllm", "speculators", "hf")
 LACKING = {
     ("sglang", "qk_norm"): "SGLang's draft class (0.5.23) has no q/k norm and drops such tensors",
     ("sglang", "norm_before_residual"): "SGLang's draft class (0.5.23) adds to the state itself",
+    ("sglang", "sliding_window"): "SGLang (0.5.23) leaves the window in config.json unread",
 }
 # keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
 UNREAD_YARN = {
@@ -28,10 +29,22 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
     for (fmt, switch), reason in LACKING.items():
         if fmt in formats and draft.get(switch):
             others = [name for name in FORMATS if (name, switch) not in LACKING]
+            on, off = ("true", "false") if draft[switch] is True else (draft[switch], "null")
             raise UserError(
-                f"config: export.formats is {list(formats)} but draft.{switch} is true: {reason} "
-                f"without a word; use formats of {others}, or set draft.{switch} to false"
+                f"config: export.formats is {list(formats)} but draft.{switch} is {on}: {reason} "
+                f"without a word; use formats of {others}, or set draft.{switch} to {off}"
             )
+
+
+def check_aux_layers(formats: Sequence[str], aux_layers: Sequence[int]) -> None:
+    """Raise UserError if the engine of a form would not fuse the states of these layers."""
+    if "sglang" in formats and len(aux_layers) == 1:
+        raise UserError(
+            f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
+            f"{list(aux_layers)}: SGLang's draft class (0.5.23) takes the target's states for the "
+            "draft's own if they are as wide, and leaves fc out without a word; name two layers or "
+            "more, or leave that form out"
+        )
 
 
 def check_rope(formats: Sequence[str], rope: Mapping[str, Any]) -> None:

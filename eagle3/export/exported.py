@@ -18,12 +18,12 @@ import numpy as np
 
 from eagle3.draft.config import DraftConfig
 from eagle3.errors import Foreign, UserError
-from eagle3.export.capabilities import check_formats, check_rope
+from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.files.artifact import Manifest, Settings, write_text
 from eagle3.files.tensor_file import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
 
-LAYER = "midlayer."
+LAYER, FURTHER_NORM = "midlayer.", "input_layernorm"
 EMBEDDING = "embed_tokens.weight"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -53,7 +53,8 @@ class DraftFormat:
     name: str
     write: Callable[[Description], dict[str, Any]]
     read: Callable[[Mapping[str, Any]], Description]  # may raise KeyError, TypeError
-    layer: str = LAYER  # how names of the decoder layer's tensors begin
+    layer: str = LAYER  # how names of the first decoder layer's tensors begin
+    further_norm: str = FURTHER_NORM  # what attention of a later layer reads its input through
     embedding: bool = True  # whether anybody would read one
 
     @property
@@ -64,30 +65,41 @@ class DraftFormat:
 
 def expected_shapes(config: DraftConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of an export and its shape, without the embedding."""
-    h, d = config.hidden_size, config.head_dim
-    heads, kv, width = config.num_attention_heads, config.num_key_value_heads, 2 * h
+    h = config.hidden_size
     shapes: dict[str, tuple[int, ...]] = {
-        "fc.weight": (h, 3 * h),
-        "midlayer.hidden_norm.weight": (h,),
-        "midlayer.input_layernorm.weight": (h,),
-        "midlayer.post_attention_layernorm.weight": (h,),
-        "midlayer.self_attn.q_proj.weight": (heads * d, width),
-        "midlayer.self_attn.k_proj.weight": (kv * d, width),
-        "midlayer.self_attn.v_proj.weight": (kv * d, width),
-        "midlayer.self_attn.o_proj.weight": (h, heads * d),
-        "midlayer.mlp.gate_proj.weight": (config.intermediate_size, h),
-        "midlayer.mlp.up_proj.weight": (config.intermediate_size, h),
-        "midlayer.mlp.down_proj.weight": (h, config.intermediate_size),
+        "fc.weight": (h, config.aux_width),
+        **_layer_shapes(config, LAYER, 2 * h),
+        f"{LAYER}hidden_norm.weight": (h,),
         "norm.weight": (h,),
         "lm_head.weight": (config.draft_vocab_size, h),
         "d2t": (config.draft_vocab_size,),
         "t2d": (config.vocab_size,),
     }
-    if config.qk_norm:
-        shapes |= {f"midlayer.self_attn.{name}_norm.weight": (d,) for name in "qk"}
+    for number in range(1, config.num_hidden_layers):
+        shapes |= _layer_shapes(config, f"layers.{number}.", h)
     if config.fc_norm:
-        shapes |= {f"fc_norm.{chunk}.weight": (h,) for chunk in range(3)}
+        shapes |= {f"fc_norm.{chunk}.weight": (h,) for chunk in range(len(config.aux_layers))}
     return shapes
+
+
+def _layer_shapes(config: DraftConfig, layer: str, width: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama layer whose attention reads `width` numbers."""
+    h, d, mlp = config.hidden_size, config.head_dim, config.intermediate_size
+    heads, kv = config.num_attention_heads, config.num_key_value_heads
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (h,),
+        "post_attention_layernorm": (h,),
+        "self_attn.q_proj": (heads * d, width),
+        "self_attn.k_proj": (kv * d, width),
+        "self_attn.v_proj": (kv * d, width),
+        "self_attn.o_proj": (h, heads * d),
+        "mlp.gate_proj": (mlp, h),
+        "mlp.up_proj": (mlp, h),
+        "mlp.down_proj": (h, mlp),
+    }
+    if config.qk_norm:
+        shapes |= {f"self_attn.{name}_norm": (d,) for name in "qk"}
+    return {f"{layer}{name}.weight": shape for name, shape in shapes.items()}
 
 
 def write_draft(
@@ -108,6 +120,7 @@ def write_draft(
     config = description.config
     check_formats([fmt.name], config.to_dict())
     check_rope([fmt.name], config.rope)
+    check_aux_layers([fmt.name], config.aux_layers)
     dtype = DTYPES[description.dtype]
     with np.errstate(over="ignore"):  # `_check` says what is beyond the type
         tensors = {name: array.astype(dtype) for name, array in weights.items()}
@@ -115,7 +128,7 @@ def write_draft(
             tensors[EMBEDDING] = embedding.astype(dtype)
     tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
     _check(folder, fmt, config, tensors)
-    named = {_renamed(name, LAYER, fmt.layer): tensor for name, tensor in tensors.items()}
+    named = {_name_in(fmt, name): tensor for name, tensor in tensors.items()}
     save_tensors(folder / "model.safetensors", named, Manifest.of(fmt.kind, settings, inputs))
     write_text(folder / "config.json", json.dumps(fmt.write(description), indent=2) + "\n")
     back, _, mapping_back = read_arrays(fmt, folder)
@@ -136,8 +149,9 @@ def read_arrays(
     description = _read_config(fmt, folder / "config.json")
     config = description.config
     check_formats([fmt.name], config.to_dict())
-    tensors = {_renamed(name, fmt.layer, LAYER): array for name, array in named.items()}
     with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
+        ours = {_name_in(fmt, name): name for name in expected_shapes(config)}
+        tensors = {ours.get(name, name): array for name, array in named.items()}
         _check(folder, fmt, config, tensors)
     dtype = np.dtype(DTYPES[description.dtype])
     for name, array in tensors.items():
@@ -148,8 +162,13 @@ def read_arrays(
     return description, tensors, mapping
 
 
-def _renamed(name: str, old: str, new: str) -> str:
-    return new + name.removeprefix(old) if name.startswith(old) else name
+def _name_in(fmt: DraftFormat, name: str) -> str:
+    """What a form calls a tensor."""
+    if name.startswith(LAYER):
+        return fmt.layer + name.removeprefix(LAYER)
+    if name.startswith("layers."):
+        return name.replace(FURTHER_NORM, fmt.further_norm)
+    return name
 
 
 def _read_config(fmt: DraftFormat, path: Path) -> Description:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.config.draft import MOST_LAYERS
 from eagle3.draft.config import DraftConfig
 
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
+AUX_IDS, USUAL_AUX = "eagle_aux_hidden_state_layer_ids", 3
 # written as they are named in DraftConfig
 SAME = (
     "hidden_size",
@@ -24,17 +25,18 @@ SAME = (
 
 
 def layer_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
-    """Everything a Llama layer is made of, with nothing left to an engine's defaults.
+    """Everything Llama layers are made of, with nothing left to an engine's defaults.
 
     Rotary parameters stand in transformers' old spelling (rope_theta, rope_scaling) and in that of
     version 5 (rope_parameters); an engine that finds neither takes a theta of 10000.
     """
     scaling = {k: v for k, v in config.rope.items() if k != "rope_theta"}
+    count = len(config.aux_layers)
     return {
         # with q/k norms the layer is a Qwen3 layer
         "model_type": "qwen3" if config.qk_norm else "llama",
         **{name: getattr(config, name) for name in SAME},
-        "num_hidden_layers": 1,
+        "num_hidden_layers": config.num_hidden_layers,
         "hidden_act": "silu",
         "rope_theta": config.rope["rope_theta"],
         "rope_scaling": None if scaling.get("rope_type") == "default" else scaling,
@@ -44,6 +46,20 @@ def layer_config(config: DraftConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": False,  # true would make the embedding the head
         "torch_dtype": dtype,
         "use_cache": True,
+        **_window(config),
+        # vLLM's Llama class looks nowhere else, and takes three if it finds none
+        **({} if count == USUAL_AUX else {"num_aux_hidden_states": count}),
+    }
+
+
+def _window(config: DraftConfig) -> dict[str, Any]:
+    """A window, as vLLM and the speculators library read it; nothing if attention is full."""
+    if config.sliding_window is None:
+        return {}
+    return {
+        "sliding_window": config.sliding_window,
+        "use_sliding_window": True,  # else a Qwen3's configuration forgets it
+        "layer_types": ["sliding_attention"] * config.num_hidden_layers,
     }
 
 
@@ -52,13 +68,17 @@ def draft_config(
 ) -> DraftConfig:
     """The shape of a draft from a config.json: `layer` holds the keys above, `whole` the draft's.
 
-    Raises KeyError with the name of a missing key.
+    Raises KeyError with the name of a missing key, TypeError if it cannot be one.
     """
+    if layer["num_hidden_layers"] not in range(1, MOST_LAYERS + 1):
+        raise TypeError(f"num_hidden_layers is {layer['num_hidden_layers']!r:.90}")
     return DraftConfig(
         **{name: layer[name] for name in SAME},
         rope=layer["rope_parameters"],
         draft_vocab_size=whole["draft_vocab_size"],
-        aux_layers=tuple(aux_layers),  # type: ignore[arg-type]
+        aux_layers=tuple(aux_layers),
+        num_hidden_layers=layer["num_hidden_layers"],
+        sliding_window=layer.get("sliding_window"),
         qk_norm=layer["model_type"] == "qwen3",
         fc_norm=whole["fc_norm"],
         norm_output=whole["norm_output"],

@@ -34,4 +34,4 @@ def read(saved: Mapping[str, Any]) -> Description:
 
 
 # SGLang always uses the target's embedding, whatever the file contains
-SGLANG = DraftFormat("sglang", write, read, embedding=False)
+SGLANG = DraftFormat("sglang", write, read, further_norm="hidden_norm", embedding=False)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import pad
 
-from eagle3.objective.attention.interface import Attention, Keys, Pair
+from eagle3.objective.attention.interface import EVERY, Attention, Keys, Pair
 from eagle3.objective.row_index import RowIndex, StepIndex
 
 MULTIPLE = 64
@@ -56,7 +56,7 @@ class WithoutCopies:
         self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """See `interface.Attention`."""
-        count = self.counts[step]
+        count = len(q) if step == EVERY else self.counts[step]
         copies = len(q) - count
         if own is not None:
             own = own[0][:count], own[1][:count]

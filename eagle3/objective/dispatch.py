@@ -13,6 +13,7 @@ from functools import cache
 import torch
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.window import check_window
 from eagle3.errors import UserError
 from eagle3.kernels.compiled import compiles_for_cuda
 from eagle3.objective.attention.chunked import chunked_attention
@@ -26,7 +27,7 @@ from eagle3.objective.attention.interface import (
 )
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
-from eagle3.objective.row_index import Prefixes, RowIndex, whole_index
+from eagle3.objective.row_index import Prefixes, RowIndex, count_layers, whole_index
 from eagle3.objective.rows import step_rows
 from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.attention import exchanging_attention
@@ -46,7 +47,13 @@ def dispatch(
 ) -> tuple[RowIndex, Attention]:
     """The rows that are computed here, and attention among them."""
     name, sharded, device = objective.attention, pack.shards is not None, pack.aux.device
-    backend = choose_backend(name, device, objective.dtype, draft.head_dim, sharded)
+    layers = draft.num_hidden_layers
+    window = draft.sliding_window
+    backend = choose_backend(
+        name, device, objective.dtype, draft.head_dim, sharded or window is not None
+    )
+    if window is not None:
+        check_window(name, window, objective.steps)
     # ranks that share a pack have its shards on the device, so they look there
     columns = pack if sharded else pack.columns
     active = step_rows(
@@ -57,16 +64,20 @@ def dispatch(
         objective.steps,
         by_mask=objective.active_rows == "supervised",
     )
-    prefixes = Prefixes.of(columns, active)
+    prefixes = Prefixes.of(columns, active, window)
     if pack.shards is None:
         queries = prefixes.queries(active.slots[: active.depth])
+        if layers > 1:
+            queries.append(prefixes.every())
         if device.type != "cpu":
             there = send(queries, device)
             queries = [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
         index = whole_index(columns, active, prefixes)
+        count_layers(index.totals, prefixes.every(), layers)
         index, attention = in_buckets(index, PackAttention(backend, queries))
         return index.sent(device), attention
     index = local_index(pack, active, prefixes, pack.shards.local)
+    count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
     exchanging = exchanging_attention(name == "usp", backend, active, prefixes, pack.shards, draft)
     return in_buckets(index, exchanging)
 
@@ -79,19 +90,20 @@ def known_teachers(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Te
 
 
 def choose_backend(
-    name: str, device: torch.device, dtype: torch.dtype, head_dim: int, sharded: bool = False
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int, partial: bool = False
 ) -> Backend:
     """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
     ranks that share a pack exchange keys (see `sequence_parallel`).
 
     CUDA's flash kernel computes whole documents, of which a rank with a shard of a pack has few
-    rows; on a CPU products of chunks are faster than its flash kernel, whose backward pass is slow
-    (docs/performance.md). Raises UserError if a back end that was named cannot be used on a GPU.
+    rows and a sliding window sees a part (`partial`); on a CPU products of chunks are faster than
+    its flash kernel, whose backward pass is slow (docs/performance.md). Raises UserError if a back
+    end that was named cannot be used on a GPU.
     """
     if device.type != "cuda":
         return BACKENDS["chunked" if name in ("auto", "usp") else name]
     if name in ("auto", "usp"):
-        fast = ["flex"] if sharded else ["flash", "flex"]
+        fast = ["flex"] if partial else ["flash", "flex"]
         usable = [each for each in fast if not cuda_refuses(each, device, dtype, head_dim)]
         return BACKENDS[usable[0] if usable else "chunked"]
     if why := cuda_refuses(name, device, dtype, head_dim):

@@ -16,22 +16,27 @@ class Work:
     active: Sequence[int]  # [K], |A_k|
     scored: int  # rows with a loss, over all steps
     teacher_rows: int  # distributions of the teacher
-    attended: int  # pairs of a query and a key of step 0, over all steps
+    attended: int  # pairs of a query and a key of step 0, over all steps and layers
 
     def flops(self, draft: DraftConfig) -> float:
         """Of matrix products, forward and backward, 2 per multiply-add.
 
         Rows that have left are not computed, the embedding's half of q, k and v is computed once,
-        fc's input takes no gradient unless it is normed, and the teacher takes none at all.
+        fc's input takes no gradient unless it is normed, and the teacher takes none at all. Layers
+        below the last run for every row at step 0.
         """
-        h, d = draft.hidden_size, draft.head_dim
+        h, d, below = draft.hidden_size, draft.head_dim, draft.num_hidden_layers - 1
         q, kv = draft.num_attention_heads * d, 2 * draft.num_key_value_heads * d
         first, later = self.active[0], sum(self.active[1:])
-        qkv = 2 * (self.rows * kv + first * q) + later * (q + kv)
         per_row = q * h + 3 * h * draft.intermediate_size
-        trained = qkv * h + sum(self.active) * per_row
+        last = self.rows * kv + first * q  # projected at step 0
+        # the first layer reads the embedding too; those below the last have a query of every row
+        qkv = (below + 1) * self.rows * (q + kv) + last if below else 2 * last
+        qkv += (below + 1) * later * (q + kv)
+        trained = qkv * h + (below * (self.rows + later) + sum(self.active)) * per_row
         trained += self.scored * h * draft.draft_vocab_size
-        fused, taught = self.rows * 3 * h * h, self.teacher_rows * h * draft.draft_vocab_size
+        fused = self.rows * draft.aux_width * h
+        taught = self.teacher_rows * h * draft.draft_vocab_size
         # forward: scores and values; backward: two for each of them
         attention = 6 * self.attended * q
         passes = 3 if draft.fc_norm else 2

@@ -33,7 +33,7 @@ class Pack:
     loss_mask: torch.Tensor  # bool [N]
     documents: torch.Tensor  # int64 [N], 0..D-1 ascending
     positions: torch.Tensor  # int64 [N], from 0 in each document
-    aux: torch.Tensor  # [T, 3H]
+    aux: torch.Tensor  # [T, C H], of C layers of the target
     row_tokens: torch.Tensor  # int64 [T], token index of each row of aux
     last: torch.Tensor  # [R, H]
     last_tokens: torch.Tensor  # int64 [R], token index of each row of last

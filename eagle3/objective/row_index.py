@@ -82,24 +82,42 @@ class Prefixes:
 
     rows: torch.Tensor  # int64 [A_0], of the active rows among the T rows of the pack
     starts: torch.Tensor  # int64 [A_0], first row of each one's document
+    documents: torch.Tensor  # int64 [T], of every row
+    window: int | None = None  # keys that a query sees at most, its own and later ones included
 
     @classmethod
-    def of(cls, pack: Pack | Columns, active: ActiveRows) -> Prefixes:
+    def of(cls, pack: Pack | Columns, active: ActiveRows, window: int | None = None) -> Prefixes:
         row_of_token = torch.full_like(pack.input_ids, -1, dtype=torch.int64)
         row_of_token[pack.row_tokens] = torch.arange(
             len(pack.row_tokens), device=pack.row_tokens.device
         )
         rows = row_of_token[active.tokens]
         documents = pack.documents[pack.row_tokens]
-        return cls(rows, torch.searchsorted(documents, documents[rows]))
+        starts = torch.searchsorted(documents, documents[rows])
+        return cls(rows, starts, documents, window)
 
     def queries(self, slots: Sequence[torch.Tensor]) -> list[Queries]:
         """The queries of each step, which are of the active rows `slots` int64 [A_k]."""
         queries = []
         for k, step in enumerate(slots):
             own = [torch.searchsorted(earlier, step) for earlier in slots[1 : k + 1]]
-            queries.append(Queries(self.rows[step], self.starts[step], own))
+            rows = self.rows[step]
+            queries.append(Queries(rows, self._seen_from(rows, self.starts[step], k), own))
         return queries
+
+    def every(self, rows: torch.Tensor | None = None) -> Queries:
+        """Queries of the rows int64 [T_p] at step 0, active or not; of all rows if None."""
+        if rows is None:
+            rows = torch.arange(len(self.documents), device=self.documents.device)
+        starts = torch.searchsorted(self.documents, self.documents[rows])
+        return Queries(rows, self._seen_from(rows, starts, 0), ())
+
+    def _seen_from(self, rows: torch.Tensor, starts: torch.Tensor, step: int) -> torch.Tensor:
+        """First row that rows [A] of documents that start at `starts` see at a step: their position
+        is that of the row `step` places further on."""
+        if self.window is None:
+            return starts
+        return torch.maximum(starts, rows + step + 1 - self.window)
 
 
 def whole_index(pack: Pack | Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
@@ -139,6 +157,17 @@ def count_rows(active: ActiveRows, slots: torch.Tensor, prefixes: Prefixes) -> S
     on = active.last[slots, None] >= step  # [S, K]
     totals.active.copy_(on.sum(0))
     totals.in_mask.copy_((active.allowed[slots, None] >= step).sum(0))
-    keys = prefixes.rows[slots] - prefixes.starts[slots] + 1
-    totals.attended.copy_((keys[:, None] * on).sum(0))
+    keys = (prefixes.rows[slots] - prefixes.starts[slots] + 1)[:, None]
+    if prefixes.window is not None:
+        keys = torch.minimum(keys, prefixes.window - step)
+    totals.attended.copy_((keys * on).sum(0))
     return totals
+
+
+def count_layers(totals: StepTotals, every: Queries, layers: int) -> None:
+    """Count what `layers` layers attend to, which is counted for one: at step 0 all but the last
+    run for `every` row that is computed here."""
+    if layers > 1:
+        active = totals.attended[0].clone()
+        totals.attended *= layers
+        totals.attended[0] = active + (layers - 1) * (every.rows - every.starts + 1).sum()

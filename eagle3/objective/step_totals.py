@@ -21,7 +21,7 @@ class StepTotals:
     reached: torch.Tensor  # those of them that serving can reach: all, or fewer by choice
     active: torch.Tensor  # |A_k|
     in_mask: torch.Tensor  # rows the mask allows: the denominator of metrics
-    attended: torch.Tensor  # keys of step 0 that active rows see
+    attended: torch.Tensor  # keys of step 0 that rows see, in all layers
 
     @classmethod
     def zeros(cls, steps: int, device: torch.device | str = "cpu") -> StepTotals:

@@ -4,17 +4,26 @@
 
 n_0 = |A_0| over everything that one optimiser step sees. It follows from masks alone, so neither
 padding, packing, accumulation nor the number of ranks changes a gradient. After step 0 only
-active rows are computed at all; step 0 computes keys and values for every row.
+active rows are computed at all; step 0 computes keys and values for every row. With several layers
+it runs all of them but the last for every row, since their outputs are the keys of the next:
+
+                  layer 0             layer 1 (the last)
+    step 0        every row           keys of every row, active rows
+    step k        active rows         active rows
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from eagle3.draft.model import Eagle3Draft
-from eagle3.draft.training_forward import EmbeddingProjections, TrainingDraft
-from eagle3.objective.attention.interface import Attention, Keys
+from eagle3.draft.training_forward import TrainingDraft
+from eagle3.draft.training_layer import EmbeddingProjections, Reads, TrainingLayer
+from eagle3.objective.attention.interface import EVERY, Attention, Keys
 from eagle3.objective.dispatch import dispatch, known_teachers
 from eagle3.objective.head_loss import head_loss
 from eagle3.objective.pack import Pack
@@ -24,6 +33,7 @@ from eagle3.objective.step_totals import StepTotals
 
 __all__ = ["Objective", "TargetParts", "right_choices", "ttt_loss"]
 
+Result = TypeVar("Result")
 CHOSEN_AT_ONCE = 1024  # rows whose logits are held at once
 
 
@@ -54,7 +64,7 @@ def ttt_loss(
 
 
 def hidden_states(
-    layer: TrainingDraft,
+    draft: TrainingDraft,
     pack: Pack,
     target: TargetParts,
     index: RowIndex,
@@ -62,45 +72,77 @@ def hidden_states(
     recompute: bool = False,
 ) -> list[torch.Tensor]:
     """Hidden states [A_k, H] that each step ends with."""
-    first = index.steps[0]
-    embedded = layer.project_embeddings(target.embedding[index.ids], index.taught)
-    g = layer.project_aux(pack.aux)  # [T, H]
-    q, k0, v0 = layer.first_projections(g, embedded, index.positions, first.rows, first.reads)
-    hidden, keys = g, attention.keys(k0, v0)
+    first, below = index.steps[0], draft.layers[:-1]
+    embedded = draft.project_embeddings(target.embedding[index.ids], index.taught)
+    hidden, keys = draft.project_aux(pack.aux), list[Keys]()  # [T, H]
+    reads: Reads | None = embedded.of_reads(first.reads)  # of the first layer alone
+    if below:
+        reads = embedded.of_rows(len(hidden))
+    run = recomputed if recompute else directly
+    for layer in below:
+        hidden, kept = run(every_row, layer, attention, index.positions, hidden, reads)
+        reads = None
+        keys.append(kept)
+    q, k0, v0 = draft.layers[-1].first_projections(hidden, index.positions, first.rows, reads)
+    keys.append(attention.keys(k0, v0))
     states = []
     for k, rows in enumerate(index.steps):
-        hidden = hidden[rows.rows]
-        args = (layer, attention, embedded, k, rows, hidden, keys, q if k == 0 else None)
-        if recompute:
-            hidden, keys = checkpoint(
-                ttt_step, *args, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            hidden, keys = ttt_step(*args)
+        hidden, queries = hidden[rows.rows], q if k == 0 else None
+        hidden, keys = run(ttt_step, draft, attention, embedded, k, rows, hidden, keys, queries)
         states.append(hidden)
     return states
 
 
+def directly(function: Callable[..., Result], *args: Any) -> Result:
+    """What the function returns."""
+    return function(*args)
+
+
+def recomputed(function: Callable[..., Result], *args: Any) -> Result:
+    """The same, with its inputs alone kept for the backward pass."""
+    result: Result = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return result
+
+
+def every_row(
+    layer: TrainingLayer,
+    attention: Attention,
+    positions: torch.Tensor,
+    hidden: torch.Tensor,
+    reads: Reads | None,
+) -> tuple[torch.Tensor, Keys]:
+    """Step 0 of a layer that others follow: what it gives for each row [T, H], and its keys."""
+    q, k0, v0 = layer.first_projections(hidden, positions, None, reads)
+    attended, keys = attention.attend(EVERY, q, None, attention.keys(k0, v0))
+    return layer.finish(hidden, attended), keys
+
+
 def ttt_step(
-    layer: TrainingDraft,
+    draft: TrainingDraft,
     attention: Attention,
     embedded: EmbeddingProjections,
     k: int,
     rows: StepIndex,
     hidden: torch.Tensor,
-    keys: Keys,
+    keys: list[Keys],
     q: torch.Tensor | None,
-) -> tuple[torch.Tensor, Keys]:
+) -> tuple[torch.Tensor, list[Keys]]:
     """One TTT step: each row attends, and its output replaces its hidden state [A_k, H].
 
-    `q`: queries of step 0, which come with the keys of all rows.
+    `keys`: of each layer. `q`: queries of the last layer at step 0, which come with the keys of all
+    rows; the layers before it have been through that step.
     """
-    own = None
-    if q is None:
-        q, own_k, own_v = layer.projections(hidden, embedded, rows.reads, rows.positions)
-        own = own_k, own_v
-    attended, keys = attention.attend(k, q, own, keys)
-    return layer.finish(hidden, attended), keys
+    if q is not None:
+        attended, newest = attention.attend(k, q, None, keys[-1])
+        return draft.finish(draft.layers[-1].finish(hidden, attended)), [*keys[:-1], newest]
+    later = []
+    reads: Reads | None = embedded.of_reads(rows.reads)  # of the first layer alone
+    for layer, kept in zip(draft.layers, keys, strict=True):
+        q, own_k, own_v = layer.projections(hidden, rows.positions, reads)
+        attended, newest = attention.attend(k, q, (own_k, own_v), kept)
+        hidden, reads = layer.finish(hidden, attended), None
+        later.append(newest)
+    return draft.finish(hidden), later
 
 
 @torch.no_grad()

@@ -23,13 +23,13 @@ from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
 
-def state_bytes(shard: TokenShard, hidden_size: int, codec: str) -> int:
+def state_bytes(shard: TokenShard, hidden_size: int, codec: str, layers: int) -> int:
     """Bytes of the states captured from a token shard, file headers not counted.
 
     Exact for codecs of fixed width, from their usual ratio for those that compress.
     """
     needed = needed_states(shard.loss_mask, shard.doc_offsets)
-    return Layout(needed, codec, hidden_size).expected_bytes()
+    return Layout(needed, codec, hidden_size, layers).expected_bytes()
 
 
 def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
@@ -80,17 +80,17 @@ def build_plan(
     """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
     the names of their files, looked at one by one; `values`: the settings of the plan stage;
     `budget_gb`: most that hidden states may take in their folder."""
-    states, train = values["hidden_states"], values["train"]
+    states, train, layers = values["hidden_states"], values["train"], len(draft.aux_layers)
     sizes: dict[str, int] = {}
     tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
     for name, shard in shards:
-        sizes[name] = state_bytes(shard, target.hidden_size, states["codec"])
+        sizes[name] = state_bytes(shard, target.hidden_size, states["codec"], layers)
         tokens += len(shard.input_ids)
         every += int(needed_states(shard.loss_mask, shard.doc_offsets).aux_offsets[-1])
         active += rows_at_steps(shard, train["ttt_steps"])
     scored: dict[str, int] = {}
     for name, shard in held_out:
-        scored[name] = state_bytes(shard, target.hidden_size, states["codec"])
+        scored[name] = state_bytes(shard, target.hidden_size, states["codec"], layers)
     stages = Stages(len(sizes), states["window_shards"], train["epochs"], train["epochs_per_stage"])
     need = Need(sizes, stages, rolling=not states["keep"], held_out=scored)
     parameters = draft_parameters(draft)
@@ -136,10 +136,10 @@ def build_plan(
 def draft_parameters(draft: DraftConfig) -> int:
     """Trainable parameters."""
     h, d = draft.hidden_size, draft.head_dim
-    attention = 2 * h * d * (draft.num_attention_heads + 2 * draft.num_key_value_heads)
-    attention += h * d * draft.num_attention_heads
-    mlp = 3 * h * draft.intermediate_size
-    return 3 * h * h + attention + mlp + h * draft.draft_vocab_size + 4 * h
+    read = h * d * (draft.num_attention_heads + 2 * draft.num_key_value_heads)  # by a plain layer
+    layer = read + h * d * draft.num_attention_heads + 3 * h * draft.intermediate_size
+    layers, norms = draft.num_hidden_layers, 2 * draft.num_hidden_layers + 2
+    return draft.aux_width * h + read + layers * layer + h * draft.draft_vocab_size + norms * h
 
 
 def checkpoint_bytes(parameters: int, stages: int) -> int:

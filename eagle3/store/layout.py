@@ -3,7 +3,7 @@
 The one place that knows, for writer, reader and plan. A shard of T rows of aux and R rows of last
 holds, in addition to what its codec adds (`codecs`):
 
-    aux             [T, 3H]        low, mid and high layer side by side
+    aux             [T, C H]       C layers side by side, the lowest first
     last            [R, H]         post-norm state, at the rows whose teacher is used
     teacher_argmax  int32 [R]      from the target's own logits
     teacher_lse     float32 [R]    log-sum-exp over the full vocabulary, of the state as stored
@@ -22,7 +22,7 @@ from eagle3.files.tensor_stream import Declared
 from eagle3.store.columns import ITEM_BYTES, STORED, Column
 from eagle3.tokens.needed_states import NeededStates
 
-AUX_CHUNKS, LAST_CHUNKS = 3, 1
+LAST_CHUNKS = 1  # of `last`; a row of aux has one for each layer
 CHECK_KIND = "capture_check"  # of the file with the result of a shard's self-check
 FRAMES, INDEX, CHECKSUM = "frames", "frame_index", "checksum"
 
@@ -40,13 +40,14 @@ class Part:
 class Layout:
     """Layout of one shard."""
 
-    def __init__(self, needed: NeededStates, codec: str, hidden: int) -> None:
-        """Raises UserError if the codec cannot hold states of width `hidden`."""
-        self.needed, self.name, self.hidden = needed, codec, hidden
+    def __init__(self, needed: NeededStates, codec: str, hidden: int, layers: int) -> None:
+        """`layers`: how many of the target's are in aux. Raises UserError if the codec cannot hold
+        states of width `hidden`."""
+        self.needed, self.name, self.hidden, self.layers = needed, codec, hidden, layers
         self.stored = STORED[codec]
         self.framed = self.stored.compressed_planes > 0
         self.parts = [
-            *self._parts("aux", self.stored.columns(AUX_CHUNKS, hidden)),
+            *self._parts("aux", self.stored.columns(layers, hidden)),
             *self._parts("last", self.stored.columns(LAST_CHUNKS, hidden)),
             Part("teacher_argmax", Column("I32", 1), False, False),
             Part("teacher_lse", Column("F32", 1), False, False),

@@ -13,7 +13,7 @@ from eagle3.files.tensor_stream import read_header
 from eagle3.store.byte_source import Address, open_source
 from eagle3.store.codecs import CODECS, TYPES
 from eagle3.store.compression import decompress
-from eagle3.store.layout import AUX_CHUNKS, CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
+from eagle3.store.layout import CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
 from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 
@@ -84,7 +84,7 @@ class FeatureShard:
                 raise UserError(f"{self.path}: document {document}: {fault}: {REMAKE}") from None
 
     def read(self, document: int) -> dict[str, torch.Tensor]:
-        """The decoded rows of one document: aux [T, 3H], last [R, H] and the teacher's [R]."""
+        """The decoded rows of one document: aux [T, C H], last [R, H] and the teacher's [R]."""
         buffers = {}
         for part in self.layout.parts:
             first, last = self.layout.rows(part, document)
@@ -133,17 +133,18 @@ def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
     """The layout that the manifest and the tokens ask for."""
     needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     try:
-        return Layout(needed, manifest.counts["codec"], int(manifest.counts["hidden_size"]))
+        counts, layers = manifest.counts, len(manifest.counts["aux_layers"])
+        return Layout(needed, counts["codec"], int(counts["hidden_size"]), layers)
     except (KeyError, TypeError, ValueError, OverflowError, UserError) as fault:
         raise UserError(f"{path}: its manifest does not say how it is stored ({fault})") from None
 
 
 def decoded(layout: Layout, buffers: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """aux [T, 3H], last [R, H], teacher_argmax int32 [R] and teacher_lse float32 [R], on the
+    """aux [T, C H], last [R, H], teacher_argmax int32 [R] and teacher_lse float32 [R], on the
     device of the buffers."""
     parts = {part.name: buffers[part.name].view(TYPES[part.column.kind]) for part in layout.parts}
     states = {}
-    for name, chunks in (("aux", AUX_CHUNKS), ("last", LAST_CHUNKS)):
+    for name, chunks in (("aux", layout.layers), ("last", LAST_CHUNKS)):
         columns = {n.removeprefix(name): t for n, t in parts.items() if n.startswith(name)}
         states[name] = CODECS[layout.name].decode(columns, chunks)
     return states | {n: parts[n].flatten() for n in ("teacher_argmax", "teacher_lse")}

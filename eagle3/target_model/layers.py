@@ -8,12 +8,14 @@ vLLM counts layer inputs and calls it j + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+from eagle3.config.hidden_states import MOST_LAYERS
 from eagle3.errors import UserError
 
 
-def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int, int]:
-    """Three ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
+def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
+    """Ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
 
     Raises UserError if they do not fit a target of `num_layers` layers.
     """
@@ -21,13 +23,19 @@ def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int,
         if num_layers < 7:
             raise UserError(
                 f"hidden_states.aux_layers: the default needs at least 7 layers, the target has "
-                f"{num_layers}; name three ascending layers"
+                f"{num_layers}; name ascending layers"
             )
         return 1, num_layers // 2 - 1, num_layers - 4
-    low, mid, high = chosen
-    if not 0 <= low < mid < high < num_layers:
+    layers = tuple(chosen)
+    ascending = all(low < high for low, high in pairwise(layers))
+    if (
+        not 1 <= len(layers) <= MOST_LAYERS
+        or not ascending
+        or layers[0] < 0
+        or layers[-1] >= num_layers
+    ):
         raise UserError(
-            f"hidden_states.aux_layers is {list(chosen)}; must be three ascending layers between "
-            f"0 and {num_layers - 1}"
+            f"hidden_states.aux_layers is {list(layers)}; must be 1 to {MOST_LAYERS} ascending "
+            f"layers between 0 and {num_layers - 1}"
         )
-    return low, mid, high
+    return layers

@@ -29,12 +29,12 @@ def with_noise(
         rows = pack.row_tokens if pack.shards is None else pack.row_tokens[pack.shards.local.rows]
         documents = torch.from_numpy(numbers).to(rows.device)[pack.documents[rows]]
         keys = row_keys(seed, step, documents, pack.positions[rows])
-        yield replace(pack, aux=noisy(pack.aux, keys, size))
+        yield replace(pack, aux=noisy(pack.aux, keys, size, pack.last.shape[1]))
 
 
-def noisy(aux: torch.Tensor, keys: torch.Tensor, size: float) -> torch.Tensor:
-    """aux [T, 3H] with noise by `keys` int32 [T], in its own type."""
-    wide = at_least_fp32(aux).unflatten(-1, (3, -1))  # [T, 3, H]
+def noisy(aux: torch.Tensor, keys: torch.Tensor, size: float, hidden: int) -> torch.Tensor:
+    """aux [T, C H], H being `hidden`, with noise by `keys` int32 [T], in its own type."""
+    wide = at_least_fp32(aux).unflatten(-1, (-1, hidden))  # [T, C, H]
     scale = size * wide.square().mean(-1, keepdim=True).sqrt()
     draws = uniform(keys, aux.shape[1]).to(wide.dtype).view_as(wide)
     return (wide + scale * draws).flatten(1).to(aux.dtype)

@@ -124,10 +124,10 @@ def cast(draft, dtype):
 
 
 def inputs(config, rows=9):
-    """Random states [n, 3H] and embeddings [n, H]."""
+    """Random states [n, C H] and embeddings [n, H]."""
     draw = torch.Generator().manual_seed(5)
-    size = config.hidden_size
-    return torch.randn(rows, 3 * size, generator=draw), torch.randn(rows, size, generator=draw)
+    width, size = config.aux_width, config.hidden_size
+    return torch.randn(rows, width, generator=draw), torch.randn(rows, size, generator=draw)
 
 
 def rms(x, weight, eps):
@@ -144,27 +144,40 @@ def logits_by_hand(folder, aux, embeddings):
     else:
         c, layer = AutoConfig.from_pretrained(folder), "midlayer."
     tensors = load_file(folder / "model.safetensors")
-    w = {name.replace(layer, ""): t.float() for name, t in tensors.items() if t.is_floating_point()}
+    w = {name: t.float() for name, t in tensors.items() if t.is_floating_point()}
     norm = partial(rms, eps=c.rms_norm_eps)
     heads = lambda x: x.unflatten(-1, (-1, c.head_dim)).transpose(0, 1)[None]  # noqa: E731
     if whole["fc_norm"]:
-        chunks = enumerate(aux.chunk(3, dim=-1))
+        chunks = enumerate(aux.split(c.hidden_size, dim=-1))
         aux = torch.cat([norm(chunk, w[f"fc_norm.{i}.weight"]) for i, chunk in chunks], dim=-1)
     hidden = linear(aux, w["fc.weight"])
-    x = torch.cat(
-        (norm(embeddings, w["input_layernorm.weight"]), norm(hidden, w["hidden_norm.weight"])), -1
-    )
-    q, k, v = (heads(linear(x, w[f"self_attn.{name}_proj.weight"])) for name in "qkv")
-    if c.model_type == "qwen3":
-        q, k = norm(q, w["self_attn.q_norm.weight"]), norm(k, w["self_attn.k_norm.weight"])
-    q, k = apply_rotary_pos_emb(q, k, *LlamaRotaryEmbedding(c)(x, torch.arange(len(x))[None]))
-    attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
-    if whole["norm_before_residual"]:
-        hidden = norm(hidden, w["hidden_norm.weight"])
-    hidden = hidden + linear(attended.transpose(0, 1).flatten(1), w["self_attn.o_proj.weight"])
-    x = norm(hidden, w["post_attention_layernorm.weight"])
-    gated = silu(linear(x, w["mlp.gate_proj.weight"])) * linear(x, w["mlp.up_proj.weight"])
-    hidden = hidden + linear(gated, w["mlp.down_proj.weight"])
+    turned = LlamaRotaryEmbedding(c)(hidden, torch.arange(len(hidden))[None])
+    seen = torch.ones(len(hidden), len(hidden), dtype=torch.bool).tril()
+    if "sliding_attention" in (getattr(c, "layer_types", None) or []):
+        seen &= seen.triu(1 - c.sliding_window)
+    for number in range(c.num_hidden_layers):
+        prefix = layer if number == 0 else f"layers.{number}."
+        part = {n.removeprefix(prefix): t for n, t in w.items() if n.startswith(prefix)}
+        if number == 0:
+            normed = norm(hidden, part["hidden_norm.weight"])
+            x = torch.cat((norm(embeddings, part["input_layernorm.weight"]), normed), -1)
+            residual = normed if whole["norm_before_residual"] else hidden
+        else:  # SGLang's class has another name for it
+            before = "hidden_norm" if "eagle_config" in whole else "input_layernorm"
+            x, residual = norm(hidden, part[f"{before}.weight"]), hidden
+        q, k, v = (heads(linear(x, part[f"self_attn.{name}_proj.weight"])) for name in "qkv")
+        if c.model_type == "qwen3":
+            gains = (part[f"self_attn.{name}_norm.weight"] for name in "qk")
+            q, k = (norm(y, gain) for y, gain in zip((q, k), gains, strict=True))
+        q, k = apply_rotary_pos_emb(q, k, *turned)
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)[0]
+        attended = attended.transpose(0, 1).flatten(1)
+        hidden = residual + linear(attended, part["self_attn.o_proj.weight"])
+        x = norm(hidden, part["post_attention_layernorm.weight"])
+        gated = silu(linear(x, part["mlp.gate_proj.weight"])) * linear(
+            x, part["mlp.up_proj.weight"]
+        )
+        hidden = hidden + linear(gated, part["mlp.down_proj.weight"])
     normed = norm(hidden, w["norm.weight"])
     return linear(normed, w["lm_head.weight"]), normed if whole["norm_output"] else hidden
 
@@ -172,11 +185,12 @@ def logits_by_hand(folder, aux, embeddings):
 def logits_of(draft, aux, embeddings):
     """The same by the draft's class."""
     places = torch.arange(len(aux))
-    fuse = draft.project_aux
-    hidden = fuse(aux)
-    x = draft.layer_input(embeddings, hidden)
-    q, (k, v) = draft.queries(x, places), draft.keys_values(x, places)
-    q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
-    attended = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0]
-    out = draft.finish(hidden, attended.transpose(0, 1))
-    return draft.logits(out), out
+    hidden, window = draft.project_aux(aux), draft.config.sliding_window or len(aux)
+    seen = (places <= places[:, None]) & (places > places[:, None] - window)
+    for number in range(draft.config.num_hidden_layers):
+        x = draft.layer_input(embeddings, hidden, number)
+        q, (k, v) = draft.queries(x, places, number), draft.keys_values(x, places, number)
+        q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)[0]
+        hidden = draft.finish(hidden, attended.transpose(0, 1), number)
+    return draft.logits(hidden), hidden

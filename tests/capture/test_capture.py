@@ -127,6 +127,28 @@ def test_the_manifest_says_which_layers(targets, file, tmp_path):
     assert counts["aux_layers"] == [1, 3, 4] and counts["hidden_size"] == 32
 
 
+@pytest.mark.parametrize("codec", ["fp32", "bf16_zstd", "fp8_e4m3_zstd", "int8", "nf4"])
+@pytest.mark.parametrize("layers", [[4], [0, 5], [0, 1, 3, 4, 6]])
+def test_any_number_of_layers_is_captured_and_checked(
+    targets, file, shard, tmp_path, layers, codec
+):
+    settings = state_settings(codec, layers=layers)
+    job = CaptureJob(settings, file, targets["llama"])
+    checked = capture_shard(job, tmp_path / "a", placement(self_check=True), ALONE)
+    assert list(checked) == [*(f"layer {layer}" for layer in layers), "last"]
+    assert min(checked.values()) > 0.999
+    made = FeatureShard(tmp_path / "a", shard, settings.digest)
+    assert made.manifest.counts["aux_layers"] == layers
+    model = AutoModelForCausalLM.from_pretrained(targets["llama"]).eval()
+    first = int(np.argmax(made.layout.needed.kept))
+    ids = shard.input_ids[shard.doc_offsets[first] :][: made.layout.needed.kept[first]]
+    expected = naive_states(model, ids, layers)[0][: len(ids) - 2]
+    aux = made.read(first)["aux"]
+    assert aux.shape == expected.shape == (len(ids) - 2, len(layers) * 32)
+    error = (aux.float() - expected).norm() / expected.norm()
+    assert error < {"fp32": 1e-6, "bf16_zstd": 0.004, "nf4": 0.15}.get(codec, 0.05)
+
+
 @pytest.mark.parametrize("documents", [[], [([3, 4, 5], [0, 0, 0])]])
 @pytest.mark.parametrize("backend", ["hf", "sglang", "vllm"])
 def test_nothing_supervised_gives_a_shard_without_rows(targets, tmp_path, documents, backend):

@@ -61,7 +61,8 @@ def test_every_flag_of_the_table_is_taken(command, tmp_path, monkeypatch) -> Non
         **{"model": "a/b", "draft": "d.json", "template": "qwen", "backend": "sglang"},
         **{"loss": "alpha", "attention": "usp", "tracker": "wandb", "engine": "7"},
     }
-    (tmp_path / "d.json").write_text(json.dumps({"head_dim": 64, "draft_vocab_size": 16000}))
+    shape = {"head_dim": 64, "draft_vocab_size": 16000, "sliding_window": 512}
+    (tmp_path / "d.json").write_text(json.dumps(shape | {"num_hidden_layers": 1}))
     base = f"{CAPTURE} --target-model-path a/b --data-path x.jsonl"
     for flag in (flag for flag in FLAGS if command in flag.commands):
         word = flag.name if flag.switch else f"{flag.name} {values.get(flag.kind, 'text')}"
@@ -78,6 +79,8 @@ def test_every_flag_of_the_table_is_taken(command, tmp_path, monkeypatch) -> Non
             assert any(one.startswith(f"{flag.name} of {command}") for one in result.without), flag
         elif flag.kind == "draft":
             assert {"draft.head_dim", "vocab.draft_vocab_size"} <= made
+            # it trains one layer that sees everything, whatever the file says
+            assert not {"draft.num_hidden_layers", "draft.sliding_window"} & made
         else:
             assert flag.key in made, flag
 

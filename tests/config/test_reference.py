@@ -34,7 +34,7 @@ def test_every_key_is_on_the_page() -> None:
         ("train.step_decay", "number > 0, ≤ 1"),
         ("train.optimizer", "`adamw`, `muon`"),
         ("draft.head_dim", "integer ≥ 2 or null"),
-        ("hidden_states.aux_layers", "list of 3: integer ≥ 0 or null"),
+        ("hidden_states.aux_layers", "list of 1 to 16: integer ≥ 0 or null"),
         ("embedded_target.hidden_size", "integer ≥ 16, a multiple of 16"),
         ("dataset.source", "string or list of one or more: string or mapping"),
         ("resources.capture.sglang_arguments", "mapping"),

@@ -99,10 +99,53 @@ def test_the_nested_part_of_nvidia_says_what_every_draft_here_is() -> None:
         what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, WHERE)
 
 
+def test_as_many_layers_as_a_file_names_are_read_and_trained() -> None:
+    inputs = PLAIN | {"eagle_aux_hidden_state_layer_ids": [3, 9], "num_hidden_layers": 2}
+    draft = derived(inputs)
+    assert (draft.aux_layers, draft.num_hidden_layers) == ((2, 8), 2)
+    five = {"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 5, 8, 9]}}
+    assert derived(PLAIN | five | {"num_aux_hidden_states": 5}).aux_layers == (1, 2, 5, 8, 9)
+    assert derived(PLAIN).num_hidden_layers == 1
+    assert derived(inputs, num_hidden_layers=1).num_hidden_layers == 1
+
+
+WINDOWS = [
+    ({"sliding_window": 512, "use_sliding_window": False}, None),
+    ({"sliding_window": 512, "layer_types": ["full_attention"]}, None),
+    ({"sliding_window": None, "use_sliding_window": True}, None),
+    ({"sliding_window": 512, "use_sliding_window": True}, 512),
+    ({"sliding_window": 64, "use_sliding_window": None, "layer_types": ["sliding_attention"]}, 64),
+]
+
+
+@pytest.mark.parametrize(("change", "window"), WINDOWS)
+def test_a_window_is_the_files_where_it_is_used(change: dict[str, Any], window: int | None) -> None:
+    assert derived(PLAIN | change).sliding_window == window
+    assert derived(PLAIN | change, sliding_window=99).sliding_window == 99
+
+
+def test_a_number_of_layers_without_their_names_has_to_be_that_of_the_run() -> None:
+    said = what_it_says(PLAIN | {"num_aux_hidden_states": 2}, WHERE)
+    target = target_of(PLAIN)
+    size = PLAIN["draft_vocab_size"]
+    assert derive_config(target, said, size, (4, 7)).aux_layers == (4, 7)
+    with pytest.raises(UserError, match="num_aux_hidden_states 2 and not which layers"):
+        derive_config(target, said, size, (4, 7, 9))
+
+
 @pytest.mark.parametrize("form", DRAFT_FORMATS)
-@pytest.mark.parametrize("switches", [{}, {"fc_norm": True, "norm_output": True}])
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"fc_norm": True, "norm_output": True},
+        {"num_hidden_layers": 3, "aux_layers": (2, 5)},
+        {"aux_layers": (0, 1, 2, 5, 7)},
+        {"sliding_window": 24, "num_hidden_layers": 2},
+    ],
+)
 def test_our_own_exports_say_the_draft_that_was_exported(
-    form: str, switches: dict[str, bool]
+    form: str, switches: dict[str, Any]
 ) -> None:
     config = type(CONFIG)(**{**vars(CONFIG), **switches})
     verifier = Verifier("target", ("LlamaForCausalLM",), 3)
@@ -150,9 +193,15 @@ def test_the_sections_own_layers_go_before_the_files() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "class": ({"architectures": ["PEagleDraftModel"]}, "architectures = "),
-    "layers": ({"num_hidden_layers": 4}, "num_hidden_layers = 4; a draft here has 1"),
+    "layers": ({"num_hidden_layers": 61}, "num_hidden_layers is 61; must be at most 16"),
     "activation": ({"hidden_act": "gelu"}, 'hidden_act = "gelu"; a draft here has "silu"'),
-    "window": ({"sliding_window": 512, "use_sliding_window": True}, "sliding_window = 512"),
+    "one layer slides": (
+        {"layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2},
+        '"full_attention"]; layers of a draft here are all of one kind',
+    ),
+    "another kind": ({"layer_types": ["linear_attention"]}, "are all of one kind"),
+    "as many kinds": ({"layer_types": ["full_attention"] * 2}, "other layers than num_hidden"),
+    "no window": ({"layer_types": ["sliding_attention"]}, "but sliding_window gives it no window"),
     "window unsaid": ({"sliding_window": 512, "use_sliding_window": None}, "sliding_window = 512"),
     "experts": ({"num_experts": 128}, "num_experts = 128; which is no key of a draft known"),
     "tied": ({"tie_word_embeddings": True}, "tie_word_embeddings = true"),
@@ -164,7 +213,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "rope_theta = 10000000.0; rope_parameters say 5.0",
     ),
     "scaling": ({"rope_scaling": "yarn"}, 'rope_scaling = "yarn"; must be an object'),
-    "aux": ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2]}}, "[1, 2]; must be a"),
+    "aux": ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, "2"]}}, '"2"]; must be a'),
+    "aux count": (
+        {"num_aux_hidden_states": 5, "eagle_aux_hidden_state_layer_ids": [1, 2, 3]},
+        "num_aux_hidden_states = 5; eagle_aux_hidden_state_layer_ids has 3",
+    ),
     "nested": ({"eagle_config": [1]}, "eagle_config = [1]; must be an object"),
     "other aux": (
         {
@@ -205,7 +258,7 @@ def test_every_expected_value_passes_and_every_other_is_refused(name: str) -> No
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_passes(name: str) -> None:
     said = what_it_says(LLAMA | {"architectures": [name]}, WHERE)
-    assert said == ({"qk_norm": True} if "Qwen3" in name else {})
+    assert said == {"num_hidden_layers": 1} | ({"qk_norm": True} if "Qwen3" in name else {})
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,21 @@ def test_weights_go_by_name_and_head_rows_by_token(tmp_path, spell):
     assert_taken(draft, before, old)
 
 
+@pytest.mark.parametrize("name", ["input_layernorm", "hidden_norm"])
+def test_a_draft_of_several_layers_is_taken_in_either_spelling(tmp_path, name):
+    """SGLang norms what a later layer reads by another name than vLLM."""
+
+    def spell(own):
+        return own.replace(".1.input_layernorm", f".1.{name}")
+
+    shape = {"num_hidden_layers": 2, "aux_layers": (0, 2)}
+    old = existing(tmp_path, config={"num_hidden_layers": 2}, spell=spell, **shape)
+    draft = tiny_draft(seed=1, **shape)
+    before = {name: p.clone() for name, p in draft.named_parameters()}
+    warm_start(draft, tmp_path, NEW)
+    assert_taken(draft, before, old)
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -113,10 +128,16 @@ def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
         ),
         ({"config": {"eagle_config": {"norm_before_fc": True}}}, "has norm_before_fc = true; a"),
         ({"config": {"norm_output": True}}, "has norm_output True, the draft False: it would be"),
+        (
+            {"config": {"sliding_window": 8, "use_sliding_window": True}},
+            "has sliding_window 8, the draft None: .* set draft.sliding_window alike",
+        ),
         ({"config": {"rms_norm_eps": 0.05}}, "has rms_norm_eps 0.05, .* set draft.rms_norm_eps"),
         ({"config": {"num_attention_heads": 2}}, "has num_attention_heads 2, the draft 4"),
         ({"config": {"vocab_size": 24}}, "has vocab_size 24, the draft 23"),
-        ({"config": {"num_hidden_layers": 2}}, "has num_hidden_layers = 2; a draft here has 1"),
+        ({"config": {"num_hidden_layers": 2}}, "has num_hidden_layers 2, the draft 1: it would be"),
+        ({"num_hidden_layers": 2}, r"also has \['layers.1.input_layernorm.weight', 'layers.1.mlp"),
+        ({"aux_layers": (1, 4)}, r"fc.weight of .* is \(8, 16\), the draft's is \(8, 24\)"),
         ({"config": {"rope_theta": 5.0}}, '"rope_theta": 5.0.*set draft.rope_theta .5. and'),
         ({"config": {"rope_scaling": LINEAR}}, '"rope_type": "linear", "factor": 2.0'),
         ({"config": {"rope_scaling": {"rope_type": "longrope"}}}, "rope_type 'longrope'"),

@@ -34,12 +34,12 @@ def test_projections_equal_those_of_the_whole_input(seed, switches):
         return draft.queries(x[queried], positions[queried]), k0, v0, draft.queries(y, then), k, v
 
     def halved():
-        layer = TrainingDraft(draft, torch.float64, 31)
-        embedded = layer.project_embeddings(embedding, queried)
-        first = layer.first_projections(
-            hidden, embedded, positions, queried, torch.arange(len(queried))
-        )
-        return *first, *layer.projections(later, embedded, index, then)
+        training = TrainingDraft(draft, torch.float64, 31)
+        embedded = training.project_embeddings(embedding, queried)
+        (layer,) = training.layers
+        reads = embedded.of_reads(torch.arange(len(queried)))
+        first = layer.first_projections(hidden, positions, queried, reads)
+        return *first, *layer.projections(later, then, embedded.of_reads(index))
 
     outcomes = []
     for function in (plain, halved):
@@ -60,10 +60,15 @@ def test_projections_equal_those_of_the_whole_input(seed, switches):
 def test_the_rest_of_the_layer_is_the_drafts(switches):
     draw = torch.Generator().manual_seed(0)
     draft = tiny_draft(**SWITCHES[switches])
-    layer = TrainingDraft(draft, torch.float64, 4)
+    training = TrainingDraft(draft, torch.float64, 4)
     hidden, attended = normal(draw, 5, HIDDEN), normal(draw, 5, 4, 6)
-    expected = draft.finish(hidden, attended)
-    torch.testing.assert_close(layer.finish(hidden, attended.flatten(1)), expected)
-    torch.testing.assert_close(layer.head(layer.head_input(hidden)), draft.logits(hidden))
-    aux = torch.randn(5, 3 * HIDDEN, generator=draw, dtype=torch.float64)
-    torch.testing.assert_close(layer.project_aux(aux), draft.project_aux(aux))
+    last = draft.config.num_hidden_layers - 1
+    for number, layer in enumerate(training.layers):
+        expected = draft.finish(hidden, attended, number)
+        result = layer.finish(hidden, attended.flatten(1))
+        result = training.finish(result) if number == last else result
+        torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(training.head(training.head_input(hidden)), draft.logits(hidden))
+    width = draft.config.aux_width
+    aux = torch.randn(5, width, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(training.project_aux(aux), draft.project_aux(aux))

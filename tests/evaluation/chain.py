@@ -31,12 +31,12 @@ class DraftChain:
         """`embedding` [V, H] of the target; `target_ids` int64 [V_draft]."""
         self.draft, self.embedding, self.target_ids = draft, embedding, target_ids
         config = draft.config
-        shape = (0, config.num_key_value_heads, config.head_dim)
-        self.k = embedding.new_empty(shape)  # [S, kv, d]
+        shape = (0, config.num_hidden_layers, config.num_key_value_heads, config.head_dim)
+        self.k = embedding.new_empty(shape)  # [S, layers, kv, d]
         self.v = embedding.new_empty(shape)
 
     def extend(self, aux: torch.Tensor, next_tokens: torch.Tensor) -> torch.Tensor:
-        """Add rows of true target states `aux` [n, 3H] with the tokens after them [n].
+        """Add rows of true target states `aux` [n, C H] with the tokens after them [n].
 
         Returns the hidden state [1, H] of the last row.
         """
@@ -57,19 +57,28 @@ class DraftChain:
         """Run consecutive rows on top of the cache. [n, H], [n] -> [n, H]"""
         start, n = len(self.k), len(tokens)
         positions = torch.arange(start, start + n, device=hidden.device)
-        x = self.draft.layer_input(self.embedding[tokens], hidden)
-        k, v = self.draft.keys_values(x, positions)
-        self.k, self.v = torch.cat((self.k, k)), torch.cat((self.v, v))
-        q = self.draft.queries(x, positions)
-        seen = torch.arange(start + n, device=hidden.device) <= positions[:, None]  # [n, S]
-        attended = torch.nn.functional.scaled_dot_product_attention(
-            q.transpose(0, 1)[None],
-            self.k.transpose(0, 1)[None],
-            self.v.transpose(0, 1)[None],
-            attn_mask=seen,
-            enable_gqa=True,
+        place = torch.arange(start + n, device=hidden.device)
+        window = self.draft.config.sliding_window or start + n
+        seen = (place <= positions[:, None]) & (place > positions[:, None] - window)  # [n, S]
+        new: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for number in range(self.draft.config.num_hidden_layers):
+            x = self.draft.layer_input(self.embedding[tokens], hidden, number)
+            new.append(self.draft.keys_values(x, positions, number))
+            k = torch.cat((self.k[:, number], new[-1][0]))
+            v = torch.cat((self.v[:, number], new[-1][1]))
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                self.draft.queries(x, positions, number).transpose(0, 1)[None],
+                k.transpose(0, 1)[None],
+                v.transpose(0, 1)[None],
+                attn_mask=seen,
+                enable_gqa=True,
+            )
+            hidden = self.draft.finish(hidden, attended[0].transpose(0, 1), number)
+        self.k, self.v = (
+            torch.cat((old, torch.stack(parts, dim=1)))
+            for old, parts in zip((self.k, self.v), zip(*new, strict=True), strict=True)
         )
-        return self.draft.finish(hidden, attended[0].transpose(0, 1))
+        return hidden
 
 
 class GreedyTarget:
@@ -83,7 +92,7 @@ class GreedyTarget:
         self.passes = 0
 
     def run(self, tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run tokens on top of the cache: aux [n, 3H] and last [n, H]."""
+        """Run tokens on top of the cache: aux [n, C H] and last [n, H]."""
         aux, last = self.engine.states(torch.tensor([tokens]), self.cache)
         self.passes += 1
         return aux[0], last[0]

@@ -44,14 +44,24 @@ class Pair:
 
 
 EVERY = dict.fromkeys(("qk_norm", "fc_norm", "norm_output", "norm_before_residual"), True)
-PAIRS = {"llama": ("llama", {}), "qwen3": ("qwen3", {}), "every switch": ("llama", EVERY)}
+DEEP = {"num_hidden_layers": 2}
+NARROW = {"num_hidden_layers": 2, "sliding_window": 6}
+# the target, the draft's switches, and the layers that it reads
+PAIRS = {
+    "llama": ("llama", {}, None),
+    "qwen3": ("qwen3", {}, None),
+    "every switch": ("llama", EVERY, None),
+    "two layers of five states": ("llama", DEEP, [0, 1, 3, 4, 6]),
+    "two layers that see six rows": ("llama", NARROW, None),
+    "every switch, two layers of one state": ("qwen3", EVERY | DEEP, [3]),
+}
 
 
 @pytest.fixture(scope="module", params=PAIRS)
 def pair(request, targets, tmp_path_factory):
-    kind, switches = PAIRS[request.param]
+    kind, switches, layers = PAIRS[request.param]
     folder = tmp_path_factory.mktemp("pair")
-    engine, head = open_target(targets[kind])
+    engine, head = open_target(targets[kind], layers=layers)
     texts, answers = [], []
     for prompt in PROMPTS:
         answer = decode_plain(engine, head, prompt, NEW, set()).tokens
@@ -60,7 +70,7 @@ def pair(request, targets, tmp_path_factory):
     train = changed(
         TRAIN, epochs=40, epochs_per_stage=40, learning_rate=1e-2, max_grad_norm=5.0, ttt_steps=4
     )
-    made = training_set(folder, targets[kind], train, texts=texts)
+    made = training_set(folder, targets[kind], train, texts=texts, layers=layers)
     made.settings.values["draft"] |= switches
     draft, parts = train_draft(made, folder)
     target_ids = torch.from_numpy(made.mapping.target_ids)
@@ -127,7 +137,7 @@ class Recorder(DraftChain):
 def slow_proposals(pair, aux, tokens, count):
     """The chain after `tokens`, recomputed from nothing: one full causal pass for each proposal.
 
-    aux [n, 3H] true states of every token but the last.
+    aux [n, C H] true states of every token but the last.
     """
     draft, chain = pair.draft, []
     hidden = draft.project_aux(aux)  # what each row takes in
@@ -135,13 +145,19 @@ def slow_proposals(pair, aux, tokens, count):
     for _ in range(count):
         n = len(hidden)
         places = torch.arange(n)
-        x = draft.layer_input(pair.parts.embedding[torch.tensor(reads)], hidden)
-        q, (k, v) = draft.queries(x, places), draft.keys_values(x, places)
-        repeat = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
-        scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), float("-inf"))
-        out = draft.finish(hidden, torch.einsum("hqk,khd->qhd", scores.softmax(-1), v))
+        embedded, out = pair.parts.embedding[torch.tensor(reads)], hidden
+        for number in range(draft.config.num_hidden_layers):
+            x = draft.layer_input(embedded, out, number)
+            q, (k, v) = draft.queries(x, places, number), draft.keys_values(x, places, number)
+            repeat = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+            scores = torch.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
+            hidden_keys = torch.ones(n, n).triu(1)
+            if draft.config.sliding_window is not None:
+                hidden_keys += torch.ones(n, n).tril(-draft.config.sliding_window)
+            scores = scores.masked_fill(hidden_keys.bool(), float("-inf"))
+            attended = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v)
+            out = draft.finish(out, attended, number)
         chain.append(int(pair.target_ids[draft.logits(out[-1:])[0].argmax()]))
         hidden, reads = torch.cat([hidden, out[-1:]]), [*reads, chain[-1]]
     return chain

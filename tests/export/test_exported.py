@@ -37,9 +37,19 @@ SWITCHES = {
     "eagle31": EAGLE31,
     "qk_norm": QK_NORM,
     "norm_before_residual": NORMED_RESIDUAL,
+    "one aux layer": replace(CONFIG, aux_layers=(2,)),
+    "five aux layers": replace(CONFIG, aux_layers=(0, 1, 3, 4, 6), fc_norm=True),
+    "three layers": replace(CONFIG, num_hidden_layers=3, aux_layers=(1, 4)),
+    "two layers with every norm": replace(
+        CONFIG, num_hidden_layers=2, fc_norm=True, norm_output=True, qk_norm=True
+    ),
+    "two layers after the norm": replace(NORMED_RESIDUAL, num_hidden_layers=2),
+    "window": replace(QK_NORM, sliding_window=4, num_hidden_layers=2),
     "theta": replace(CONFIG, rope={"rope_type": "default", "rope_theta": 1e6}),
 }
-CASES = [(form, name) for form in DRAFT_FORMATS for name in SWITCHES if (form, name) not in LACKING]
+NOT_SGLANG = ("window", "one aux layer", "two layers with every norm", "two layers after the norm")
+REFUSED = {*LACKING, *(("sglang", name) for name in NOT_SGLANG)}
+CASES = [(form, name) for form in DRAFT_FORMATS for name in SWITCHES if (form, name) not in REFUSED]
 
 
 @pytest.fixture(params=DRAFT_FORMATS)
@@ -93,6 +103,33 @@ def test_switches_bring_their_tensors_and_no_others():
         "midlayer.self_attn.q_norm.weight": (8,),
         "midlayer.self_attn.k_norm.weight": (8,),
     }
+    assert more["one aux layer"] == plain | {"fc.weight": (16, 16)}
+    five = {f"fc_norm.{i}.weight": (16,) for i in range(5)}
+    assert more["five aux layers"] == plain | five | {"fc.weight": (16, 80)}
+    further = {
+        name.replace("midlayer", f"layers.{number}"): shape
+        for number in (1, 2)
+        for name, shape in plain.items()
+        if name.startswith("midlayer.") and "hidden_norm" not in name
+    }
+    for name in further:
+        if name.split(".")[-2] in ("q_proj", "k_proj", "v_proj"):
+            further[name] = (further[name][0], 16)  # they read the state alone
+    assert more["three layers"] == plain | further | {"fc.weight": (16, 32)}
+
+
+@pytest.mark.parametrize("form", DRAFT_FORMATS)
+def test_a_further_layer_has_the_names_that_the_engine_looks_for(tmp_path, form):
+    """vLLM and speculators norm its input by input_layernorm, SGLang by hidden_norm."""
+    export(form, tmp_path, SWITCHES["three layers"])
+    names = set(load_file(tmp_path / "model.safetensors"))
+    first = "layers.0." if form == "speculators" else "midlayer."
+    assert {f"{first}input_layernorm.weight", f"{first}hidden_norm.weight"} <= names
+    norm, other = "hidden_norm", "input_layernorm"
+    norm, other = (norm, other) if form == "sglang" else (other, norm)
+    for number in (1, 2):
+        assert f"layers.{number}.{norm}.weight" in names
+        assert f"layers.{number}.{other}.weight" not in names
 
 
 def test_d2t_holds_offsets_and_t2d_the_same_tokens(exported):

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoConfig
 
 from eagle3.errors import UserError
-from eagle3.export.capabilities import FORMATS, check_formats, check_rope
+from eagle3.export.capabilities import FORMATS, check_aux_layers, check_formats, check_rope
 from eagle3.export.exported import Description
 from eagle3.export.formats import DRAFT_FORMATS
 from eagle3.export.load import load_draft
@@ -76,6 +76,44 @@ def test_layers_are_counted_as_each_engine_counts_them():
             assert result["aux_hidden_state_indices"] == [2, 4, 5] and AUX_IDS not in result
         else:
             assert (nested, result.get(AUX_IDS)) == expected
+
+
+@pytest.mark.parametrize("form", DRAFT_FORMATS)
+def test_their_number_is_said_unless_it_is_three(form):
+    """vLLM's Llama class does not count the ids at the top, and takes three."""
+    assert "num_aux_hidden_states" not in layer_of(said(form))
+    five = layer_of(said(form, replace(CONFIG, aux_layers=(0, 1, 2, 3, 5))))
+    assert five["num_aux_hidden_states"] == 5
+
+
+@pytest.mark.parametrize("form", ["vllm", "speculators", "hf"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_a_window_is_in_every_place_where_it_is_looked_for(form, kind):
+    plain = replace(CONFIG, qk_norm=kind == "qwen3", num_hidden_layers=2)
+    assert not {"sliding_window", "layer_types"} & layer_of(said(form, plain)).keys()
+    layer = layer_of(said(form, replace(plain, sliding_window=32)))
+    read = AutoConfig.for_model(**layer)  # Qwen3's own class forgets a window that is not used
+    assert (read.model_type, read.sliding_window) == (kind, 32)
+    assert read.layer_types == ["sliding_attention"] * 2
+
+
+def test_a_window_is_not_for_sglang():
+    with pytest.raises(UserError, match=r"draft\.sliding_window is 32: SGLang.* to null"):
+        check_formats(["sglang"], {"sliding_window": 32})
+    check_formats(["sglang"], {"sliding_window": None})
+
+
+def test_a_single_state_is_not_for_sglang(tmp_path):
+    """It is as wide as the draft's own, and would pass by fc."""
+    for form in FORMATS:
+        check_aux_layers([form], (2, 3))
+        if form != "sglang":
+            check_aux_layers([form], (2,))
+    sentence = r"export\.formats is \['hf', 'sglang'\] but hidden_states\.aux_layers is \[2\]"
+    with pytest.raises(UserError, match=sentence):
+        check_aux_layers(["hf", "sglang"], (2,))
+    with pytest.raises(UserError, match="leaves fc out without a word"):
+        export("sglang", tmp_path, replace(CONFIG, aux_layers=(2,)))
 
 
 def test_architectures_are_registered_names():

@@ -14,6 +14,7 @@ from eagle3.target_model.reader import Head
 VOCAB, DRAFT_VOCAB, HIDDEN = 23, 15, 8
 
 
+EVERY = ("qk_norm", "fc_norm", "norm_output", "norm_before_residual")
 # what the draft's configuration can switch on
 SWITCHES = {
     "plain": {},
@@ -21,7 +22,15 @@ SWITCHES = {
     "fc_norm": {"fc_norm": True},
     "norm_output": {"norm_output": True},
     "norm_before_residual": {"norm_before_residual": True},
-    "all": dict.fromkeys(("qk_norm", "fc_norm", "norm_output", "norm_before_residual"), True),
+    "one aux layer": {"aux_layers": (3,), "fc_norm": True},
+    "two aux layers": {"aux_layers": (1, 4)},
+    "five aux layers": {"aux_layers": (0, 1, 2, 3, 5), "fc_norm": True},
+    "two layers": {"num_hidden_layers": 2},
+    "window": {"sliding_window": 4},
+    "window of two layers": {"sliding_window": 5, "num_hidden_layers": 2, "qk_norm": True},
+    "three layers": {"num_hidden_layers": 3, "aux_layers": (0, 2)},
+    "all of two layers": {**dict.fromkeys(EVERY, True), "num_hidden_layers": 2},
+    "all": dict.fromkeys(EVERY, True),
 }
 
 
@@ -37,8 +46,7 @@ def tiny_draft(draft_vocab=DRAFT_VOCAB, vocab=VOCAB, seed=0, **switches):
         rms_norm_eps=1e-6,
         max_position_embeddings=64,
         rope={"rope_type": "default", "rope_theta": 10000.0},
-        aux_layers=(1, 3, 4),
-        **switches,
+        **{"aux_layers": (1, 3, 4), **switches},
     )
     draft = Eagle3Draft(config)
     initialise(draft, seed)
@@ -51,16 +59,17 @@ def tiny_draft(draft_vocab=DRAFT_VOCAB, vocab=VOCAB, seed=0, **switches):
     return draft
 
 
-def random_documents(generator, masks):
-    """One document per mask (a list of 0/1), with random ids and states in float64."""
-    documents = []
+def random_documents(generator, masks, layers=3):
+    """One document per mask (a list of 0/1), with random ids and states in float64, those of
+    `layers` in aux."""
+    documents, width = [], layers * HIDDEN
     for mask in masks:
         length = len(mask)
         documents.append(
             {
                 "ids": torch.randint(0, VOCAB, (length,), generator=generator),
                 "mask": torch.tensor(mask, dtype=torch.bool),
-                "aux": torch.randn(length, 3 * HIDDEN, generator=generator, dtype=torch.float64),
+                "aux": torch.randn(length, width, generator=generator, dtype=torch.float64),
                 "last": torch.randn(length, HIDDEN, generator=generator, dtype=torch.float64),
             }
         )

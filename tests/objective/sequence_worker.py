@@ -27,6 +27,8 @@ VARIANTS = [  # type, back end, recompute, switches of the draft, rows
     ("float64", "usp", True, "all", "supervised"),
     ("float32", "usp", False, "plain", "reachable"),
     ("float32", "flash", False, "plain", "reachable"),
+    ("float64", "usp", False, "all of two layers", "reachable"),
+    ("float64", "auto", True, "three layers", "supervised"),
 ]
 STEPS = 5
 
@@ -47,7 +49,8 @@ PACKS = {
 
 def built(name, dtype, switches):
     generator = torch.Generator().manual_seed(len(name))
-    documents = random_documents(generator, PACKS[name])
+    draft = tiny_draft(**SWITCHES[switches])
+    documents = random_documents(generator, PACKS[name], len(draft.config.aux_layers))
     head, target = target_parts(generator)
     pack = pack_of(documents, head)
     if dtype == torch.float32:
@@ -56,7 +59,7 @@ def built(name, dtype, switches):
         target = TargetParts(
             target.embedding.float(), target.head.to("cpu", dtype), target.draft_ids
         )
-    return pack, target, tiny_draft(**SWITCHES[switches]).to(dtype)
+    return pack, target, draft.to(dtype)
 
 
 def outcome(draft, pack, target, objective, group=None):
@@ -104,6 +107,7 @@ def main():
                 part = pack.sharded(SequenceSharding(ranks, STEPS))
                 got = outcome(draft, part, target, objective, ranks.sequence.handle)
                 key = f"{ulysses}x{ring} {type_name} {backend}{' recomputed' * recompute}: {name}"
+                key += f", {switches}"
                 result[key] = difference(got, expected)
         of_ranks = [None] * alone.world
         dist.all_gather_object(of_ranks, result)

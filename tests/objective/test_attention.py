@@ -16,8 +16,9 @@ KV, GROUP, D = 2, 3, 4
 ON_CPU = [name for name in BACKENDS if name not in ("reference", "flex")]
 
 
-def random_step(seed, lengths, share, steps, dtype=torch.float64, d=D):
-    """Queries of some rows of documents of these lengths, after `steps` later steps."""
+def random_step(seed, lengths, share, steps, dtype=torch.float64, d=D, window=None):
+    """Queries of some rows of documents of these lengths, after `steps` later steps. `window`: keys
+    that they see at most."""
     draw = torch.Generator().manual_seed(seed)
     rows = sum(lengths)
     starts, begin = [], 0
@@ -34,9 +35,10 @@ def random_step(seed, lengths, share, steps, dtype=torch.float64, d=D):
     for _ in range(steps):
         sets.append(some(sets[-1]))
     active = sets[-1]
-    queries = Queries(
-        active, torch.tensor(starts)[active], [torch.searchsorted(s, active) for s in sets[1:]]
-    )
+    first = torch.tensor(starts)[active]
+    if window is not None:
+        first = first.maximum(active + steps + 1 - window)
+    queries = Queries(active, first, [torch.searchsorted(s, active) for s in sets[1:]])
 
     def normal(*size):
         return torch.randn(*size, generator=draw, dtype=dtype).requires_grad_()
@@ -68,16 +70,32 @@ def outcome(attention, tensors, queries):
     return out, torch.autograd.grad((out * weights).sum(), leaves(tensors))
 
 
+CASES = {
+    "seed": st.integers(0, 1000),
+    "lengths": st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    "share": st.floats(0.05, 1),
+    "steps": st.integers(0, 6),
+}
+
+
 @pytest.mark.parametrize("backend", ON_CPU)
-@given(
-    seed=st.integers(0, 1000),
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6),
-    share=st.floats(0.05, 1),
-    steps=st.integers(0, 6),
-)
+@given(**CASES)
 @settings(max_examples=60)
 def test_values_and_gradients_equal_the_dense_reference(backend, seed, lengths, share, steps):
-    tensors, queries = random_step(seed, lengths, share, steps)
+    compare(backend, *random_step(seed, lengths, share, steps))
+
+
+@given(**CASES, window=st.integers(7, 30))
+@settings(max_examples=60)
+def test_a_window_slides_with_the_queries(seed, lengths, share, steps, window):
+    """The flash kernels know none."""
+    tensors, queries = random_step(seed, lengths, share, steps, window=window)
+    assert (queries.rows - queries.starts + 1 <= window - steps).all()
+    compare("chunked", tensors, queries)
+
+
+def compare(backend, tensors, queries):
+    """Values and gradients of a back end with those of the reference."""
     expected, wanted = outcome(reference_attention, tensors, queries)
     with pytest.MonkeyPatch.context() as patch:  # so that documents of this size need many chunks
         patch.setattr(chunked, "CHUNK", 8)
@@ -103,10 +121,14 @@ def test_narrow_types_differ_by_their_rounding_only(backend, dtype):
     assert error < {torch.float32: 1e-6, torch.bfloat16: 1e-2}[dtype]
 
 
-@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=12), share=st.floats(0.01, 1))
+@given(
+    lengths=st.lists(st.integers(1, 600), min_size=1, max_size=12),
+    share=st.floats(0.01, 1),
+    window=st.none() | st.integers(1, 700),
+)
 @settings(max_examples=50)
-def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share):
-    _, queries = random_step(0, lengths, share, 0)
+def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share, window):
+    _, queries = random_step(0, lengths, share, 0, window=window)
     result = chunks_of(queries, KV * GROUP)
     assert [c.first for c in result] == [0, *[c.stop for c in result[:-1]]]
     assert result[-1].stop == len(queries.rows)
@@ -121,6 +143,14 @@ def test_chunks_cover_every_query_once_and_reach_what_it_sees(lengths, share):
         free = chunk.first_key + chunk.mask_from
         assert (queries.rows[inside] >= free - 1).all()
         assert chunk.mask_from == 0 or (queries.starts[inside] == chunk.first_key).all()
+
+
+def test_a_window_makes_no_small_chunks():
+    """Queries of one document stay together, although each begins to see at another row."""
+    _, queries = random_step(0, [4096], 1.0, 0, window=512)
+    result = chunks_of(queries, KV * GROUP)
+    assert len(result) == 4096 // chunked.CHUNK
+    assert max(c.stop_key - c.first_key for c in result) == 512 + chunked.CHUNK - 1
 
 
 def test_no_back_end_but_the_reference_holds_all_scores():
@@ -142,11 +172,12 @@ def test_no_back_end_but_the_reference_holds_all_scores():
     assert biggest <= KV * GROUP * chunked.CHUNK * (length + 2)
 
 
+@pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("steps", [0, 3])
 @torch.no_grad()
-def test_flex_attention_gives_the_same_values(steps):
+def test_flex_attention_gives_the_same_values(steps, window):
     """Eager: compiled, and with gradients, it needs a GPU."""
-    tensors, queries = random_step(7, [30, 3, 17], 0.5, steps, torch.float32)
+    tensors, queries = random_step(7, [30, 3, 17], 0.5, steps, torch.float32, window=window)
     tensors = mapped(torch.Tensor.detach, tensors)
     result = BACKENDS["flex"](*tensors, queries)
     expected = reference_attention(*tensors, queries)

@@ -44,6 +44,7 @@ def differences(tmp_path_factory):
 def test_sharing_a_pack_changes_neither_loss_nor_any_gradient(differences, layout, kind):
     result = {key: d for key, d in differences.items() if key.startswith(f"{layout} {kind} ")}
     assert len(result) >= 10
+    assert kind == "float32" or any(key.endswith("two layers") for key in result)
     assert max(result.values()) <= TOLERANCE[kind], result
     assert max(result.values()) > 0  # some rank did something
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from eagle3.errors import UserError
 from eagle3.objective import bucketing
 from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.losses import LOSSES
@@ -55,7 +58,7 @@ def test_variants_of_the_draft_and_of_its_rows_equal_the_reference_too(switches,
 def compare_with_reference(draft, name, steps, active_rows="reachable", frozen=False):
     """Loss, totals and gradients of a case; `frozen`: of the head and the norm none are wanted."""
     generator = torch.Generator().manual_seed(len(name) + steps)
-    documents = random_documents(generator, MASKS[name])
+    documents = random_documents(generator, MASKS[name], len(draft.config.aux_layers))
     head, target = target_parts(generator)
     draft.zero_grad()
     draft.lm_head.requires_grad_(not frozen)
@@ -184,10 +187,19 @@ def test_a_pack_equals_its_documents_one_by_one(loss, active_rows):
     assert_same(outcome(draft, alone, target, objective, acceptance), together)
 
 
+@pytest.mark.parametrize("switches", ["all", "all of two layers", "window of two layers"])
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "flex"])
-def test_every_attention_back_end_gives_the_same_gradients(backend):
+def test_every_attention_back_end_gives_the_same_gradients(backend, switches):
     documents, head, target = small_case(8)
-    draft, packs = tiny_draft(**SWITCHES["all"]), [pack_of(documents, head)]
+    draft, packs = tiny_draft(**SWITCHES[switches]), [pack_of(documents, head)]
+    if switches.startswith("window"):
+        draft.config = replace(draft.config, sliding_window=7)
+        if backend == "flash":  # its kernels know no window
+            with pytest.raises(
+                UserError, match=r"flash but draft\.sliding_window is 7: its kernels"
+            ):
+                outcome(draft, packs, target, exact_objective(7, attention=backend))
+            return
     plain = outcome(draft, packs, target, exact_objective(7, attention="reference"))
     assert_same(outcome(draft, packs, target, exact_objective(7, attention=backend)), plain)
 
@@ -201,7 +213,32 @@ def test_filling_rows_up_changes_nothing(monkeypatch, multiple):
     assert_same(outcome(draft, packs, target, exact_objective(7)), usual)
 
 
-@pytest.mark.parametrize("switches", ["plain", "all"])
+def test_a_window_shorter_than_the_steps_is_refused():
+    documents, head, target = small_case(8)
+    draft = tiny_draft(sliding_window=3)
+    with pytest.raises(UserError, match=r"draft\.sliding_window is 3, shorter than a chain of 4"):
+        outcome(draft, [pack_of(documents, head)], target, exact_objective(4))
+
+
+def test_what_layers_attend_to_is_counted():
+    """Two rows with a loss, of four: at step 0 the first layer attends in all of them."""
+    generator = torch.Generator().manual_seed(0)
+    (doc,) = random_documents(generator, [[0, 0, 0, 1, 1, 1]])
+    head, target = target_parts(generator, draft_vocab=VOCAB)
+    pack, counts = pack_of([doc], head), {}
+    for name, switches in {
+        "one": {},
+        "two": {"num_hidden_layers": 2},
+        "narrow": {"num_hidden_layers": 2, "sliding_window": 2},
+    }.items():
+        draft = tiny_draft(draft_vocab=VOCAB, **switches)
+        counts[name] = ttt_loss(draft, pack, target, exact_objective(2))[1].attended.tolist()
+    assert counts["one"] == [3 + 4, 3]  # rows 2 and 3 at step 0, row 2 at step 1
+    assert counts["two"] == [(1 + 2 + 3 + 4) + (3 + 4), 3 + 3]
+    assert counts["narrow"] == [(1 + 2 + 2 + 2) + (2 + 2), 1 + 1]
+
+
+@pytest.mark.parametrize("switches", ["plain", "all", "all of two layers"])
 def test_recomputing_steps_changes_no_bit(switches):
     documents, head, target = small_case(10)
     draft, packs = tiny_draft(**SWITCHES[switches]), [pack_of(documents, head)]

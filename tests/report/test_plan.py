@@ -37,14 +37,15 @@ def shard(tmp_path_factory):
     return token_shard(tmp_path_factory.mktemp("plan") / "tokens", [*chats(6), *EDGES])
 
 
+@pytest.mark.parametrize("layers", [[1, 3, 4], [2], [0, 1, 3, 4, 6]])
 @pytest.mark.parametrize("codec", ["bf16", "fp32", "fp8_e4m3", "int8", "nf4"])
-def test_bytes_are_those_of_a_written_shard(targets, tmp_path, codec):
+def test_bytes_are_those_of_a_written_shard(targets, tmp_path, codec, layers):
     shard = token_shard(tmp_path / "tokens", [*chats(6), *EDGES])
     path = tmp_path / "states.safetensors"
-    captured(path, targets["llama"], tmp_path / "tokens", state_settings(codec))
+    captured(path, targets["llama"], tmp_path / "tokens", state_settings(codec, layers=layers))
     with open_tensors(path, "pt") as handle:
         payload = sum(handle.get_tensor(name).nbytes for name in handle.keys())  # noqa: SIM118
-    assert state_bytes(shard, 32, codec) == payload
+    assert state_bytes(shard, 32, codec, len(layers)) == payload
     header = path.stat().st_size - payload
     assert 0 < header < 16384
 

@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "aux layers": (
         {"hidden_states": {"aux_layers": [1, 3, 12]}},
-        "hidden_states.aux_layers is [1, 3, 12]; must be three ascending layers between 0 and 7",
+        "hidden_states.aux_layers is [1, 3, 12]; must be 1 to 16 ascending layers between 0 and 7",
     ),
 }
 

@@ -11,6 +11,7 @@ itself, which would need a scheduler's batch, is plain torch. Names inside SGLan
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,8 +95,9 @@ def main():
     rows = load_file(given)
     model.model.embed_tokens.weight.data.zero_()
     model.model.embed_tokens.weight.data[: len(rows["embedding"])] = rows["embedding"]
-    attention = model.model.layers[0].self_attn.attn
-    attention.forward = lambda *args, **named: attend(*args, layer=attention, **named)
+    for layer in model.model.layers:
+        attention = layer.self_attn.attn
+        attention.forward = partial(attend, layer=attention)
     batch = SimpleNamespace(spec_info=SimpleNamespace(hidden_states=rows["aux"]))
     ids, places = rows["ids"], torch.arange(len(rows["ids"]))
     embedded = model.model.embed_tokens(ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from tests.builders.exports import CONFIG, EAGLE31, export, inputs, logits_of
 
 SCRIPT = Path(__file__).parent / "load_export.py"
-CASES = {"plain": CONFIG, "eagle31": EAGLE31}
+CASES = {
+    "plain": CONFIG,
+    "eagle31": EAGLE31,
+    "two states": replace(CONFIG, aux_layers=(1, 4)),
+    "five states": replace(EAGLE31, aux_layers=(0, 1, 3, 4, 5)),
+    "three layers": replace(EAGLE31, num_hidden_layers=3),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -37,7 +44,12 @@ def test_the_engines_class_takes_every_tensor_and_computes_the_same(
     assert told["class"] == "LlamaForCausalLMEagle3"
     # the mapping is no parameter; a misnamed norm is dropped without a word, so our reader refuses
     assert told["dropped"] == ["d2t", "t2d", "midlayer.hidden_layernorm.weight"]
-    assert told["unfilled"] == ["model.embed_tokens.weight"]  # the target's takes its place
+    # the target's takes the first one's place; layers behind the first have a norm that is not used
+    unused = [
+        f"model.layers.{number}.input_layernorm.weight"
+        for number in range(1, draft.config.num_hidden_layers)
+    ]
+    assert told["unfilled"] == ["model.embed_tokens.weight", *unused]
     assert told["target_ids"] == mapping.target_ids.tolist()
     assert told["norm_output"] is draft.config.norm_output
 

@@ -126,6 +126,12 @@ def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
     agree(result, made, 5)
 
 
+def test_so_it_does_with_two_layers_of_five_states(targets, engine_python, tmp_path):
+    made = served(tmp_path, targets["llama"], [0, 1, 3, 4, 6], {"num_hidden_layers": 2})
+    result = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
+    agree(result, made, 5)
+
+
 @contextmanager
 def server(engine_python, tokenizer=False, **arguments):
     """A real HTTP server in a process group of its own; its address. With `tokenizer` it speaks

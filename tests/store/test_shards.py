@@ -30,15 +30,15 @@ def tokens(tmp_path):
     return token_shard(tmp_path / "tokens.safetensors", [*chats(4), ([3, 4], [0, 0]), *chats(2, 5)])
 
 
-def layout_of(tokens, codec):
-    return Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, HIDDEN)
+def layout_of(tokens, codec, layers=3):
+    return Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, HIDDEN, layers)
 
 
 def random_parts(layout, documents, seed=0):
     """Encoded rows of some documents, and the states that they decode to."""
     needed, parts, decoded = layout.needed, {}, {}
     for name, offsets, chunks in (
-        ("aux", needed.aux_offsets, 3),
+        ("aux", needed.aux_offsets, layout.layers),
         ("last", needed.last_offsets, 1),
     ):
         pieces = []
@@ -55,10 +55,18 @@ def random_parts(layout, documents, seed=0):
     return parts, decoded | {n: parts[n] for n in ("teacher_argmax", "teacher_lse")}
 
 
-def write(path, tokens, codec="bf16", order=(3, 0, 2, 6, 1, 5), together=2, settings=STATES):
+def write(
+    path,
+    tokens,
+    codec="bf16",
+    order=(3, 0, 2, 6, 1, 5),
+    together=2,
+    settings=STATES,
+    layers=(1, 3, 4),
+):
     """Write random states in batches of documents, in any order; return what they decode to."""
-    layout = layout_of(tokens, codec)
-    counts = {"codec": codec, "hidden_size": HIDDEN}
+    layout = layout_of(tokens, codec, len(layers))
+    counts = {"codec": codec, "hidden_size": HIDDEN, "aux_layers": list(layers)}
     inputs = {"tokens": tokens.manifest.content_sha256}
     shard = ShardWriter(path, layout, Manifest.of(KIND, settings, inputs, counts), threads=2)
     expected = {}

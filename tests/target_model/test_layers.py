@@ -18,10 +18,17 @@ def test_the_default_is_distinct_and_ascending_from_seven_layers_on(layers):
 def test_known_models():
     assert aux_layers(None, 32) == (1, 15, 28)  # Llama-3.1-8B
     assert aux_layers(None, 48) == (1, 23, 44)  # Qwen3-30B-A3B
-    assert aux_layers([0, 3, 6], 8) == (0, 3, 6)
 
 
-@pytest.mark.parametrize("chosen", [None, [0, 1, 6], [2, 1, 3], [1, 1, 2], [-1, 1, 2]])
+@pytest.mark.parametrize("chosen", [[0, 3, 6], [7], [0, 1], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_any_number_of_layers_may_be_named(chosen):
+    assert aux_layers(chosen, 8) == tuple(chosen)
+
+
+WRONG = [None, [], [6], [0, 1, 6], [2, 1, 3], [1, 1, 2], [-1, 1, 2], [2, 1], [*range(17)]]
+
+
+@pytest.mark.parametrize("chosen", WRONG)
 def test_layers_that_do_not_fit_are_refused_by_key(chosen):
     with pytest.raises(UserError, match=r"hidden_states\.aux_layers"):
         aux_layers(chosen, 6)

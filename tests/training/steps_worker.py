@@ -60,7 +60,7 @@ def train(ranks, kind, dtype, recipe):
     """Losses, norms before clipping and last weights of some steps. `variants`: all switches of the
     draft, more rows, and a head that is not trained."""
     variants = recipe == "variants"
-    draft = tiny_draft(**SWITCHES["all" if variants else "plain"]).to(dtype)
+    draft = tiny_draft(**SWITCHES["all of two layers" if variants else "plain"]).to(dtype)
     draft.lm_head.requires_grad_(not variants)
     masters = masters_of(kind, draft, ranks)
     optimizers = build_optimizers(draft, "muon" if recipe == "muon" else "adamw", 0.01)

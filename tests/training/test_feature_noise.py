@@ -90,12 +90,12 @@ def test_neither_packing_nor_order_changes_a_draw_but_the_step_does():
 def test_noise_stays_within_its_share_of_each_layers_size():
     aux = torch.randn(50, 3 * HIDDEN) * torch.tensor([0.01, 1.0, 100.0]).repeat_interleave(HIDDEN)
     keys = row_keys(0, 0, torch.zeros(50, dtype=torch.int64), torch.arange(50))
-    change = (noisy(aux, keys, 0.25) - aux).view(50, 3, HIDDEN)
+    change = (noisy(aux, keys, 0.25, HIDDEN) - aux).view(50, 3, HIDDEN)
     size = aux.view(50, 3, HIDDEN).square().mean(-1, keepdim=True).sqrt()
     share = change / size
     assert share.abs().max() <= 0.25 * 1.001
     assert (share.abs().amax((0, 2)) > 0.24).all()  # of each layer alike
-    assert noisy(aux.bfloat16(), keys, 0.25).dtype == torch.bfloat16
+    assert noisy(aux.bfloat16(), keys, 0.25, HIDDEN).dtype == torch.bfloat16
 
 
 def test_ranks_that_share_a_pack_draw_for_their_rows_what_one_rank_draws():

@@ -48,7 +48,7 @@ def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
         full = at == len(rows) or at - first == CHUNK
         if not full and at - first >= FEWEST:
             full = (at - first + 1) * heads * (rows[at] + 1 - starts[first]) > SCORES
-        if not full and starts[at] != starts[at - 1]:
+        if not full and starts[at] > rows[at - 1]:  # another document
             full = rows[at - 1] + 1 - starts[first] > SHORT
         if full:
             one_document = starts[first] == starts[at - 1]

@@ -24,6 +24,7 @@ import torch
 from eagle3.kernels.fused_ops import at_least_fp32
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
+EVERY = -1  # in the place of a step: the queries of all rows at step 0, if there are several layers
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ class Attention(Protocol):
         self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """Rotated queries [A_k, heads, d] of a step -> attended values [A_k, heads d], and the keys
-        for the next step. `own`: the keys and values [A_k, kv_heads, d] that later steps add."""
+        for the next step. `own`: the keys and values [A_k, kv_heads, d] that later steps add.
+        Step `EVERY` has a query of every row that is held here [T, heads, d]."""
 
 
 class PackAttention:
     """Attention of all steps of a pack through one back end."""
 
     def __init__(self, backend: Backend, queries: Sequence[Queries]) -> None:
+        """`queries` of each step, and those of every row at the end if there are several layers."""
         self.backend, self.queries = backend, queries
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:

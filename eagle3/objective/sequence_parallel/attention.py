@@ -45,8 +45,10 @@ def exchanging_attention(
     """`usp`: exchange heads (Ulysses) and pass on keys (ring), or else gather all keys."""
     if usp:
         return Ulysses(backend, active, prefixes, shards, draft)
-    slots = shards.local.active_slots(active)[: active.depth]
-    return GatheredKeys(PackAttention(backend, prefixes.queries(slots)), shards)
+    queries = prefixes.queries(shards.local.active_slots(active)[: active.depth])
+    if draft.num_hidden_layers > 1:
+        queries.append(prefixes.every(shards.local.rows))
+    return GatheredKeys(PackAttention(backend, queries), shards)
 
 
 class GatheredKeys:
@@ -88,10 +90,14 @@ class Ulysses:
         self.rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
         by_rank = [shard.active_slots(active) for shard in blocks[self.ring.index]]
         steps = list(zip(*by_rank, strict=True))[: active.depth]
+        queries = prefixes.queries([torch.cat(ranks).sort().values for ranks in steps])
+        if draft.num_hidden_layers > 1:
+            every = self.rows[self.ring.index]
+            steps.append(tuple(every))
+            queries.append(prefixes.every(torch.cat(every).sort().values))
         # rows of each rank of the group, at every step, and their order among all of these
         self.counts = [[len(slots) for slots in ranks] for ranks in steps]
         self.order = [torch.cat(ranks).argsort() for ranks in steps]
-        queries = prefixes.queries([torch.cat(ranks).sort().values for ranks in steps])
         self.local = PackAttention(backend, queries)
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
