@@ -27,7 +27,6 @@ from eagle3.target_model.layers import aux_layers
 from eagle3.target_model.logits import is_tied, logit_rules
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import check_size
-from eagle3.training.optimizer_check import check_optimizer
 
 Config = Mapping[str, Any]
 
@@ -37,7 +36,6 @@ def check_choices(config: Config) -> None:
     if config["draft"]["rope_scaling"] is not None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
-    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
 
 
 def check_target(config: Config, folder: Path) -> bool:

@@ -73,6 +73,7 @@ FIRST = {
     "train.pack_tokens": {"schedule", "train", "plan"},
     "train.packs_per_batch": {"schedule", "train", "plan"},
     "train.learning_rate": {"train", "plan"},
+    "train.max_steps": {"schedule", "train", "plan"},
     "train.seed": {"schedule", "train"},
     "train.ttt_steps": {"train", "plan"},
     "train": {"train"},
