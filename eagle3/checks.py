@@ -81,7 +81,7 @@ def check_shape(config: Config, text: Any) -> None:
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
     check_rope(config["export"]["formats"], draft.rope)
     if config["train"]["warm_start"] is not None:
-        check_existing(Path(config["train"]["warm_start"]), draft)
+        check_existing(Path(config["train"]["warm_start"]), draft, text.num_hidden_layers)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:
         raise UserError(
             f"tokens.max_length is {config['tokens']['max_length']}, beyond the draft's context of "

@@ -127,7 +127,7 @@ FLAGS = (
     Flag("--ttt-length", (TRAIN,), "train.ttt_steps", "", "integer"),
     _none("--resume", (TRAIN,), "always on: the same command continues from the last save",
           switch=True),
-    Flag("--ckpt-dir", (TRAIN,), "train.warm_start", "a folder with config.json and *.safetensors"),
+    Flag("--ckpt-dir", (TRAIN,), "train.warm_start", "a folder with config.json and its weights"),
     Flag("--eval-interval", (TRAIN,), "train.score_every_steps", "besides, the checkpoint of every "
          "stage (train.epochs_per_stage) is scored", "integer"),
     Flag("--save-interval", (TRAIN,), "resources.train.save_interval", "saves are for restarts; "

@@ -116,9 +116,10 @@ class Train(Section):
     warm_start: str | None = Field(
         default=None,
         min_length=1,
-        description="A draft to start from: a folder or `hub:<owner>/<name>` in a format that "
-        "SGLang or vLLM loads (config.json, *.safetensors). Rows of the head are matched by token; "
-        "frozen parts remain the target's.",
+        description="A draft to start from: a folder, a file of weights with config.json beside "
+        "it, or `hub:<owner>/<name>`, in a format that SGLang, vLLM or EAGLE loads (*.safetensors, "
+        "pytorch_model.bin). Rows of the head are matched by token; frozen parts remain the "
+        "target's.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and noise.")
     early_stop_patience: int | None = Field(

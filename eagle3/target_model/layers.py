@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from eagle3.errors import UserError
 
+FEWEST_LAYERS = 7  # of a target whose default layers are distinct and in order
+
 
 def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int, int]:
     """Three ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
@@ -18,10 +20,10 @@ def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int,
     Raises UserError if they do not fit a target of `num_layers` layers.
     """
     if chosen is None:
-        if num_layers < 7:
+        if num_layers < FEWEST_LAYERS:
             raise UserError(
-                f"hidden_states.aux_layers: the default needs at least 7 layers, the target has "
-                f"{num_layers}; name three ascending layers"
+                f"hidden_states.aux_layers: the default needs at least {FEWEST_LAYERS} layers, the "
+                f"target has {num_layers}; name three ascending layers"
             )
         return 1, num_layers // 2 - 1, num_layers - 4
     low, mid, high = chosen
