@@ -29,8 +29,8 @@ from benchmarks.tables import parser, show
 from benchmarks.training import settled, status
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, ttt_loss
+from eagle3.parallel.device import keep_freed_memory
 from eagle3.parallel.ranks import joined_ranks
-from eagle3.training.malloc import keep_freed_memory
 
 CPU = torch.device("cpu")
 # grouped-query attention as in Llama-3.1-8B, four heads of queries for one of keys

@@ -33,6 +33,7 @@ from eagle3.draft.model import Eagle3Draft
 from eagle3.evaluation.held_out import simulate
 from eagle3.files.artifact import Settings
 from eagle3.objective.ttt import TargetParts
+from eagle3.parallel.device import keep_freed_memory
 from eagle3.parallel.ranks import Ranks
 from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens.packing import pack_documents
@@ -42,7 +43,6 @@ from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.malloc import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 

@@ -36,7 +36,7 @@ from benchmarks.textbook import Textbook
 from eagle3.kernels.torch_internals import onednn_linear, onednn_multiplies_bfloat16
 from eagle3.objective.flops import Work
 from eagle3.objective.ttt import Objective, ttt_loss
-from eagle3.training.malloc import keep_freed_memory
+from eagle3.parallel.device import keep_freed_memory
 
 SHAPES = {"small": SMALL, "large": LARGE}
 CPU = torch.device("cpu")

@@ -27,7 +27,6 @@ from eagle3.target_model.layers import aux_layers
 from eagle3.target_model.logits import is_tied, logit_rules
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import check_size
-from eagle3.training.optimizer_check import check_optimizer
 
 Config = Mapping[str, Any]
 
@@ -37,7 +36,6 @@ def check_choices(config: Config) -> None:
     if config["draft"]["rope_scaling"] is not None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
-    check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
 
 
 def check_target(config: Config, folder: Path) -> bool:
@@ -84,7 +82,7 @@ def check_shape(config: Config, text: Any) -> None:
         chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_draft_tokens"])
         check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
-        check_existing(Path(config["train"]["warm_start"]), draft)
+        check_existing(Path(config["train"]["warm_start"]), draft, text.num_hidden_layers)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:
         raise UserError(
             f"tokens.max_length is {config['tokens']['max_length']}, beyond the draft's context of "

@@ -176,6 +176,10 @@ class Paths:
         """The log of a job, such as `train/stage-0001`."""
         return f"{self.out}/logs/{job}.log"
 
+    def trace(self, stage: Number, rank: int) -> str:
+        """The trace of some steps of a stage on a rank (`resources.train.profile_steps`)."""
+        return f"{self.out}/logs/train/stage-{stage_name(stage)}.rank-{rank}.trace.json.gz"
+
     def times(self, job: str) -> str:
         """Time and memory of a job, by the name of its log."""
         return f"{self.benchmarks}/{job}.tsv"

@@ -154,6 +154,11 @@ class Run:
             return []
         return [self.paths.score(earlier) for earlier in range(1, stage)]
 
+    @property
+    def scores_inside(self) -> bool:
+        """Whether training reads held-out states, to score the draft inside a stage."""
+        return self.config.train.score_every_steps is not None
+
     def stored(self, path: str) -> str:
         """Where a large file lies: the path itself, or its address in object storage."""
         prefix = self.config.resources.storage_prefix

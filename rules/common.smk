@@ -225,6 +225,13 @@ def scores_before(wildcards):
     return RUN.scores_before(int(wildcards.stage))
 
 
+def scored_inside(wildcards):
+    """What training scores the draft on inside a stage, if it does."""
+    if not RUN.scores_inside:
+        return []
+    return RUN.held_out_tokens() + unmoved(RUN.held_out_states())
+
+
 def previous_checkpoint(wildcards):
     """Files of the stage before, none for the first."""
     above = int(wildcards.stage) - 1

@@ -9,6 +9,7 @@ rule train_stage:
         schedule=PATHS.schedule,
         previous=previous_checkpoint,
         scores=scores_before,
+        held_out=scored_inside,
     output:
         model=stored(PATHS.checkpoint()),
         optimizer=stored(PATHS.checkpoint(name="optimizer.safetensors"), temporary=True),

@@ -73,8 +73,11 @@ def test_files_are_short_and_hold_nothing_dangerous(path: Path) -> None:
         return
     text = path.read_text()
     assert len(text.splitlines()) <= 300
-    banned = r"torch\.load\(|\bpickle\b|shell=True|trust_remote_code=True|except:|except Exception"
+    banned = r"\bpickle\b|shell=True|trust_remote_code=True|except:|except Exception"
     assert not re.search(banned, text)
+    loads = re.findall(r"torch\.load\(.*", text)  # in one file, which says why, and runs nothing
+    assert len(loads) == (path.name == "torch_file.py")
+    assert all("weights_only=True)" in call for call in loads)
 
 
 def test_no_drawers() -> None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from eagle3.errors import UserError
-from eagle3.evaluation.best_stage import KIND, METRIC, choose
+from eagle3.evaluation.acceptance import BEST, METRIC, choose
 from eagle3.files.artifact import REMAKE, Manifest, atomic_path, part_of, read_json, write_json
 from eagle3.files.tensor_file import read_manifest
 from eagle3.store.byte_source import address, copy_file
@@ -31,7 +31,7 @@ def main(job: entry.Job) -> None:
         raise UserError(
             f"{scores[stage - 1]}: scores another checkpoint than {checkpoint}: {REMAKE}"
         )
-    write_json(Path(run.paths.choice), choice, Manifest.of(KIND, settings, inputs))
+    write_json(Path(run.paths.choice), choice, Manifest.of(BEST, settings, inputs))
     logging.info("stage %d of %d has the best %s", stage, len(results), METRIC)
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eagle3.config.train import Train
 from eagle3.draft.hub import draft_folder
-from eagle3.files.artifact import read_json
+from eagle3.evaluation.inside_stage import HeldOutScorer
+from eagle3.files.artifact import Settings, read_json
 from eagle3.files.tensor_file import content_sha256
-from eagle3.parallel.ranks import joined_ranks
+from eagle3.objective.settings import TargetParts
+from eagle3.parallel.device import keep_freed_memory
+from eagle3.parallel.ranks import Ranks, joined_ranks
+from eagle3.run import Run
 from eagle3.store.byte_source import address
+from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
@@ -20,9 +26,9 @@ from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
 from eagle3.training.gpu import check_gpu, memory_suffices
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.malloc import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
+from eagle3.training.tracing import tracing
 from eagle3.training.tracker import tracking
 from workflow_scripts import entry
 
@@ -66,12 +72,40 @@ def main(job: entry.Job) -> None:
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
         trainer = StageTrainer(draft, target, data, train, schedule, job.stage, ranks, jobs)
+        if run.scores_inside:
+            trainer.scorer = scorer_of(run, settings, target, train, job.target_folder(), ranks)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
         enough = memory_suffices(ranks.device, train.pack_tokens, jobs.recompute)
-        with enough, tracking(tracker, Path(paths.tracking)) as trainer.track:
+        tracked = tracking(tracker, Path(paths.tracking))
+        trace = Path(paths.trace(job.stage, ranks.rank))
+        traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
+        with enough, tracked as trainer.track, traced as trainer.trace:
             resume = ResumeFolder(Path(paths.resume(job.stage)), settings, inputs)
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
+
+
+def scorer_of(
+    run: Run, settings: Settings, target: TargetParts, train: Train, folder: Path, ranks: Ranks
+) -> HeldOutScorer:
+    """What scores the draft inside a stage, as `score_stage` does its checkpoint."""
+    evaluation: dict[str, Any] = settings.values["evaluation"]
+    data = TrainingData(
+        [Path(path) for path in run.held_out_tokens()],
+        [address(path) for path in run.held_out_states()],
+        settings.upstream["tokens"],
+        settings.upstream["hidden_states"],
+    )
+    config = load_config(folder, settings.values["target"]["trust_remote_code"])
+    return HeldOutScorer(
+        data,
+        target,
+        train,
+        getattr(torch, evaluation["dtype"]),
+        evaluation["num_draft_tokens"],
+        set(stop_ids(folder, config)),
+        ranks,
+    )
 
 
 if __name__ == "__main__":

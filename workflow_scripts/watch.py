@@ -29,7 +29,8 @@ def main() -> None:
         if sys.stderr.isatty():
             show(parts, bars)
         elif parts != reported:
-            print(", ".join(f"{p.name} {p.done}/{p.total} {p.unit}" for p in parts), flush=True)
+            counts = (f"{p.name} {p.done}/{p.total} {p.unit}" for p in parts)
+            print(", ".join([*counts, *(p.note for p in parts if p.note)]), flush=True)
             reported = parts
         if finished and all(part.done >= part.total for part in parts):
             break
@@ -51,6 +52,7 @@ def show(parts: list[RunPart], bars: dict[str, tqdm]) -> None:
                 dynamic_ncols=True,
             )
         bars[part.name].update(part.done - bars[part.name].n)
+        bars[part.name].set_postfix_str(part.note, refresh=False)
         bars[part.name].refresh()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from eagle3.evaluation.acceptance import BEST
 from eagle3.evaluation.acceptance import KIND as EVALUATION
-from eagle3.evaluation.best_stage import KIND as BEST
 from eagle3.files.artifact import part_of, read_json, write_text
 from eagle3.files.tensor_file import read_manifest
 from eagle3.report.card import licence_of, render_card

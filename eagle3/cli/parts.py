@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eagle3.report.watch import Score, newest_score
 from eagle3.run import Run
 
 FOLDERS = {"train_stage": "train", "score_stage": "score"}  # rule -> folder of its benchmarks
@@ -91,6 +92,11 @@ def _metrics(run: Run, base: Path, stage: int) -> Path:
     return whole if whole.is_file() else base / run.paths.resume(stage) / "metrics.jsonl"
 
 
+def score_inside(run: Run, base: Path) -> Score | None:
+    """The newest score of the draft inside a stage, if there is one."""
+    return newest_score(_metrics(run, base, stage) for stage in run.stages.numbers)
+
+
 def _lines(path: Path) -> list[str]:
     """Complete lines of a metrics file; empty if there is no file."""
     try:
@@ -113,11 +119,12 @@ def _timed(part: Part, run: Run, base: Path) -> Part:
 def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
     """Seconds per unit of work, and the source of the estimate."""
     if part.name == "train_stage" and part.unit == "steps":
-        seconds = [
-            json.loads(line)["seconds"]
+        records = [
+            json.loads(line)
             for stage in run.stages.numbers
-            for line in _lines(_metrics(run, base, stage))
+            for line in _lines(_metrics(run, base, stage))[-RECENT:]
         ][-RECENT:]
+        seconds = [record["seconds"] + record.get("held_out_seconds", 0.0) for record in records]
     else:
         seconds = list(benchmark_seconds(base / run.paths.benchmarks, part.name))
     if seconds:

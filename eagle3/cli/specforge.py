@@ -43,7 +43,10 @@ def _none(name: str, commands: tuple[str, ...], why: str, switch: bool = False) 
 
 FOLDERS = "results are in `results/<run>` of the working directory (Snakemake's `--directory`)"
 READERS = "chosen automatically; no option is needed for full disk speed"
-PROFILE = "each line of `metrics/` has the seconds of every phase of a step"
+PROFILE = (
+    "each line of `metrics/` has the seconds of every phase of a step; a trace: "
+    "resources.train.profile_steps and profile_after"
+)
 VISION = "text only; the target is the text part of a multimodal model"
 TRACKERS = "the trackers are tensorboard and wandb, which reads its own environment variables"
 ENGINE = "an argument of SGLang's engine, in resources.capture.sglang_arguments"
@@ -118,13 +121,15 @@ FLAGS = (
     Flag("--learning-rate", (TRAIN,), "train.learning_rate", "", "number"),
     Flag("--warmup-ratio", (TRAIN,), "train.warmup_ratio", "", "number"),
     Flag("--max-grad-norm", (TRAIN,), "train.max_grad_norm", "", "number"),
-    _none("--max-num-steps", (TRAIN,), "derived from epochs and packs"),
-    _none("--total-steps", (TRAIN,), "derived from epochs and packs"),
+    Flag("--max-num-steps", (TRAIN,), "train.max_steps", "the schedule of the rate ends there too",
+         "integer"),
+    _none("--total-steps", (TRAIN,), "derived from epochs and packs, and from train.max_steps"),
     Flag("--ttt-length", (TRAIN,), "train.ttt_steps", "", "integer"),
     _none("--resume", (TRAIN,), "always on: the same command continues from the last save",
           switch=True),
-    Flag("--ckpt-dir", (TRAIN,), "train.warm_start", "a folder with config.json and *.safetensors"),
-    _none("--eval-interval", (TRAIN,), "every stage (train.epochs_per_stage) is scored"),
+    Flag("--ckpt-dir", (TRAIN,), "train.warm_start", "a folder with config.json and its weights"),
+    Flag("--eval-interval", (TRAIN,), "train.score_every_steps", "besides, the checkpoint of every "
+         "stage (train.epochs_per_stage) is scored", "integer"),
     Flag("--save-interval", (TRAIN,), "resources.train.save_interval", "saves are for restarts; "
          "the checkpoint of each stage is kept", "integer"),
     _none("--log-interval", (TRAIN,), "every step has a line in `metrics/`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     RUN is a name or a folder; by default the run that was planned last. Times follow from finished
     jobs of the run, counted one after another, or else from the plan's estimate.
     """
-    from eagle3.cli.parts import parts_of
+    from eagle3.cli.parts import parts_of, score_inside
     from eagle3.cli.places import newest_run, run_folder
     from eagle3.run import load_run
 
@@ -34,9 +35,10 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
         return call.call("workflow_scripts.watch", [str(folder)])
     loaded = load_run(folder)
     base = folder.absolute().parents[1]
-    parts = parts_of(loaded, base)
+    parts, score = parts_of(loaded, base), score_inside(loaded, base)
     if as_json:
-        click.echo(json.dumps(_plain(loaded.config.run, parts), indent=1))
+        held_out = {"held_out": asdict(score) if score else None}
+        click.echo(json.dumps(_plain(loaded.config.run, parts) | held_out, indent=1))
         return 0
     click.echo(f"run {loaded.config.run} in {os.path.relpath(folder)}")
     click.echo(f"  target {loaded.target}, dataset {_sources(loaded.external.sources)}")
@@ -46,6 +48,8 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
         sign = "done" if part.finished else "next" if part is following else "    "
         count = f"{part.done}/{part.total} {part.unit}" if part.total > 1 else ""
         click.echo(f"  {sign}  {part.name:<{width}}  {count:<16}{_left(part)}".rstrip())
+    if score:
+        click.echo(f"  {score}")
     if following is None:
         click.echo(f"finished: {loaded.paths.report}")
     elif busy(base, loaded.paths.out):

@@ -16,6 +16,7 @@ def cross_key_faults(config: Config) -> Iterator[str]:
     """Every fault of a configuration whose keys are fine one by one."""
     yield from counts(config)
     yield from packs(config)
+    yield from optimiser(config)
     yield from ranks(config)
     yield from servers(config)
     yield from rolling_mode(config)
@@ -51,6 +52,15 @@ def packs(config: Config) -> Iterator[str]:
         yield (
             f"train.pack_tokens is {pack}, smaller than tokens.max_length {length}: a document "
             "must fit into one pack; raise pack_tokens or lower max_length"
+        )
+
+
+def optimiser(config: Config) -> Iterator[str]:
+    """Muon makes a matrix orthogonal, all of it."""
+    if config.train.optimizer == "muon" and config.resources.train.data_parallel == "fsdp2":
+        yield (
+            "train.optimizer is muon, which needs whole matrices and gradients on every rank; "
+            "resources.train.data_parallel fsdp2 cuts them up: use ddp, or adamw"
         )
 
 

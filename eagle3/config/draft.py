@@ -22,7 +22,8 @@ class Draft(Section):
         description="Configuration of a draft for what is null here and for "
         "`hidden_states.aux_layers`: a JSON file, a folder with config.json, or "
         "`hub:<owner>/<name>`, in the form of SpecForge, speculators and published drafts. A key "
-        "that cannot be honoured is refused by name.",
+        "that cannot be honoured is refused by name. A file that names a class or type is of a "
+        "whole model: without a `rope_theta` it means 10000, as to every engine.",
     )
     num_hidden_layers: int | None = Field(
         default=None,

@@ -18,6 +18,12 @@ class Train(Section):
         ge=1,
         description="Passes of a stage over its shards; a stage is one job and one checkpoint.",
     )
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Training ends after this many optimiser steps, if the epochs have more, and "
+        "the schedule of the rate ends there; null takes all steps of the epochs.",
+    )
     ttt_steps: int = Field(
         default=7, ge=1, le=16, description="Steps of the training-time test (K); 7 in the paper."
     )
@@ -110,9 +116,10 @@ class Train(Section):
     warm_start: str | None = Field(
         default=None,
         min_length=1,
-        description="A draft to start from: a folder or `hub:<owner>/<name>` in a format that "
-        "SGLang or vLLM loads (config.json, *.safetensors). Rows of the head are matched by token; "
-        "frozen parts remain the target's.",
+        description="A draft to start from: a folder, a file of weights with config.json beside "
+        "it, or `hub:<owner>/<name>`, in a format that SGLang, vLLM or EAGLE loads (*.safetensors, "
+        "pytorch_model.bin). Rows of the head are matched by token; frozen parts remain the "
+        "target's.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and noise.")
     early_stop_patience: int | None = Field(
@@ -121,6 +128,13 @@ class Train(Section):
         description="Training stops after this many stages without a better held-out acceptance; "
         "null trains all stages. It requires hidden_states.keep: rolling mode would capture the "
         "remaining windows anyway.",
+    )
+    score_every_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps between scores inside a stage: loss and acceptance on the held-out "
+        "shards, written to the metrics and shown in the report. The weights are the same without. "
+        "Null scores the checkpoint of each stage only.",
     )
 
 
@@ -140,6 +154,16 @@ class TrainJobs(Section):
         default="none",
         description="Tracker of curves during training, in addition to the metrics file. Its "
         "files are in `results/<run>/tracking`. The key for wandb is read from WANDB_API_KEY.",
+    )
+    profile_steps: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Steps of each stage that torch.profiler traces; the traces are next to the "
+        "log of the stage, one for each rank (docs/performance.md).",
+    )
+    profile_after: int = Field(
+        default=5, ge=1, description="Steps of a training job before the traced ones."
     )
     recompute: bool = Field(
         default=False,

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from eagle3.config.draft import Draft
 from eagle3.config.faults import sentences
+from eagle3.draft.rope_parameters import THETA
 from eagle3.errors import UserError
 from eagle3.target_model.files import read_object
 
@@ -72,7 +73,8 @@ SAYS_NOTHING = frozenset(
         *("_name_or_path", "torch_dtype", "dtype", "use_cache", "initializer_range"),
         *("bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "max_window_layers"),
         *("num_local_experts", "experts_per_token", "reuse_target_lm_head"),
-        *("speculators_config", "speculators_version"),
+        *("speculators_config", "speculators_version", "has_no_defaults_at_init"),
+        "parallel_draft_heads_num_layers",
     )
 )
 ELSEWHERE = frozenset(  # looked at below
@@ -93,16 +95,15 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return what_it_says(read_object(path, KEY), f"{KEY}: {path}")
 
 
-def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The same of a file's content; refusals begin with `where`."""
+def what_it_says(
+    found: Mapping[str, Any], where: str, of_a_model: bool | None = None
+) -> dict[str, Any]:
+    """The same of a file's content; refusals begin with `where`. `of_a_model`: what the file leaves
+    out is what engines take for it; None: see `is_of_a_model`."""
     eagle, layer = _inner(found, "eagle_config", where), _inner(found, LAYER, where)
     kinds = _classes(found, where)
     if LAYER in found:
-        if found.get("norm_before_residual") is None:
-            raise _refused(where, "norm_before_residual", None, "readers disagree; write it down")
-        kind = layer.get("model_type", "llama")
-        if kind not in ("llama", "qwen3"):
-            raise _refused(where, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
+        _check_nested(found, layer, where)
     whole = {name: value for name, value in found.items() if name not in ("eagle_config", LAYER)}
     for part in (layer, eagle):
         for name, value in part.items():
@@ -116,6 +117,8 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
         qwen3 = whole.get("model_type") == "qwen3"
     said |= {"qk_norm": True} if qwen3 else {}
     said |= _rope(whole, where) | _window(whole, where)
+    if of_a_model or (of_a_model is None and is_of_a_model(found)):
+        said = _as_engines(said)
     try:
         kept = Draft.model_validate(said)
     except ValidationError as fault:
@@ -130,6 +133,40 @@ def what_it_says(found: Mapping[str, Any], where: str) -> dict[str, Any]:
     if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
         said.setdefault("head_dim", hidden // heads)
     return said | _aux_layers(found, eagle, whole.get(AUX_COUNT), where)
+
+
+def _check_nested(found: Mapping[str, Any], layer: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for what the form of speculators must say, or cannot be."""
+    if found.get("norm_before_residual") is None:
+        raise _refused(where, "norm_before_residual", None, "readers disagree; write it down")
+    kind = layer.get("model_type", "llama")
+    if kind not in ("llama", "qwen3"):
+        raise _refused(where, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
+
+
+def is_of_a_model(found: Mapping[str, Any]) -> bool:
+    """Whether a file configures a whole model (it names its class or type), as an engine reads it;
+    any other is a list of keys, and leaves the rest to the target."""
+    return any(found.get(name) is not None for name in ("architectures", "model_type", LAYER))
+
+
+def leaves_theta_out(path: Path) -> bool:
+    """Whether a file is of a model and names no base of the rotary frequencies."""
+    found = read_object(path, KEY)
+    said = what_it_says(found, KEY, of_a_model=False)
+    return is_of_a_model(found) and "rope_theta" not in said
+
+
+def _as_engines(said: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of transformers' Llama for what decides which model the weights make."""
+    unsaid: dict[str, Any] = {
+        "rms_norm_eps": 1e-6,
+        "rope_theta": THETA,
+        "rope_scaling": {"rope_type": "default"},
+    }
+    if "num_attention_heads" in said:
+        unsaid["num_key_value_heads"] = said["num_attention_heads"]
+    return unsaid | said
 
 
 def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.config_file import what_it_says
-from eagle3.draft.rope_parameters import THETA, chosen, meaning
+from eagle3.draft.rope_parameters import chosen, meaning
+from eagle3.draft.weight_files import KEY, config_of
 from eagle3.errors import UserError
+from eagle3.target_model.layers import FEWEST_LAYERS, aux_layers
 
-KEY = "train.warm_start"
 # tensors of the same shapes would mean another model
 COMPARED = (
     *(
@@ -27,10 +28,14 @@ COMPARED = (
 )
 
 
-def check_existing(folder: Path, config: DraftConfig) -> None:
+def check_existing(folder: Path, config: DraftConfig, target_layers: int | None = None) -> None:
     """Raise UserError if config.json of the draft in `folder` describes another model than
-    `config`, or none that is known."""
-    said = what_it_says(_described(folder), f"{KEY}: {folder / 'config.json'}")
+    `config`, or none that is known.
+
+    `target_layers`: how many the target has; a draft that names none of them reads the usual ones.
+    """
+    path = config_of(folder)
+    said = what_it_says(_described(path), f"{KEY}: {path}", of_a_model=True)
     for name in ("norm_output", "norm_before_residual"):
         said.setdefault(name, False)  # as engines read them
     said.setdefault("sliding_window", None)
@@ -40,31 +45,31 @@ def check_existing(folder: Path, config: DraftConfig) -> None:
                 f"{KEY}: {folder} has {name} {said[name]}, the draft {getattr(config, name)}: it "
                 f"would be another model; set draft.{name} alike, or start without it"
             )
-    layers = said.get("aux_layers")
+    layers, named = said.get("aux_layers"), "reads"
+    if layers is None and (target_layers or 0) >= FEWEST_LAYERS:
+        layers, named = list(aux_layers(None, target_layers or 0)), "names no layers, so it reads"
     if layers is not None and tuple(layers) != config.aux_layers:
         raise UserError(
-            f"{KEY}: {folder} reads layers {layers} of the target, the states are of "
+            f"{KEY}: {folder} {named} layers {layers} of the target, the states are of "
             f"{list(config.aux_layers)}; set hidden_states.aux_layers alike"
         )
     _check_rope(folder, said, config)
 
 
 def _check_rope(folder: Path, said: dict[str, Any], config: DraftConfig) -> None:
-    """Its heads are turned by the same angles. A file that does not say is read as plain, with a
-    theta of 10000, by every engine."""
-    scaling = said.get("rope_scaling") or {}
-    theta, given = chosen(said.get("rope_theta"), scaling, f"{KEY}: rope_scaling of {folder}")
-    rope = {**given, "rope_theta": theta or THETA}
+    """Its heads are turned by the same angles."""
+    key = f"{KEY}: rope_scaling of {folder}"
+    theta, given = chosen(said["rope_theta"], said["rope_scaling"], key)
+    rope = {**given, "rope_theta": theta}
     if meaning(rope) != meaning(config.rope):
         raise UserError(
             f"{KEY}: {folder} has rotary positions {json.dumps(rope)}, the draft "
             f"{json.dumps(config.rope)}: it would be another model; set draft.rope_theta "
-            f"({rope['rope_theta']:g}) and draft.rope_scaling alike, or start without it"
+            f"({theta:g}) and draft.rope_scaling alike, or start without it"
         )
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def _described(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:

@@ -7,7 +7,8 @@ from pathlib import Path
 from eagle3.data.sources import HUB
 from eagle3.errors import UserError, first_line
 
-WANTED = ("config.json", "*.safetensors")
+WANTED = ("config.json", "*.safetensors", "*.safetensors.index.json")
+WITHOUT_SAFETENSORS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def hub_config(place: str, key: str) -> Path:
@@ -38,6 +39,10 @@ def draft_folder(place: str, key: str) -> Path:
 
     name, _, commit = place.removeprefix(HUB).partition("@")
     try:
-        return Path(snapshot_download(name, revision=commit, allow_patterns=list(WANTED)))
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=list(WANTED)))
+        if not any(folder.glob("*.safetensors")):
+            wanted = list(WITHOUT_SAFETENSORS)
+            folder = Path(snapshot_download(name, revision=commit, allow_patterns=wanted))
+        return folder
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
         raise UserError(f"{key}: cannot fetch {place}: {first_line(fault)}") from None

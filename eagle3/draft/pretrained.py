@@ -1,7 +1,8 @@
 """An existing draft as a start (`train.warm_start`): what an engine loads, read strictly.
 
-A folder with config.json and safetensors in the form that SGLang and vLLM load, ours or another
-project's. Rows of its head are matched by target token, since draft vocabularies differ.
+config.json and weights, ours or another project's, in the form that SGLang, vLLM or EAGLE load:
+safetensors, or torch's own format. Rows of its head are matched by target token, since draft
+vocabularies differ.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from pathlib import Path
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.draft.existing import KEY, check_existing
+from eagle3.draft.existing import check_existing
 from eagle3.draft.model import Eagle3Draft
+from eagle3.draft.weight_files import KEY, weight_files
 from eagle3.errors import UserError
 from eagle3.files.tensor_file import open_tensors
+from eagle3.files.torch_file import load_torch_file
 
 HEAD = "lm_head.weight"
 # of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
@@ -26,14 +29,20 @@ NOT_TRAINED = ("d2t", "t2d", "embed_tokens.weight")
 
 
 def warm_start(
-    draft: Eagle3Draft, folder: Path, target_ids: torch.Tensor, keep: Collection[str] = ()
+    draft: Eagle3Draft,
+    folder: Path,
+    target_ids: torch.Tensor,
+    keep: Collection[str] = (),
+    target_layers: int | None = None,
 ) -> None:
-    """Copy the weights of the draft in `folder` into `draft`, but for the parameters `keep`.
+    """Copy the weights of the draft in `folder`, or in this file of it, into `draft`, but for the
+    parameters `keep`.
 
     `target_ids` int64 [V_draft]: tokens of the draft's own vocabulary. Head rows of tokens that the
-    existing draft does not have stay as they are. Raises UserError if it is another model.
+    existing draft does not have stay as they are. `target_layers`: see `check_existing`. Raises
+    UserError if it is another model.
     """
-    check_existing(folder, draft.config)
+    check_existing(folder, draft.config, target_layers)
     tensors = _tensors(folder)
     ids = _target_ids(folder, tensors, draft.config)
     expected = {name: tuple(p.shape) for name, p in draft.named_parameters()}
@@ -63,20 +72,23 @@ def warm_start(
                 parameter.copy_(saved[name])
 
 
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the folder, by our names."""
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise UserError(f"{KEY}: {folder} has no *.safetensors; other formats are not read")
+def _tensors(place: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the draft, by our names."""
     tensors = {}
-    for path in paths:
-        with open_tensors(path, "pt") as handle:
-            for name in handle.keys():  # noqa: SIM118
-                ours = name.removeprefix("model.")
-                for theirs, spelling in SPELLINGS.items():
-                    ours = ours.replace(theirs, spelling)
-                tensors[ours] = handle.get_tensor(name)
+    for path in weight_files(place):
+        for name, tensor in _read(path).items():
+            ours = name.removeprefix("model.")
+            for theirs, spelling in SPELLINGS.items():
+                ours = ours.replace(theirs, spelling)
+            tensors[ours] = tensor
     return {SGLANGS_NORM.sub(r"\1input_layernorm", name): t for name, t in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix != ".safetensors":
+        return load_torch_file(path)
+    with open_tensors(path, "pt") as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
 
 
 def _target_ids(
@@ -96,4 +108,7 @@ def _target_ids(
             f"{KEY}: d2t of {folder} does not name {len(ids)} different tokens of the target's "
             f"{config.vocab_size}; its target is another"
         )
+    members = tensors.get("t2d")
+    if members is not None and not torch.equal(members.nonzero().flatten(), ids.sort().values):
+        raise UserError(f"{KEY}: d2t and t2d of {folder} do not name the same tokens")
     return ids

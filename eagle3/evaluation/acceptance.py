@@ -16,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
-KIND = "evaluation"
-
+KIND, BEST = "evaluation", "best-stage"
+METRIC = "acceptance_length"  # by which the best stage is chosen
+OF_STAGE = (
+    *("stage", "epochs_done", METRIC, f"{METRIC}_ci95", "per_position_acceptance"),
+    "stopped_early",
+)
 RESAMPLES = 2000
 
 
@@ -89,3 +93,16 @@ def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, obje
         "rows": int(counted[:, 0].sum()),
         "rows_at": counted.sum(0).tolist(),
     }
+
+
+def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The best of some stages, the earliest of equals, and the figures of all.
+
+    `scores`: what `held_out.simulate` gave for each stage, with its number.
+    """
+    best = max(scores, key=lambda score: (score[METRIC], -score["stage"]))
+    stages = [
+        {key: score[key] for key in OF_STAGE} | {"walk_acceptance_length": score["walk"][METRIC]}
+        for score in scores
+    ]
+    return {"stage": best["stage"], "metric": METRIC, "stages": stages}

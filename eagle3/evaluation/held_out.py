@@ -97,11 +97,7 @@ def simulate(
             committed.append([new for run in runs for new in run.walk()])
             agreed += sum(int(run.agrees.sum()) for run in runs)
             choices += sum(len(run.agrees) for run in runs)
-    if not accepted:
-        raise UserError(
-            "evaluation.held_out_samples: no held-out conversation has two supervised tokens in a "
-            "row, so no checkpoint can be scored; raise it or dataset.eval_fraction"
-        )
+    check_scorable(len(accepted))
     figures = rows_acceptance(np.array(accepted), np.array(counted))
     return {
         **figures,
@@ -111,6 +107,15 @@ def simulate(
         # the share of places at which the text is the target's own choice
         "text_agreement": agreed / choices,
     }
+
+
+def check_scorable(count: int) -> None:
+    """Raise UserError if there are no (`count` of 0) documents with a row."""
+    if not count:
+        raise UserError(
+            "evaluation.held_out_samples: no held-out conversation has two supervised tokens in a "
+            "row, so no checkpoint can be scored; raise it or dataset.eval_fraction"
+        )
 
 
 def runs_of(

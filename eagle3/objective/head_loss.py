@@ -102,7 +102,8 @@ def head_loss(
     x: torch.Tensor, head: MixedLinear, pairs: Pairs, teacher: Teacher, kind: LossKind
 ) -> tuple[torch.Tensor, PairResults]:
     """Weighted sum of the losses of the pairs with head inputs x [N, H], and its parts."""
-    total, *results = _HeadLoss.apply(x, head.weight, head.narrow, pairs, teacher, kind)
+    weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
+    total, *results = _HeadLoss.apply(x, weight, head.narrow, pairs, teacher, kind)
     return total, PairResults(*results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from functools import cache
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 
 from eagle3.errors import UserError
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+LARGEST = 2**30
 
 
 def check_device(name: str) -> torch.device:
@@ -56,3 +60,15 @@ def machine(device: str) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [torch.cuda.get_device_name(number) for number in gpus],
     }
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory, where it supports that.
+
+    Every step asks for the same sizes again. Given back to the system in between, each page would
+    be cleared and mapped again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(TRIM_THRESHOLD, LARGEST) and mallopt(MMAP_THRESHOLD, LARGEST))

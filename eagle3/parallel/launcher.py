@@ -1,4 +1,9 @@
-"""What a rank owes to torchrun: it ends with it."""
+"""How a process of a job ends before its work does: with torchrun, and when it is asked to stop.
+
+A request to stop is SIGTERM, as batch systems send it at a time limit, a cancel or a preemption, or
+SIGINT, as a terminal sends it on Ctrl-C. Every process of a job may get one, or a single rank
+alone; ranks agree on the step by a number in a sum they make anyway.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,13 @@ import ctypes
 import os
 import signal
 import sys
+from types import FrameType
 
 from eagle3.errors import UserError
 
 LAUNCHER = "EAGLE3_LAUNCHER"  # environment variable: the process that became torchrun
 DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+STOPPING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 def end_with_launcher() -> None:
@@ -24,3 +31,24 @@ def end_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER)
     if launcher is not None and os.getppid() != int(launcher):
         raise UserError("torchrun, which started this rank, has died")
+
+
+class StopRequest:
+    """Whether this process was signalled to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.name = STOPPING[
+            signal.SIGTERM
+        ]  # of the signal; another rank's, if only that one got it
+
+    def listen(self) -> None:
+        """Take the signals as a request from now on until the process ends."""
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # SIGINT of a job in the background
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested:  # torchrun sends SIGTERM to a rank whose neighbour has left
+            self.name = STOPPING[signal.Signals(number)]
+        self.requested = True

@@ -43,7 +43,7 @@ def render_page(facts: RunFacts) -> str:
         ),
     }
     if facts.stages:
-        pictures["stages"] = plots.stage_curve(facts.stages, facts.exported)
+        pictures["stages"] = plots.stage_curve(facts.stages, facts.exported, _inside(facts))
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     model, run = facts.config["target"]["model"], facts.config["run"]
     return template.render(
@@ -59,6 +59,15 @@ def render_page(facts: RunFacts) -> str:
         config=json.dumps(facts.config, indent=2),
         example=_middling(evaluation["per_prompt"]),
     )
+
+
+def _inside(facts: RunFacts) -> list[tuple[float, float]]:
+    """Epochs and held-out acceptance lengths where the draft was scored inside a stage."""
+    scored = plots.scored_inside(facts.metrics)
+    if not len(scored):
+        return []
+    epochs = facts.config["train"]["epochs"] * (scored["step"] + 1) / facts.plan["all_steps"]
+    return list(zip(epochs, scored["held_out_acceptance_length"], strict=True))
 
 
 def measurements(evaluation: dict[str, Any]) -> list[dict[str, Any]]:

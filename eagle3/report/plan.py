@@ -102,6 +102,8 @@ def build_plan(
     counts = active.tolist()  # as if the whole vocabulary were the draft's
     per_epoch = Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
     training = train["epochs"] * per_epoch
+    if schedule["total_steps"] < schedule["all_steps"]:
+        training *= schedule["total_steps"] / schedule["all_steps"]
     rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
     return {
         "shards": len(sizes),
@@ -125,6 +127,7 @@ def build_plan(
         "draft_parameters": parameters,
         "target_parameters": parameters_read(target),
         "steps": schedule["total_steps"],
+        "all_steps": schedule["all_steps"],
         "capture_flops": passes * capture,
         "training_flops": training,
         "capture_seconds": passes * capture / rate,
@@ -171,7 +174,7 @@ def plan_table(plan: dict[str, Any]) -> str:
         ("held out", f"{size_text(sum(plan['bytes_of_held_out'].values()))}, kept to the end"),
         ("checkpoints", size_text(plan["bytes_checkpoints"])),
         ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
-        ("draft", f"{plan['draft_parameters']:,} parameters, {plan['steps']:,} steps"),
+        ("draft", f"{plan['draft_parameters']:,} parameters, {_steps_text(plan)}"),
         ("capture", f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"),
         ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
         ("reading", f"{size_text(plan['training_read_rate'])}/s of states while training"),
@@ -190,6 +193,12 @@ def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
     peak = size_text(plan["bytes_states_peak"])
     captured = "once" if plan["captures"] == 1 else f"{plan['captures']} times"
     return [("rolling", f"{plan['windows']} windows, {peak} at once, each captured {captured}")]
+
+
+def _steps_text(plan: dict[str, Any]) -> str:
+    if plan["steps"] == plan["all_steps"]:
+        return f"{plan['steps']:,} steps"
+    return f"{plan['steps']:,} of {plan['all_steps']:,} steps"
 
 
 def size_text(count: float) -> str:

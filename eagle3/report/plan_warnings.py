@@ -43,8 +43,24 @@ def plan_warnings(
             f"{'higher' if rate > suits else 'lower'} than published trainings use, {suits:.1e}"
         )
     if total_steps < FEW_STEPS:
+        limited = train.get("max_steps") == total_steps
+        remedy = "dataset.num_samples or train.epochs, or lower train.packs_per_batch"
         sentences.append(
             f"the run has {total_steps} optimiser steps, too few for a draft to learn much: raise "
-            "dataset.num_samples or train.epochs, or lower train.packs_per_batch"
+            + ("train.max_steps" if limited else remedy)
         )
     return sentences
+
+
+def idle_stages(schedule: Mapping[str, Any]) -> list[str]:
+    """A warning if `train.max_steps` leaves stages without a step: the DAG was planned before the
+    steps were counted, so these stages are captured for and scored all the same."""
+    stages, last = schedule["stages"], schedule["total_steps"] - 1
+    used = sum(stage["first_step"] <= last for stage in stages)
+    if schedule["total_steps"] == schedule["all_steps"] or used == len(stages):
+        return []
+    return [
+        f"train.max_steps ends the training in stage {used} of {len(stages)}; the others pass its "
+        "checkpoint on and are scored all the same (in rolling mode their windows are captured "
+        "too): lower train.epochs or dataset.num_samples"
+    ]

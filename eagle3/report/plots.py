@@ -44,6 +44,10 @@ def loss_curve(metrics: pd.DataFrame) -> str:
     window = max(len(metrics) // 25, 1)
     smooth = metrics["loss"].rolling(window, min_periods=1).mean()
     axes.plot(metrics["step"], smooth, color=INK, linewidth=1.8, label=f"mean of {window}")
+    inside = scored_inside(metrics)
+    if len(inside):
+        x, y = inside["step"], inside["held_out_loss"]
+        axes.plot(x, y, color=SECOND, marker="o", markersize=3, label="held out")
     for step in metrics.loc[metrics["epoch"].diff() > 0, "step"]:
         axes.axvline(step, color="0.75", linewidth=0.8, zorder=0)
     axes.set_xlabel("optimiser step (grey lines: epochs)")
@@ -99,9 +103,21 @@ def rate_curve(metrics: pd.DataFrame) -> str:
     return _svg(figure)
 
 
-def stage_curve(stages: Sequence[dict[str, Any]], best: int | None) -> str:
-    """Held-out acceptance length after each stage, with 95 % intervals; the exported one marked."""
+def scored_inside(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The records of steps after which the draft was scored inside a stage; may be empty."""
+    if "held_out_loss" not in metrics:
+        return metrics[:0]
+    return metrics[metrics["held_out_loss"].notna()]
+
+
+def stage_curve(
+    stages: Sequence[dict[str, Any]], best: int | None, inside: Sequence[tuple[float, float]] = ()
+) -> str:
+    """Held-out acceptance length after each stage, with 95 % intervals; the exported one marked.
+    `inside`: epochs and lengths where the draft was scored inside a stage."""
     figure, axes = plt.subplots(figsize=(6.2, 3.1))
+    if inside:
+        axes.plot(*zip(*inside, strict=True), color=INK, alpha=0.6, linewidth=1, zorder=1)
     epochs = [stage["epochs_done"] for stage in stages]
     lengths = [stage["acceptance_length"] for stage in stages]
     intervals = [stage["acceptance_length_ci95"] for stage in stages]

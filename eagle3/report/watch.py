@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eagle3.errors import UserError
 
@@ -17,6 +19,22 @@ class RunPart:
     done: int
     total: int
     unit: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What held-out states say of a draft inside a stage (`train.score_every_steps`)."""
+
+    step: int  # steps taken
+    loss: float
+    acceptance_length: float
+
+    def __str__(self) -> str:
+        return (
+            f"held-out acceptance length {self.acceptance_length:.3f} and loss {self.loss:.4f} "
+            f"after step {self.step}"
+        )
 
 
 def parts_of(folder: Path) -> list[RunPart]:
@@ -38,10 +56,33 @@ def parts_of(folder: Path) -> list[RunPart]:
     for path in folder.glob("resume/stage-*/metrics.jsonl"):
         steps[path.parent.name] = max(_steps(path), steps.get(path.parent.name, 0))
     shards = plan["shards"]
+    score = newest_score(
+        [*folder.glob("metrics/stage-*.jsonl"), *folder.glob("resume/stage-*/metrics.jsonl")]
+    )
+    note = str(score) if score else ""
     return [
         RunPart("hidden states", len(captured), shards * plan["captures"], "shards"),
-        RunPart("training", sum(steps.values()), plan["steps"], "steps"),
+        RunPart("training", sum(steps.values()), plan["steps"], "steps", note),
     ]
+
+
+def newest_score(metrics: Iterable[Path]) -> Score | None:
+    """The score of the latest step among metrics files, None if there is none."""
+    found: dict[int, dict[str, Any]] = {}
+    for path in metrics:
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:  # moved meanwhile
+            continue
+        scored = (line for line in reversed(lines) if b'"held_out_loss"' in line)
+        whole = next((line for line in scored if line.endswith(b"\n")), None)
+        if whole is not None:
+            record = json.loads(whole)
+            found[record["step"]] = record
+    if not found:
+        return None
+    newest = found[max(found)]
+    return Score(newest["step"] + 1, newest["held_out_loss"], newest["held_out_acceptance_length"])
 
 
 def _steps(path: Path) -> int:

@@ -96,19 +96,21 @@ def read_object(path: Path, key: str = "target.model") -> dict[str, Any]:
     return content
 
 
-def indexed_files(path: Path) -> dict[str, str]:
-    """File name of each tensor of an index.
+def indexed_files(
+    path: Path, key: str = "target.model", ending: str = ".safetensors"
+) -> dict[str, str]:
+    """File name of each tensor of an index, which the configuration's `key` names.
 
-    Raises UserError if it holds anything but names of safetensors files in the same folder.
+    Raises UserError if it holds anything but names of files with this ending in the same folder.
     """
-    weight_map = read_object(path).get("weight_map")
+    weight_map = read_object(path, key).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"target.model: {path} has no weight_map")
+        raise UserError(f"{key}: {path} has no weight_map")
     for tensor, name in weight_map.items():
         plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
-        if not plain or not name.endswith(".safetensors"):
+        if not plain or not name.endswith(ending):
             raise UserError(
-                f"target.model: {path} places {tensor} in {name!r}; must be the name of a "
-                "safetensors file of the same directory"
+                f"{key}: {path} places {tensor} in {name!r}; must be the name of a {ending} file "
+                "of the same directory"
             )
     return weight_map

@@ -13,6 +13,8 @@ from itertools import pairwise
 from eagle3.config.hidden_states import MOST_LAYERS
 from eagle3.errors import UserError
 
+FEWEST_LAYERS = 7  # of a target whose default layers are distinct and in order
+
 
 def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
     """Ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
@@ -20,10 +22,10 @@ def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, ...]
     Raises UserError if they do not fit a target of `num_layers` layers.
     """
     if chosen is None:
-        if num_layers < 7:
+        if num_layers < FEWEST_LAYERS:
             raise UserError(
-                f"hidden_states.aux_layers: the default needs at least 7 layers, the target has "
-                f"{num_layers}; name ascending layers"
+                f"hidden_states.aux_layers: the default needs at least {FEWEST_LAYERS} layers, the "
+                f"target has {num_layers}; name ascending layers"
             )
         return 1, num_layers // 2 - 1, num_layers - 4
     layers = tuple(chosen)

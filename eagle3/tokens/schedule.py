@@ -88,29 +88,33 @@ def build_schedule(documents: Documents, train: Train, stages: Stages) -> dict[s
             f"train.pack_tokens is {train.pack_tokens} but a document has {longest} tokens; "
             f"raise it to at least {longest}"
         )
-    planned, first_step = [], 0
+    planned, first_step, all_steps = [], 0, 0
     for stage in stages.numbers:
         window, epochs = stages.shards_of(stage), list(stages.epochs_of(stage))
         plans = stage_packs(documents.of_shards(window), train, epochs)
-        steps = sum(len(batches(packs, train.packs_per_batch)) for packs in plans)
+        taken = [batch for packs in plans for batch in batches(packs, train.packs_per_batch)]
+        all_steps += len(taken)
+        if train.max_steps is not None:
+            taken = taken[: train.max_steps - first_step]
         planned.append(
             {
                 "stage": stage,
                 "shards": [window.start, window.stop],
                 "epochs": epochs,
-                "packs": sum(map(len, plans)),
-                "steps": steps,
+                "packs": sum(map(len, taken)),
+                "steps": len(taken),
                 "first_step": first_step,
                 "packs_digest": packs_digest(plans),
             }
         )
-        first_step += steps
+        first_step += len(taken)
     return {
         "documents": int((documents.lengths > 0).sum()),
         "documents_without_rows": int((documents.lengths == 0).sum()),
         "tokens": int(documents.lengths.sum()),
         "rows": int(documents.rows.sum()),
         "total_steps": first_step,
+        "all_steps": all_steps,  # of the epochs, whether or not train.max_steps ends before
         "stages": planned,
     }
 

@@ -26,7 +26,10 @@ class Replicated:
         self.draft, self.ranks = draft, ranks
 
     def gather(self) -> None:
-        """Have whole weights at hand until the gradients are summed."""
+        """Have whole weights at hand until the gradients are summed, or `release`."""
+
+    def release(self) -> None:
+        """Whole weights are not needed any more: they were only looked at."""
 
     def sum_gradients(self) -> None:
         """Every parameter gets its gradient over all ranks; those without a row take part."""

@@ -31,6 +31,9 @@ class Sharded(Replicated):
     def gather(self) -> None:
         self.hooks.unshard()
 
+    def release(self) -> None:
+        self.hooks.reshard()
+
     def sum_gradients(self) -> None:
         fill_gradients(self.draft)
         self.root().backward()  # its hooks sum what the packs have left, and free whole weights

@@ -73,12 +73,18 @@ def line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
     left = (last_of_stage - record["step"]) * record["seconds"]
     accuracy = " ".join(f"{value:.2f}" for value in record["accuracy_at"])
     waiting = record["fetch_seconds"] / record["seconds"]
+    scored = ""
+    if "held_out_loss" in record:
+        scored = (
+            f", held out: loss {record['held_out_loss']:.4f}, "
+            f"acceptance length {record['held_out_acceptance_length']:.3f}"
+        )
     return (
         f"step {record['step'] + 1}/{total} epoch {record['epoch'] + 1} "
         f"loss {record['loss']:.4f} accuracy {accuracy} lr {record['learning_rate']:.2e} "
         f"norm {record['gradient_norm']:.2f} {record['tokens_per_second']:.0f} tokens/s "
         f"({record['matrix_rate_share']:.0%} of the matrix rate, {waiting:.0%} waiting for states) "
-        f"stage ends in {left:.0f} s"
+        f"stage ends in {left:.0f} s{scored}"
     )
 
 

@@ -46,7 +46,7 @@ def build_draft(
     starts = {"lm_head.weight": train["head_init"], "norm.weight": train["norm_init"]}
     frozen = [name for name, start in starts.items() if start == "frozen"]
     if existing is not None:
-        warm_start(draft, existing, chosen, frozen)
+        warm_start(draft, existing, chosen, frozen, config.num_hidden_layers)
     for name in frozen:
         draft.get_parameter(name).requires_grad_(False)
     parts = TargetParts(

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from eagle3.objective.pack import Pack
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.parallel.device import device_name
+from eagle3.parallel.launcher import StopRequest
 from eagle3.parallel.ranks import Ranks
 from eagle3.progress import Progress
 from eagle3.tokens.packing import batches
@@ -40,11 +41,9 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
-from eagle3.training.optimizer_check import check_optimizer
 from eagle3.training.record import append, line, quality, speed
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
-from eagle3.training.stop_request import StopRequest
 from eagle3.training.tracker import Track
 
 log = logging.getLogger(__name__)
@@ -74,17 +73,18 @@ class StageTrainer:
         ranks: Ranks,
         jobs: TrainJobs = DEFAULT_JOBS,
     ) -> None:
-        """Raises UserError if the shards do not give the packs that the schedule was made for, if
-        ranks cannot share the draft's heads, or if `settings` and `jobs` exclude each other."""
-        check_optimizer(settings.optimizer, jobs.data_parallel)
+        """Raises UserError if the shards do not give the packs that the schedule was made for, or
+        if ranks cannot share the draft's heads."""
         self.draft, self.target, self.data = draft, target, data
         self.settings, self.ranks, self.stage = settings, ranks, stage
         self.stop = StopRequest()
         self.track: Track | None = None  # takes the record of each step
-        self.total_steps = int(schedule["total_steps"])
+        self.trace: Callable[[], None] | None = None  # is called after each step
+        self.scorer: Callable[[Eagle3Draft], dict[str, Any]] | None = None  # on held-out states
+        self.total_steps, self.all_steps = schedule["total_steps"], schedule["all_steps"]
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
         self.steps = _planned(data, settings, schedule["stages"][stage - 1])
-        objective = _objective(settings, jobs.recompute)
+        objective = objective_of(settings, jobs.recompute)
         self.sharding = SequenceSharding(ranks, settings.ttt_steps)
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
@@ -118,6 +118,7 @@ class StageTrainer:
             {
                 "global_step": global_step,
                 "total_steps": self.total_steps,
+                "all_steps": self.all_steps,
                 "stage": self.stage,
                 "draft": self.draft.config.to_dict(),
                 **more,
@@ -151,6 +152,10 @@ class StageTrainer:
         with open(metrics, "ab", buffering=0) as out, resume.saving() as save:
             for step in todo:
                 record, stopping = self._step(step, packs)
+                if self.trace:
+                    self.trace()
+                if not stopping:
+                    record |= self._scores(step)
                 append(out, record)
                 last = step is todo[-1]
                 if self.track:
@@ -168,6 +173,16 @@ class StageTrainer:
         if stopping:
             self._stop(step.number + 1)
         return self.steps[-1].number + 1 if self.steps else first_step
+
+    def _scores(self, step: Step) -> dict[str, Any]:
+        """Figures of the draft on held-out states after a step, if it is one that has some."""
+        every = self.settings.score_every_steps
+        if self.scorer is None or every is None or (step.number + 1) % every:
+            return {}
+        self.masters.gather()
+        figures = self.scorer(self.draft)
+        self.masters.release()
+        return figures
 
     def _stop(self, step: int) -> None:
         """Leave together, after the save: torchrun ends the others soon after one has left."""
@@ -217,7 +232,7 @@ class StageTrainer:
         return record, result.stopping
 
 
-def _objective(train: Train, recompute: bool) -> Objective:
+def objective_of(train: Train, recompute: bool = False) -> Objective:
     """What a forward pass computes; `recompute` changes how much of it is kept."""
     return Objective(
         steps=train.ttt_steps,
@@ -243,4 +258,4 @@ def _planned(data: TrainingData, settings: Train, planned: dict[str, Any]) -> li
     for epoch, packs in zip(planned["epochs"], plans, strict=True):
         for batch in batches(packs, settings.packs_per_batch):
             steps.append(Step(planned["first_step"] + len(steps), epoch, batch))
-    return steps
+    return steps[: planned["steps"]]  # `train.max_steps` may end inside the stage

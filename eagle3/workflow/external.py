@@ -20,8 +20,10 @@ from eagle3.checks import (
 )
 from eagle3.data.row_files import SUFFIXES, files_of, readable
 from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
-from eagle3.draft.config_file import read_config_file, resolved
+from eagle3.draft.config_file import leaves_theta_out, read_config_file, resolved
 from eagle3.draft.hub import hub_config
+from eagle3.draft.rope_parameters import THETA
+from eagle3.draft.weight_files import config_of, weight_files
 from eagle3.errors import UserError
 from eagle3.run import External
 from eagle3.target_model.files import TOKENIZER_FILES
@@ -37,7 +39,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
     Raises UserError naming the key.
     """
-    said = draft_config(config["draft"]["config"], root)
+    said = draft_config(config["draft"], root)
     config = resolved(config, said)
     start, place, start_digest = _warm_start(config["train"]["warm_start"], root, memo)
     config = {**config, "train": {**config["train"], "warm_start": start}}
@@ -104,7 +106,7 @@ def _prompts(
 def _warm_start(
     configured: str | None, root: Path, memo: Path
 ) -> tuple[str | None, str | None, str]:
-    """The folder with config.json of the draft to start from, where jobs find all of it, and the
+    """The draft to start from, where config.json of it is, where jobs find all of it, and the
     digest of what is read of it. One of the hub is known by its commit; jobs fetch its weights."""
     if configured is None:
         return None, None, ""
@@ -112,27 +114,36 @@ def _warm_start(
         folder = hub_config(configured, "train.warm_start").parent
         place = f"{configured}@{folder.name}"
         return str(folder), place, place
-    folder = _existing("train.warm_start", configured, root)
-    described, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
-    if not described.is_file() or not weights:
+    place = _existing("train.warm_start", configured, root)
+    described = config_of(place)
+    if not described.is_file():
         raise UserError(
-            f"config: train.warm_start is {configured!r}, which is not the folder of a draft "
-            "(config.json and *.safetensors)"
+            f"config: train.warm_start is {configured!r}, which is not a draft (no {described})"
         )
-    return str(folder), str(folder), folder_digest([described, *weights], memo)
+    return str(place), str(place), folder_digest([described, *weight_files(place)], memo)
 
 
-def draft_config(given: str | None, root: Path) -> dict[str, Any]:
+def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """What the draft's own configuration says, nothing without one. Jobs need no file of it.
 
     Raises UserError if it cannot be read, or has a key that cannot be honoured.
     """
+    given = section["config"]
     if given is None:
         return {}
     if not given.startswith(HUB):
         path = _existing("draft.config", given, root)
-        return read_config_file(path / "config.json" if path.is_dir() else path)
-    return read_config_file(hub_config(given, "draft.config"))
+        path = path / "config.json" if path.is_dir() else path
+    else:
+        path = hub_config(given, "draft.config")
+    said = read_config_file(path)
+    if section["rope_theta"] is None and leaves_theta_out(path):
+        print(
+            f"warning: draft.config: {path} is of a model and names no rope_theta, which every "
+            f"engine reads as {THETA:g}: so does the draft; draft.rope_theta sets another",
+            file=sys.stderr,
+        )
+    return said
 
 
 def _existing(key: str, path: str, root: Path) -> Path:

@@ -16,6 +16,7 @@ from eagle3.config.configuration import Config
 from eagle3.config.doubled_keys import check_doubled_keys
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import Source
+from eagle3.draft.weight_files import config_of
 from eagle3.errors import UserError
 from eagle3.files.artifact import Settings, read_json
 from eagle3.paths import Paths
@@ -107,7 +108,10 @@ def _in_front(first: Sequence[str], others: str | None) -> str:
 def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     """What containers see of the host, and whether jobs read from the hub."""
     external, paths = run.external, run.paths
-    places = (external.embedded_source, external.warm_start, run.target)
+    start = external.warm_start
+    if start and not Source(start).on_hub:  # of a file, what lies beside it too
+        start = str(config_of(Path(start)).parent)
+    places = (external.embedded_source, start, run.target)
     outside = [Source(place) for place in places if place]
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]

@@ -24,12 +24,16 @@ EXPORT_KEYS = {
     "hf": WITH_EMBEDDING,
 }
 SOURCE_KEYS = ("subset", "split", "revision", "seed", "eval_fraction", "deduplicate")
-PACKING_KEYS = ("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "seed")
+PACKING_KEYS = (
+    *("pack_tokens", "packs_per_batch", "epochs", "epochs_per_stage", "max_steps"),
+    "seed",
+)
 PLANNED = (
-    *("train.ttt_steps", "train.epochs", "train.epochs_per_stage"),
+    *("train.ttt_steps", "train.epochs", "train.epochs_per_stage", "train.max_steps"),
     *("train.learning_rate", "train.pack_tokens", "train.packs_per_batch"),
 )
 SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
+SCORED_INSIDE = "score_every_steps"
 DECODING = (
     *SCORING[:2],
     "evaluation.num_prompts",
@@ -85,8 +89,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     # a file of the draft's configuration is known by what it says
     shape = tuple(f"draft.{key}" for key in config["draft"] if key != "config")
     train = (*own, *shape, "hidden_states.aux_layers", "target.final_norm_key")
-    if config["train"]["early_stop_patience"] is not None:
-        train += SCORING  # a stage then depends on the scores of those before
+    # a stage then depends on the scores of those before, or scores itself
+    if any(config["train"][key] is not None for key in ("early_stop_patience", SCORED_INSIDE)):
+        train += SCORING
     add(
         "train",
         (*train, *loading, *reading, "dataset.shards"),

@@ -78,6 +78,20 @@ def test_steps_count_while_a_stage_trains(make_run, tmp_path) -> None:
     assert part.finished and part.seconds is None
 
 
+def test_scores_inside_a_stage_are_shown_and_their_time_counts(command, make_run, tmp_path) -> None:
+    run = make_run("one", target="/models/m")
+    prepared(run, tmp_path)
+    line = {"step": 3, "seconds": 2.0, "held_out_seconds": 1.0, "held_out_loss": 1.5}
+    scored = json.dumps(line | {"held_out_acceptance_length": 2.125}) + "\n"
+    plain = json.dumps({"step": 4, "seconds": 2.0}) + "\n"
+    write(tmp_path / run.paths.resume(1) / "metrics.jsonl", scored + plain)
+    assert by_name(run, tmp_path)["train_stage"].seconds == 18 * 2.5
+    said = command("status", "one").out
+    assert "held-out acceptance length 2.125 and loss 1.5000 after step 4" in said
+    held_out = json.loads(command("status", "--json").out)["held_out"]
+    assert held_out == {"step": 4, "loss": 1.5, "acceptance_length": 2.125}
+
+
 def test_a_finished_run_names_its_report(command, make_run, tmp_path) -> None:
     run = make_run("demo")  # the target is trained too
     prepared(run, tmp_path)
@@ -90,6 +104,7 @@ def test_a_finished_run_names_its_report(command, make_run, tmp_path) -> None:
     assert outcome.out.count("  done  ") == len(parts_of(run, tmp_path)) == 13
     plain = json.loads(command("status", "--json").out)
     assert (plain["next"], plain["seconds_left"]) == (None, 0)
+    assert plain["held_out"] is None
 
 
 def test_answers_and_rolling_windows_are_parts_too(make_run, tmp_path) -> None:

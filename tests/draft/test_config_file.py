@@ -16,6 +16,7 @@ from eagle3.draft.config_file import (
     EXPECTED,
     OF_TARGET,
     TAKEN,
+    leaves_theta_out,
     read_config_file,
     resolved,
     what_it_says,
@@ -71,8 +72,8 @@ def test_a_published_configuration_becomes_the_draft_that_it_describes(name: str
     if "rope_theta" in file:
         scaling = file.get("rope_scaling") or {"rope_type": "default"}
         assert draft.rope == scaling | {"rope_theta": file["rope_theta"]}
-    else:  # the file leaves it to its reader
-        assert draft.rope == {"rope_type": "linear", "rope_theta": 77.0, "factor": 2.0}
+    else:  # which every engine reads as
+        assert draft.rope == {"rope_type": "default", "rope_theta": 10000.0}
     layers = file.get("eagle_config", {}).get("eagle_aux_hidden_state_layer_ids", [0, 1, 2])
     assert draft.aux_layers == tuple(layers)
     assert draft.qk_norm is False
@@ -257,8 +258,43 @@ def test_every_expected_value_passes_and_every_other_is_refused(name: str) -> No
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_passes(name: str) -> None:
-    said = what_it_says(LLAMA | {"architectures": [name]}, WHERE)
+    said = what_it_says(LLAMA | {"architectures": [name]}, WHERE, of_a_model=False)
     assert said == {"num_hidden_layers": 1} | ({"qk_norm": True} if "Qwen3" in name else {})
+
+
+READ_AS = {"rms_norm_eps": 1e-6, "rope_theta": 1e4, "rope_scaling": {"rope_type": "default"}}
+
+
+def test_what_a_models_file_leaves_out_is_what_engines_take_and_a_lists_is_the_targets() -> None:
+    """One rule for `draft.config` and `train.warm_start`; transformers is the judge."""
+    for file in ({"model_type": "llama"}, {"architectures": ["LlamaForCausalLMEagle3"]}):
+        assert what_it_says(file, WHERE) == READ_AS
+    engine = LlamaConfig()
+    rope = engine.rope_parameters
+    assert (engine.rms_norm_eps, rope["rope_theta"]) == (1e-6, 1e4)
+    assert rope["rope_type"] == "default"
+    heads = {"model_type": "llama", "num_attention_heads": 4, "hidden_size": 16}
+    said = what_it_says(heads, WHERE)
+    assert said["num_key_value_heads"] == LlamaConfig(**heads).num_key_value_heads == 4
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
+    said = what_it_says({"model_type": "llama", "rope_scaling": yarn}, WHERE)
+    assert (said["rope_theta"], said["rope_scaling"]) == (1e4, yarn)
+    assert what_it_says({"intermediate_size": 64}, WHERE) == {"intermediate_size": 64}
+    assert what_it_says({}, WHERE, of_a_model=True) == READ_AS
+    draft = derived({"hidden_size": 32, "vocab_size": 40, "intermediate_size": 80})
+    assert draft.rope == {"rope_type": "linear", "rope_theta": 77.0, "factor": 2.0}
+
+
+def test_a_models_file_without_a_theta_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for file, left_out in (
+        (LLAMA, True),
+        (LLAMA | {"rope_theta": 5.0}, False),
+        (LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}, False),
+        ({"intermediate_size": 64}, False),
+    ):
+        path.write_text(json.dumps(file))
+        assert leaves_theta_out(path) == left_out, file
 
 
 @pytest.mark.parametrize(

@@ -177,5 +177,5 @@ def test_a_folder_without_a_draft_is_named(tmp_path):
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         warm_start(tiny_draft(), tmp_path, NEW)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"has no \*\.safetensors; other formats are not read"):
+    with pytest.raises(UserError, match=r"has neither \*\.safetensors nor pytorch_model"):
         warm_start(tiny_draft(), tmp_path, NEW)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eagle3.evaluation.best_stage import choose
+from eagle3.evaluation.acceptance import choose
 from eagle3.training.early_stop import is_exhausted
 
 LENGTHS = st.lists(st.sampled_from([1.0, 1.5, 2.0, 2.5]), min_size=1, max_size=8)

@@ -50,6 +50,17 @@ def test_sets_of_prompts_and_sampling_have_lines_of_their_own():
     assert "1.38 to 1.62" in page and "1.12 to 1.38" in page and "1.25 to 1.50" in page
 
 
+def test_scores_inside_a_stage_are_in_both_curves():
+    figures = {"held_out_loss": 1.0, "held_out_acceptance_length": 1.5}
+    metrics = [record(s, **(figures if s % 2 else {})) for s in range(6)]
+    stages = [scored(1.5, 1), scored(1.75, 2)]
+    common = {"stages": stages, "exported": 2, "plan": {"all_steps": 6}}
+    plain, page = (render_page(facts(metrics=m, **dict(common))) for m in (None, metrics))
+    assert page.count("<svg") == plain.count("<svg") == 7
+    pictures = [re.findall(r"<svg.*?</svg>", text, re.DOTALL) for text in (plain, page)]
+    assert sum(one != other for one, other in zip(*pictures, strict=True)) == 2
+
+
 def test_stages_are_shown_where_they_were_scored_and_the_exported_one_is_named():
     assert "Stage by stage" not in render_page(facts())
     stages = [scored(n, i) for i, n in ((1, 1.5), (2, 1.75), (3, 1.25))]

@@ -181,6 +181,19 @@ def test_times_follow_the_stated_rate(shard):
     assert plan["training_read_rate"] == pytest.approx(read)
 
 
+def test_a_limit_of_steps_is_a_share_of_the_training(shard, monkeypatch):
+    plan, _ = planned(shard)
+    assert plan["steps"] == plan["all_steps"] > 2
+    monkeypatch.setattr("tests.report.test_plan.TRAIN", TRAIN.model_copy(update={"max_steps": 2}))
+    short, _ = planned(shard)
+    assert (short["steps"], short["all_steps"]) == (2, plan["steps"])
+    share = 2 / plan["steps"]
+    assert short["training_flops"] == pytest.approx(share * plan["training_flops"])
+    assert short["capture_flops"] == plan["capture_flops"]
+    assert f"2 of {plan['steps']} steps" in plan_table(short)
+    assert f", {plan['steps']} steps" in plan_table(plan)
+
+
 def test_sizes_and_times_for_people():
     assert [size_text(v) for v in (0, 1023, 1024, 3 * 2**40)] == [
         "0 B", "1023 B", "1.0 KiB", "3.00 TiB"

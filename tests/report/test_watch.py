@@ -52,6 +52,23 @@ def test_a_stage_that_is_just_being_finished_is_counted_once(tmp_path: Path) -> 
     assert told(run(tmp_path, 4, both))[1] == (6, 12)
 
 
+def scored(step: int, length: float = 1.5) -> str:
+    figures = {"held_out_loss": 2.25, "held_out_acceptance_length": length}
+    return json.dumps({"step": step, **figures}) + "\n"
+
+
+def test_the_newest_score_inside_a_stage_is_noted(tmp_path: Path) -> None:
+    run(tmp_path, 4, {"metrics/stage-0001.jsonl": 6, "resume/stage-0002/metrics.jsonl": 2})
+    assert parts_of(tmp_path)[1].note == ""
+    with open(tmp_path / "metrics/stage-0001.jsonl", "a") as metrics:
+        metrics.write(scored(3) + scored(5, 1.25) + "{}\n")
+    note = "held-out acceptance length 1.250 and loss 2.2500 after step 6"
+    assert parts_of(tmp_path)[1].note == note
+    with open(tmp_path / "resume/stage-0002/metrics.jsonl", "a") as metrics:
+        metrics.write(scored(8, 1.75) + scored(11)[:-5])  # half a line
+    assert "1.750 and loss 2.2500 after step 9" in parts_of(tmp_path)[1].note
+
+
 def test_nothing_is_known_before_the_plan_and_a_wrong_folder_is_named(tmp_path: Path) -> None:
     assert parts_of(tmp_path) == []
     with pytest.raises(UserError, match=r"nowhere: no such run; give its folder"):
@@ -74,8 +91,16 @@ def test_a_pipe_gets_a_line_for_each_change_until_the_report_is_there(tmp_path: 
     assert process.stdout is not None
     assert process.stdout.readline() == "hidden states 3/4 shards, training 5/12 steps\n"
     (tmp_path / "report.html").write_text("of an earlier run")
-    run(tmp_path, 4, {"resume/stage-0001/metrics.jsonl": 12})
-    assert process.communicate(timeout=LIMIT)[0].splitlines()[-1].endswith("training 12/12 steps")
+    run(tmp_path, 4, {"resume/stage-0001/metrics.jsonl": 11})
+    with open(tmp_path / "resume/stage-0001/metrics.jsonl", "a") as metrics:
+        metrics.write(scored(11))
+    assert (
+        process.communicate(timeout=LIMIT)[0]
+        .splitlines()[-1]
+        .endswith(
+            "training 12/12 steps, held-out acceptance length 1.500 and loss 2.2500 after step 12"
+        )
+    )
     assert process.returncode == 0
 
 

@@ -174,6 +174,11 @@ PLANNED = {
     "temperature": ({"evaluation": {"temperature": 1.0}}, {"evaluate": 1, "report": 1}),
     "held-out samples within the same shards": ({"evaluation": {"held_out_samples": 40}}, {}),
     "early stop": ({"train": {"early_stop_patience": 1}}, TRAINING),
+    "scores inside a stage": ({"train": {"score_every_steps": 2}}, TRAINING),
+    "a limit of steps": (
+        {"train": {"max_steps": 1}},
+        {"schedule": 1, "plan": 1, **TRAINING},
+    ),
     "one more form": (
         {"export": {"formats": ["sglang", "hf", "vllm"]}},
         {"export_others": 1, "report": 1},
@@ -233,6 +238,7 @@ def test_speed_and_placement_rerun_nothing(finished: Path) -> None:
                 "recompute": True,
                 "data_parallel": "fsdp2",
                 "sp_ring_size": 2,
+                "profile_steps": 3,
             },
             "evaluate": {"threads": 1, "batch": 3},
         }
@@ -265,7 +271,9 @@ def test_answers_made_anew_by_the_target_take_the_place_of_those_given(copy: Pat
 def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -> None:
     before = [json.loads(line) for line in (copy / METRICS).open()]
     sharing = {"processes": 2, "sp_ring_size": 2, "data_parallel": "fsdp2"}
-    change = {"train": {"attention_backend": "usp"}, "resources": {"train": sharing}}
+    sharing |= {"profile_steps": 1, "profile_after": 1}
+    train = {"attention_backend": "usp", "score_every_steps": 2}
+    change = {"train": train, "resources": {"train": sharing}}
     outcome = snakemake(copy, change=change, target=METRICS)
     assert outcome.code == 0, outcome.text[-8000:]
     assert outcome.jobs == {"train_stage": 1}
@@ -273,6 +281,34 @@ def test_two_ranks_that_share_each_pack_train_through_the_workflow(copy: Path) -
     for one, other in zip(before, after, strict=True):
         assert one["active"] == other["active"]
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)  # products are bfloat16
+        assert ("held_out_loss" in other) == (other["step"] % 2 == 1)
+    logs = copy / "results/small/logs/train"
+    traces = [path.name for path in logs.glob("*.trace.json.gz")]
+    assert sorted(traces) == [f"stage-0001.rank-{rank}.trace.json.gz" for rank in (0, 1)]
+
+
+@pytest.mark.long
+def test_training_scores_itself_and_ends_at_a_limit_inside_a_stage(copy: Path) -> None:
+    out = copy / "results" / "small"
+    limit = 1 + sum(1 for _ in (copy / METRICS).open())
+    change = {"train": {"max_steps": limit, "score_every_steps": 1}}
+    outcome = snakemake(copy, change=change)
+    assert outcome.code == 0, outcome.text[-8000:]
+    assert dict(outcome.jobs) == {"schedule": 1, "plan": 1, **TRAINING}
+    stages = [
+        [json.loads(line) for line in (out / f"metrics/stage-000{n}.jsonl").open()] for n in (1, 2)
+    ]
+    assert [len(stage) for stage in stages] == [limit - 1, 1]
+    assert stages[1][0]["learning_rate"] < stages[0][0]["learning_rate"] * limit
+    for number, stage in enumerate(stages, start=1):
+        assert all("held_out_loss" in record for record in stage)
+        scored = json.loads((out / f"evaluation/stage-{number:04d}.json").read_text())
+        # other threads add numbers up in another order
+        length = pytest.approx(scored["acceptance_length"], rel=0.01)
+        assert stage[-1]["held_out_acceptance_length"] == length
+    assert 1 < scored["epochs_done"] < 2
+    assert f"{limit:,} of " in outcome.text  # of the plan
+    assert snakemake(copy, "-n", change=change).idle
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ FIRST = {
     "train.pack_tokens": {"schedule", "train", "plan"},
     "train.packs_per_batch": {"schedule", "train", "plan"},
     "train.learning_rate": {"train", "plan"},
+    "train.max_steps": {"schedule", "train", "plan"},
     "train.seed": {"schedule", "train"},
     "train.ttt_steps": {"train", "plan"},
     "train": {"train"},
@@ -217,8 +219,12 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "model.safetensors").write_text("x" if name == "other" else "weights")
     assert digest(tmp_path / "one") == digest(tmp_path / "same") != digest(tmp_path / "other")
+    for name in ("one", "same", "other"):  # a file is known by its content and its configuration
+        shutil.copy(tmp_path / name / "model.safetensors", tmp_path / name / "draft.bin")
+    one, same, other = (tmp_path / name / "draft.bin" for name in ("one", "same", "other"))
+    assert digest(one) == digest(same) != digest(other)
     (tmp_path / "one" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"train\.warm_start is .* not the folder of a draft"):
+    with pytest.raises(UserError, match=r"train\.warm_start is .* not a draft \(no .*config\.json"):
         digest(tmp_path / "one")
 
 
@@ -326,6 +332,8 @@ def test_a_draft_of_the_hub_is_known_by_its_commit(tmp_path: Path) -> None:
     both |= {"train": {"warm_start": "hub:someone/a-draft"}}
     files = ["config.json", "model.safetensors"]
     assert said(**both) == [{"intermediate_size": 64}, place, place, files]
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    assert said(**both)[3] == ["config.json", "pytorch_model.bin"]
     for section, key in (("draft", "config"), ("train", "warm_start")):
         refusal = said(**{section: {key: "hub:someone/another"}})
         assert refusal.startswith(f"{section}.{key}: cannot fetch config.json of hub:someone/anoth")

@@ -112,6 +112,33 @@ def test_more_epochs_leave_earlier_stages_as_they_are() -> None:
     assert longer["stages"][:2] == build_schedule(documents, PACKING, STAGES)["stages"][:2]
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_limit_of_steps_ends_the_training_inside_a_stage(window: int) -> None:
+    documents, stages = many(), replace(STAGES, window_shards=window)
+    whole = build_schedule(documents, PACKING, stages)
+    every = [  # steps of the whole training, one by one
+        (stage["stage"], len(batch))
+        for stage in whole["stages"]
+        for plan in stage_packs(
+            documents.of_shards(range(*stage["shards"])), PACKING, stage["epochs"]
+        )
+        for batch in batches(plan, 2)
+    ]
+    assert len(every) == whole["total_steps"] == whole["all_steps"]
+    for limit in (1, every[-1][0], len(every) - 1, len(every), len(every) + 9):
+        cut = build_schedule(
+            documents, Train(**PACKING.model_dump() | {"max_steps": limit}), stages
+        )
+        taken = every[:limit]
+        assert cut["total_steps"] == len(taken) and cut["all_steps"] == len(every)
+        for stage, uncut in zip(cut["stages"], whole["stages"], strict=True):
+            own = [packs for number, packs in taken if number == stage["stage"]]
+            assert (stage["steps"], stage["packs"]) == (len(own), sum(own))
+            assert stage["packs_digest"] == uncut["packs_digest"]
+            assert stage["first_step"] == min(uncut["first_step"], len(taken))
+        assert (cut == whole) == (limit >= len(every))
+
+
 def test_the_digest_tells_packs_apart() -> None:
     plans = [[[1, 2], [3]], [[1], [2, 3]], [[1, 2, 3]], [[3], [1, 2]], [[2, 1], [3]]]
     digests = [packs_digest([[np.array(pack) for pack in plan]]) for plan in plans]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eagle3.config.train import Train
-from eagle3.errors import UserError
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.data_parallel import Replicated
 from eagle3.training.optimizer import (
@@ -19,7 +18,6 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
-from eagle3.training.optimizer_check import check_optimizer
 from tests.objective.cases import tiny_draft
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -119,13 +117,6 @@ def test_muon_moves_matrices_by_the_same_amount_along_every_direction_and_as_far
             assert values.min() > 0.3 and values.max() < 1.3, name
         else:  # AdamW's first step is the gradient's sign
             torch.testing.assert_close(change.abs(), torch.ones_like(change), rtol=1e-3, atol=1e-3)
-
-
-def test_muon_without_whole_matrices_is_refused():
-    with pytest.raises(UserError, match=r"train\.optimizer is muon.*fsdp2.*use ddp"):
-        check_optimizer("muon", "fsdp2")
-    check_optimizer("muon", "ddp")
-    check_optimizer("adamw", "fsdp2")
 
 
 def test_norms_take_no_weight_decay():

@@ -184,6 +184,28 @@ def test_two_stages_of_one_epoch_equal_one_stage_of_two(made, tmp_path):
     assert [r["step"] for r in tail] == [r["step"] for r in metrics if r["epoch"] == 1]
 
 
+def test_a_limit_of_steps_ends_a_stage_inside_and_leaves_the_next_without_a_step(made, tmp_path):
+    """With a constant rate the steps are the first ones of the whole training."""
+    common = {"lr_schedule": "constant", "warmup_ratio": 0.0, "epochs_per_stage": 1}
+    _, whole = Job(made, tmp_path / "whole", changed(made.train, **common)).run()
+    limit = len(whole) - 2
+    limited = changed(made.train, **common, max_steps=limit)
+    first, metrics = Job(made, tmp_path / "a", limited, 1).run()
+    assert [r["loss"] for r in metrics] == [r["loss"] for r in whole[:limit]]
+    assert first.state["global_step"] == first.state["total_steps"] == limit
+    assert first.state["all_steps"] > limit
+    second, none = Job(made, tmp_path / "b", limited, 2).run(previous=tmp_path / "a/out")
+    assert none == []
+    assert_same(first, second)
+
+
+def test_the_rate_falls_to_the_last_step_of_a_limit(made, tmp_path):
+    keys = {"lr_schedule": "linear", "warmup_ratio": 0.0}
+    _, metrics = Job(made, tmp_path, changed(made.train, **keys, max_steps=4)).run()
+    rates = [record["learning_rate"] / made.train.learning_rate for record in metrics]
+    assert rates == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+
+
 def test_frozen_weights_stay_the_targets_and_are_saved_all_the_same(made, tmp_path):
     train = changed(made.train, **RECIPES["noise and frozen"])
     job = Job(made, tmp_path, train)

@@ -1,0 +1,46 @@
+"""Which files hold the weights of a draft that somebody has published. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eagle3.errors import UserError
+from eagle3.target_model.files import indexed_files
+
+KEY = "train.warm_start"
+SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
+TORCH_ENDINGS = (".bin", ".pt", ".pth")
+CONFIG = "config.json"
+
+
+def config_of(place: Path) -> Path:
+    """config.json of the draft at `place`: a folder, or a file with its weights."""
+    return (place.parent if place.is_file() else place) / CONFIG
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Files with the weights of the draft at `place`, safetensors before torch's own format.
+
+    Those that an index names, if there is one. Raises UserError if there are none.
+    """
+    if place.is_file():
+        if place.suffix not in (".safetensors", *TORCH_ENDINGS):
+            raise UserError(
+                f"{KEY}: {place} is no file of weights (.safetensors, {', '.join(TORCH_ENDINGS)})"
+            )
+        return [place]
+    for name, all_of_them in ((SAFETENSORS, "*.safetensors"), (TORCH, TORCH)):
+        index = place / f"{name}.index.json"
+        if index.is_file():
+            names = set(indexed_files(index, KEY, Path(name).suffix).values())
+            files = [place / one for one in sorted(names)]
+        else:
+            files = sorted(place.glob(all_of_them))
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise UserError(
+                f"{KEY}: {place} lacks {', '.join(missing)}, which {index.name} names; download "
+                "the draft again"
+            )
+        if files:
+            return files
+    raise UserError(f"{KEY}: {place} has neither *.safetensors nor {TORCH}")

@@ -1,0 +1,49 @@
+"""Tensors of a file that `torch.save` wrote: the only place that reads one.
+
+Such a file is a zip archive of the tensors' bytes and of instructions that put them together. torch
+carries out those that make tensors and plain containers alone (`weights_only`), so nothing in the
+file is run.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from eagle3.errors import Foreign, UserError
+
+
+def load_torch_file(path: Path) -> dict[str, torch.Tensor]:
+    """Its tensors by name, on the CPU.
+
+    Raises UserError if it is not a whole file of tensors alone, or claims to hold more bytes than
+    it has.
+    """
+    with Foreign(f"{path}: is not a file of torch.save (a zip archive)"):
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+        # torch stores bytes as they are; a packed part could be of any size
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise UserError(f"{path}: has packed parts, which torch.save does not write")
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise UserError(f"{path}: claims to hold more bytes than it has")
+    try:
+        with Foreign(""):  # its text says how to run whatever is in there
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise UserError(
+            f"{path}: is damaged, or holds more than tensors, which is never run: save its weights "
+            "as safetensors"
+        ) from None
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise UserError(f"{path}: holds no tensors by name")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or type(value) is not torch.Tensor or value.is_sparse:
+            raise UserError(
+                f"{path}: {name!s:.80} is {type(value).__name__}; every entry must be a tensor: "
+                "save the weights alone"
+            )
+    return dict(loaded)
