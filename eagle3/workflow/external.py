@@ -112,8 +112,8 @@ def _warm_start(
         return None, None, ""
     if configured.startswith(HUB):
         folder = hub_config(configured, "train.warm_start").parent
-        place = f"{configured}@{folder.name}"
-        return str(folder), place, place
+        commit = f"{configured}@{folder.name}"
+        return str(folder), commit, commit
     place = _existing("train.warm_start", configured, root)
     described = config_of(place)
     if not described.is_file():
