@@ -31,6 +31,11 @@ include: "rules/evaluation.smk"
 include: "rules/report.smk"
 
 
+if RUN.imports:
+
+    include: "rules/imports.smk"
+
+
 # seconds each: with a remote executor they run where snakemake does
 localrules:
     train,

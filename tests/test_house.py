@@ -26,6 +26,7 @@ ROOMS = (
     "store",
     "engines",
     "capture",
+    "imports",
     "draft",
     "objective",
     "training",
@@ -74,6 +75,13 @@ def test_files_are_short_and_hold_nothing_dangerous(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 300
     banned = r"torch\.load\(|\bpickle\b|shell=True|trust_remote_code=True|except:|except Exception"
+    if path.name == "specforge.py" and path.parent.name == "imports":
+        # files of another project are pickles: every call builds tensors and runs nothing
+        calls = re.findall(r"torch\.load\([^)]*\)", text)
+        assert calls and all("weights_only=True" in call for call in calls)
+        banned = (
+            r"\bimport pickle|pickle\.|shell=True|trust_remote_code=True|except:|except Exception"
+        )
     assert not re.search(banned, text)
 
 

@@ -111,6 +111,8 @@ def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     outside = [Source(place) for place in places if place]
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]
+    if external.states:
+        local += [place for place in (external.states.place, external.states.dataset) if place]
     states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
     own: list[str | Path] = [root, package_of(root), FOLDER, "results", paths.out]
     return [*own, *local, *states], any(source.on_hub for source in outside)

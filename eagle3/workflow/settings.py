@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.config.hidden_states import IMPORTED
 from eagle3.draft.config_file import resolved
 from eagle3.files.artifact import Settings
 from eagle3.run import External
 from eagle3.workflow.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
+TEMPLATES = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
+# of section `tokens`, where tokens and masks come with the states
+IMPORTED_KEYS = ("max_length", "train_only_last_turn", *TEMPLATE_KEYS)
 LOADING_KEYS = ("target.revision", "target.trust_remote_code")
 # which forms there are changes none of them
 WITH_EMBEDDING = ("export.dtype", "export.embedding", "target.embedding_key", *LOADING_KEYS)
@@ -52,7 +56,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     def add_external(stage: str, **values: Any) -> None:
         by_stage[stage] = Settings(stage, values, {})
 
-    add_external("source", digest=external.source_digest)
+    imported = config["hidden_states"].get("source") is not None  # from another project
+    content = external.states.digest if imported and external.states else external.source_digest
+    add_external("source", digest=content)
     add_external("prompts", digest=external.prompts_digest)
     if external.target is None:
         tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
@@ -62,23 +68,22 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
 
-    loading = LOADING_KEYS
-    reading = ("target.embedding_key", "target.lm_head_key")
-    templates = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
-    states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
-    add("dataset", tuple(f"dataset.{key}" for key in SOURCE_KEYS), ("source",))
-    asking = ("dataset.regenerate", "dataset.shard_size", *templates, "target.dtype", *loading)
+    loading, reading = LOADING_KEYS, ("target.embedding_key", "target.lm_head_key")
+    # the head of a target whose files hold one is read without the embedding
+    head = reading if external.tied is not False else reading[1:]
+    data, states, above = _data_keys(imported, head)
+    add("dataset", data, above)
+    asking = ("dataset.regenerate", "dataset.shard_size", *TEMPLATES, "target.dtype", *loading)
     add("regenerate", asking, ("dataset", "tokenizer", "weights"))
     answered = config["dataset"]["regenerate"]["backend"] != "none"
     rows = "regenerate" if answered else "dataset"
-    add("tokens", ("tokens", "dataset.shard_size", *loading), (rows, "tokenizer"))
+    masking = tuple(f"tokens.{key}" for key in IMPORTED_KEYS) if imported else ("tokens",)
+    add("tokens", (*masking, "dataset.shard_size", *loading), (rows, "tokenizer"))
     add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
     windows = ("dataset.shards", "hidden_states.window_shards")
     schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
-    # the head of a target whose files hold one is read without the embedding
-    head = reading if external.tied is not False else reading[1:]
-    add("hidden_states", (*states, "target.dtype", *loading, *head), ("tokens", "weights"))
+    add("hidden_states", (*states, "target.dtype", *loading), ("tokens", "weights"))
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content
     own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
@@ -99,7 +104,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     by_stage["export"] = by_stage[f"export_{config['export']['formats'][0]}"]  # what is evaluated
     add(
         "evaluate",
-        (*DECODING, *templates, *loading, *reading),
+        (*DECODING, *TEMPLATES, *loading, *reading),
         ("export", "dataset", "weights", "prompts"),
     )
     plan = ("hidden_states", *shape, "vocab", "hardware", *PLANNED, SCORING[2])
@@ -108,6 +113,23 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     reported = ("dataset", "tokens", "vocab", "hidden_states", "score", "evaluate", "plan")
     add("report", everything, reported)
     return by_stage
+
+
+def _data_keys(
+    imported: bool, head: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Keys of the stage `dataset`, of `hidden_states`, and the stages above the former."""
+    if not imported:
+        states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
+        return tuple(f"dataset.{key}" for key in SOURCE_KEYS), (*states, *head), ("source",)
+    # how the states in the files are read, and compared with those of the target
+    reader = ("hidden_states.aux_layers", "hidden_states.source", "target.final_norm_key", *head)
+    compared = (*reader, "target.dtype", *LOADING_KEYS, *TEMPLATES)
+    return (
+        ("dataset.seed", "dataset.eval_fraction", *compared),
+        ("hidden_states.codec", *reader),
+        ("source", "tokenizer", "weights"),
+    )
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,4 +144,11 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     states = dict(config["hidden_states"])
     # a window of all shards, and one larger than that, are the same
     states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])
-    return {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
+    source = states.pop("source")
+    if source["kind"] in IMPORTED:
+        # files are known by their digest; no engine runs
+        states["source"] = {key: source[key] for key in ("kind", "check_template")}
+        del states["backend"]
+    whole = {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
+    # for the report, which names the folder
+    return whole | ({"states_from": source} if source["path"] else {})
