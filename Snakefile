@@ -36,6 +36,11 @@ if RUN.imports:
     include: "rules/imports.smk"
 
 
+if RUN.config.hidden_states.source.kind == "run":
+
+    include: "rules/shared.smk"
+
+
 # seconds each: with a remote executor they run where snakemake does
 localrules:
     train,

@@ -37,6 +37,7 @@ class StatesFrom:
     place: str
     dataset: str | None = None  # folder of token ids and masks, of kind speculators
     digest: str = ""  # of the files of another project
+    shards: tuple[str, ...] = ()  # of another run, such as train/shard-00003
 
     @property
     def name(self) -> str:
@@ -68,7 +69,9 @@ class External:
         """The inverse of `asdict`."""
         sources = tuple(Source(**source) for source in values["sources"])
         prompts = tuple((name, place) for name, place in values["prompts"])
-        states = StatesFrom(**values["states"]) if values.get("states") else None
+        states = values.get("states")
+        if states:
+            states = StatesFrom(**{**states, "shards": tuple(states.get("shards", ()))})
         return cls(**{**values, "sources": sources, "prompts": prompts, "states": states})
 
 
@@ -113,6 +116,12 @@ class Run:
     def imports(self) -> bool:
         """Whether tokens and states come from files of another project."""
         return self.config.hidden_states.source.imports
+
+    def shared_shards(self, split: str) -> list[str]:
+        """Numbers, as files have them, of the shards whose states another run has."""
+        source = self.external.states
+        names = source.shards if source and source.kind == "run" else ()
+        return [name.rpartition("-")[2] for name in names if name.startswith(f"{split}/")]
 
     @property
     def states_from(self) -> StatesFrom:

@@ -112,6 +112,11 @@ def states_source(config: Config) -> Iterator[str]:
         return
     if source.path is None:
         yield f"hidden_states.source.kind is {source.kind!r} but hidden_states.source.path is null"
+    if source.kind == "run" and not config.hidden_states.keep:
+        yield (
+            "hidden_states.source.kind is 'run' but hidden_states.keep is false: rolling mode "
+            "would remove what belongs to another run; use keep: true"
+        )
     if source.dataset and source.kind != "speculators":
         yield "hidden_states.source.dataset belongs to kind speculators; the other kinds need none"
     if not source.imports:

@@ -18,7 +18,6 @@ from eagle3.capture.shard_capture import ShardCapture, documents_to_run
 from eagle3.data.faults import BadRow
 from eagle3.engines.hf import DTYPES
 from eagle3.errors import UserError
-from eagle3.files.artifact import REMAKE
 from eagle3.imports.document import Expected, PeerDocument, PeerFiles
 from eagle3.imports.listing import KEY, PEERS, Listing
 from eagle3.imports.source_check import Norm, Sample, check_states
@@ -121,7 +120,7 @@ def _add(
         name = shard.tokens.row_ids[document]
         raise UserError(
             f"document {name} has other tokens than when they were imported, so its file has "
-            f"changed: give the same command again, and if that does not help: {REMAKE}"
+            "changed: put the old one back, or delete the token shard and run snakemake again"
         )
     last = sent(read.last[:kept], device)
     shard.add(

@@ -24,6 +24,7 @@ from eagle3.draft.config_file import read_config_file, resolved
 from eagle3.draft.hub import hub_config
 from eagle3.errors import UserError
 from eagle3.imports.listing import KEY, PEERS, dataset_digest, dataset_folder, list_files
+from eagle3.imports.other_run import shards_of
 from eagle3.run import External, StatesFrom
 from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
@@ -95,7 +96,7 @@ def _states(section: Mapping[str, Any], root: Path) -> StatesFrom | None:
     if not place.is_dir():
         raise UserError(f"config: {KEY} is {section['path']!r}, which is not a folder")
     if kind == "run":
-        return StatesFrom(kind, str(place))
+        return StatesFrom(kind, str(place), shards=shards_of(place))
     dataset, digest = None, list_files(kind, place).digest
     if kind == "speculators":
         named = section["dataset"]
