@@ -151,4 +151,4 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
         del states["backend"]
     whole = {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
     # for the report, which names the folder
-    return whole | ({"states_from": source} if source["path"] else {})
+    return whole | ({"states_from": source} if source["path"] or source["dataset"] else {})
