@@ -48,7 +48,8 @@ def captured(
         aux, last = target.flat_states([torch.from_numpy(ids)])
     finally:
         hook.remove()
-    return Captured(number, ids, mask, aux, last, before[0])
+    # copies, which tests may change
+    return Captured(number, ids, mask, aux.clone(), last.clone(), before[0].clone())
 
 
 def documents_of(shards: Sequence[TokenShard]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
