@@ -31,6 +31,16 @@ include: "rules/evaluation.smk"
 include: "rules/report.smk"
 
 
+if RUN.imports:
+
+    include: "rules/imports.smk"
+
+
+if RUN.config.hidden_states.source.kind == "run":
+
+    include: "rules/shared.smk"
+
+
 # seconds each: with a remote executor they run where snakemake does
 localrules:
     train,

@@ -65,6 +65,11 @@ class Paths:
         return f"{self.dataset}/rows.report.json"
 
     @property
+    def import_index(self) -> str:
+        """Which file of another project holds each document, in order."""
+        return f"{self.dataset}/import.index.safetensors"
+
+    @property
     def embedded_target(self) -> str:
         """Folder of the target that the embedded default trains."""
         return f"{self.out}/target"

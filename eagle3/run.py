@@ -30,6 +30,22 @@ VARIABLE = "EAGLE3_RUN"  # the environment variable by which a job finds the fil
 
 
 @dataclass(frozen=True)
+class StatesFrom:
+    """States that exist: of another project, or of another run."""
+
+    kind: str  # as in hidden_states.source
+    place: str
+    dataset: str | None = None  # folder of token ids and masks, of kind speculators
+    digest: str = ""  # of the files of another project
+    shards: tuple[str, ...] = ()  # of another run, such as train/shard-00003
+
+    @property
+    def name(self) -> str:
+        """The folder, without those above it."""
+        return Path(self.place).name
+
+
+@dataclass(frozen=True)
 class External:
     """Files from outside, and digests of their contents (a hub source is known by its name)."""
 
@@ -46,13 +62,17 @@ class External:
     warm_start_digest: str = ""
     draft_config: Mapping[str, Any] = field(default_factory=dict)  # what the file of it says
     tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
+    states: StatesFrom | None = None  # None: they are captured
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> External:
         """The inverse of `asdict`."""
         sources = tuple(Source(**source) for source in values["sources"])
         prompts = tuple((name, place) for name, place in values["prompts"])
-        return cls(**{**values, "sources": sources, "prompts": prompts})
+        states = values.get("states")
+        if states:
+            states = StatesFrom(**{**states, "shards": tuple(states.get("shards", ()))})
+        return cls(**{**values, "sources": sources, "prompts": prompts, "states": states})
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,24 @@ class Run:
     def regenerates(self) -> bool:
         """Whether the target writes the answers itself."""
         return self.config.dataset.regenerate.backend != "none"
+
+    @property
+    def imports(self) -> bool:
+        """Whether tokens and states come from files of another project."""
+        return self.config.hidden_states.source.imports
+
+    def shared_shards(self, split: str) -> list[str]:
+        """Numbers, as files have them, of the shards whose states another run has."""
+        source = self.external.states
+        names = source.shards if source and source.kind == "run" else ()
+        return [name.rpartition("-")[2] for name in names if name.startswith(f"{split}/")]
+
+    @property
+    def states_from(self) -> StatesFrom:
+        """Where states come from that are not captured. Raises UserError if they are."""
+        if self.external.states is None:
+            raise UserError("hidden_states.source.kind is 'capture', so there is nothing to import")
+        return self.external.states
 
     @cached_property
     def shards(self) -> range:

@@ -3,8 +3,8 @@ rule evaluate:
     input:
         RUN.target_files,
         draft=[PATHS.draft(FORMATS[0], "config.json"), PATHS.draft(FORMATS[0])],
-        rows=PATHS.rows,
-        index=PATHS.rows_index,
+        rows=[] if RUN.imports else [PATHS.rows, PATHS.rows_index],
+        held_out=[PATHS.rows_report, *RUN.held_out_tokens()] if RUN.imports else [],
     output:
         report(
             PATHS.acceptance,

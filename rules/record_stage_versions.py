@@ -19,6 +19,9 @@ SCRIPTS = {
     "regenerate": "regenerate_answers.py",
     "tokens": "tokenize_shard.py",
     "hidden_states": "capture_hidden_states.py",
+    "import_source": "import_source.py",
+    "import_tokens": "import_tokens.py",
+    "import_states": "import_states.py",
 }
 
 

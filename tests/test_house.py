@@ -26,6 +26,7 @@ ROOMS = (
     "store",
     "engines",
     "capture",
+    "imports",
     "draft",
     "objective",
     "training",

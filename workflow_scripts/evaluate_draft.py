@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,9 +14,12 @@ from eagle3.data.sources import Source, read_rows
 from eagle3.evaluation.acceptance import KIND
 from eagle3.evaluation.evaluator import Evaluator, evaluate
 from eagle3.export.formats import format_of
-from eagle3.files.artifact import Manifest, write_json
+from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.files.tensor_file import read_manifest
+from eagle3.imports.index import KIND as DATASET
+from eagle3.imports.prompts import prompts_of
 from eagle3.parallel.device import machine
+from eagle3.tokens.shards import read_token_shards
 from workflow_scripts import entry
 
 
@@ -33,14 +37,14 @@ def main(job: entry.Job) -> None:
         run.config.resources.evaluate.batch,
         settings.upstream["export"],
     )
-    held_out = Dataset(Path(run.paths.dataset), "eval", settings.upstream["dataset"])
+    held_out, rows = _held_out(job)
     if run.external.prompts:
         sets = {name: questions(read_rows(Source(path))) for name, path in run.external.prompts}
     else:
-        sets = {"held_out": map(Question.of, held_out)}
+        sets = {"held_out": held_out}
     figures = evaluate(evaluator, sets) | {"machine": machine(run.config.resources.device)}
     draft = read_manifest(folder / "model.safetensors", format_of(folder).kind)
-    inputs = {"draft": draft.content_sha256, "dataset": held_out.manifest.inputs["rows"]}
+    inputs = {"draft": draft.content_sha256, "dataset": rows}
     write_json(Path(run.paths.acceptance), figures, Manifest.of(KIND, settings, inputs))
     logging.info(
         "acceptance length %.3f %s, %.0f %% of target passes saved",
@@ -48,6 +52,19 @@ def main(job: entry.Job) -> None:
         figures["acceptance_length_ci95"],
         100 * figures["target_passes_saved"],
     )
+
+
+def _held_out(job: entry.Job) -> tuple[Iterator[Question], str]:
+    """Questions of held-out conversations, and the digest of their dataset. Of imported states
+    there are tokens alone, whose prompts are what comes before their last answers."""
+    run, digest = job.run, job.settings("evaluate").upstream["dataset"]
+    if not run.imports:
+        dataset = Dataset(Path(run.paths.dataset), "eval", digest)
+        return map(Question.of, dataset), dataset.manifest.inputs["rows"]
+    _, report = read_json(Path(run.paths.rows_report), DATASET, digest)
+    paths = map(Path, run.held_out_tokens())
+    shards = read_token_shards(paths, run.settings["tokens"].digest, [])
+    return prompts_of(shards), report.inputs["rows"]
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(job: entry.Job) -> None:
     origin = Origin(
         date=date_of_report(),
         code=code_version(),
-        datasets=dataset_names(sources),
+        datasets=dataset_names(sources) or (dataset["source"],),
         rows_digest=rows.inputs["rows"],
         trained_on=devices_text(
             zip(metrics["ranks"], metrics["device"], strict=True), run.config.resources.device

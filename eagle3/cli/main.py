@@ -24,6 +24,7 @@ COMMANDS = {
     "runs": ("runs", "runs"),
     "masks": ("scripts", "masks"),
     "serve-check": ("scripts", "serve_check"),
+    "export-states": ("states", "export_states"),
 }
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 

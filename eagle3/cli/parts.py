@@ -16,6 +16,12 @@ from eagle3.report.watch import Score, newest_score
 from eagle3.run import Run
 
 FOLDERS = {"train_stage": "train", "score_stage": "score"}  # rule -> folder of its benchmarks
+# rules that take the place of others where states of another project are imported
+IMPORTING = {
+    "dataset": "import_source",
+    "tokens": "import_tokens",
+    "hidden_states": "import_states",
+}
 RECENT = 50  # steps over which the pace is averaged
 
 
@@ -47,7 +53,8 @@ def _counted(run: Run, base: Path) -> Iterator[Part]:
     paths = run.paths
 
     def files(name: str, wanted: Sequence[str], unit: str = "jobs") -> Part:
-        return Part(name, sum((base / path).is_file() for path in wanted), len(wanted), unit)
+        rule = IMPORTING.get(name, name) if run.imports else name
+        return Part(rule, sum((base / path).is_file() for path in wanted), len(wanted), unit)
 
     if run.target_files:
         yield Part("embedded_target", int(files("", run.target_files).finished), 1)

@@ -108,5 +108,6 @@ def _outside(run: Run) -> Iterator[str]:
     external = run.external
     yield from (source.place for source in external.sources if not source.on_hub)
     yield from (place for _, place in external.prompts)
-    named = (external.target, external.warm_start, external.embedded_source)
+    states = (external.states.place, external.states.dataset) if external.states else ()
+    named = (external.target, external.warm_start, external.embedded_source, *states)
     yield from (place for place in named if place and not place.startswith("hub:"))

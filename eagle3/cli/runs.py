@@ -95,10 +95,12 @@ def _contents(one: Run, two: Run) -> dict[str, tuple[str, str]]:
         "evaluation.prompts": "prompts_digest",
         "train.warm_start": "warm_start_digest",
     }
-    return {
+    digests = {
         name: (_short(getattr(one.external, key)), _short(getattr(two.external, key)))
         for name, key in kinds.items()
     }
+    states = [run.external.states.digest if run.external.states else "" for run in (one, two)]
+    return digests | {"hidden_states.source": (states[0], states[1])}
 
 
 def _short(value: Any) -> str:

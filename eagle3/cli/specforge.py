@@ -104,7 +104,8 @@ FLAGS = (
           switch=True),
     _none("--no-shard-target-output", (TRAIN,), "as above", switch=True),
     Flag("--train-data-path", (TRAIN,), "dataset.source", "like --data-path", "source"),
-    _none("--train-hidden-states-path", (TRAIN,), "derived from the run"),
+    _none("--train-hidden-states-path", (TRAIN,), "derived from the run; states that SpecForge "
+          "has captured: hidden_states.source"),
     _none("--eval-hidden-states-path", (TRAIN,), "states of held-out rows are captured too: "
           "evaluation.held_out_samples"),
     _none("--eval-data-path", (TRAIN,), "held out from the source itself; sets of prompts are "
@@ -233,8 +234,9 @@ Other differences:
 * Masks are found by comparing each prompt with the text that includes the answer, under any chat
   template ([masks.md](masks.md)). No system prompt is added.
 * `train.warm_start` continues from a draft that SpecForge has trained, and SGLang loads an exported
-  draft as it loads SpecForge's. Hidden states must be captured again, because SpecForge's files do
-  not say which model and tokens they belong to.
+  draft as it loads SpecForge's.
+* Hidden states that SpecForge has captured are trained from as they are, after a comparison with
+  the target: `hidden_states.source: {kind: specforge, path: ...}` ([import.md](import.md)).
 """
 TITLES = {
     DATA: "Flags of prepare_data.py",

@@ -41,7 +41,10 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
         click.echo(json.dumps(_plain(loaded.config.run, parts) | held_out, indent=1))
         return 0
     click.echo(f"run {loaded.config.run} in {os.path.relpath(folder)}")
-    click.echo(f"  target {loaded.target}, dataset {_sources(loaded.external.sources)}")
+    data = f"dataset {_sources(loaded.external.sources)}"
+    if loaded.imports:
+        data = f"states of {loaded.states_from.kind} in {loaded.states_from.place}"
+    click.echo(f"  target {loaded.target}, {data}")
     width = max(len(part.name) for part in parts)
     following = next((part for part in parts if not part.finished), None)
     for part in parts:

@@ -20,6 +20,7 @@ def cross_key_faults(config: Config) -> Iterator[str]:
     yield from ranks(config)
     yield from servers(config)
     yield from rolling_mode(config)
+    yield from states_source(config)
     yield from embedded_shape(config)
 
 
@@ -107,6 +108,38 @@ def rolling_mode(config: Config) -> Iterator[str]:
             "mode the windows of stages that are not trained would be captured all the same; use "
             "keep: true, or null"
         )
+
+
+def states_source(config: Config) -> Iterator[str]:
+    """States from elsewhere have a place, and text is not changed behind them."""
+    source, dataset = config.hidden_states.source, config.dataset
+    if source.kind == "capture":
+        if source.path or source.dataset:
+            yield (
+                "hidden_states.source names a folder, but its kind is capture: add kind specforge, "
+                "speculators or run"
+            )
+        return
+    if source.path is None:
+        yield f"hidden_states.source.kind is {source.kind!r} but hidden_states.source.path is null"
+    if source.kind == "run" and not config.hidden_states.keep:
+        yield (
+            "hidden_states.source.kind is 'run' but hidden_states.keep is false: rolling mode "
+            "would remove what belongs to another run; use keep: true"
+        )
+    if source.dataset and source.kind != "speculators":
+        yield "hidden_states.source.dataset belongs to kind speculators; the other kinds need none"
+    if not source.imports:
+        return
+    for key, chosen in (
+        ("dataset.regenerate.backend", dataset.regenerate.backend != "none"),
+        ("dataset.deduplicate", dataset.deduplicate),
+    ):
+        if chosen:
+            yield (
+                f"{key} is set, but hidden_states.source brings finished tokens, which nothing "
+                "changes any more: remove it"
+            )
 
 
 def embedded_shape(config: Config) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from eagle3.config.section import Section, Text, distinct
 
 MOST_LAYERS = 16  # that a draft reads; published ones read three, those of other kinds five
+IMPORTED = ("specforge", "speculators")  # kinds of sources that bring tokens and masks
 
 
 def ascending(values: list[int]) -> list[int]:
@@ -27,9 +28,40 @@ Layers = Annotated[
 ]
 
 
+class StatesSource(Section):
+    """Where the states come from: captured, or taken from files that exist (docs/import.md)."""
+
+    kind: Literal["capture", "specforge", "speculators", "run"] = Field(
+        default="capture",
+        description="`capture`: the target runs. `specforge`: the folder that SpecForge's "
+        "prepare_hidden_states.py wrote. `speculators`: the files of its offline data generation. "
+        "`run`: the folder of another run with the same data, target, layers and codec.",
+    )
+    path: str | None = Field(
+        default=None, min_length=1, description="The folder; needed for every kind but `capture`."
+    )
+    dataset: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Kind `speculators` only: the folder of the prepared dataset, with token ids "
+        "and masks; null is `path` or the folder above it.",
+    )
+    check_template: bool = Field(
+        default=True,
+        description="Kinds `specforge` and `speculators`: refuse masks whose answers do not begin "
+        "and end as the target's chat template has them.",
+    )
+
+    @property
+    def imports(self) -> bool:
+        """Whether tokens and masks come with the states."""
+        return self.kind in IMPORTED
+
+
 class HiddenStates(Section):
     """What is captured from the target, and how it is stored."""
 
+    source: StatesSource = Field(default_factory=StatesSource)
     aux_layers: Layers | None = Field(
         default=None,
         description="Layers whose outputs the draft reads, one to 16, ascending and 0-based; null "

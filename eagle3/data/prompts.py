@@ -32,6 +32,7 @@ class Question:
     tools: Any = None
     text: str | None = None  # rendered already, with its last answer
     options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
+    tokens: list[int] | None = None  # rendered and tokenised already, up to the answer
 
     @classmethod
     def of(cls, conversation: Conversation) -> Question:

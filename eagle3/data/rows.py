@@ -148,10 +148,9 @@ def _spool(
         census.repaired.update(repairs)
         spool.write(conversation.to_json().encode() + b"\n")
         offsets.append(spool.tell())
-        hashed = _row_hash(values["seed"], conversation.id)
+        hashed = row_hash(values["seed"], conversation.id)
         keys.append(hashed)
-        # the last 8 bytes decide the split, the whole decides the order
-        held_out.append(int.from_bytes(hashed[24:], "big") < values["eval_fraction"] * 2**64)
+        held_out.append(is_held_out(hashed, values["eval_fraction"]))
         stream_of.append(number)
     return (
         keys,
@@ -183,8 +182,14 @@ def _new(conversation: Conversation, seen: set[bytes]) -> None:
     seen.add(digest)
 
 
-def _row_hash(seed: int, identity: str) -> bytes:
+def row_hash(seed: int, identity: str) -> bytes:
+    """What decides the place of a row, 32 bytes."""
     return hashlib.sha256(f"{seed}\n{identity}".encode()).digest()
+
+
+def is_held_out(hashed: bytes, eval_fraction: float) -> bool:
+    """Whether the row of this hash is: the last 8 bytes decide, the whole decides the order."""
+    return int.from_bytes(hashed[24:], "big") < eval_fraction * 2**64
 
 
 def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:

@@ -131,19 +131,23 @@ class Renderer:
         """A rendered text up to its last answer. Raises BadRow if it has none."""
         return text[: answers_of(text, self._marks)[-1][0]]
 
-    @cached_property
-    def _marks(self) -> Marks:
-        """The marks around the answers of a text that has been rendered already."""
+    @property
+    def header(self) -> str:
+        """The text behind a question, behind which an answer begins."""
         before, prompt = self.prompts.before, self.prompts.prompt
-        named = self.named or self._met("auto")
-        between = named.between if named else ()
-        ends = (*self._stops(named), *between)
         # a template may end a text without a prompt with a separate mark, or have only that mark
         # before an answer
         headed = prompt.startswith(before) and prompt != before
-        shared = len(before) if headed else prompt.rindex("Hi") + len("Hi")
+        return prompt[len(before) if headed else prompt.rindex("Hi") + len("Hi") :]
+
+    @cached_property
+    def _marks(self) -> Marks:
+        """The marks around the answers of a text that has been rendered already."""
+        named = self.named or self._met("auto")
+        between = named.between if named else ()
+        ends = (*self._stops(named), *between)
         last_is_open = named is not None and named.next_turn_ends
-        return Marks(prompt[shared:], ends, between, last_is_open or self.next_turn_ends)
+        return Marks(self.header, ends, between, last_is_open or self.next_turn_ends)
 
     def prompt(self, messages: Sequence[Message], tools: Any = None, options: Any = None) -> str:
         """The text a server would send to the model before it answers.

@@ -136,12 +136,20 @@ class HFTarget:
         For the last layer, transformers returns only the state after the final norm, which is then
         in aux too.
         """
+        every, last = self.every_state(ids)
+        every = [*every, last]
+        return torch.cat([every[layer + 1] for layer in self._layers], dim=-1), last
+
+    @torch.inference_mode()
+    def every_state(self, ids: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The input of the first layer and the outputs of all but the last, as transformers returns
+        them, and the state behind the final norm; [L, H] each, of one document, int64 [L]."""
         output = self.body(
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
         )
         self._captured.clear()
-        aux = [output.hidden_states[layer + 1][0].to(self.device) for layer in self._layers]
-        return torch.cat(aux, dim=-1), output.last_hidden_state[0].to(self.device)
+        every = [states[0].to(self.device) for states in output.hidden_states[:-1]]
+        return every, output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
     def own_choices(self, ids: torch.Tensor, count: int, head: Head) -> torch.Tensor | None:

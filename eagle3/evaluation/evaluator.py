@@ -173,17 +173,22 @@ class Evaluator:
         chain, answer = self.values["num_draft_tokens"], self.values["max_new_tokens"]
         room = self.config.max_position_embeddings - answer - chain - 1
         try:
-            if question.text is None:
-                text = self.renderer.prompt(messages, question.tools, question.options)
-            else:
-                text = self.renderer.prompt_in(question.text)
+            tokens = question.tokens or self._tokens(question, messages)
         except BadRow as fault:
             skipped[str(fault)] += 1
             return None
-        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(tokens) > room:
             skipped[f"longer than {room} tokens"] += 1
             return None
+        return tokens
+
+    def _tokens(self, question: Question, messages: list[Message]) -> list[int]:
+        """What a server would make of a prompt. Raises BadRow if the template refuses it."""
+        if question.text is None:
+            text = self.renderer.prompt(messages, question.tools, question.options)
+        else:
+            text = self.renderer.prompt_in(question.text)
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return tokens
 
 

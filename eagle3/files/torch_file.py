@@ -10,10 +10,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 
 from eagle3.errors import Foreign, UserError
+
+
+def read_torch_save(source: Path | BinaryIO, mmap: bool = False) -> Any:
+    """The content of such a file, tensors on the CPU. Raises what torch does: also for a file that
+    asks for more than tensors and plain containers, before any of it is called."""
+    return torch.load(source, map_location="cpu", mmap=mmap, weights_only=True)
 
 
 def load_torch_file(path: Path) -> dict[str, torch.Tensor]:
@@ -32,7 +39,7 @@ def load_torch_file(path: Path) -> dict[str, torch.Tensor]:
             raise UserError(f"{path}: claims to hold more bytes than it has")
     try:
         with Foreign(""):  # its text says how to run whatever is in there
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = read_torch_save(path)
     except UserError:
         raise UserError(
             f"{path}: is damaged, or holds more than tensors, which is never run: save its weights "

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
+from eagle3.imports.listing import PEERS
 from eagle3.objective.flops import Work
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
@@ -96,7 +97,9 @@ def build_plan(
     parameters = draft_parameters(draft)
     total, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages.count)
     peak = need.peak + sum(scored.values())
-    capture = tokens * target_flops_per_token(target)
+    imported = states.get("source")
+    # imported states pass the head alone
+    capture = 0.0 if imported else tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
     counts = active.tolist()  # as if the whole vocabulary were the draft's
@@ -113,6 +116,7 @@ def build_plan(
         "windows": stages.windows,
         "rolling": need.rolling,
         "captures": passes,
+        "imported_from": PEERS[imported["kind"]] if imported else None,
         "bytes_per_token": total / max(tokens, 1),
         "bytes_of_shards": sizes,
         "bytes_per_shard_mean": total / max(len(sizes), 1),
@@ -175,7 +179,11 @@ def plan_table(plan: dict[str, Any]) -> str:
         ("checkpoints", size_text(plan["bytes_checkpoints"])),
         ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
         ("draft", f"{plan['draft_parameters']:,} parameters, {_steps_text(plan)}"),
-        ("capture", f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"),
+        (
+            "import" if plan["imported_from"] else "capture",
+            f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"
+            + (f", states of {plan['imported_from']}" if plan["imported_from"] else ""),
+        ),
         ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
         ("reading", f"{size_text(plan['training_read_rate'])}/s of states while training"),
     ]

@@ -12,9 +12,11 @@ from eagle3.target_model.config import load_text_config
 from eagle3.target_model.weights import TargetWeights
 
 
-def final_norm(directory: Path, key: str, trust_remote_code: bool = False) -> torch.nn.Module:
-    """The norm of the tensor `key`, computed as transformers' class for the target does, in the
-    dtype of the files.
+def load_final_norm(
+    directory: Path, key: str, dtype: torch.dtype, trust_remote_code: bool = False
+) -> torch.nn.Module:
+    """The norm of the tensor `key` in `dtype`, on the CPU: a module [..., H] -> [..., H] of
+    transformers' class for the target.
 
     Raises UserError if that class has no such norm, or the files lack a weight of it.
     """
@@ -32,7 +34,7 @@ def final_norm(directory: Path, key: str, trust_remote_code: bool = False) -> to
         for part, _ in norm.named_parameters()
     }
     norm.load_state_dict(own, assign=True)
-    return norm.requires_grad_(False).eval()
+    return norm.to(dtype).requires_grad_(False).eval()
 
 
 def _body(config: Any, directory: Path, trust_remote_code: bool) -> Any:

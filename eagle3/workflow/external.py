@@ -25,7 +25,9 @@ from eagle3.draft.hub import hub_config
 from eagle3.draft.rope_parameters import THETA
 from eagle3.draft.weight_files import config_of, weight_files
 from eagle3.errors import UserError
-from eagle3.run import External
+from eagle3.imports.listing import KEY, PEERS, dataset_digest, dataset_folder, list_files
+from eagle3.imports.other_run import shards_of
+from eagle3.run import External, StatesFrom
 from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
 
@@ -44,7 +46,10 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     start, place, start_digest = _warm_start(config["train"]["warm_start"], root, memo)
     config = {**config, "train": {**config["train"], "warm_start": start}}
     check_choices(config)
-    sources, source_digest = _sources(config["dataset"], root, memo)
+    states = _states(config["hidden_states"]["source"], root)
+    imported = states is not None and states.kind in PEERS
+    none: tuple[tuple[Source, ...], str] = (), ""
+    sources, source_digest = none if imported else _sources(config["dataset"], root, memo)
     model = config["target"]["model"]
     embedded_source, embedded_digest = "", ""
     target, tokenizer_digest, weights_digest = model, model, model
@@ -79,7 +84,28 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         start_digest,
         said,
         tied,
+        states,
     )
+
+
+def _states(section: Mapping[str, Any], root: Path) -> StatesFrom | None:
+    """The states that `hidden_states.source` names; None if they are captured. Files of another
+    project are known by their names and sizes: they would take hours to read."""
+    kind = section["kind"]
+    if kind == "capture":
+        return None
+    place = _existing(KEY, section["path"], root)
+    if not place.is_dir():
+        raise UserError(f"config: {KEY} is {section['path']!r}, which is not a folder")
+    if kind == "run":
+        return StatesFrom(kind, str(place), shards=shards_of(place))
+    dataset, digest = None, list_files(kind, place).digest
+    if kind == "speculators":
+        named = section["dataset"]
+        configured = _existing("hidden_states.source.dataset", named, root) if named else None
+        dataset = dataset_folder(place, configured)
+        digest += f" {dataset_digest(dataset)}"
+    return StatesFrom(kind, str(place), str(dataset) if dataset else None, digest)
 
 
 def _prompts(

@@ -19,6 +19,8 @@ from eagle3.data.sources import Source
 from eagle3.draft.weight_files import config_of
 from eagle3.errors import UserError
 from eagle3.files.artifact import Settings, read_json
+from eagle3.imports.other_run import check_same_states
+from eagle3.imports.split import check_documents
 from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.workflow import containers
@@ -44,6 +46,12 @@ def new_run(
         check_doubled_keys(Path(file))
     whole = Config.of(config)
     plain = whole.to_dict()
+    if whole.hidden_states.source.imports and "source" in whole.dataset.model_fields_set:
+        print(
+            "warning: dataset.source is not read: tokens and masks come with the states of "
+            "hidden_states.source (docs/import.md)",
+            file=sys.stderr,
+        )
     external = locate(plain, root, FOLDER / "digests.json")
     settings = all_settings(plain, external)
     scripts = root / "workflow_scripts"
@@ -54,7 +62,13 @@ def new_run(
         _check_tracker(whole.resources.train.tracker)
     for sentence in gpu_warnings(whole, os.environ, has_environment):
         print(f"warning: {sentence}", file=sys.stderr)
-    _check_known_rows(Path(run.paths.rows_report), settings["dataset"], whole.dataset.num_samples)
+    if run.imports:
+        check_documents(run.states_from, whole.dataset)
+    else:
+        known = Path(run.paths.rows_report)
+        _check_known_rows(known, settings["dataset"], whole.dataset.num_samples)
+    if whole.hidden_states.source.kind == "run":
+        check_same_states(run)
     os.environ[VARIABLE] = str(run.save(FOLDER).absolute())
     return run
 
@@ -115,6 +129,8 @@ def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     outside = [Source(place) for place in places if place]
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]
+    if external.states:
+        local += [place for place in (external.states.place, external.states.dataset) if place]
     states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
     own: list[str | Path] = [root, package_of(root), FOLDER, "results", paths.out]
     return [*own, *local, *states], any(source.on_hub for source in outside)

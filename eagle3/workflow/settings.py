@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.config.hidden_states import IMPORTED
 from eagle3.draft.config_file import resolved
 from eagle3.engines.table import ENGINES
 from eagle3.files.artifact import Settings
@@ -13,6 +14,9 @@ from eagle3.run import External
 from eagle3.workflow.provenance import chained
 
 TEMPLATE_KEYS = ("chat_template", "chat_template_options", "system_prompt")
+TEMPLATES = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
+# of section `tokens`, where tokens and masks come with the states
+IMPORTED_KEYS = ("max_length", "train_only_last_turn", *TEMPLATE_KEYS)
 LOADING_KEYS = ("target.revision", "target.trust_remote_code")
 # which forms there are changes none of them
 WITH_EMBEDDING = ("export.dtype", "export.embedding", "target.embedding_key", *LOADING_KEYS)
@@ -57,7 +61,9 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     def add_external(stage: str, **values: Any) -> None:
         by_stage[stage] = Settings(stage, values, {})
 
-    add_external("source", digest=external.source_digest)
+    imported = config["hidden_states"].get("source") is not None  # from another project
+    content = external.states.digest if imported and external.states else external.source_digest
+    add_external("source", digest=content)
     add_external("prompts", digest=external.prompts_digest)
     if external.target is None:
         tiny = {k: v for k, v in config["embedded_target"].items() if k != "source"}
@@ -67,22 +73,20 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
         add_external("tokenizer", digest=external.tokenizer_digest)
         add_external("weights", digest=external.weights_digest)
 
-    loading = LOADING_KEYS
-    reading = ("target.embedding_key", "target.lm_head_key")
-    templates = tuple(f"tokens.{key}" for key in TEMPLATE_KEYS)
-    states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
-    add("dataset", tuple(f"dataset.{key}" for key in SOURCE_KEYS), ("source",))
-    asking = ("dataset.regenerate", "dataset.shard_size", *templates, "target.dtype", *loading)
+    loading, reading = LOADING_KEYS, ("target.embedding_key", "target.lm_head_key")
+    data, states, above = _data_keys(imported, config, external)
+    add("dataset", data, above)
+    asking = ("dataset.regenerate", "dataset.shard_size", *TEMPLATES, "target.dtype", *loading)
     add("regenerate", asking, ("dataset", "tokenizer", "weights"))
     answered = config["dataset"]["regenerate"]["backend"] != "none"
     rows = "regenerate" if answered else "dataset"
-    add("tokens", ("tokens", "dataset.shard_size", *loading), (rows, "tokenizer"))
+    masking = tuple(f"tokens.{key}" for key in IMPORTED_KEYS) if imported else ("tokens",)
+    add("tokens", (*masking, "dataset.shard_size", *loading), (rows, "tokenizer"))
     add("vocab", ("vocab", "dataset.shards", *loading), ("tokens",))
     windows = ("dataset.shards", "hidden_states.window_shards")
     schedule = (*(f"train.{key}" for key in PACKING_KEYS), *windows)
     add("schedule", schedule, ("tokens",))
-    read = _read_by_capture(config, external)
-    add("hidden_states", (*states, "target.dtype", *loading, *read), ("tokens", "weights"))
+    add("hidden_states", (*states, "target.dtype", *loading), ("tokens", "weights"))
     add_external("warm_start", digest=external.warm_start_digest)
     # a draft to start from is known by its content
     own = tuple(f"train.{key}" for key in config["train"] if key != "warm_start")
@@ -104,7 +108,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     by_stage["export"] = by_stage[f"export_{config['export']['formats'][0]}"]  # what is evaluated
     add(
         "evaluate",
-        (*DECODING, *templates, *loading, *reading),
+        (*DECODING, *TEMPLATES, *loading, *reading),
         ("export", "dataset", "weights", "prompts"),
     )
     plan = ("hidden_states", *shape, "vocab", "hardware", *PLANNED, SCORING[2])
@@ -115,13 +119,26 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     return by_stage
 
 
-def _read_by_capture(config: Mapping[str, Any], external: External) -> tuple[str, ...]:
-    """Keys of the target's tensors that a capture reads by name."""
+def _data_keys(
+    imported: bool, config: Mapping[str, Any], external: External
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Keys of the stage `dataset`, of `hidden_states`, and the stages above the former."""
     # the head of a target whose files hold one is read without the embedding
-    head = ("target.embedding_key",) if external.tied is not False else ()
-    normed = ENGINES[config["hidden_states"]["backend"]].reads_final_norm
-    norm = ("target.final_norm_key",) if normed else ()
-    return (*head, "target.lm_head_key", *norm)
+    tied = ("target.embedding_key",) if external.tied is not False else ()
+    head, norm = (*tied, "target.lm_head_key"), ("target.final_norm_key",)
+    if not imported:
+        states = tuple(f"hidden_states.{key}" for key in ("aux_layers", "backend", "codec"))
+        normed = ENGINES[config["hidden_states"]["backend"]].reads_final_norm
+        read = (*states, *head, *(norm if normed else ()))
+        return tuple(f"dataset.{key}" for key in SOURCE_KEYS), read, ("source",)
+    # how the states in the files are read, and compared with those of the target
+    reader = ("hidden_states.aux_layers", "hidden_states.source", *norm, *head)
+    compared = (*reader, "target.dtype", *LOADING_KEYS, *TEMPLATES)
+    return (
+        ("dataset.seed", "dataset.eval_fraction", *compared),
+        ("hidden_states.codec", *reader),
+        ("source", "tokenizer", "weights"),
+    )
 
 
 def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,4 +153,11 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
     states = dict(config["hidden_states"])
     # a window of all shards, and one larger than that, are the same
     states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])
-    return {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
+    source = states.pop("source")
+    if source["kind"] in IMPORTED:
+        # files are known by their digest; no engine runs
+        states["source"] = {key: source[key] for key in ("kind", "check_template")}
+        del states["backend"]
+    whole = {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
+    # for the report, which names the folder
+    return whole | ({"states_from": source} if source["path"] or source["dataset"] else {})

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from eagle3.engines.separate.run import run_separately
 from eagle3.engines.vllm.engine import VLLM, captured_inputs
 from eagle3.errors import UserError
-from eagle3.target_model.final_norm import final_norm
+from eagle3.target_model.final_norm import load_final_norm
 from tests.builders.engine import engine_request
 from tests.builders.models import HIDDEN, LAYERS
 from tests.builders.pretended_engine import file_request, pretend, pretended
@@ -43,7 +43,7 @@ def test_every_documents_rows_are_taken_out_of_the_cache(targets, mark, tmp_path
     result = {int(path.stem): load_file(path) for path in (tmp_path / "out").glob("*.safetensors")}
     assert sorted(result) == sorted(DOCUMENTS)
     norm, inputs = (
-        final_norm(targets["llama"], "model.norm.weight"),
+        load_final_norm(targets["llama"], "model.norm.weight", torch.float32),
         captured_inputs(layers, LAYERS),
     )
     for number, ids in DOCUMENTS.items():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,7 +21,7 @@ from eagle3.config.configuration import Config
 from eagle3.config.section import alternatives, is_mapping, is_section, item_type
 from eagle3.data.sources import Source
 from eagle3.errors import UserError
-from eagle3.run import External
+from eagle3.run import External, StatesFrom
 from eagle3.workflow.external import locate
 from eagle3.workflow.settings import all_settings
 from tests.rules.workflow import ROOT
@@ -31,6 +32,7 @@ EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")
 IRRELEVANT = {
     "dataset.max_bad_fraction": "decides whether a stage fails, never what it writes",
     "resources": "speed and placement",
+    "hidden_states.source.check_template": "of imports alone, see the test of their keys",
 }
 # Keys that lie outside the settings and yet are not lost: what stands for them.
 BY_OTHER_MEANS = {
@@ -40,6 +42,8 @@ BY_OTHER_MEANS = {
     "evaluation.prompts": "names and digests of their contents",
     "target.model": "digests of its tokenizer and weights",
     "train.warm_start": "its content's digest",
+    "hidden_states.source.path": "names and sizes of its files",
+    "hidden_states.source.dataset": "names and sizes of its files",
 }
 # "export" is the one of the first format
 WITH_EMBEDDING = {"export_vllm", "export_speculators", "export_hf"}
@@ -66,6 +70,7 @@ FIRST = {
     "hidden_states.aux_layers": {"hidden_states", "train", "plan"},
     "hidden_states.codec": {"hidden_states", "plan"},
     "hidden_states.backend": {"hidden_states", "plan"},
+    "hidden_states.source.kind": {"dataset", "tokens", "hidden_states", "plan"},
     "hidden_states.window_shards": {"schedule", "plan"},
     "hidden_states.keep": {"plan"},  # and the paths of the shards, hence capture and training
     "draft": {"train", "plan"},
@@ -358,6 +363,65 @@ def test_the_embeddings_name_reaches_the_capture_unless_the_files_hold_a_head(
     before, after = all_settings(config, external), all_settings(renamed, external)
     assert (before["hidden_states"] != after["hidden_states"]) == captures
     assert before["train"] != after["train"]
+
+
+IMPORTED = External(
+    (),
+    "",
+    "source",
+    "s0",
+    "a model",
+    "t0",
+    "w0",
+    states=StatesFrom("specforge", "a folder", None, "f"),
+)
+OF_IMPORTS: dict[str, tuple[Any, set[str]]] = {
+    "hidden_states.codec": ("int8", {"hidden_states", "plan"}),
+    "hidden_states.aux_layers": ([1, 2, 3], {"dataset", "hidden_states", "train", "plan"}),
+    "hidden_states.backend": ("sglang", set()),
+    "hidden_states.source.check_template": (False, {"dataset", "hidden_states", "plan"}),
+    "hidden_states.source.path": ("elsewhere", set()),
+    "target.final_norm_key": ("other", {"dataset", "hidden_states", "train"}),
+    "target.dtype": ("float32", {"dataset", "regenerate", "hidden_states"}),
+    "tokens.max_length": (512, {"tokens"}),
+    "tokens.rewritten_turns": ("drop", set()),
+    "tokens.chat_template": ("llama3", {"dataset", "regenerate", "tokens", "evaluate"}),
+    "dataset.seed": (1, {"dataset"}),
+    "dataset.source": ("other.jsonl", set()),
+    "dataset.num_samples": (1024, {"vocab", "schedule", "train", "plan"}),
+    "train.learning_rate": (0.5, {"train", "plan"}),
+}
+
+
+@pytest.mark.parametrize("key", OF_IMPORTS)
+def test_a_key_of_an_import_reaches_what_is_made_of_the_files(
+    config: dict[str, Any], key: str
+) -> None:
+    value, expected = OF_IMPORTS[key]
+    base = deepcopy(config)
+    base["hidden_states"]["source"] |= {"kind": "specforge", "path": "a folder"}
+    changed = deepcopy(base)
+    section, name = found(changed, key)
+    section[name] = value
+    before, after = all_settings(base, IMPORTED), all_settings(changed, IMPORTED)
+    first = {stage for stage in before if before[stage].values != after[stage].values}
+    assert first - {"report"} == expected
+
+
+def test_other_files_of_an_import_reach_everything(config: dict[str, Any]) -> None:
+    config = deepcopy(config)
+    config["hidden_states"]["source"] |= {"kind": "specforge", "path": "a folder"}
+    other = replace(IMPORTED, states=StatesFrom("specforge", "elsewhere", None, "other files"))
+    before, after = all_settings(config, IMPORTED), all_settings(config, other)
+    touched = {stage for stage in before if before[stage].digest != after[stage].digest}
+    assert {"dataset", "tokens", "hidden_states", "train", "evaluate", "plan"} <= touched
+
+
+def test_states_of_another_run_change_no_settings(config: dict[str, Any]) -> None:
+    shared = deepcopy(config)
+    shared["hidden_states"]["source"] |= {"kind": "run", "path": "results/other"}
+    before, after = all_settings(config, EXTERNAL), all_settings(shared, EXTERNAL)
+    assert {s for s in before if before[s].digest != after[s].digest} == {"report"}
 
 
 def test_a_window_of_all_shards_is_no_window(config: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from eagle3.engines.separate.intake import OTHER_ENGINE, Intake
 from eagle3.engines.separate.request import EngineRequest, fault_noted
 from eagle3.engines.vllm.engine import DOCUMENT, FOLDER, VLLM, captured_inputs
 from eagle3.errors import UserError
-from eagle3.target_model.final_norm import final_norm
+from eagle3.target_model.final_norm import load_final_norm
 
 CACHE = "cache_only_layers."  # in the name of the layer that keeps the states
 
@@ -156,8 +156,9 @@ class States:
                 f"with {len(inputs)} states each; {OTHER_ENGINE}"
             )
         places = [inputs.index(layer + 1) for layer in request.layers]
-        norm = final_norm(Path(request.model), request.final_norm_key, request.trust_remote_code)
-        return cls(Intake.open(folder, VLLM), cache, places, norm.to(cache.device, cache.dtype))
+        model, trusted = Path(request.model), request.trust_remote_code
+        norm = load_final_norm(model, request.final_norm_key, cache.dtype, trusted)
+        return cls(Intake.open(folder, VLLM), cache, places, norm.to(cache.device))
 
     @torch.inference_mode()
     def take(self, documents: list[Prefill]) -> None:

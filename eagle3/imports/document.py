@@ -1,0 +1,80 @@
+"""One document as another project stored it, and what can be wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from eagle3.data.faults import BadRow
+
+REMEDY = "remove or repair the files, or raise dataset.max_bad_fraction to train without them"
+
+
+@dataclass(frozen=True)
+class PeerDocument:
+    """Tokens, mask and states of one document, padding included."""
+
+    input_ids: np.ndarray  # int64 [L]
+    loss_mask: np.ndarray  # int64 [L]
+    aux: torch.Tensor  # [L, C * H], layers side by side
+    last: torch.Tensor  # [L, H], before or after the final norm
+
+
+class PeerFiles(Protocol):
+    """The files of a project that stores its states."""
+
+    normed: bool  # whether `last` is after the final norm
+
+    def read(self, number: int) -> PeerDocument:
+        """The document of a number. Raises BadRow if its file is damaged or contradicts itself,
+        UserError if it cannot be trusted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What documents of a target have."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int  # that are captured
+
+    def check(self, document: PeerDocument) -> None:
+        """Raise BadRow unless a document has the shapes of the target, and sane values."""
+        ids, mask, length = document.input_ids, document.loss_mask, len(document.input_ids)
+        widths = self.layers * self.hidden_size, self.hidden_size
+        for name, states, width in zip(
+            ("aux states", "last states"), (document.aux, document.last), widths, strict=True
+        ):
+            if tuple(states.shape) != (length, width):
+                shape = " x ".join(map(str, states.shape))
+                raise BadRow(
+                    f"{name} of another shape",
+                    f"they are {shape}, expected {length} x {width}",
+                    REMEDY,
+                )
+        if not length or mask.shape != ids.shape:
+            raise BadRow("mask of another length than its tokens", "", REMEDY)
+        if not np.isin(mask, (0, 1)).all():
+            raise BadRow("mask with other values than 0 and 1", "", REMEDY)
+        if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
+            raise BadRow(
+                "token ids outside the target's vocabulary",
+                f"ids from {ids.min()} to {ids.max()}, vocabulary of {self.vocab_size}",
+                REMEDY,
+            )
+        if not (_finite(document.aux) and _finite(document.last)):
+            raise BadRow("states that are not finite", "", REMEDY)
+
+
+def _finite(states: torch.Tensor) -> bool:
+    low, high = states.aminmax()  # both are NaN where any state is
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def flat(states: torch.Tensor, rank: int) -> torch.Tensor:
+    """A tensor without the batch of one around it."""
+    return states[0] if states.dim() == rank + 1 and len(states) == 1 else states

@@ -1,0 +1,134 @@
+"""Which files of states a folder of another project has. Names and sizes alone: no file is opened,
+so the whole DAG is planned within seconds for hundreds of thousands of them.
+
+    SpecForge     rows_0-2000/data_17.ckpt, or data_17.ckpt.gz     documents are numbered in order
+    speculators   hs_17.safetensors                                row 17 of its Arrow dataset
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eagle3.errors import UserError
+
+KEY = "hidden_states.source.path"
+PEERS = {"specforge": "SpecForge", "speculators": "speculators"}  # what people call the kinds
+GROUP = re.compile(r"rows_(\d+)-(\d+)")
+NAMES = {
+    "specforge": re.compile(r"data_(\d+)\.ckpt(\.gz)?"),
+    "speculators": re.compile(r"hs_(\d+)\.safetensors"),
+}
+EXAMPLES = {"specforge": "rows_*/data_*.ckpt", "speculators": "hs_*.safetensors"}
+STATES = "hidden_states"  # folder of the states inside a prepared dataset of speculators
+PREPARED = "dataset_info.json"  # which every dataset on the disk has
+LARGEST = 2**53  # of a number in a file's name: no index of a dataset is larger
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder, by the number of their document, ascending."""
+
+    folder: Path
+    numbers: np.ndarray  # int64 [N]
+    names: list[str]  # [N], relative to the folder
+    expected: int  # documents that the folder seems to be meant for
+    digest: str  # of names and sizes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def list_files(kind: str, place: Path) -> Listing:
+    """The files of states in a folder, in the order of their numbers (not of their names).
+
+    Raises UserError if there are none, or two of one number.
+    """
+    folder = states_folder(kind, place)
+    found: dict[int, tuple[str, int]] = {}
+    groups = [0]
+    for name, size in _entries(kind, folder, groups):
+        match = NAMES[kind].fullmatch(Path(name).name)
+        number = int(match[1]) if match else LARGEST
+        if number >= LARGEST:
+            continue
+        known = found.get(number)
+        if known is not None and _without_gz(known[0]) != _without_gz(name):
+            raise UserError(
+                f"{KEY}: document {number} is in {known[0]} and in {name} of {folder}; keep one"
+            )
+        if known is None or name.endswith(".ckpt"):  # of a compressed twin the plain file is taken
+            found[number] = name, size
+    if not found:
+        example = {"specforge": "rows_*/data_*.ckpt", "speculators": "hs_*.safetensors"}[kind]
+        raise UserError(
+            f"config: {KEY} is {str(place)!r}, which holds no {example} of {PEERS[kind]}"
+        )
+    numbers = np.array(sorted(found), dtype=np.int64)
+    total = hashlib.sha256()
+    for number in numbers.tolist():
+        total.update("{} {}\n".format(*found[number]).encode())
+    # SpecForge makes the folders of all documents before it writes the first one
+    expected = max(int(numbers[-1]), *groups) + 1
+    names = [found[number][0] for number in numbers.tolist()]
+    return Listing(folder, numbers, names, expected, total.hexdigest()[:16])
+
+
+def states_folder(kind: str, place: Path) -> Path:
+    """The folder of the states: speculators keeps it inside the prepared dataset."""
+    inside = kind == "speculators" and (place / PREPARED).is_file() and (place / STATES).is_dir()
+    return place / STATES if inside else place
+
+
+def dataset_folder(place: Path, configured: Path | None) -> Path:
+    """The prepared dataset that the states of speculators belong to.
+
+    Raises UserError if there is none.
+    """
+    candidates = [configured] if configured else [place, place.parent]
+    for folder in candidates:
+        if (folder / PREPARED).is_file():
+            return folder
+    raise UserError(
+        f"config: hidden_states.source.dataset: {' and '.join(map(str, candidates))} hold no "
+        f"dataset of `speculators prepare-data` ({PREPARED}); its token ids and masks belong to "
+        "the states, so name its folder"
+    )
+
+
+def dataset_digest(folder: Path) -> str:
+    """Digest of a prepared dataset: what it says of itself, and names and sizes of its tables."""
+    total = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ".arrow":
+            total.update(f"{path.name} {path.stat().st_size}\n".encode())
+        elif path.name == "state.json":  # names a fingerprint of the content
+            total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _entries(kind: str, folder: Path, groups: list[int]) -> Iterator[tuple[str, int]]:
+    """Names, relative to the folder, and sizes of its files; first numbers of SpecForge's groups
+    are added to `groups`."""
+    try:
+        for entry in os.scandir(folder):
+            group = GROUP.fullmatch(entry.name) if kind == "specforge" else None
+            if group and entry.is_dir():
+                if int(group[1]) < LARGEST:
+                    groups.append(int(group[1]))
+                for inner in os.scandir(entry.path):
+                    yield f"{entry.name}/{inner.name}", inner.stat().st_size
+            elif entry.is_file():
+                yield entry.name, entry.stat().st_size
+    except OSError as fault:
+        raise UserError(f"{KEY}: {fault.filename}: {fault.strerror}") from None
+
+
+def _without_gz(name: str) -> str:
+    return name.removesuffix(".gz")
