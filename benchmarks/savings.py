@@ -12,7 +12,13 @@ from unittest.mock import patch
 
 import torch
 
-from eagle3.draft.training_forward import EmbeddingProjections, MixedLinear, TrainingDraft
+from eagle3.draft.training_forward import TrainingDraft
+from eagle3.draft.training_layer import (
+    EmbeddingProjections,
+    MixedLinear,
+    Projections,
+    TrainingLayer,
+)
 from eagle3.kernels.fused_ops import at_least_fp32, rms_norm
 from eagle3.objective import bucketing, dispatch, row_index, ttt
 from eagle3.objective.head_loss import LossKind, PairResults, Pairs
@@ -69,45 +75,45 @@ def clamped_indices(
 def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
     """q, k and v of the whole input at every step."""
 
-    class Whole(TrainingDraft):
-        def project_embeddings(
-            self, embedding: torch.Tensor, taught: torch.Tensor
-        ) -> EmbeddingProjections:
-            norm = self.layer.input_layernorm
-            normed = rms_norm(embedding.to(self.dtype), norm.weight, norm.eps)
-            both = (self.qkv_embedding, self.qkv_hidden)
-            self.whole = MixedLinear(
-                torch.cat([m.weight for m in both], 1), torch.cat([m.narrow for m in both], 1)
-            )
-            return EmbeddingProjections(normed, normed[taught])
+    class WholeLayer(TrainingLayer):
+        whole: MixedLinear
 
         def first_projections(
             self,
             hidden: torch.Tensor,
-            embedded: EmbeddingProjections,
             positions: torch.Tensor,
-            active: torch.Tensor,
-            _reads: torch.Tensor,
-        ) -> Any:
-            x = torch.cat((embedded.kv, self.normed(hidden)), 1)
-            q = self._heads(at_least_fp32(self.whole.rows(0, self.query_width)(x[active])))
+            queried: Any,
+            reads: Any = None,
+        ) -> Projections:
+            x = torch.cat((reads.embedded.kv, self.normed(hidden)), 1)
+            q = self._heads(at_least_fp32(self.whole.rows(0, self.query_width)(x[queried])))
             kv = self.whole.rows(self.query_width, len(self.whole.narrow))(x)
             k, v = self._heads(at_least_fp32(kv)).chunk(2, dim=1)
-            rotated = self.rotary(q, positions[active]), self.rotary(k, positions), v
-            return tuple(t.to(self.dtype) for t in rotated)
+            q, k = self.rotary(q, positions[queried]), self.rotary(k, positions)
+            return q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
 
         def projections(
-            self,
-            hidden: torch.Tensor,
-            embedded: EmbeddingProjections,
-            reads: torch.Tensor,
-            positions: torch.Tensor,
-        ) -> Any:
-            x = torch.cat((embedded.qkv[reads], self.normed(hidden)), 1)
+            self, hidden: torch.Tensor, positions: torch.Tensor, reads: Any = None
+        ) -> Projections:
+            x = torch.cat((reads.embedded.qkv[reads.index], self.normed(hidden)), 1)
             qkv = self._heads(at_least_fp32(self.whole(x)))
             rotated = self.rotary(qkv[:, : self.rotary_heads], positions).to(self.dtype)
             q, k = rotated.split((self.heads, self.rotary_heads - self.heads), dim=1)
             return q, k, qkv[:, self.rotary_heads :].to(self.dtype)
+
+    class Whole(TrainingDraft):
+        def project_embeddings(
+            self, embedding: torch.Tensor, taught: torch.Tensor
+        ) -> EmbeddingProjections:
+            (layer,) = self.layers
+            normed = rms_norm(embedding.to(self.dtype), self.input_norm.weight, self.input_norm.eps)
+            layer.__class__ = WholeLayer
+            both = (self.qkv_embedding, layer.qkv)
+            whole = MixedLinear(
+                torch.cat([m.weight for m in both], 1), torch.cat([m.narrow for m in both], 1)
+            )
+            vars(layer)["whole"] = whole
+            return EmbeddingProjections(normed, normed[taught])
 
     with patch.object(ttt, "TrainingDraft", Whole):
         yield

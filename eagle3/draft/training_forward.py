@@ -25,8 +25,6 @@ from eagle3.draft.training_layer import (
 )
 from eagle3.kernels.fused_ops import at_least_fp32, rms_norm
 
-__all__ = ["EmbeddingProjections", "MixedLinear", "TrainingDraft", "TrainingLayer"]
-
 
 class TrainingDraft:
     """A draft's weights as one pack uses them; gradients reach the parameters of the draft."""

@@ -47,8 +47,7 @@ def dispatch(
 ) -> tuple[RowIndex, Attention]:
     """The rows that are computed here, and attention among them."""
     name, sharded, device = objective.attention, pack.shards is not None, pack.aux.device
-    layers = draft.num_hidden_layers
-    window = draft.sliding_window
+    layers, window = draft.num_hidden_layers, draft.sliding_window
     backend = choose_backend(
         name, device, objective.dtype, draft.head_dim, sharded or window is not None
     )
@@ -67,17 +66,18 @@ def dispatch(
     prefixes = Prefixes.of(columns, active, window)
     if pack.shards is None:
         queries = prefixes.queries(active.slots[: active.depth])
+        index = whole_index(columns, active, prefixes)
         if layers > 1:
             queries.append(prefixes.every())
+            count_layers(index.totals, queries[-1], layers)
         if device.type != "cpu":
             there = send(queries, device)
             queries = [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
-        index = whole_index(columns, active, prefixes)
-        count_layers(index.totals, prefixes.every(), layers)
         index, attention = in_buckets(index, PackAttention(backend, queries))
         return index.sent(device), attention
     index = local_index(pack, active, prefixes, pack.shards.local)
-    count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
+    if layers > 1:
+        count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
     exchanging = exchanging_attention(name == "usp", backend, active, prefixes, pack.shards, draft)
     return in_buckets(index, exchanging)
 

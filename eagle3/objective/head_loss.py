@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from eagle3.draft.training_forward import MixedLinear
+from eagle3.draft.training_layer import MixedLinear
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.kernels.matmul import times_transposed, weight_gradient
 from eagle3.objective.losses import WITH_LOGS, row_losses

@@ -167,7 +167,6 @@ def count_rows(active: ActiveRows, slots: torch.Tensor, prefixes: Prefixes) -> S
 def count_layers(totals: StepTotals, every: Queries, layers: int) -> None:
     """Count what `layers` layers attend to, which is counted for one: at step 0 all but the last
     run for `every` row that is computed here."""
-    if layers > 1:
-        active = totals.attended[0].clone()
-        totals.attended *= layers
-        totals.attended[0] = active + (layers - 1) * (every.rows - every.starts + 1).sum()
+    active = totals.attended[0].clone()
+    totals.attended *= layers
+    totals.attended[0] = active + (layers - 1) * (every.rows - every.starts + 1).sum()

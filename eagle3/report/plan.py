@@ -129,6 +129,7 @@ def build_plan(
         "bytes_free": free_bytes(states_folder),
         "shortage": plan_shortage(need, states_folder, budget_gb, checkpoints),
         "draft_parameters": parameters,
+        "draft_layers": draft.num_hidden_layers,
         "target_parameters": parameters_read(target),
         "steps": schedule["total_steps"],
         "all_steps": schedule["all_steps"],
@@ -145,8 +146,9 @@ def draft_parameters(draft: DraftConfig) -> int:
     h, d = draft.hidden_size, draft.head_dim
     read = h * d * (draft.num_attention_heads + 2 * draft.num_key_value_heads)  # by a plain layer
     layer = read + h * d * draft.num_attention_heads + 3 * h * draft.intermediate_size
-    layers, norms = draft.num_hidden_layers, 2 * draft.num_hidden_layers + 2
-    return draft.aux_width * h + read + layers * layer + h * draft.draft_vocab_size + norms * h
+    layers, norms = draft.num_hidden_layers, (2 * draft.num_hidden_layers + 2) * h
+    norms += draft.fc_norm * draft.aux_width + draft.qk_norm * 2 * d * layers
+    return draft.aux_width * h + read + layers * layer + h * draft.draft_vocab_size + norms
 
 
 def checkpoint_bytes(parameters: int, stages: int) -> int:

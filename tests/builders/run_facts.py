@@ -73,7 +73,12 @@ def facts(text="an answer", run="demo", metrics=None, model="embedded", **more):
             "draft_vocab_size": 50,
             "target_vocab_size": 100,
         },
-        plan={"draft_parameters": 1000, "target_parameters": 10000.0, "doubts": []}
+        plan={
+            "draft_parameters": 1000,
+            "draft_layers": 1,
+            "target_parameters": 10000.0,
+            "doubts": [],
+        }
         | more.pop("plan", {}),
         evaluation={
             "acceptance_length": 2.345,

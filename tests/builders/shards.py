@@ -248,7 +248,7 @@ def train_draft(made: TrainingSet, folder: Path):
 
 
 def naive_states(model, ids, layers):
-    """Plain forward pass of one document by transformers: aux [L, 3H], last [L, H], logits."""
+    """Plain forward pass of one document by transformers: aux [L, C H], last [L, H], logits."""
     with torch.inference_mode():
         out = model(input_ids=torch.as_tensor(ids)[None].long(), output_hidden_states=True)
     aux = torch.cat([out.hidden_states[layer + 1][0] for layer in layers], dim=-1)

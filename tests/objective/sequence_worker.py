@@ -28,7 +28,7 @@ VARIANTS = [  # type, back end, recompute, switches of the draft, rows
     ("float32", "usp", False, "plain", "reachable"),
     ("float32", "flash", False, "plain", "reachable"),
     ("float64", "usp", False, "all of two layers", "reachable"),
-    ("float64", "auto", True, "three layers", "supervised"),
+    ("float64", "auto", True, "window of two layers", "supervised"),
 ]
 STEPS = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.draft.training_forward import MixedLinear
+from eagle3.draft.training_layer import MixedLinear
 from eagle3.objective import head_loss as room
 from eagle3.objective.head_loss import LossKind, Pairs, head_loss
 from eagle3.objective.teacher import Teacher

@@ -73,6 +73,7 @@ def test_the_card_says_what_was_measured_and_how_it_was_trained() -> None:
     text = card()
     assert "| held_out (24) | 2.25 | 2.12 to 2.38 |" in text
     assert "speed-up is 1.83x, with 2 draft\ntokens per round" in text
+    assert "\nThis one-layer model speeds up" in text
     assert "| 3 optimiser steps, stage 1 of 2 (2 epochs) |" in text  # of 6 in both stages
     assert "| owner/chats, mine: 11 conversations, 4,000 tokens, 1,000 of them" in text
     assert "learning rate 0.0002" in text and "numpy 2.0, torch 3.0" in text

@@ -63,9 +63,17 @@ def test_rows_at_steps_are_those_of_the_objective(shard, steps):
     assert every[0] == Documents.of([shard]).rows.sum()
 
 
+SHAPES = (
+    ({}, (1, 2, 3)),
+    ({"num_hidden_layers": 3, "qk_norm": True}, (4,)),
+    ({"num_hidden_layers": 2, "fc_norm": True}, (0, 1, 3, 5, 6)),
+)
+
+
+@pytest.mark.parametrize(("shape", "layers"), SHAPES)
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_moe"])
-def test_parameters_are_those_of_the_module(kind):
-    config = derive_config(model_config(kind), {"num_attention_heads": 8}, 40, (1, 2, 3))
+def test_parameters_are_those_of_the_module(kind, shape, layers):
+    config = derive_config(model_config(kind), {"num_attention_heads": 8, **shape}, 40, layers)
     assert draft_parameters(config) == sum(p.numel() for p in Eagle3Draft(config).parameters())
 
 

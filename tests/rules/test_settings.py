@@ -261,8 +261,13 @@ def test_the_configuration_of_a_draft_is_known_by_what_it_says(
         '{"intermediate_size": 64, "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1,2,3]}}'
     )
     assert "hidden_states" in touched(narrow, digests(layers))
-    with pytest.raises(UserError, match="num_hidden_layers = 2; a draft here has 1"):
-        digests('{"num_hidden_layers": 2}')
+    deep = touched(narrow, digests('{"intermediate_size": 64, "num_hidden_layers": 2}'))
+    assert {"train", "plan"} <= deep and "hidden_states" not in deep
+    with pytest.raises(UserError, match="attention_bias = true; a draft here has false"):
+        digests('{"attention_bias": true}')
+    slides = '{"sliding_window": 64, "layer_types": ["sliding_attention"]}'
+    with pytest.raises(UserError, match=r"sglang.* but draft\.sliding_window is 64: SGLang"):
+        digests(slides)
     with pytest.raises(UserError, match="hidden_size 4096, the target's is 128"):
         digests('{"hidden_size": 4096}')
 

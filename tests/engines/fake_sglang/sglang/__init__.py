@@ -15,7 +15,7 @@ HIDDEN = 4
 
 
 def result_of(input_ids, layers):
-    """What a logits processor returns for a batch: aux [T, 3H] and last [T, H]."""
+    """What a logits processor returns for a batch: aux [T, C H] and last [T, H]."""
     last = input_ids[:, None].float().expand(-1, HIDDEN)
     return SimpleNamespace(hidden_states=last.repeat(1, layers), last_hidden_states=last)
 
