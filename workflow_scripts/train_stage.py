@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from eagle3.config.train import Train, TrainJobs
+from eagle3.config.train import Train
 from eagle3.draft.hub import draft_folder
 from eagle3.evaluation.inside_stage import HeldOutScorer
 from eagle3.files.artifact import Settings, read_json
@@ -24,7 +24,7 @@ from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
-from eagle3.training.gpu import Pack, check_gpu, memory_suffices, repeat_exactly
+from eagle3.training.gpu import PackSize, check_gpu, memory_suffices, repeat_exactly
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
@@ -79,7 +79,7 @@ def main(job: entry.Job) -> None:
             trainer.scorer = scorer_of(run, settings, target, train, job.target_folder(), ranks)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
-        enough = memory_suffices(ranks.device, *memory_of(trainer, data, jobs))
+        enough = memory_suffices(ranks.device, *memory_of(run, trainer, data))
         tracked = tracking(tracker, Path(paths.tracking))
         trace = Path(paths.trace(job.stage, ranks.rank))
         traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
@@ -88,11 +88,10 @@ def main(job: entry.Job) -> None:
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
 
 
-def memory_of(
-    trainer: StageTrainer, data: TrainingData, jobs: TrainJobs
-) -> tuple[StepMemory, Pack]:
+def memory_of(run: Run, trainer: StageTrainer, data: TrainingData) -> tuple[StepMemory, PackSize]:
     """What a step should need of a GPU, and the pack that it is for."""
     train, documents, ranks = trainer.settings, data.documents, trainer.ranks
+    jobs = run.config.resources.train
     # later steps have fewer rows
     active = [documents.rows.sum() / max(documents.lengths.sum(), 1)] * train.ttt_steps
     memory = StepMemory(
@@ -104,8 +103,8 @@ def memory_of(
         ranks.world if jobs.data_parallel == "fsdp2" else 1,
         ranks.sequence.size,
     )
-    longest = int(documents.lengths.max(initial=0))
-    return memory, Pack(train.pack_tokens, longest, train.packs_per_batch)
+    length = run.config.tokens.max_length
+    return memory, PackSize(train.pack_tokens, length, train.packs_per_batch)
 
 
 def scorer_of(

@@ -45,20 +45,21 @@ def repeat_exactly(device: str) -> None:
         )
     torch.use_deterministic_algorithms(True)  # flash attention and compiled code follow it
     # memory that nobody has written would be filled, to find faults; each buffer here is written
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
-class Pack:
-    """What a step takes: tokens of a pack and of the longest document, packs of a batch."""
+class PackSize:
+    """What a step takes: tokens of a pack, the most of a document (`tokens.max_length`), which has
+    to fit into one, and packs of a batch."""
 
     tokens: int
-    longest: int
+    max_length: int
     packs_per_batch: int
 
 
 @contextmanager
-def memory_suffices(device: torch.device, memory: StepMemory, pack: Pack) -> Iterator[None]:
+def memory_suffices(device: torch.device, memory: StepMemory, pack: PackSize) -> Iterator[None]:
     """Raises UserError in place of PyTorch's error if the GPU runs out of memory inside, with the
     largest pack that fits."""
     try:
@@ -72,7 +73,7 @@ def memory_suffices(device: torch.device, memory: StepMemory, pack: Pack) -> Ite
         ) from None
 
 
-def _remedy(memory: StepMemory, pack: Pack, whole: int) -> str:
+def _remedy(memory: StepMemory, pack: PackSize, whole: int) -> str:
     if memory.constant > USABLE * whole:
         return (
             f"weights and optimiser state alone take about {memory.constant / 2**30:.1f} GiB; "
@@ -83,7 +84,7 @@ def _remedy(memory: StepMemory, pack: Pack, whole: int) -> str:
         fits = fitting_pack(replace(memory, recompute=recompute), pack.tokens, whole, memory)
         if fits >= pack.tokens:
             ways.append("resources.train.recompute, with packs as they are")
-        elif fits >= pack.longest:
+        elif fits >= pack.max_length:
             batch = math.ceil(pack.tokens * pack.packs_per_batch / fits)
             way = f"train.pack_tokens {fits} (with packs_per_batch {batch} for as large a batch)"
             ways.append(way + " and resources.train.recompute" * (recompute > memory.recompute))
@@ -91,8 +92,8 @@ def _remedy(memory: StepMemory, pack: Pack, whole: int) -> str:
             break
     if not ways:
         return (
-            f"no pack fits that holds the longest document, {pack.longest} tokens; lower "
-            "tokens.max_length, or have ranks share packs (resources.train.sp_ring_size)"
+            f"no pack fits that holds a document of tokens.max_length {pack.max_length}; lower it, "
+            "or have ranks share packs (resources.train.sp_ring_size)"
         )
     return f"by the plan's estimate it fits with {', or '.join(ways)}"
 

@@ -92,7 +92,7 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: whole)
     device = torch.device("cuda")
 
-    def said(pack: gpu.Pack, whole_gib: int = 80, **changes: Any) -> str:
+    def said(pack: gpu.PackSize, whole_gib: int = 80, **changes: Any) -> str:
         whole.total_memory = whole_gib * 2**30
         with (
             pytest.raises(UserError) as refusal,
@@ -102,7 +102,7 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
         assert "\n" not in str(refusal.value)
         return str(refusal.value)
 
-    pack = gpu.Pack(131072, 2048, 2)
+    pack = gpu.PackSize(131072, 2048, 2)
     text = said(pack)
     assert "(70.0 of 80.0 GiB in tensors) at packs of 131072 tokens: by the plan's" in text
     ways = re.findall(r"train\.pack_tokens (\d+) \(with packs_per_batch (\d+) for", text)
@@ -111,13 +111,15 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     assert MEMORY.bytes(fits) <= 80 * 2**30 and text.endswith("and resources.train.recompute")
     assert "recompute" not in said(pack, recompute=True)
     # where the estimate would have let it pass, it is scaled to what has happened
-    small = gpu.Pack(8192, 512, 8)
+    small = gpu.PackSize(8192, 512, 8)
     assert MEMORY.bytes(8192) < 40 * 2**30
     scaled = int(re.findall(r"train.pack_tokens (\d+)", said(small))[0])
     assert 512 <= scaled < 8192
-    long = gpu.Pack(8192, 8192, 8)
+    long = gpu.PackSize(8192, 8192, 8)
     assert said(long).endswith("it fits with resources.train.recompute, with packs as they are")
-    assert "no pack fits that holds the longest document, 8192" in said(long, recompute=True)
+    assert "no pack fits that holds a document of tokens.max_length 8192" in said(
+        long, recompute=True
+    )
     assert "alone take about" in said(small, whole_gib=5)
     with (
         pytest.raises(ValueError, match="another fault"),
