@@ -20,6 +20,7 @@ from eagle3.draft.window import check_window
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
+from eagle3.objective.attention.limits import refusal
 from eagle3.store.columns import STORED
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
@@ -29,6 +30,7 @@ from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import check_size
 
 Config = Mapping[str, Any]
+USUAL_HEAD = 128  # fits every kernel: asked before the target is known
 
 
 def check_choices(config: Config) -> None:
@@ -36,6 +38,7 @@ def check_choices(config: Config) -> None:
     if config["draft"]["rope_scaling"] is not None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
+    _check_attention(config, config["draft"]["head_dim"] or USUAL_HEAD)
 
 
 def check_target(config: Config, folder: Path) -> bool:
@@ -83,6 +86,7 @@ def check_shape(config: Config, text: Any) -> None:
         check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
         check_existing(Path(config["train"]["warm_start"]), draft, text.num_hidden_layers)
+    _check_attention(config, draft.head_dim)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:
         raise UserError(
             f"tokens.max_length is {config['tokens']['max_length']}, beyond the draft's context of "
@@ -95,6 +99,15 @@ def check_shape(config: Config, text: Any) -> None:
         check_heads(draft, resources["train"]["sp_ulysses_size"])
     for sentence in compromises(text, config["draft"]):
         print(f"warning: draft: {sentence}", file=sys.stderr)
+
+
+def _check_attention(config: Config, head_dim: int) -> None:
+    """A back end of attention that is named can train on the device, in the precision."""
+    train, device = config["train"], config["resources"]["device"]
+    if why := refusal(train["attention_backend"], device, train["precision"], head_dim):
+        raise UserError(
+            f"config: train.attention_backend is {train['attention_backend']}, {why}; use auto"
+        )
 
 
 def _check_lengths(config: Config, context: int) -> None:

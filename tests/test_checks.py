@@ -95,6 +95,15 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"train": USP, "resources": {"train": {"sp_ulysses_size": 3}}},
         "resources.train.sp_ulysses_size: 3 ranks cannot divide the draft's 4 heads",
     ),
+    "heads for the kernel of attention": (
+        {
+            "train": {"attention_backend": "flash", "precision": "bfloat16"},
+            "draft": {"head_dim": 12},
+            "resources": {"device": "cuda"},
+        },
+        "config: train.attention_backend is flash, whose kernel takes heads of 8, 16, … 256 "
+        "numbers, not of 12; use auto",
+    ),
     "shape of the draft": (
         {"draft": {"num_attention_heads": 3}},
         "draft.num_attention_heads 3 is not a multiple of num_key_value_heads 2",

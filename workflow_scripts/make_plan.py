@@ -10,7 +10,7 @@ from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
-from eagle3.report.plan_warnings import idle_stages, plan_warnings
+from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings
 from eagle3.store.disk_space import PLAN
 from eagle3.target_model.config import load_config
 from eagle3.target_model.layers import aux_layers
@@ -43,6 +43,7 @@ def main(job: entry.Job) -> None:
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
     plan["doubts"] += idle_stages(schedule)
+    plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
     if resources.storage_prefix:
         plan["shortage"] = None  # the disk only holds what is being captured
     print(plan_table(plan))

@@ -13,6 +13,7 @@ from eagle3.draft.hub import draft_folder
 from eagle3.evaluation.inside_stage import HeldOutScorer
 from eagle3.files.artifact import Settings, read_json
 from eagle3.files.tensor_file import content_sha256
+from eagle3.objective.memory import StepMemory
 from eagle3.objective.settings import TargetParts
 from eagle3.parallel.device import keep_freed_memory
 from eagle3.parallel.ranks import Ranks, joined_ranks
@@ -23,7 +24,7 @@ from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
-from eagle3.training.gpu import check_gpu, memory_suffices
+from eagle3.training.gpu import PackSize, check_gpu, memory_suffices, repeat_exactly
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
@@ -46,6 +47,8 @@ def main(job: entry.Job) -> None:
             carry_on(previous, job.stage, settings, code, metrics, out)
         return
     keep_freed_memory()
+    if train.deterministic:
+        repeat_exactly(run.config.resources.device)
     with joined_ranks(
         run.config.resources.device, jobs.sp_ulysses_size, jobs.sp_ring_size
     ) as ranks:
@@ -76,13 +79,32 @@ def main(job: entry.Job) -> None:
             trainer.scorer = scorer_of(run, settings, target, train, job.target_folder(), ranks)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
-        enough = memory_suffices(ranks.device, train.pack_tokens, jobs.recompute)
+        enough = memory_suffices(ranks.device, *memory_of(run, trainer, data))
         tracked = tracking(tracker, Path(paths.tracking))
         trace = Path(paths.trace(job.stage, ranks.rank))
         traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
         with enough, tracked as trainer.track, traced as trainer.trace:
             resume = ResumeFolder(Path(paths.resume(job.stage)), settings, inputs)
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
+
+
+def memory_of(run: Run, trainer: StageTrainer, data: TrainingData) -> tuple[StepMemory, PackSize]:
+    """What a step should need of a GPU, and the pack that it is for."""
+    train, documents, ranks = trainer.settings, data.documents, trainer.ranks
+    jobs = run.config.resources.train
+    # later steps have fewer rows
+    active = [documents.rows.sum() / max(documents.lengths.sum(), 1)] * train.ttt_steps
+    memory = StepMemory(
+        trainer.draft.config,
+        sum(p.numel() for p in trainer.draft.parameters() if p.requires_grad),
+        active,
+        getattr(torch, train.precision).itemsize,
+        jobs.recompute,
+        ranks.world if jobs.data_parallel == "fsdp2" else 1,
+        ranks.sequence.size,
+    )
+    length = run.config.tokens.max_length
+    return memory, PackSize(train.pack_tokens, length, train.packs_per_batch)
 
 
 def scorer_of(

@@ -171,6 +171,8 @@ class Sizes:
         yield Line("hardware.tflops", tflops or 100, rate)
         if count > 1:
             yield Line("hardware.devices", count)
+        if self.devices.memory:
+            yield Line("hardware.memory_gb", round(self.devices.memory / 1e9), "of one GPU")
         yield Line("resources.device", "cuda")
         share = max(cores // count, 1)  # of each GPU
         yield Line("resources.capture.threads", min(4 * ranks, share * ranks))

@@ -48,7 +48,13 @@ class Resources(Section):
 
 
 class Hardware(Section):
-    """Figures for the plan's time estimates; nothing else reads them."""
+    """Figures for the plan's estimates; nothing else reads them."""
 
     tflops: float = Field(default=0.1, gt=0, description="Sustained TFLOP/s of one device.")
     devices: int = Field(default=1, ge=1, description="Devices that work in parallel.")
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of one GPU, in GB (10^9 bytes), with which the plan compares what a "
+        "training step needs; null compares nothing.",
+    )

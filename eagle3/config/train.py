@@ -92,6 +92,12 @@ class Train(Section):
         "with which ranks that share a pack exchange heads (Ulysses) and pass keys on (ring) "
         "instead of gathering keys.",
     )
+    deterministic: bool = Field(
+        default=False,
+        description="On CUDA, take kernels that give the same bits on the same machine and "
+        "versions every time, which are slower (docs/reliability.md). A CPU gives the same bits "
+        "either way.",
+    )
     active_rows: Literal["reachable", "supervised"] = Field(
         default="reachable",
         description="Rows to train at later steps: those that serving can reach, or all rows of "

@@ -25,6 +25,7 @@ from eagle3.objective.attention.interface import (
     PackAttention,
     reference_attention,
 )
+from eagle3.objective.attention.limits import refusal
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import Prefixes, RowIndex, count_layers, whole_index
@@ -113,18 +114,11 @@ def choose_backend(
 
 @cache
 def cuda_refuses(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
-    """Why a back end cannot be used on a GPU, None if it can. What its kernels take is written in
-    PyTorch's sources: flash_api.cpp, and flex_attention.py of Inductor."""
-    if name == "flash":
-        if dtype not in (torch.bfloat16, torch.float16):
-            return "whose kernel takes half precision only (train.precision bfloat16)"
-        if head_dim % 8 or head_dim > 256:
-            return f"whose kernel takes heads of 8, 16, … 256 numbers, not of {head_dim}"
-        if torch.cuda.get_device_capability(device) < (8, 0):
-            return "whose kernel needs a GPU of the Ampere generation or a newer one"
-    if name == "flex":
-        if head_dim < 16:
-            return f"whose kernel takes heads of 16 numbers or more, not of {head_dim}"
-        if not compiles_for_cuda():
-            return "which has to be compiled, and nothing can be compiled here"
+    """Why a back end cannot be used on this GPU, None if it can."""
+    if why := refusal(name, "cuda", str(dtype).removeprefix("torch."), head_dim):
+        return why
+    if name == "flash" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "whose kernel needs a GPU of the Ampere generation or a newer one"
+    if name == "flex" and not compiles_for_cuda():
+        return "which has to be compiled, and nothing can be compiled here"
     return None

@@ -18,13 +18,47 @@ LARGEST = 2**30
 
 
 def check_device(name: str) -> torch.device:
-    """`cpu` or `cuda` as a device. Raises UserError if there is no GPU that torch can use."""
+    """`cpu` or `cuda` as a device. Raises UserError if there is no GPU that torch can use, with the
+    reason."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "resources.device is cuda but torch finds no usable GPU here; use cpu, or install a "
-            "CUDA build of torch"
-        )
+        raise UserError(f"resources.device is cuda, but {_why_no_gpu()}")
     return torch.device(name)
+
+
+def _why_no_gpu() -> str:
+    """Why torch finds no GPU, and what helps."""
+    built, driver = torch.version.cuda, driver_version()
+    if built is None:
+        return f"torch {torch.__version__} is built without CUDA: install a CUDA build, or use cpu"
+    if driver is None:
+        return (
+            "there is no NVIDIA driver here (libcuda.so.1): run on a machine with a GPU (in a "
+            "container, show it the GPU), or use cpu"
+        )
+    known = f"{driver[0]}.{driver[1]}"
+    if driver[0] < int(built.partition(".")[0]):  # newer minor versions run on older drivers
+        return (
+            f"the NVIDIA driver knows CUDA {known} at most, and torch {torch.__version__} is built "
+            f"for {built}: update the driver, or install a build of torch for CUDA {known} or older"
+        )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    said = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+    return (
+        f"torch finds no usable GPU here{said}, though the driver knows CUDA {known}: see "
+        "nvidia-smi, or use cpu"
+    )
+
+
+def driver_version() -> tuple[int, int] | None:
+    """The newest CUDA that the NVIDIA driver of this machine knows, None if there is no driver."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 from eagle3.draft.config import DraftConfig
 from eagle3.imports.listing import PEERS
 from eagle3.objective.flops import Work
+from eagle3.objective.memory import USABLE, StepMemory
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
 from eagle3.target_model.config import dense_width, figure
@@ -108,6 +109,8 @@ def build_plan(
     if schedule["total_steps"] < schedule["all_steps"]:
         training *= schedule["total_steps"] / schedule["all_steps"]
     rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
+    narrow, room = 4 if train["precision"] == "float32" else 2, values["hardware"]["memory_gb"]
+    memory = StepMemory(draft, parameters, [rows / max(tokens, 1) for rows in counts], narrow)
     return {
         "shards": len(sizes),
         "tokens": tokens,
@@ -130,6 +133,8 @@ def build_plan(
         "shortage": plan_shortage(need, states_folder, budget_gb, checkpoints),
         "draft_parameters": parameters,
         "draft_layers": draft.num_hidden_layers,
+        "bytes_training": memory.bytes(train["pack_tokens"]),  # of a GPU that works alone
+        "largest_pack": None if room is None else memory.largest_pack(USABLE * room * 1e9),
         "target_parameters": parameters_read(target),
         "steps": schedule["total_steps"],
         "all_steps": schedule["all_steps"],
@@ -181,6 +186,7 @@ def plan_table(plan: dict[str, Any]) -> str:
         ("checkpoints", size_text(plan["bytes_checkpoints"])),
         ("peak disk", f"{size_text(plan['bytes_peak'])}, {size_text(plan['bytes_free'])} free"),
         ("draft", f"{plan['draft_parameters']:,} parameters, {_steps_text(plan)}"),
+        *_memory_rows(plan),
         (
             "import" if plan["imported_from"] else "capture",
             f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"
@@ -203,6 +209,14 @@ def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
     peak = size_text(plan["bytes_states_peak"])
     captured = "once" if plan["captures"] == 1 else f"{plan['captures']} times"
     return [("rolling", f"{plan['windows']} windows, {peak} at once, each captured {captured}")]
+
+
+def _memory_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where `hardware.memory_gb` says what a GPU has."""
+    if plan["largest_pack"] is None:
+        return []
+    needed = f"about {size_text(plan['bytes_training'])} of a GPU"
+    return [("memory", f"{needed} in training; packs of {plan['largest_pack']:,} tokens fit")]
 
 
 def _steps_text(plan: dict[str, Any]) -> str:

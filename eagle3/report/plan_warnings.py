@@ -52,6 +52,22 @@ def plan_warnings(
     return sentences
 
 
+def memory_doubt(plan: Mapping[str, Any], pack_tokens: int) -> list[str]:
+    """A warning if a training step should not fit into a GPU of `hardware.memory_gb`."""
+    fits = plan["largest_pack"]
+    if fits is None or fits >= pack_tokens:
+        return []
+    return [
+        f"training should need {plan['bytes_training'] / 1e9:.0f} GB of a GPU at packs of "
+        f"{pack_tokens} tokens, more than hardware.memory_gb leaves: "
+        + (
+            f"train.pack_tokens of at most {fits} should fit"
+            if fits
+            else "weights and optimiser state alone are too large (data_parallel fsdp2 shares them)"
+        )
+    ]
+
+
 def idle_stages(schedule: Mapping[str, Any]) -> list[str]:
     """A warning if `train.max_steps` leaves stages without a step: the DAG was planned before the
     steps were counted, so these stages are captured for and scored all the same."""

@@ -3,14 +3,19 @@ what to do where its memory does not suffice."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
 from eagle3.errors import UserError
 from eagle3.kernels.compiled import compiles_for_cuda
+from eagle3.objective.memory import USABLE, StepMemory
 
+WORKSPACE, WORKSPACES = "CUBLAS_WORKSPACE_CONFIG", (":4096:8", ":16:8")  # those that repeat
 AMPERE = (8, 0)  # compute capability; older GPUs have no products of bfloat16
 
 
@@ -27,16 +32,75 @@ def check_gpu(device: torch.device, precision: str) -> None:
     compiles_for_cuda()
 
 
+def repeat_exactly(device: str) -> None:
+    """Have CUDA take kernels that repeat bit for bit (`train.deterministic`), before its first
+    product; nothing to do on a CPU. Raises UserError if the environment forbids it."""
+    if device != "cuda":
+        return
+    workspace = os.environ.setdefault(WORKSPACE, WORKSPACES[0])
+    if workspace not in WORKSPACES:
+        raise UserError(
+            f"train.deterministic is true but {WORKSPACE} is {workspace!r}, with which products of "
+            f"matrices need not repeat: unset it, or use {' or '.join(WORKSPACES)}"
+        )
+    torch.use_deterministic_algorithms(True)  # flash attention and compiled code follow it
+    # memory that nobody has written would be filled, to find faults; each buffer here is written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class PackSize:
+    """What a step takes: tokens of a pack, the most of a document (`tokens.max_length`), which has
+    to fit into one, and packs of a batch."""
+
+    tokens: int
+    max_length: int
+    packs_per_batch: int
+
+
 @contextmanager
-def memory_suffices(device: torch.device, pack_tokens: int, recompute: bool) -> Iterator[None]:
-    """Raises UserError in place of PyTorch's error if the GPU runs out of memory inside."""
+def memory_suffices(device: torch.device, memory: StepMemory, pack: PackSize) -> Iterator[None]:
+    """Raises UserError in place of PyTorch's error if the GPU runs out of memory inside, with the
+    largest pack that fits."""
     try:
         yield
     except torch.OutOfMemoryError:
         used = torch.cuda.max_memory_allocated(device) / 2**30
-        whole = torch.cuda.get_device_properties(device).total_memory / 2**30
-        advice = "" if recompute else ", or set resources.train.recompute"
+        whole = torch.cuda.get_device_properties(device).total_memory
         raise UserError(
-            f"the GPU is out of memory ({used:.1f} of {whole:.1f} GiB in tensors) at packs of "
-            f"{pack_tokens} tokens: halve train.pack_tokens and double packs_per_batch{advice}"
+            f"the GPU is out of memory ({used:.1f} of {whole / 2**30:.1f} GiB in tensors) at packs "
+            f"of {pack.tokens} tokens: {_remedy(memory, pack, whole)}"
         ) from None
+
+
+def _remedy(memory: StepMemory, pack: PackSize, whole: int) -> str:
+    if memory.constant > USABLE * whole:
+        return (
+            f"weights and optimiser state alone take about {memory.constant / 2**30:.1f} GiB; "
+            "share them out (resources.train.data_parallel fsdp2), or make the draft smaller"
+        )
+    ways = []
+    for recompute in (memory.recompute, True):
+        fits = fitting_pack(replace(memory, recompute=recompute), pack.tokens, whole, memory)
+        if fits >= pack.tokens:
+            ways.append("resources.train.recompute, with packs as they are")
+        elif fits >= pack.max_length:
+            batch = math.ceil(pack.tokens * pack.packs_per_batch / fits)
+            way = f"train.pack_tokens {fits} (with packs_per_batch {batch} for as large a batch)"
+            ways.append(way + " and resources.train.recompute" * (recompute > memory.recompute))
+        if memory.recompute:
+            break
+    if not ways:
+        return (
+            f"no pack fits that holds a document of tokens.max_length {pack.max_length}; lower it, "
+            "or have ranks share packs (resources.train.sp_ring_size)"
+        )
+    return f"by the plan's estimate it fits with {', or '.join(ways)}"
+
+
+def fitting_pack(wanted: StepMemory, tokens: int, whole: int, tried: StepMemory) -> int:
+    """The most tokens of a pack that fit into `whole` bytes with `wanted`, where `tokens` did not
+    with `tried`: what the estimate says, scaled so that it agrees with that."""
+    room, least = USABLE * whole, tried.bytes(tokens)
+    scale = max((whole - tried.constant) / (least - tried.constant), 1.0)
+    return wanted.largest_pack(wanted.constant + (room - wanted.constant) / scale)

@@ -138,15 +138,15 @@ def _warm_start(
         return None, None, ""
     if configured.startswith(HUB):
         folder = hub_config(configured, "train.warm_start").parent
-        commit = f"{configured}@{folder.name}"
-        return str(folder), commit, commit
-    place = _existing("train.warm_start", configured, root)
-    described = config_of(place)
+        place = f"{configured}@{folder.name}"
+        return str(folder), place, place
+    found = _existing("train.warm_start", configured, root)
+    described = config_of(found)
     if not described.is_file():
         raise UserError(
             f"config: train.warm_start is {configured!r}, which is not a draft (no {described})"
         )
-    return str(place), str(place), folder_digest([described, *weight_files(place)], memo)
+    return str(found), str(found), folder_digest([described, *weight_files(found)], memo)
 
 
 def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import sys
 from collections import Counter
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class PretendedGpu(TorchDispatchMode):
     def reset(self) -> None:
         """Count from here on."""
         self.waits: Counter[str] = Counter()
+        self.operators: set[str] = set()
         self.kernels = 0
         self._sweep()
         self.peak = self.bytes
@@ -131,6 +133,8 @@ class PretendedGpu(TorchDispatchMode):
             self._refuse_two_devices(func, name, args, flat)
         if self._waits(name, args, kwargs):
             self.waited(name)
+        floats = any(x.dtype.is_floating_point for x in there)
+        self.operators.add(name.strip("_") + " float" * floats)
         if "device" in kwargs:
             kwargs["device"] = CPU
         flat, spec = tree_flatten((args, kwargs))
@@ -241,9 +245,14 @@ def as_one_kernel(function: Any, **_options: Any) -> Any:
         mode.kernels += not mode.compiled
         mode.compiled += 1
         try:
-            return function(*args, **kwargs)
+            out = function(*args, **kwargs)
         finally:
             mode.compiled -= 1
+        for x in tree_flatten(out)[0]:  # what it makes on the way is never in memory
+            for tensor in vars(x).values() if is_dataclass(x) else (x,):
+                if isinstance(tensor, OnGpu) and not mode.compiled:
+                    mode._count_bytes(tensor.raw)
+        return out
 
     return call
 

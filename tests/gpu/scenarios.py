@@ -31,6 +31,7 @@ from eagle3.capture.shard_capture import capture
 from eagle3.evaluation.decoding import GREEDY, Limits, Pair, decode_batch
 from eagle3.kernels import torch_internals
 from eagle3.objective.attention import flex as flex_attention
+from eagle3.objective.memory import StepMemory
 from eagle3.objective.pack import Pack
 from eagle3.objective.settings import Objective, TargetParts
 from eagle3.objective.ttt import ttt_loss
@@ -111,6 +112,7 @@ def loss(mode):
             "kernels": mode.kernels,
             "peak": mode.peak,
             "active": raw(totals.active).tolist(),
+            "operators": sorted(mode.operators),
         }
     return result
 
@@ -135,7 +137,42 @@ def step(mode):
             "weights": max(away(p, q) for p, q in pairs),
             "norm": result.gradient_norm,
             "waits": dict(mode.waits),
+            "operators": sorted(mode.operators),
         }
+    return found
+
+
+# memory: two sizes of vocabulary, so that either the layer or the scores have most of it
+LAYER_HEAVY = Shape(256, 768, 8, 2, 32, 2048, 96, 2, 64)
+SCORES_HEAVY = Shape(256, 768, 8, 2, 32, 2048, 1024, 2, 64)
+
+
+def memory(mode):
+    """Bytes at the peak of a step, and what the estimate says of it."""
+    found = {}
+    for name, shape in (("layer", LAYER_HEAVY), ("scores", SCORES_HEAVY)):
+        draft = build_draft(shape, CPU)
+        pack, target, _ = build_pack(shape, 0.64, CPU, BF16, [256] * 2)
+        parts = target.embedding.to(GPU), target.head.to(GPU, BF16), target.draft_ids.to(GPU)
+        there, device = on_device(pack), Ranks(0, 1, GPU)
+        for recompute in (False, True):
+            other = on_gpu(draft)
+            objective = Objective(dtype=BF16, recompute=recompute)
+            masters, optimizers = Replicated(other, device), build_optimizers(other, "adamw", 0)
+            runner = StepRunner(
+                other, TargetParts(*parts), masters, optimizers, objective, 0.5, device
+            )
+            for _ in range(2):  # the first one makes the optimiser's state
+                mode.reset()
+                result = runner.run(iter([there]), 1, len(pack.last), 1e-3, False)
+            active = [rows / 512 for rows in result.totals.active.tolist()]
+            count = sum(p.numel() for p in other.parameters())
+            estimate = StepMemory(other.config, count, active, recompute=recompute, packs=1)
+            found[f"{name} {'recompute' if recompute else 'kept'}"] = {
+                "peak": mode.peak,
+                "estimate": estimate.bytes(512),
+            }
+            del runner, masters, optimizers, other
     return found
 
 
@@ -258,6 +295,7 @@ def main() -> None:
         "refusals": refusals,
         "loss": loss,
         "step": step,
+        "memory": memory,
         "codecs": codecs,
         "capture": partial(captured, folder=folder),
         "evaluation": evaluation,

@@ -7,12 +7,14 @@ rise; lower it when a change earns it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from eagle3.store.codecs import CODECS
 from tests.gpu import guard
@@ -27,6 +29,8 @@ BUDGETS = {
     "auto torch.float32 kept": 1315,
     "chunked torch.float32 kept": 1040,
 }
+# of those that torch lists: refused for quantised tensors alone
+ALLOWED = {"resize float"}
 OF_STEP = 2  # waits of an optimiser step with its packs: the metrics, and its time
 OF_BATCH = 2  # waits of a batch of capture: are states finite, and one of transformers' own
 
@@ -77,6 +81,26 @@ def test_recomputing_keeps_less(found):
     kept, less = (cases[f"auto torch.bfloat16 {kind}"] for kind in ("kept", "recompute"))
     assert less["peak"] < kept["peak"] and less["kernels"] > kept["kernels"]
     assert less["gradients"] == kept["gradients"]
+
+
+@pytest.mark.parametrize("kind", ["kept", "recompute"])
+@pytest.mark.parametrize("most", ["layer", "scores"])
+def test_the_estimate_of_memory_is_near_what_a_step_holds(found, most, kind):
+    case = part(found, "memory")[f"{most} {kind}"]
+    assert 0.85 < case["estimate"] / case["peak"] < 1.15, case
+
+
+def test_no_operator_of_a_step_refuses_to_repeat(found):
+    """With `train.deterministic` torch raises for those that it lists."""
+    text = torch.use_deterministic_algorithms.__doc__
+    listed = text.split("operations will throw a")[1].split("In addition")[0]
+    refusing = set(re.findall(r"`torch\.(?:Tensor\.|nn\.functional\.)?(\w+)`", listed))
+    assert {"histc", "cumsum", "bincount", "put_"} <= refusing
+    floats = {name.strip("_") + " float" for name in refusing} - ALLOWED
+    cases = [*part(found, "loss").values(), *part(found, "step").values()]
+    assert all(len(case["operators"]) > 20 for case in cases)
+    for case in cases:
+        assert not floats & set(case["operators"])
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

@@ -25,6 +25,7 @@ from eagle3.report.plan import (
     target_flops_per_token,
     time_text,
 )
+from eagle3.report.plan_warnings import memory_doubt
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
 from tests.builders.shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
@@ -97,6 +98,7 @@ def planned(
     folder=Path("/nowhere/yet"),
     window=None,
     held_out=0,
+    memory_gb=None,
 ):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = TRAIN.model_dump() | {"epochs": 2, "epochs_per_stage": 2 // stages}
@@ -109,7 +111,7 @@ def planned(
             "keep": window is None,
         },
         "train": train,
-        "hardware": {"tflops": 0.5, "devices": 2},
+        "hardware": {"tflops": 0.5, "devices": 2, "memory_gb": memory_gb},
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
     shards, scored = (
@@ -187,6 +189,22 @@ def test_times_follow_the_stated_rate(shard):
     epochs = 2
     read = plan["bytes_states"] * epochs / plan["training_seconds"]
     assert plan["training_read_rate"] == pytest.approx(read)
+
+
+def test_the_memory_of_a_gpu_is_compared_where_it_is_known(shard):
+    unknown, draft = planned(shard)
+    assert unknown["largest_pack"] is None and "of a GPU" not in plan_table(unknown)
+    needed = unknown["bytes_training"]
+    assert needed > 16 * draft_parameters(draft)
+    assert memory_doubt(unknown, TRAIN.pack_tokens) == []
+    enough, _ = planned(shard, memory_gb=20 * needed / 1e9)
+    assert enough["largest_pack"] >= TRAIN.pack_tokens and "of a GPU" in plan_table(enough)
+    assert memory_doubt(enough, TRAIN.pack_tokens) == []
+    [said] = memory_doubt(enough, 10**9)
+    assert f"at most {enough['largest_pack']} should fit" in said
+    little, _ = planned(shard, memory_gb=needed / 1e12)
+    [said] = memory_doubt(little, TRAIN.pack_tokens)
+    assert little["largest_pack"] == 0 and "alone are too large" in said
 
 
 def test_a_limit_of_steps_is_a_share_of_the_training(shard, monkeypatch):

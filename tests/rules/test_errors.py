@@ -59,6 +59,10 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"train": {"optimizer": "muon"}, "resources": {"train": {"data_parallel": "fsdp2"}}},
         "train.optimizer is muon, which needs whole matrices and gradients on every rank",
     ),
+    "flex attention on a CPU": (
+        {"train": {"attention_backend": "flex"}},
+        "train.attention_backend is flex, which has no backward pass on a CPU; use auto",
+    ),
     "early stop in rolling mode": (
         {
             "train": {"early_stop_patience": 2},

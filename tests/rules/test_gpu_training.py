@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu.step import LLAMA_8B
+from benchmarks.synthetic import draft_config
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
+from eagle3.objective.memory import StepMemory
 from eagle3.training import gpu
 from eagle3.workflow import gpu_training
 from eagle3.workflow.gpu_training import gpu_warnings, missing_for_compiler
 from eagle3.workflow.prepare import environment
+
+# the draft of Llama-3.1-8B: 425 M trained
+MEMORY = StepMemory(draft_config(LLAMA_8B), 425_000_000, [0.64] * 7)
 
 
 def config(device="cuda", **train):
@@ -81,15 +91,58 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     whole = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: whole)
     device = torch.device("cuda")
-    for recompute in (False, True):
+
+    def said(pack: gpu.PackSize, whole_gib: int = 80, **changes: Any) -> str:
+        whole.total_memory = whole_gib * 2**30
         with (
-            pytest.raises(UserError, match=r"70\.0 of 80\.0 GiB.*packs of 8192 tokens") as said,
-            gpu.memory_suffices(device, 8192, recompute),
+            pytest.raises(UserError) as refusal,
+            gpu.memory_suffices(device, replace(MEMORY, **changes), pack),
         ):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        assert ("recompute" in str(said.value)) != recompute
-    with pytest.raises(ValueError), gpu.memory_suffices(device, 1, False):
+        assert "\n" not in str(refusal.value)
+        return str(refusal.value)
+
+    pack = gpu.PackSize(131072, 2048, 2)
+    text = said(pack)
+    assert "(70.0 of 80.0 GiB in tensors) at packs of 131072 tokens: by the plan's" in text
+    ways = re.findall(r"train\.pack_tokens (\d+) \(with packs_per_batch (\d+) for", text)
+    (fits, batches), (wider, _) = ((int(tokens), int(packs)) for tokens, packs in ways)
+    assert 2048 < fits < wider and fits * batches >= 131072 * 2 > fits * (batches - 1)
+    assert MEMORY.bytes(fits) <= 80 * 2**30 and text.endswith("and resources.train.recompute")
+    assert "recompute" not in said(pack, recompute=True)
+    # where the estimate would have let it pass, it is scaled to what has happened
+    small = gpu.PackSize(8192, 512, 8)
+    assert MEMORY.bytes(8192) < 40 * 2**30
+    scaled = int(re.findall(r"train.pack_tokens (\d+)", said(small))[0])
+    assert 512 <= scaled < 8192
+    long = gpu.PackSize(8192, 8192, 8)
+    assert said(long).endswith("it fits with resources.train.recompute, with packs as they are")
+    assert "no pack fits that holds a document of tokens.max_length 8192" in said(
+        long, recompute=True
+    )
+    assert "alone take about" in said(small, whole_gib=5)
+    with (
+        pytest.raises(ValueError, match="another fault"),
+        gpu.memory_suffices(device, MEMORY, pack),
+    ):
         raise ValueError("another fault")
+
+
+def test_kernels_that_repeat_are_asked_for_on_cuda_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    gpu.repeat_exactly("cpu")
+    assert asked == [] and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    gpu.repeat_exactly("cuda")
+    assert asked == [True] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.utils.deterministic.fill_uninitialized_memory is False
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    gpu.repeat_exactly("cuda")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    with pytest.raises(UserError, match=r"CUBLAS_WORKSPACE_CONFIG is ':0:0'.*unset it"):
+        gpu.repeat_exactly("cuda")
 
 
 def test_jobs_on_a_gpu_share_what_is_compiled(monkeypatch):

@@ -78,6 +78,7 @@ FIRST = {
     "train.epochs_per_stage": {"schedule", "train", "plan"},
     "train.pack_tokens": {"schedule", "train", "plan"},
     "train.packs_per_batch": {"schedule", "train", "plan"},
+    "train.precision": {"train", "plan"},
     "train.learning_rate": {"train", "plan"},
     "train.max_steps": {"schedule", "train", "plan"},
     "train.seed": {"schedule", "train"},

@@ -199,6 +199,18 @@ def test_a_limit_of_steps_ends_a_stage_inside_and_leaves_the_next_without_a_step
     assert_same(first, second)
 
 
+def test_kernels_that_repeat_give_a_cpu_the_same_bits(made, tmp_path):
+    """`train.deterministic` changes a GPU's kernels; no operator of a step refuses the mode."""
+    one, metrics = Job(made, tmp_path / "plain").run()
+    torch.use_deterministic_algorithms(True)
+    try:
+        other, same = Job(made, tmp_path / "exact").run()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same(one, other)
+    assert [r["loss"] for r in metrics] == [r["loss"] for r in same]
+
+
 def test_the_rate_falls_to_the_last_step_of_a_limit(made, tmp_path):
     keys = {"lr_schedule": "linear", "warmup_ratio": 0.0}
     _, metrics = Job(made, tmp_path, changed(made.train, **keys, max_steps=4)).run()

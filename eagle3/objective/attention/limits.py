@@ -1,0 +1,23 @@
+"""What the kernels of attention back ends take, from PyTorch's sources: flash_api.cpp, and
+flex_attention.py of Inductor. Imports no torch: asked before any job, too."""
+
+from __future__ import annotations
+
+HALF = ("bfloat16", "float16")
+
+
+def refusal(name: str, device: str, precision: str, head_dim: int) -> str | None:
+    """Why a back end cannot train with these products on such a device (cpu, cuda), whichever one
+    it is; None if it can. The words go on after "train.attention_backend is flash"."""
+    if device != "cuda":
+        if name == "flex":
+            return "which has no backward pass on a CPU"
+        return None
+    if name == "flash":
+        if precision not in HALF:
+            return "whose kernel takes half precision only (train.precision bfloat16)"
+        if head_dim % 8 or head_dim > 256:
+            return f"whose kernel takes heads of 8, 16, … 256 numbers, not of {head_dim}"
+    if name == "flex" and head_dim < 16:
+        return f"whose kernel takes heads of 16 numbers or more, not of {head_dim}"
+    return None

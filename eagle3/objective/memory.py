@@ -1,0 +1,101 @@
+"""Memory that a training step holds at its peak on a GPU: an estimate from shapes alone.
+
+It adds up the tensors that the code of a step keeps for its backward pass, and the largest that are
+there for a moment. The allocator's own needs come on top: a few percent. What a pretended GPU
+counts is within a fifth of it (tests/gpu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eagle3.draft.config import DraftConfig
+
+WIDE = 4  # bytes of float32
+CHUNK_BYTES = 512 * 2**20  # of logits at once on a GPU, see `head_loss`
+USABLE = 0.92  # share of a GPU's memory for tensors; the rest is the driver's and lost in between
+STEP = 256  # tokens by which packs of the search differ
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """A training step by its shapes.
+
+    `parameters`: trained ones; `active`: rows of each TTT step per token, [K]; `narrow`: bytes of
+    `train.precision`; `shares`: ranks that share weights and optimiser state (FSDP2); `ranks`:
+    those that share a pack; `packs`: that lie on the GPU, one of them on its way.
+    """
+
+    draft: DraftConfig
+    parameters: int
+    active: Sequence[float]
+    narrow: int = 2
+    recompute: bool = False
+    shares: int = 1
+    ranks: int = 1
+    packs: int = 2
+
+    @property
+    def constant(self) -> float:
+        """Bytes whatever the pack: weights, gradients, optimiser state, and what stays of the
+        target."""
+        draft = self.draft
+        masters = 3 * WIDE * self.parameters / self.shares  # with both moments
+        gathered = (WIDE * (self.shares > 1) + self.narrow) * self.parameters
+        head = 2.0 * draft.draft_vocab_size * draft.hidden_size
+        return masters + gathered + WIDE * self.parameters + head + 2.0 * _embedding(draft)
+
+    def kept(self) -> float:
+        """Bytes per token that the backward pass needs."""
+        draft, w = self.draft, self.narrow
+        h, d, heads = draft.hidden_size, draft.head_dim, draft.num_attention_heads
+        q, kv = heads * d, draft.num_key_value_heads * d
+        rows, first = sum(self.active), self.active[0]
+        # states of the target, and what step 0 makes of every row
+        states = 2.0 * self.packs * (3 * h + first * h)
+        every = w * (3 * h + 4 * kv) + WIDE * (2 * kv + d) + first * (w * h + WIDE * (q + 2 * kv))
+        own = w * (q + 2 * kv) + w * h
+        if not self.recompute:
+            own = w * (4 * h + 2 * q + 2 * kv + 3 * draft.intermediate_size) + WIDE * (d + heads)
+            every += WIDE * heads * len(self.active)
+        head = 3 * w * h * rows  # states of all steps, as the head reads them, and their gradient
+        if self.narrow == WIDE or self.ranks > 1:  # flex: autograd keeps each own key and value
+            own_terms = sum(2 * k * rows_k for k, rows_k in enumerate(self.active))
+            head += 0 if self.recompute else WIDE * q * own_terms
+        return states + every + own * rows + head
+
+    def passing(self) -> float:
+        """Bytes per token that are there for a moment, in the attention of the last step or in the
+        backward pass of its MLP."""
+        draft, last = self.draft, self.active[-1]
+        q = draft.num_attention_heads * draft.head_dim
+        kv = draft.num_key_value_heads * draft.head_dim
+        earlier = len(self.active) - 1
+        attention = last * WIDE * q * (4 * earlier + 6)
+        step = last * (3 * self.narrow * draft.intermediate_size + 2 * WIDE * (q + 2 * kv))
+        if self.recompute:  # the step's own tensors are there again
+            step += last * self.narrow * (4 * draft.hidden_size + 3 * draft.intermediate_size)
+        return max(attention, step)
+
+    def bytes(self, tokens: int) -> float:
+        """At packs of so many tokens."""
+        held = tokens / self.ranks
+        vocab = self.draft.draft_vocab_size
+        logits = min(WIDE * vocab * sum(self.active) * held, CHUNK_BYTES)
+        scores = logits * (3 + self.narrow / WIDE)
+        return self.constant + self.kept() * held + max(scores, self.passing() * held)
+
+    def largest_pack(self, room: float) -> int:
+        """The most tokens of a pack whose step fits into `room` bytes; 0 if none does."""
+        fits, beyond = 0, STEP
+        while self.bytes(beyond) <= room:
+            fits, beyond = beyond, 2 * beyond
+        while beyond - fits > STEP:
+            middle = (fits + beyond) // 2 // STEP * STEP
+            fits, beyond = (middle, beyond) if self.bytes(middle) <= room else (fits, middle)
+        return fits
+
+
+def _embedding(draft: DraftConfig) -> float:
+    return float(draft.vocab_size * draft.hidden_size)
