@@ -38,7 +38,7 @@ LEGS = {
         16,
         (
             *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/"),
-            *("eagle3/config/", "eagle3/data/", *STATES, "tests/rules/"),
+            *("eagle3/config/", "eagle3/data/", "eagle3/imports/", *STATES, "tests/rules/"),
             "tests/fuzz/test_workflow.py",
         ),
     ),

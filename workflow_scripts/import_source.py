@@ -29,12 +29,12 @@ def main(job: entry.Job) -> None:
         raise UserError(f"{KEY}: files of {source.place} have changed since the run was planned")
     values = settings.values["dataset"]
     order, held_out = ordered(listing.numbers, values["seed"], values["eval_fraction"])
-    check_counts(held_out, dataset.num_samples)
     names = dict(zip(listing.numbers.tolist(), listing.names, strict=True))
     files = open_files(source.kind, listing.folder, names, source.dataset)
     rows = getattr(files, "rows", None)  # of the dataset that speculators keeps masks in
     whole = None if rows is None else len(rows)
     missing = check_complete(source.kind, listing, whole, dataset.max_bad_fraction)
+    check_counts(held_out, dataset.num_samples)
     target = job.target_folder()
     capture = CaptureJob(settings, Path(), target)
     sample = Sample.of(files, listing.numbers, expected_of(capture))

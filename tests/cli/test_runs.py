@@ -138,3 +138,8 @@ def test_snakemakes_records_of_a_run_go_with_it(command, tmp_path) -> None:
     write(records / "no base64")
     assert command("runs", "remove", "one", "--yes").code == 0
     assert len(files(records)) == 3  # those of others
+
+
+def test_states_are_exported_from_a_run_that_exists(command) -> None:
+    outcome = command("export-states", "nothing", "out")
+    assert outcome.code == 1 and outcome.err.startswith("error: there is no run 'nothing' here")
