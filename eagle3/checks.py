@@ -23,9 +23,9 @@ from eagle3.store.layout import AUX_CHUNKS
 from eagle3.target_model import split
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
-from eagle3.target_model.layers import aux_layers
-from eagle3.target_model.logits import is_tied, logit_rules
-from eagle3.target_model.weights import TargetWeights
+from eagle3.target_model.layers import aux_layers, layer_count
+from eagle3.target_model.logits import check_head, is_tied, logit_rules
+from eagle3.target_model.weights import TargetWeights, check_norm
 from eagle3.tokens.vocab import check_size
 from eagle3.training.optimizer_check import check_optimizer
 
@@ -51,8 +51,11 @@ def check_target(config: Config, folder: Path) -> bool:
     _check_tokenizer(folder)
     text = check_config(config, folder)
     tied = is_tied(weights, text, section["lm_head_key"])
-    for key in ("embedding_key", "final_norm_key", *(() if tied else ("lm_head_key",))):
-        weights.check(section[key], key)
+    weights.check(section["embedding_key"], "embedding_key")
+    if not tied:
+        check_head(weights, weights.check(section["lm_head_key"], "lm_head_key"))
+    if config["train"]["norm_init"] != "ones":
+        check_norm(weights, section["final_norm_key"])
     return tied
 
 
@@ -70,11 +73,17 @@ def check_shape(config: Config, text: Any) -> None:
     Says on standard error where the draft cannot be shaped as the target.
     """
     states, resources = config["hidden_states"], config["resources"]
-    layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
-    if states["backend"] == "sglang" and layers[-1] == text.num_hidden_layers - 1:
+    layers = aux_layers(states["aux_layers"], layer_count(text))
+    unused = set(layers) & set(getattr(text, "cross_attention_layers", None) or ())
+    if unused:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(layers)}; layer {min(unused)} of the target reads "
+            "images alone and is left out of texts: name others"
+        )
+    if states["backend"] == "sglang" and layers[-1] == layer_count(text) - 1:
         raise UserError(
             f"hidden_states.aux_layers is {list(layers)}; SGLang cannot return the output of the "
-            f"last layer: use layers below {text.num_hidden_layers - 1}, or backend hf"
+            f"last layer: use layers below {layer_count(text) - 1}, or backend hf"
         )
     STORED[states["codec"]].columns(AUX_CHUNKS, text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)

@@ -23,7 +23,7 @@ from eagle3.parallel.ranks import Ranks
 from eagle3.store.layout import CHECK_KIND, Layout
 from eagle3.store.reader import KIND
 from eagle3.target_model.config import load_config, load_whole_config
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.reader import Head, read_head
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.needed_states import needed_states
@@ -64,7 +64,7 @@ class CaptureJob:
 
     def layers(self) -> tuple[int, int, int]:
         chosen = self.settings.values["hidden_states"]["aux_layers"]
-        return aux_layers(chosen, self.config.num_hidden_layers)
+        return aux_layers(chosen, layer_count(self.config))
 
     @cached_property
     def dtype(self) -> str:

@@ -8,8 +8,16 @@ vLLM counts layer inputs and calls it j + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from eagle3.errors import UserError
+
+
+def layer_count(text: Any) -> int:
+    """How many decoder layers a target of this text configuration has. LongCat's count twice as
+    `num_hidden_layers`, since each has two attentions."""
+    own = getattr(text, "num_layers", None)
+    return min(own, text.num_hidden_layers) if type(own) is int else text.num_hidden_layers
 
 
 def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, int, int]:

@@ -27,6 +27,7 @@ from eagle3.engines.sglang.request import (
 )
 from eagle3.errors import UserError
 from eagle3.target_model.config import load_config
+from eagle3.target_model.layers import layer_count
 
 PACKAGE = Path(__file__).resolve().parents[2]
 # set by torchrun for our job: SGLang's ranks would wait for each other in its process group
@@ -68,10 +69,10 @@ def run_sglang(
 def _check_layers(request: SGLangRequest) -> None:
     """Raise UserError for a layer whose output SGLang cannot return."""
     config = load_config(Path(request.model), request.trust_remote_code)
-    if max(request.layers) >= config.num_hidden_layers - 1:
+    if max(request.layers) >= layer_count(config) - 1:
         raise UserError(
             f"hidden_states.aux_layers is {list(request.layers)}; SGLang cannot return the output "
-            f"of the last layer, so use layers below {config.num_hidden_layers - 1}, or "
+            f"of the last layer, so use layers below {layer_count(config) - 1}, or "
             "hidden_states.backend hf"
         )
 
