@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu gpu image image-sglang check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu test-types gpu image image-sglang check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +24,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu test-types
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -57,6 +57,10 @@ test-faults: $(VENV)/.develops
 ## make test-gpu     what CUDA runs compiled, lowered for an H100 by Triton; needs no GPU, and g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
 	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu
+
+## make test-types   a tiny model of every causal type: capture, training, decoding (docs/targets.md)
+test-types: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/model_types
 
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs

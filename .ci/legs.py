@@ -72,6 +72,13 @@ LEGS = {
         4,
         ("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
     ),
+    "test-types": Leg(
+        5,
+        (
+            *("eagle3/draft/", "eagle3/engines/hf.py", "eagle3/target_model/"),
+            *("eagle3/evaluation/caches.py", "docs/targets.md", "tests/model_types/"),
+        ),
+    ),
 }
 # what `make test` covers as well as a leg would
 ALWAYS = (

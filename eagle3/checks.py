@@ -37,7 +37,25 @@ def check_choices(config: Config) -> None:
     if config["draft"]["rope_scaling"] is not None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
+    if config["target"]["adapter"] is not None:
+        _check_adapter(config)
     check_optimizer(config["train"]["optimizer"], config["resources"]["train"]["data_parallel"])
+
+
+def _check_adapter(config: Config) -> None:
+    """Raise UserError where an adapter would be left out."""
+    key, states = "target.adapter is set", config["hidden_states"]
+    if states["backend"] != "hf":
+        raise UserError(
+            f"{key}, which backend {states['backend']} does not capture with: use "
+            "hidden_states.backend hf, or name a model that it is merged into in target.model"
+        )
+    if config["resources"]["capture"]["tensor_parallel"] > 1:
+        raise UserError(
+            f"{key}, which is not merged into a target that several ranks share: use "
+            "resources.capture.tensor_parallel 1, or name a model that it is merged into in "
+            "target.model"
+        )
 
 
 def check_target(config: Config, folder: Path) -> bool:

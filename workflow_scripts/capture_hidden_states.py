@@ -26,7 +26,7 @@ def main(job: entry.Job) -> None:
     out = address(run.stored(paths.states(*which)))
     # a shard that is to be uploaded lies next to its check until then
     local = check.parent / Path(paths.states(*which)).name if is_object(out) else Path(out)
-    shard = CaptureJob(settings, tokens, job.target_folder())
+    shard = CaptureJob(settings, tokens, job.target_folder(), job.adapter)
     placement = Placement(resources.device, job.threads, resources.capture)
     with joined_ranks(resources.device) as ranks:
         torch.set_num_threads(max(job.threads // ranks.world, 1))

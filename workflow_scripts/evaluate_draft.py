@@ -32,6 +32,7 @@ def main(job: entry.Job) -> None:
         run.config.resources.device,
         run.config.resources.evaluate.batch,
         settings.upstream["export"],
+        job.adapter,
     )
     held_out = Dataset(Path(run.paths.dataset), "eval", settings.upstream["dataset"])
     if run.external.prompts:

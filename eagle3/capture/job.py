@@ -48,6 +48,7 @@ class CaptureJob:
     settings: Settings  # of the hidden_states stage
     tokens_file: Path
     target: Path
+    adapter: Path | None = None
 
     @cached_property
     def config(self) -> Any:
@@ -90,7 +91,8 @@ class CaptureJob:
 
     def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:
         trusted = self.section["trust_remote_code"]
-        return HFTarget.load(self.target, self.layers(), self.dtype, device, trusted, ranks, spread)
+        how = self.dtype, device, trusted, ranks, spread, self.adapter
+        return HFTarget.load(self.target, self.layers(), *how)
 
     def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
         """The shard to be filled, on ranks that do not write with `path` None."""

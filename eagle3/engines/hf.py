@@ -18,6 +18,7 @@ import torch
 from eagle3.errors import Foreign, UserError
 from eagle3.parallel.device import check_device, sent
 from eagle3.parallel.ranks import Ranks
+from eagle3.target_model.adapter import merge, read_adapter
 from eagle3.target_model.config import load_text_config, load_whole_config
 from eagle3.target_model.files import INDEX, indexed_files
 from eagle3.target_model.layers import layer_count
@@ -51,11 +52,12 @@ class HFTarget:
         trust_remote_code: bool = False,
         ranks: Ranks | None = None,
         spread: bool = False,
+        adapter: Path | None = None,
     ) -> HFTarget:
         """Load the body of a model directory, split over `ranks` (whose device then counts).
 
         `spread`: lay whole layers on every GPU that this process sees, for a target that one GPU
-        does not hold.
+        does not hold. `adapter`: folder of a LoRA adapter that is merged into it.
 
         Raises UserError if it is no causal language model, lacks weights, or cannot be split.
         """
@@ -84,6 +86,8 @@ class HFTarget:
                 f"target.model: {directory} lacks {len(missing)} weights of a "
                 f"{type(model).__name__}, such as {missing[0]}"
             )
+        if adapter is not None:
+            merge(read_adapter(adapter), model)
         return cls(model.get_decoder(), layers)
 
     @property

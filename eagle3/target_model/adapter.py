@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from eagle3.errors import UserError
 from eagle3.files.tensor_file import open_tensors
 from eagle3.target_model.files import read_object
+from eagle3.target_model.weights import TargetWeights
 
 KEY = "target.adapter"
 DESCRIBED, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -67,10 +68,16 @@ def read_adapter(folder: Path) -> Adapter:
     return Adapter(folder, {name: _scale(said, name, rank) for name, rank in ranks.items()})
 
 
-def check_adapter(adapter: Adapter, names: Iterable[str]) -> None:
-    """Raise UserError if the adapter is of another model than the one with tensors of these
-    names, or changes what is not a matrix of a decoder layer."""
-    known = set(names)
+def check_adapter(adapter: Adapter, target: Path) -> None:
+    """Raise UserError if the adapter is of another model than the one in the folder `target`, or
+    changes what is not a matrix of a decoder layer, or is quantised."""
+    quantised = read_object(target / "config.json").get("quantization_config")
+    if quantised:
+        raise UserError(
+            f"{KEY}: the weights of {target} are quantised, so nothing can be added to them; merge "
+            "the adapter into the weights that these were made from"
+        )
+    known = set(TargetWeights(target).file_of)
     for module in adapter.scales:
         if ".experts." in module or not re.search(r"\.\d+\.", module):
             raise UserError(

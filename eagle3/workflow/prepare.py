@@ -107,7 +107,7 @@ def _in_front(first: Sequence[str], others: str | None) -> str:
 def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     """What containers see of the host, and whether jobs read from the hub."""
     external, paths = run.external, run.paths
-    places = (external.embedded_source, external.warm_start, run.target)
+    places = (external.embedded_source, external.warm_start, external.adapter, run.target)
     outside = [Source(place) for place in places if place]
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]

@@ -37,7 +37,7 @@ RULES: tuple[tuple[str, int], ...] = (
     (r"sliding_window|window", 8),
     (r"hidden_size_per_layer_input", 8),
     (r"expert.*size|moe.*size|ffn_hidden|intermediate|ffn_dim|^n_inner|^d_inner", 96),
-    (r"hidden_size$|embedding_dim$|^n_embd$|^d_model$|^n_embed$|lru_width|word_embed_proj_dim", HIDDEN),
+    (r"hidden_size$|embedding_dim$|^n_embe?d$|^d_model$|lru_width|word_embed_proj_dim", HIDDEN),
 )
 WRITTEN = (  # by transformers into every part
     *("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"),
