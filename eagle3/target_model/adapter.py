@@ -86,9 +86,7 @@ def check_adapter(adapter: Adapter, target: Path) -> None:
                 "the merged model in target.model"
             )
         tails = _tails(module)
-        if not any(f"{tail}.weight" in known for tail in tails) and not any(
-            name.endswith(f".{tail}.weight") for name in known for tail in tails[:2]
-        ):
+        if not any(f".{name}".endswith(f".{tails[-1]}.weight") for name in known):
             raise UserError(
                 f"{KEY}: {adapter.folder} changes {module}, which the target does not have: it is "
                 "of another model"
@@ -102,7 +100,7 @@ def merge(adapter: Adapter, model: Any) -> None:
     """
     import torch
 
-    with open_tensors(adapter.folder / WEIGHTS) as handle, torch.no_grad():
+    with open_tensors(adapter.folder / WEIGHTS, "pt") as handle, torch.no_grad():
         for name, scale in adapter.scales.items():
             low, high = (
                 handle.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").float() for part in "AB"

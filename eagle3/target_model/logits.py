@@ -48,6 +48,9 @@ def logit_rules(config: Any) -> tuple[float, float | None]:
     """
     scale, softcap = 1.0, None
     known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
+    base = getattr(config, "dim_model_base", None)
+    if base:  # MiniCPM: what the head reads is divided by the hidden size over this
+        scale *= base / config.hidden_size
     for key, value in config.to_dict().items():
         if not ("logit" in key or "lm_head" in key) or value is None or value is False:
             continue
