@@ -36,8 +36,8 @@ def check_head(weights: TargetWeights, name: str) -> None:
     )
     if more and prefix:
         raise UserError(
-            f"target.lm_head_key: the head of {weights.directory} is more than a matrix, it has "
-            f"{more[0]}; draft and teacher read a plain head: name another target"
+            f"target.lm_head_key: the head is more than a matrix, the target has {more[0]} too; "
+            "draft and teacher read a plain head: name another target"
         )
 
 

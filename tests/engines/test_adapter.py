@@ -158,7 +158,7 @@ def test_an_adapter_of_another_model_or_of_its_head_is_refused(
     targets: dict[str, Path], plain: tuple[Path, Any], tmp_path: Path
 ) -> None:
     head, _ = trained(targets["llama"], tmp_path / "head", target_modules=["lm_head"])
-    with pytest.raises(UserError, match="lm_head.*must hold lora_A and lora_B of matrices"):
+    with pytest.raises(UserError, match=r"lm_head.*must hold lora_A and lora_B of matrices"):
         check_adapter(read_adapter(head), targets["llama"])
     other = tmp_path / "other"
     shutil.copytree(targets["llama"], other)

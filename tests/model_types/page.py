@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from transformers import __version__
+from transformers import AutoConfig, __version__
 from transformers.utils import logging
 
-from eagle3.draft.target_types import Answer, answer, causal_types
+from eagle3.draft.config import compromises
+from eagle3.draft.target_types import answer, causal_types
 from eagle3.errors import UserError
+from eagle3.target_model.config import figure
+from tests.model_types.shrink import CONTEXT
 from tests.model_types.work import HELP, Outcome, work
 
 FOLDER = Path(__file__).parent
@@ -54,35 +57,43 @@ def sentence(refusal: str) -> str:
     return refusal.removeprefix("target.model: ").replace("|", "\\|")
 
 
-def page(rows: Mapping[str, Row], answers: Mapping[str, Answer]) -> str:
+def notes_of(kind: str) -> str:
+    """Where the draft is not shaped as the target, by the default of its class, with what a refusal
+    asks for."""
+    text = AutoConfig.for_model(kind).get_text_config(decoder=True)
+    if getattr(text, "max_position_embeddings", None) is None:
+        text.max_position_embeddings = CONTEXT
+    heads = {} if figure(text, "num_attention_heads") else {"num_attention_heads": 4}
+    return "; ".join(compromises(text, heads))
+
+
+def page(rows: Mapping[str, Row]) -> str:
     """The text of docs/targets.md."""
+    notes = {kind: notes_of(kind) for kind, row in rows.items() if not row.refusal}
     head = (FOLDER / "targets.md.head").read_text(encoding="utf-8")
-    trained = [kind for kind, row in rows.items() if not row.refusal]
-    own = [kind for kind in trained if answers[kind].notes]
+    own = [note for note in notes.values() if note]
     counts = {
         "version": __version__,
-        "trained": len(trained),
-        "plain": len(trained) - len(own),
+        "trained": len(notes),
+        "plain": len(notes) - len(own),
         "own": len(own),
-        "refused": len(rows) - len(trained),
+        "refused": len(rows) - len(notes),
         "by_hand": sum(bool(row.by_hand) for row in rows.values()),
     }
-    return head.format(**counts) + "\n".join(_tables(rows, answers)) + "\n"
+    return head.format(**counts) + "\n".join(_tables(rows, notes)) + "\n"
 
 
-def _tables(rows: Mapping[str, Row], answers: Mapping[str, Answer]) -> Iterator[str]:
+def _tables(rows: Mapping[str, Row], notes: Mapping[str, str]) -> Iterator[str]:
     yield "## Trained\n"
     yield "| type | states | draft | training steps | decoding | to be set by hand |"
     yield "|---|---|---|---|---|---|"
     for kind, row in rows.items():
         if not row.refusal:
-            shape = "its own shape" if answers[kind].notes else "the target's shape"
+            shape = "its own shape" if notes[kind] else "the target's shape"
             yield f"| `{kind}` | {STATES} | {shape} | {STEPS} | {row.decoding} | {row.by_hand} |"
     yield "\n## Drafts of a shape of their own\n"
     yield "| types | what is said |\n|---|---|"
-    yield from _grouped(
-        {kind: "; ".join(answers[kind].notes) for kind, row in rows.items() if not row.refusal}
-    )
+    yield from _grouped(notes)
     yield "\n## Refused\n"
     yield "| types | what is said |\n|---|---|"
     yield from _grouped({kind: row.refusal for kind, row in rows.items()})
@@ -123,7 +134,7 @@ def main() -> None:
     for kind in kinds:
         rows[kind] = row_of(kind)
         print(kind, rows[kind], file=sys.stderr, flush=True)
-    sys.stdout.write(page(rows, {kind: answer(kind) for kind in kinds}))
+    sys.stdout.write(page(rows))
 
 
 if __name__ == "__main__":

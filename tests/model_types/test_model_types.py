@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from eagle3.draft.target_types import answer, causal_types
+from eagle3.draft.target_types import causal_types
 from tests.model_types.page import PAGE, page, parsed, row_of
 
 WRITTEN = parsed(PAGE.read_text(encoding="utf-8"))
@@ -15,8 +15,7 @@ FEW = (
     *("gemma3", "gemma4_text", "deepseek_v3", "deepseek_v4", "glm4_moe", "gpt2", "mamba2"),
     *("qwen3_5_moe_text", "falcon_h1", "modernbert-decoder"),
 )
-# encoders alone, encoders with a decoder, and what has no states of one token after another
-LEAST_TRAINED = 140
+LEAST_TRAINED = 135
 
 
 def same_as_written(kind: str) -> None:
@@ -37,8 +36,7 @@ def test_every_type_does_what_the_page_says(kind: str) -> None:
 
 def test_the_page_has_every_type_and_is_written_from_its_rows() -> None:
     assert list(WRITTEN) == causal_types()
-    answers = {kind: answer(kind) for kind in WRITTEN}
-    assert page(WRITTEN, answers) == PAGE.read_text(encoding="utf-8")
+    assert page(WRITTEN) == PAGE.read_text(encoding="utf-8")
 
 
 def test_nearly_all_decoders_are_trained() -> None:
