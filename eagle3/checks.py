@@ -45,6 +45,8 @@ def check_choices(config: Config) -> None:
 def _check_adapter(config: Config) -> None:
     """Raise UserError where an adapter would be left out."""
     key, states = "target.adapter is set", config["hidden_states"]
+    if config["target"]["model"] == "embedded":
+        raise UserError(f"{key}, but the embedded target has none: name its base in target.model")
     if states["backend"] != "hf":
         raise UserError(
             f"{key}, which backend {states['backend']} does not capture with: use "

@@ -22,6 +22,7 @@ from eagle3.target_model.adapter import merge, read_adapter
 from eagle3.target_model.config import load_text_config, load_whole_config
 from eagle3.target_model.files import INDEX, indexed_files
 from eagle3.target_model.layers import layer_count
+from eagle3.target_model.quantised import check_packages
 from eagle3.target_model.reader import Head
 from eagle3.target_model.split import check_transformers
 
@@ -196,9 +197,11 @@ class HFTarget:
 
 def _loaded(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
     """A model of a directory, and the weights that it has and the directory lacks."""
+    check_packages(directory)
+    config = load_whole_config(directory, options["trust_remote_code"])
     with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
         model, report = model_class.from_pretrained(
-            directory, use_safetensors=True, output_loading_info=True, **options
+            directory, config=config, use_safetensors=True, output_loading_info=True, **options
         )
     return model, sorted(report["missing_keys"])
 

@@ -14,7 +14,8 @@ from eagle3.data.conversations import BadRow
 from eagle3.data.templates import Renderer
 from eagle3.parallel.device import check_device
 from eagle3.target_model.adapter import merge, read_adapter
-from eagle3.target_model.config import stop_ids
+from eagle3.target_model.config import load_whole_config, stop_ids
+from eagle3.target_model.quantised import check_packages
 from eagle3.target_model.tokenizer import load_tokenizer
 
 
@@ -40,8 +41,13 @@ class HFAnswers:
         self.tokenizer = load_tokenizer(directory, trust_remote_code)
         self.sampling, self.batch = sampling, batch
         self.device = check_device(device)
+        check_packages(directory)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            directory,
+            config=load_whole_config(directory, trust_remote_code),
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
         )
         if adapter is not None:
             merge(read_adapter(adapter), model)

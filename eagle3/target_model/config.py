@@ -25,6 +25,8 @@ MOST = {
 }
 # other names of max_position_embeddings, of models whose positions have no table
 CONTEXTS = ("max_seq_len", "seq_length", "max_sequence_length")
+# types that transformers has no class of, and whose models are those of another
+SAME_MODEL = {"kimi_k2": "deepseek_v3"}
 # what no draft can be trained for, whatever its figures are
 UNFIT = {
     "hrm_text": "its layers run several times for each token, so none has one output",
@@ -170,6 +172,11 @@ def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
+    raw = read_object(directory / "config.json")
+    if raw.get("model_type") in SAME_MODEL:
+        known = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map")}
+        with Foreign(f"target.model: cannot read the configuration of {directory}"):
+            return AutoConfig.for_model(SAME_MODEL[raw["model_type"]], **known)
     check_code(directory, "config.json", trust_remote_code)
     with Foreign(f"target.model: cannot read the configuration of {directory}"):
         return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)

@@ -20,6 +20,7 @@ from eagle3.errors import UserError
 from eagle3.files.artifact import Settings, read_json
 from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
+from eagle3.target_model.quantised import check_packages
 from eagle3.workflow import containers
 from eagle3.workflow.external import locate
 from eagle3.workflow.gpu_training import gpu_warnings
@@ -51,6 +52,8 @@ def new_run(
     )
     if not has_environment:
         _check_tracker(whole.resources.train.tracker)
+        if external.target is not None and Path(external.target, "config.json").is_file():
+            check_packages(Path(external.target))
     for sentence in gpu_warnings(whole, os.environ, has_environment):
         print(f"warning: {sentence}", file=sys.stderr)
     _check_known_rows(Path(run.paths.rows_report), settings["dataset"], whole.dataset.num_samples)

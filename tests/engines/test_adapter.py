@@ -199,11 +199,13 @@ def test_damaged_files_are_a_sentence(plain: tuple[Path, Any], tmp_path: Path) -
     [
         {"hidden_states": {"backend": "sglang"}},
         {"resources": {"capture": {"tensor_parallel": 2}}},
+        {"target": {"adapter": "lora"}},
     ],
 )
 def test_where_it_would_be_left_out_it_is_refused(other: dict[str, Any]) -> None:
-    config = Config.of({"run": "x", "target": {"adapter": "lora"}, **other}).to_dict()
-    with pytest.raises(UserError, match=r"target\.adapter is set, which .*target\.model"):
+    target = {"adapter": "lora", "model": "hub:someone/a-model"}
+    config = Config.of({"run": "x", "target": target} | other).to_dict()
+    with pytest.raises(UserError, match=r"target\.adapter is set, .*target\.model"):
         check_choices(config)
 
 

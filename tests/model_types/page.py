@@ -78,6 +78,7 @@ def page(rows: Mapping[str, Row]) -> str:
         "plain": len(notes) - len(own),
         "own": len(own),
         "refused": len(rows) - len(notes),
+        "encoders": sum("of an encoder" in row.refusal for row in rows.values()),
         "by_hand": sum(bool(row.by_hand) for row in rows.values()),
     }
     return head.format(**counts) + "\n".join(_tables(rows, notes)) + "\n"
