@@ -19,6 +19,7 @@ from eagle3.config.configuration import Config
 from eagle3.engines.hf import HFTarget
 from eagle3.engines.hf_answers import HFAnswers
 from eagle3.errors import UserError
+from eagle3.report.serve_commands import serve_commands
 from eagle3.store.reader import FeatureShard
 from eagle3.target_model.adapter import check_adapter, read_adapter
 from eagle3.target_model.layers import aux_layers
@@ -207,6 +208,15 @@ def test_where_it_would_be_left_out_it_is_refused(other: dict[str, Any]) -> None
     config = Config.of({"run": "x", "target": target} | other).to_dict()
     with pytest.raises(UserError, match=r"target\.adapter is set, .*target\.model"):
         check_choices(config)
+
+
+def test_the_serve_command_says_which_model_it_means() -> None:
+    target = {"adapter": "lora", "model": "hub:someone/a-model"}
+    config = Config.of({"run": "x", "target": target}).to_dict()
+    (command,) = serve_commands(config, 3).values()
+    first, second = command.splitlines()[:2]
+    assert first == "# the target with the adapter lora merged into it"
+    assert "someone/a-model" in second
 
 
 def test_the_head_is_that_of_the_target(targets: dict[str, Path], plain: tuple[Path, Any]) -> None:
