@@ -139,8 +139,9 @@ class HFTarget:
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
         )
         self._captured.clear()
-        aux = [output.hidden_states[layer + 1][0].to(self.device) for layer in self._layers]
-        return torch.cat(aux, dim=-1), output.last_hidden_state[0].to(self.device)
+        states = [one_stream(output.hidden_states[n + 1], self._width) for n in self._layers]
+        aux = torch.cat([state[0].to(self.device) for state in states], dim=-1)
+        return aux, output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
     def own_choices(self, ids: torch.Tensor, count: int, head: Head) -> torch.Tensor | None:

@@ -40,7 +40,7 @@ from tests.model_types.shrink import CONTEXT, HEADS, HIDDEN, LAYERS, VOCAB, tiny
 
 LAYERS_READ = aux_layers(None, LAYERS)
 STEPS = changed(TRAIN, epochs=1, epochs_per_stage=1, ttt_steps=2, pack_tokens=64)
-NEW, CHAIN = 8, 3
+NEW, CHAIN, CHOSEN = 8, 3, 5
 MOST_DIFFERENT = 1e-4  # of the largest figure, in float32: sums in another order
 
 
@@ -137,7 +137,18 @@ def capture_differs(model: Any, engine: HFTarget, head: Head) -> float:
         own_aux, last = (part[start : start + len(text)] for part in captured)
         worst = max(worst, distance(own_aux, aux), distance(head.logits(last), logits))
         start += len(text)
-    return worst
+    return max(worst, self_check_differs(engine, head, texts[0], captured))
+
+
+def self_check_differs(
+    engine: HFTarget, head: Head, text: torch.Tensor, captured: tuple[torch.Tensor, torch.Tensor]
+) -> float:
+    """How far what the self-check of a shard sees of the first text is from its capture."""
+    aux, last = (part[: len(text)] for part in captured)
+    again = engine.plain_states(text)
+    own = engine.own_choices(text, CHOSEN, head)
+    assert own is None or torch.equal(own, head.logits(last[-CHOSEN:]).argmax(-1))
+    return max(distance(again[0], aux), distance(again[1], last))
 
 
 @torch.inference_mode()
