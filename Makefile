@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu gpu image image-sglang image-vllm check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu test-types gpu image image-sglang image-vllm check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,7 +25,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-vllm test-faults test-gpu
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-vllm test-faults test-gpu test-types
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -63,6 +63,10 @@ test-faults: $(VENV)/.develops
 ## make test-gpu     what CUDA runs, lowered for an H100 by Triton; the benchmarks; no GPU, but g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
 	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu tests/benchmarks
+
+## make test-types   a tiny model of every causal type: capture, training, decoding (docs/targets.md)
+test-types: $(VENV)/.develops
+	PATH="$(BIN):$$PATH" $(PYTEST) -m long tests/model_types
 
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs

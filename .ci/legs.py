@@ -82,6 +82,13 @@ LEGS = {
             *("benchmarks/gpu/", "benchmarks/training.py", "tests/benchmarks/"),
         ),
     ),
+    "test-types": Leg(
+        5,
+        (
+            *("eagle3/draft/", "eagle3/engines/hf.py", "eagle3/target_model/"),
+            *("eagle3/evaluation/caches.py", "docs/targets.md", "tests/model_types/"),
+        ),
+    ),
 }
 # what `make test` covers as well as a leg would
 ALWAYS = (

@@ -24,9 +24,9 @@ from eagle3.objective.attention.limits import refusal
 from eagle3.store.columns import STORED
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
-from eagle3.target_model.layers import aux_layers
-from eagle3.target_model.logits import is_tied, logit_rules
-from eagle3.target_model.weights import TargetWeights
+from eagle3.target_model.layers import aux_layers, layer_count
+from eagle3.target_model.logits import check_head, is_tied, logit_rules
+from eagle3.target_model.weights import TargetWeights, check_norm
 from eagle3.tokens.vocab import check_size
 
 Config = Mapping[str, Any]
@@ -39,6 +39,26 @@ def check_choices(config: Config) -> None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
     _check_attention(config, config["draft"]["head_dim"] or USUAL_HEAD)
+    if config["target"]["adapter"] is not None:
+        _check_adapter(config)
+
+
+def _check_adapter(config: Config) -> None:
+    """Raise UserError where an adapter would be left out."""
+    key, states = "target.adapter is set", config["hidden_states"]
+    if config["target"]["model"] == "embedded":
+        raise UserError(f"{key}, but the embedded target has none: name its base in target.model")
+    if states["backend"] != "hf":
+        raise UserError(
+            f"{key}, which backend {states['backend']} does not capture with: use "
+            "hidden_states.backend hf, or name a model that it is merged into in target.model"
+        )
+    if config["resources"]["capture"]["tensor_parallel"] > 1:
+        raise UserError(
+            f"{key}, which is not merged into a target that several ranks share: use "
+            "resources.capture.tensor_parallel 1, or name a model that it is merged into in "
+            "target.model"
+        )
 
 
 def check_target(config: Config, folder: Path) -> bool:
@@ -52,8 +72,11 @@ def check_target(config: Config, folder: Path) -> bool:
     _check_tokenizer(folder)
     text = check_config(config, folder)
     tied = is_tied(weights, text, section["lm_head_key"])
-    for key in ("embedding_key", "final_norm_key", *(() if tied else ("lm_head_key",))):
-        weights.check(section[key], key)
+    weights.check(section["embedding_key"], "embedding_key")
+    if not tied:
+        check_head(weights, weights.check(section["lm_head_key"], "lm_head_key"))
+    if config["train"]["norm_init"] != "ones":
+        check_norm(weights, section["final_norm_key"])
     return tied
 
 
@@ -71,9 +94,16 @@ def check_shape(config: Config, text: Any) -> None:
     Says on standard error where the draft cannot be shaped as the target.
     """
     states, resources = config["hidden_states"], config["resources"]
-    layers = aux_layers(states["aux_layers"], text.num_hidden_layers)
+    count = layer_count(text)
+    layers = aux_layers(states["aux_layers"], count)
+    unused = set(layers) & set(getattr(text, "cross_attention_layers", None) or ())
+    if unused:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(layers)}; layer {min(unused)} of the target reads "
+            "images alone and is left out of texts: name others"
+        )
     engine = ENGINES[states["backend"]]
-    engine.check_layers(layers, text.num_hidden_layers)
+    engine.check_layers(layers, count)
     check_aux_layers(config["export"]["formats"], layers)
     STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
@@ -85,7 +115,7 @@ def check_shape(config: Config, text: Any) -> None:
         chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_draft_tokens"])
         check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
-        check_existing(Path(config["train"]["warm_start"]), draft, text.num_hidden_layers)
+        check_existing(Path(config["train"]["warm_start"]), draft, count)
     _check_attention(config, draft.head_dim)
     if config["tokens"]["max_length"] > draft.max_position_embeddings:
         raise UserError(

@@ -61,6 +61,7 @@ class External:
     warm_start: str | None = None  # folder of a draft to start from
     warm_start_digest: str = ""
     draft_config: Mapping[str, Any] = field(default_factory=dict)  # what the file of it says
+    adapter: str | None = None  # folder of a LoRA adapter on the target; weights_digest has it in
     tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
     states: StatesFrom | None = None  # None: they are captured
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from eagle3.checks import check_choices, check_shape, check_target, embedded_text_config
 from eagle3.config.configuration import Config
@@ -18,7 +19,7 @@ from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
 from eagle3.target_model.config import load_config
 from eagle3.target_model.embedded import build_model
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from tests.builders.models import save_model, save_tokenizer
 from tests.rules.workflow import merged
 
@@ -237,3 +238,55 @@ def test_the_embedded_target_is_checked_by_the_configuration_it_will_have(tmp_pa
         del draft["bos_token_id"], draft["eos_token_id"]
     assert drafts[0] == drafts[1]
     check_shape(changed({"vocab": {"draft_vocab_size": 64}}), expected)
+
+
+def test_a_layer_that_texts_pass_by_cannot_be_read(saved: dict[str, Path]) -> None:
+    """Llama 3.2 Vision: layers that look at images are left out where there is none."""
+    text = load_config(saved["plain"])
+    text.cross_attention_layers = [3, 6]
+    with pytest.raises(UserError, match=r"aux_layers is \[1, 3, 4\]; layer 3 of the target reads"):
+        check_shape(CONFIG, text)
+    check_shape(changed({"hidden_states": {"aux_layers": [1, 2, 5]}}), text)
+
+
+def without(folder: Path, name: str) -> Path:
+    """A copy of a single-file target that lacks a tensor."""
+    save_model(folder, "llama")
+    save_tokenizer(folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_target_without_a_final_norm_needs_a_norm_that_starts_at_ones(tmp_path: Path) -> None:
+    folder = without(tmp_path / "model", "model.norm.weight")
+    with pytest.raises(UserError, match=r"final_norm_key .*set train\.norm_init to ones"):
+        check_target(CONFIG, folder)
+    check_target(changed({"train": {"norm_init": "ones"}}), folder)
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("mpt", "max_seq_len"), ("bloom", "seq_length")])
+def test_a_context_of_another_name_is_found(tmp_path: Path, kind: str, figure: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": kind, figure: 77}))
+    assert load_config(tmp_path).max_position_embeddings == 77
+
+
+def test_a_model_without_a_context_or_with_several_states_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": "bloom"}))
+    with pytest.raises(UserError, match="has no max_position_embeddings; add it to the file"):
+        load_config(tmp_path)
+    file.write_text(json.dumps({"model_type": "bloom", "max_position_embeddings": 99}))
+    assert load_config(tmp_path).max_position_embeddings == 99
+    file.write_text(json.dumps({"model_type": "gemma3n_text"}))
+    with pytest.raises(UserError, match="its layers hand on several states"):
+        load_config(tmp_path)
+
+
+def test_layers_are_counted_once() -> None:
+    from types import SimpleNamespace
+
+    assert layer_count(SimpleNamespace(num_hidden_layers=56, num_layers=28)) == 28
+    assert layer_count(SimpleNamespace(num_hidden_layers=8)) == 8

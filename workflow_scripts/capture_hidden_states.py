@@ -21,7 +21,7 @@ def main(job: entry.Job) -> None:
     run, settings = job.run, job.settings("hidden_states")
     resources, place = run.config.resources, ShardPlace.of(job)
     tokens = Path(run.paths.tokens(job.split, job.shard))
-    shard = CaptureJob(settings, tokens, job.target_folder())
+    shard = CaptureJob(settings, tokens, job.target_folder(), job.adapter)
     placement = Placement(resources.device, job.threads, resources.capture)
     with joined_ranks(resources.device) as ranks:
         torch.set_num_threads(max(job.threads // ranks.world, 1))

@@ -37,6 +37,11 @@ class Job:
         """What shapes the output of a stage of the workflow."""
         return self.run.settings[stage]
 
+    @property
+    def adapter(self) -> Path | None:
+        """Folder of the LoRA adapter that the target is run with."""
+        return Path(self.run.external.adapter) if self.run.external.adapter else None
+
     def target_folder(self, weights: bool = True) -> Path:
         """The target's folder, fetched from the hub if it is there; without `weights` only its
         small files."""

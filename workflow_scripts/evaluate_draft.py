@@ -36,6 +36,7 @@ def main(job: entry.Job) -> None:
         run.config.resources.device,
         run.config.resources.evaluate.batch,
         settings.upstream["export"],
+        job.adapter,
     )
     held_out, rows = _held_out(job)
     if run.external.prompts:

@@ -36,7 +36,7 @@ def main(job: entry.Job) -> None:
     missing = check_complete(source.kind, listing, whole, dataset.max_bad_fraction)
     check_counts(held_out, dataset.num_samples)
     target = job.target_folder()
-    capture = CaptureJob(settings, Path(), target)
+    capture = CaptureJob(settings, Path(), target, job.adapter)
     sample = Sample.of(files, listing.numbers, expected_of(capture))
     tokens, trusted = Tokens.from_settings(settings.values["tokens"]), capture.section
     answers = answers_of_target(target, capture.config, tokens, trusted["trust_remote_code"])

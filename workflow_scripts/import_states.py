@@ -20,7 +20,7 @@ def main(job: entry.Job) -> None:
     resources, place = run.config.resources, ShardPlace.of(job)
     _, files, _ = files_of_shard(run, job.split, job.shard)
     tokens = Path(run.paths.tokens(job.split, job.shard))
-    capture = CaptureJob(settings, tokens, job.target_folder())
+    capture = CaptureJob(settings, tokens, job.target_folder(), job.adapter)
     placement = Placement(resources.device, job.threads, resources.capture)
     torch.set_num_threads(job.threads)
     with joined_ranks(resources.device) as ranks:

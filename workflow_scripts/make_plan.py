@@ -13,7 +13,7 @@ from eagle3.report.plan import build_plan, plan_table
 from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings
 from eagle3.store.disk_space import PLAN
 from eagle3.target_model.config import load_config
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.shards import TokenShard, read_token_shards
 from workflow_scripts import entry
@@ -24,7 +24,7 @@ def main(job: entry.Job) -> None:
     values, upstream, resources = settings.values, settings.upstream, run.config.resources
     schedule, _ = read_json(Path(run.paths.schedule), SCHEDULE, upstream["schedule"])
     config = load_config(job.target_folder(weights=False), run.config.target.trust_remote_code)
-    layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
+    layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     size = values["vocab"]["draft_vocab_size"]
     manifests: list[Manifest] = []
     plan = build_plan(

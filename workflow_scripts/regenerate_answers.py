@@ -74,6 +74,7 @@ def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Engine:
         target.dtype,
         job.run.config.resources.device,
         target.trust_remote_code,
+        job.adapter,
     )
 
 

@@ -24,7 +24,7 @@ from eagle3.parallel.ranks import Ranks
 from eagle3.store.layout import CHECK_KIND, Layout
 from eagle3.store.reader import KIND
 from eagle3.target_model.config import load_config, load_whole_config
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.reader import Head, read_head
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.needed_states import needed_states
@@ -49,6 +49,7 @@ class CaptureJob:
     settings: Settings  # of the hidden_states stage
     tokens_file: Path
     target: Path
+    adapter: Path | None = None
 
     @cached_property
     def config(self) -> Any:
@@ -69,7 +70,7 @@ class CaptureJob:
 
     def layers(self) -> tuple[int, ...]:
         chosen = self.settings.values["hidden_states"]["aux_layers"]
-        return aux_layers(chosen, self.config.num_hidden_layers)
+        return aux_layers(chosen, layer_count(self.config))
 
     @cached_property
     def dtype(self) -> str:
@@ -96,7 +97,8 @@ class CaptureJob:
 
     def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:
         trusted = self.section["trust_remote_code"]
-        return HFTarget.load(self.target, self.layers(), self.dtype, device, trusted, ranks, spread)
+        how = self.dtype, device, trusted, ranks, spread, self.adapter
+        return HFTarget.load(self.target, self.layers(), *how)
 
     def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
         """The shard to be filled, on ranks that do not write with `path` None."""
@@ -186,7 +188,7 @@ def request_of(job: CaptureJob, path: Path | None, placement: Placement) -> Engi
             "device": placement.device,
             "threads": placement.threads,
         },
-        num_layers=job.config.num_hidden_layers,
+        num_layers=layer_count(job.config),
         # the settings name it where the engine reads it
         final_norm_key=job.section.get("final_norm_key", ""),
     )

@@ -18,6 +18,7 @@ from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.store.codecs import CODECS
 from eagle3.store.reader import FeatureShard
+from eagle3.target_model.layers import layer_count
 from eagle3.target_model.reader import Head
 from eagle3.tokens.needed_states import NeededStates, needed_states
 from eagle3.tokens.shards import TokenShard
@@ -58,7 +59,7 @@ def check(
     shard = FeatureShard(path, tokens, settings_digest)
     cosines = _cosines(shard, document, aux[: kept - 2], own, layers)
     # transformers does not return the last layer's own output, so it cannot be compared
-    cosines.pop(f"layer {target.body.config.num_hidden_layers - 1}", None)
+    cosines.pop(f"layer {layer_count(target.body.config) - 1}", None)
     failed = {name: value for name, value in cosines.items() if not value > LEAST}  # or NaN
     for name, value in failed.items():
         raise UserError(

@@ -25,6 +25,12 @@ class Target(Section):
         default="auto",
         description="Precision of the target during capture; `auto` takes it from config.json.",
     )
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of a LoRA adapter, as PEFT saves it, that is served on the target: "
+        "states, answers and evaluation are those of the target with it (docs/targets.md).",
+    )
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model or tokenizer."
     )

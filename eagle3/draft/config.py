@@ -10,6 +10,7 @@ from typing import Any
 from eagle3.draft import rope_parameters
 from eagle3.errors import UserError
 from eagle3.target_model.config import dense_width, figure
+from eagle3.target_model.layers import layer_count
 
 KEYS = (
     *("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
@@ -255,8 +256,8 @@ def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:
                 f"{folder}: the draft's {name} is {own}, the target's {other}: it was trained for "
                 "another target"
             )
-    if max(draft.aux_layers) >= target.num_hidden_layers:
+    if max(draft.aux_layers) >= layer_count(target):
         raise UserError(
             f"{folder}: the draft reads layers {list(draft.aux_layers)}, the target has "
-            f"{target.num_hidden_layers}: it was trained for another target"
+            f"{layer_count(target)}: it was trained for another target"
         )

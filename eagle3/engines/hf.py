@@ -18,8 +18,11 @@ import torch
 from eagle3.errors import Foreign, UserError
 from eagle3.parallel.device import check_device, sent
 from eagle3.parallel.ranks import Ranks
+from eagle3.target_model.adapter import merge, read_adapter
 from eagle3.target_model.config import load_text_config, load_whole_config
 from eagle3.target_model.files import INDEX, indexed_files
+from eagle3.target_model.layers import layer_count
+from eagle3.target_model.quantised import check_packages
 from eagle3.target_model.reader import Head
 from eagle3.target_model.split import check_transformers
 
@@ -35,9 +38,10 @@ class HFTarget:
         self.body = body.eval()
         self.device = next(body.parameters()).device
         self._captured: dict[int, torch.Tensor] = {}
-        self._layers = tuple(layers)
+        self._layers, self._width = tuple(layers), body.config.hidden_size
+        stack = layers_of(body)
         for layer in self._layers:
-            self.body.layers[layer].register_forward_hook(self._hook(layer))
+            stack[layer].register_forward_hook(self._hook(layer))
 
     @classmethod
     def load(
@@ -49,11 +53,12 @@ class HFTarget:
         trust_remote_code: bool = False,
         ranks: Ranks | None = None,
         spread: bool = False,
+        adapter: Path | None = None,
     ) -> HFTarget:
         """Load the body of a model directory, split over `ranks` (whose device then counts).
 
         `spread`: lay whole layers on every GPU that this process sees, for a target that one GPU
-        does not hold.
+        does not hold. `adapter`: folder of a LoRA adapter that is merged into it.
 
         Raises UserError if it is no causal language model, lacks weights, or cannot be split.
         """
@@ -70,28 +75,21 @@ class HFTarget:
             )  # straight onto the device, not through host memory
         if (directory / INDEX).is_file():
             indexed_files(directory / INDEX)  # transformers would follow it anywhere
-        with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
-            model, report = _model_class(directory, trust_remote_code).from_pretrained(
-                directory,
-                dtype=DTYPES.get(dtype, "auto"),
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-        if report["missing_keys"]:
-            missing = sorted(report["missing_keys"])
+        options |= {"dtype": DTYPES.get(dtype, "auto"), "trust_remote_code": trust_remote_code}
+        model, missing = _loaded(_model_class(directory, trust_remote_code), directory, options)
+        if missing and (whole := _whole_class(directory, trust_remote_code)) is not None:
+            # the rules that rename some models' tensors hold for the whole model only
+            whole_model, missing_of_whole = _loaded(whole, directory, options)
+            if not missing_of_whole:
+                model, missing = whole_model, []
+        if missing:
             raise UserError(
                 f"target.model: {directory} lacks {len(missing)} weights of a "
                 f"{type(model).__name__}, such as {missing[0]}"
             )
-        body = model.get_decoder()
-        if not hasattr(body, "layers"):
-            raise UserError(
-                f"target.model: {directory} is a {type(model).__name__}, whose decoder has no list "
-                "named layers to take states from"
-            )
-        return cls(body, layers)
+        if adapter is not None:
+            merge(read_adapter(adapter), model)
+        return cls(model.get_decoder(), layers)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -99,8 +97,9 @@ class HFTarget:
 
     def _hook(self, layer: int) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            state = output[0] if isinstance(output, tuple) else output
-            self._captured[layer] = state.to(self.device)  # of a target spread over GPUs too
+            state = output[0] if isinstance(output, tuple | list) else output
+            # a target that is spread over GPUs gives it where the layer is
+            self._captured[layer] = one_stream(state, self._width).to(self.device)
 
         return keep
 
@@ -148,7 +147,10 @@ class HFTarget:
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
         )
         self._captured.clear()
-        every = [states[0].to(self.device) for states in output.hidden_states[:-1]]
+        every = [
+            one_stream(states, self._width)[0].to(self.device)
+            for states in output.hidden_states[:-1]
+        ]
         return every, output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
@@ -204,6 +206,41 @@ class HFTarget:
         return aux, last.flatten(0, 1).index_select(0, rows)
 
 
+def _loaded(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """A model of a directory, and the weights that it has and the directory lacks."""
+    check_packages(directory)
+    config = load_whole_config(directory, options["trust_remote_code"])
+    with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
+        model, report = model_class.from_pretrained(
+            directory, config=config, use_safetensors=True, output_loading_info=True, **options
+        )
+    return model, sorted(report["missing_keys"])
+
+
+def one_stream(state: torch.Tensor, width: int) -> torch.Tensor:
+    """A layer's output as a draft reads it, [B, L, H]: of several residual streams (DeepSeek-V4's
+    hyper connections) [B, L, n, H] or [B, L, n * H] the mean, as SGLang and vLLM hand it on."""
+    if state.dim() == 3 and state.shape[-1] == width:
+        return state
+    return state.reshape(*state.shape[:2], -1, width).mean(dim=2)
+
+
+def layers_of(body: Any) -> Any:
+    """The list of a decoder's layers: by its name, else the only list that is as long as it.
+
+    Raises UserError if there is no such list, or if it is not as long as the configuration says.
+    """
+    count, named = layer_count(body.config), getattr(body, "layers", None)
+    lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
+    lists = [named] if named in lists else [each for each in lists if len(each) == count]
+    if len(lists) != 1 or len(lists[0]) != count:
+        raise UserError(
+            f"target.model: the {type(body).__name__} has no list of its {count} layers to take "
+            "states from"
+        )
+    return lists[0]
+
+
 def _model_class(directory: Path, trust_remote_code: bool) -> Any:
     """What loads the body alone. Raises UserError if the model is no causal language model."""
     from transformers import AutoModel, AutoModelForCausalLM
@@ -222,6 +259,15 @@ def _model_class(directory: Path, trust_remote_code: bool) -> Any:
             "model"
         )
     return AutoModel
+
+
+def _whole_class(directory: Path, trust_remote_code: bool) -> Any:
+    """The class of the model with its head, None where transformers has none of its own."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    known = type(load_whole_config(directory, trust_remote_code)) in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForCausalLM if known else None
 
 
 def _check_split(config: Any, ranks: Ranks) -> None:

@@ -13,7 +13,9 @@ from eagle3.data.answer_record import Answer, Request
 from eagle3.data.conversations import BadRow
 from eagle3.data.templates import Renderer
 from eagle3.parallel.device import check_device
-from eagle3.target_model.config import stop_ids
+from eagle3.target_model.adapter import merge, read_adapter
+from eagle3.target_model.config import load_whole_config, stop_ids
+from eagle3.target_model.quantised import check_packages
 from eagle3.target_model.tokenizer import load_tokenizer
 
 
@@ -30,16 +32,25 @@ class HFAnswers:
         dtype: str = "auto",
         device: str = "cpu",
         trust_remote_code: bool = False,
+        adapter: Path | None = None,
     ) -> None:
-        """`renderer`: the arguments of `Renderer` other than the tokenizer."""
+        """`renderer`: the arguments of `Renderer` other than the tokenizer; `adapter`: folder of a
+        LoRA adapter on the target."""
         from transformers import AutoModelForCausalLM
 
         self.tokenizer = load_tokenizer(directory, trust_remote_code)
         self.sampling, self.batch = sampling, batch
         self.device = check_device(device)
+        check_packages(directory)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+            directory,
+            config=load_whole_config(directory, trust_remote_code),
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
         )
+        if adapter is not None:
+            merge(read_adapter(adapter), model)
         self.model = model.to(self.device)
         config = self.model.config.get_text_config(decoder=True)
         self.context = config.max_position_embeddings

@@ -16,6 +16,7 @@ with recurrent layers has no such cache and runs the whole texts in every pass.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -124,12 +125,16 @@ class WholeTexts:
 
 def target_batch(engine: HFTarget) -> TargetBatch | WholeTexts:
     """The target for some sequences: with a cache if all that it holds are keys and values."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     layers = DynamicCache(config=engine.body.config).layers
-    plain = all(isinstance(layer, DynamicLayer) for layer in layers)
+    # others hold more: the keys of an indexer, the state of a recurrence
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     recurrent = getattr(engine.body, "_is_stateful", False)
-    return TargetBatch(engine) if plain and not recurrent else WholeTexts(engine)
+    taken = "past_key_values" in signature(engine.body.forward).parameters  # GPT's takes none
+    empty = bool(getattr(engine.body.config, "cross_attention_layers", None))  # of texts
+    usable = plain and taken and not recurrent and not empty
+    return TargetBatch(engine) if usable else WholeTexts(engine)
 
 
 class DraftBatch:

@@ -55,9 +55,11 @@ class Evaluator:
         device: str,
         batch: int,
         draft_digest: str | None = None,
+        adapter: Path | None = None,
     ) -> None:
         """`values`: the `evaluation` section; `loading` and `templates`: keys of the
-        sections `target` and `tokens`; `batch`: prompts that are answered together."""
+        sections `target` and `tokens`; `batch`: prompts that are answered together;
+        `adapter`: folder of a LoRA adapter on the target."""
         trusted = loading["trust_remote_code"]
         self.values, self.batch = values, batch
         self.config = load_config(target, trusted)
@@ -79,6 +81,7 @@ class Evaluator:
             device,
             trusted,
             spread=torch.cuda.device_count() > 1,  # the job is given as many as hold the target
+            adapter=adapter,
         )
         where = engine.device, engine.dtype
         weights = TargetWeights(target)

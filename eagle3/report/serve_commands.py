@@ -42,8 +42,11 @@ def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, st
     """Commands for the drafts of a run by the engine's name, none for a format of no engine."""
     paths, model = Paths(config["run"]), config["target"]["model"]
     target = paths.embedded_target if model == "embedded" else model.removeprefix(HUB)
+    adapter = config["target"].get("adapter")
+    # engines merge no adapter at loading, and not every one takes it beside a draft
+    before = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""
     return {
-        ENGINES[name]: serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens)
+        ENGINES[name]: before + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens)
         for name in config["export"]["formats"]
         if name in ENGINES
     }

@@ -23,6 +23,21 @@ MOST = {
     "num_hidden_layers": 2**14,
     "max_position_embeddings": 2**40,
 }
+# other names of max_position_embeddings, of models whose positions have no table
+CONTEXTS = ("max_seq_len", "seq_length", "max_sequence_length")
+# types that transformers has no class of, and whose models are those of another
+SAME_MODEL = {"kimi_k2": "deepseek_v3"}
+# what no draft can be trained for, whatever its figures are
+UNFIT = {
+    "hrm_text": "its layers run several times for each token, so none has one output",
+    "musicgen": "it writes sounds, not text",
+    "musicgen_melody": "it writes sounds, not text",
+    "blt": "it reads bytes in patches and has no list of layers over tokens",
+    "gemma4_assistant": "it is itself a draft, of a Gemma 4",
+    "gemma4_unified_assistant": "it is itself a draft, of a Gemma 4",
+    "cpmant": "it puts tokens of its own in front of every text",
+    "xlnet": "its tokens are predicted in any order",
+}
 # Model types whose class takes these figures from the file as they stand, and whether it works out
 # a missing head_dim as hidden_size / num_attention_heads.
 PLAIN_TYPES = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
@@ -68,11 +83,22 @@ def check_figures(text: Any, path: Path) -> None:
             f"target.model: {path} is of an encoder, whose tokens see those behind them; a target "
             "is a decoder"
         )
-    for name, most in MOST.items():
-        figure = getattr(text, name, None)
-        if type(figure) is not int or not 0 < figure <= most:
+    if text.model_type in UNFIT or (getattr(text, "altup_num_inputs", None) or 1) > 1:
+        reason = UNFIT.get(text.model_type, "its layers hand on several states, by turns (AltUp)")
+        raise UserError(f"target.model: {path} is of a {text.model_type}: {reason}")
+    if getattr(text, "max_position_embeddings", None) is None:
+        longest = next((figure(text, name) for name in CONTEXTS if figure(text, name)), None)
+        if longest is None:
             raise UserError(
-                f"target.model: {path} has {name} = {figure!r}; must be a whole number from 1 to "
+                f"target.model: {path} has no max_position_embeddings; add it to the file: the "
+                "longest text, in tokens, that the model can read"
+            )
+        text.max_position_embeddings = longest
+    for name, most in MOST.items():
+        value = getattr(text, name, None)
+        if type(value) is not int or not 0 < value <= most:
+            raise UserError(
+                f"target.model: {path} has {name} = {value!r}; must be a whole number from 1 to "
                 f"{most}"
             )
 
@@ -146,6 +172,11 @@ def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoConfig
 
+    raw = read_object(directory / "config.json")
+    if raw.get("model_type") in SAME_MODEL:
+        known = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map")}
+        with Foreign(f"target.model: cannot read the configuration of {directory}"):
+            return AutoConfig.for_model(SAME_MODEL[raw["model_type"]], **known)
     check_code(directory, "config.json", trust_remote_code)
     with Foreign(f"target.model: cannot read the configuration of {directory}"):
         return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)

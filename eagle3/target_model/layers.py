@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from eagle3.config.hidden_states import MOST_LAYERS
 from eagle3.errors import UserError
 
 FEWEST_LAYERS = 7  # of a target whose default layers are distinct and in order
+
+
+def layer_count(text: Any) -> int:
+    """How many decoder layers a target of this text configuration has. LongCat's count twice as
+    `num_hidden_layers`, since each has two attentions."""
+    own = getattr(text, "num_layers", None)
+    return min(own, text.num_hidden_layers) if type(own) is int else text.num_hidden_layers
 
 
 def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:

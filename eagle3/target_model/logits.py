@@ -9,9 +9,9 @@ from eagle3.target_model.weights import TargetWeights
 
 # What configurations say about logits, and what we do with it. A key that looks like it changes
 # logits and is not listed here is refused: it would make every teacher wrong without a word.
-SOFTCAP_KEYS = ("final_logit_softcapping",)
+SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
-DIVISOR_KEYS = ("logits_scaling",)  # Granite: logits / scale
+DIVISOR_KEYS = ("logits_scaling", "logits_mup_width_multiplier")  # Granite, Inkling: / scale
 HARMLESS_KEYS = (  # of attention, of routers, of generation
     *("attn_logit_softcapping", "moe_router_logit_softcapping"),
     *("num_logits_to_keep", "output_router_logits"),
@@ -24,6 +24,23 @@ def is_tied(weights: TargetWeights, config: Any, lm_head_key: str) -> bool:
     return bool(tied) and weights.name_of(lm_head_key) is None
 
 
+def check_head(weights: TargetWeights, name: str) -> None:
+    """Raise UserError if the head, whose weight is called `name`, is more than a matrix and a bias:
+    with a norm or a layer in it, or quantised."""
+    prefix = name.removesuffix("weight")
+    more = sorted(
+        other
+        for other in weights.file_of
+        if other not in (name, f"{prefix}bias")
+        and (other.startswith(prefix) or ".lm_head." in f".{other}")
+    )
+    if more and prefix:
+        raise UserError(
+            f"target.lm_head_key: the head is more than a matrix, the target has {more[0]} too; "
+            "draft and teacher read a plain head: name another target"
+        )
+
+
 def logit_rules(config: Any) -> tuple[float, float | None]:
     """Scale and soft cap that the target applies to its logits.
 
@@ -31,6 +48,9 @@ def logit_rules(config: Any) -> tuple[float, float | None]:
     """
     scale, softcap = 1.0, None
     known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
+    base = getattr(config, "dim_model_base", None)
+    if base:  # MiniCPM: what the head reads is divided by the hidden size over this
+        scale *= base / config.hidden_size
     for key, value in config.to_dict().items():
         if not ("logit" in key or "lm_head" in key) or value is None or value is False:
             continue

@@ -10,7 +10,21 @@ from eagle3.files.tensor_file import open_tensors
 from eagle3.target_model.files import INDEX, indexed_files
 
 SINGLE = "model.safetensors"
-EMBEDDING = "embed_tokens.weight"
+# What else models call the modules that are read, besides what Llama does: `target` names those.
+OTHER_NAMES = {
+    "model.embed_tokens.weight": (
+        *("wte", "word_embeddings", "tok_embeddings", "tokens_embed", "embed_in", "embeddings"),
+        *("embed", "input_embedding", "w"),
+    ),
+    "lm_head.weight": ("embed_out", "output_projection", "head", "output", "decoder"),
+    "model.norm.weight": (
+        *("final_layernorm", "final_layer_norm", "final_norm", "ln_f", "norm_f", "embedding_norm"),
+        *("ln_out", "out_norm", "output_layernorm", "layer_norm", "layernorm"),
+    ),
+}
+
+
+NORM_HINT = "; if the target has no norm before its head, set train.norm_init to ones"
 
 
 class TargetWeights:
@@ -36,19 +50,38 @@ class TargetWeights:
 
         Wrappers of multimodal models add prefixes to the names of the text model, so a name that no
         file has means the one with the same ending; if several have it (vision towers have norms
-        too), the one next to the only embedding.
+        too), the one next to the only embedding. Llama's names also mean those that other models
+        have for the same module.
         """
         if name in self.file_of:
             return name
-        ending = name.removeprefix("model.")
-        alike = [candidate for candidate in self.file_of if candidate.endswith(f".{ending}")]
-        if len(alike) > 1:
-            embeddings = [
-                candidate for candidate in self.file_of if candidate.endswith(f".{EMBEDDING}")
-            ]
-            siblings = [candidate.removesuffix(EMBEDDING) + ending for candidate in embeddings]
-            alike = siblings if len(siblings) == 1 and siblings[0] in alike else []
-        return alike[0] if alike else None
+        others = OTHER_NAMES.get(name, ())
+        for ending in (name.removeprefix("model."), *(f"{other}.weight" for other in others)):
+            alike = self._ending_with(ending)
+            if len(alike) > 1:
+                beside = [prefix + ending for prefix in self._beside()]
+                alike = beside if len(beside) == 1 and beside[0] in alike else []
+            if alike:
+                return alike[0]
+        return None
+
+    def _ending_with(self, ending: str) -> list[str]:
+        """Names that are `ending`, under any prefix that is in no numbered layer."""
+        return [
+            name
+            for name in self.file_of
+            if f".{name}".endswith(f".{ending}")
+            and not any(part.isdigit() for part in name.split("."))
+        ]
+
+    def _beside(self) -> list[str]:
+        """Prefixes of the modules that hold an input embedding."""
+        default = "model.embed_tokens.weight"
+        for ending in ("embed_tokens", *OTHER_NAMES[default]):
+            found = self._ending_with(f"{ending}.weight")
+            if found:
+                return [name.removesuffix(f"{ending}.weight") for name in found]
+        return []
 
     def check(self, name: str, setting: str) -> str:
         """`name_of`, or UserError that names the configuration key `setting`."""
@@ -81,3 +114,11 @@ class TargetWeights:
         path = self.directory / self.file_of[name]
         with open_tensors(path, framework) as handle, Foreign(f"target.model: {path} lacks {name}"):
             return handle.get_tensor(name)
+
+
+def check_norm(weights: TargetWeights, name: str) -> None:
+    """Raise UserError, with what helps, if the files hold no final norm of that name."""
+    try:
+        weights.check(name, "final_norm_key")
+    except UserError as fault:
+        raise UserError(f"{fault}{NORM_HINT}") from None

@@ -12,7 +12,7 @@ from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.draft.pretrained import warm_start
 from eagle3.objective.ttt import TargetParts
 from eagle3.target_model.config import load_config
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.reader import Head, read_final_norm, read_head
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import VocabMapping, check_of_target
@@ -38,11 +38,13 @@ def build_draft(
     chosen = torch.from_numpy(mapping.target_ids)
     head = read_head(weights, config, section["lm_head_key"], section["embedding_key"]).rows(chosen)
     embedding = weights.read(section["embedding_key"], "embedding_key")
-    layers = aux_layers(values["hidden_states"]["aux_layers"], config.num_hidden_layers)
+    layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     draft = Eagle3Draft(derive_config(config, values["draft"], len(mapping.d2t), layers))
-    norm = read_final_norm(weights, config, section["final_norm_key"])
+    norm = None
+    if train["norm_init"] != "ones":
+        norm = read_final_norm(weights, config, section["final_norm_key"])
     rows = None if train["head_init"] == "random" else head.weight.float()
-    initialise(draft, train["seed"], rows, None if train["norm_init"] == "ones" else norm)
+    initialise(draft, train["seed"], rows, norm)
     starts = {"lm_head.weight": train["head_init"], "norm.weight": train["norm_init"]}
     frozen = [name for name, start in starts.items() if start == "frozen"]
     if existing is not None:

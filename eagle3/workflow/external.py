@@ -28,6 +28,7 @@ from eagle3.errors import UserError
 from eagle3.imports.listing import KEY, PEERS, dataset_digest, dataset_folder, list_files
 from eagle3.imports.other_run import shards_of
 from eagle3.run import External, StatesFrom
+from eagle3.target_model import adapter as adapters
 from eagle3.target_model.files import TOKENIZER_FILES
 from eagle3.workflow.provenance import file_digests, folder_digest
 
@@ -71,6 +72,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         target = str(folder)
         tied = _inspect(config, folder)
         tokenizer_digest, weights_digest = _digests(config, folder, memo)
+    adapter, adapter_digest = _adapter(config["target"]["adapter"], target, root, memo)
     return External(
         sources,
         source_digest,
@@ -78,11 +80,12 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         embedded_digest,
         target,
         tokenizer_digest,
-        weights_digest,
+        weights_digest + adapter_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
         place,
         start_digest,
         said,
+        adapter,
         tied,
         states,
     )
@@ -147,6 +150,20 @@ def _warm_start(
             f"config: train.warm_start is {configured!r}, which is not a draft (no {described})"
         )
     return str(found), str(found), folder_digest([described, *weight_files(found)], memo)
+
+
+def _adapter(
+    configured: str | None, target: str | None, root: Path, memo: Path
+) -> tuple[str | None, str]:
+    """The folder of a LoRA adapter, checked against a target that is here, and its digest."""
+    if configured is None:
+        return None, ""
+    folder = _existing(adapters.KEY, configured, root)
+    adapter = adapters.read_adapter(folder)
+    if target is not None and not target.startswith(HUB):
+        adapters.check_adapter(adapter, Path(target))
+    files = [folder / adapters.DESCRIBED, folder / adapters.WEIGHTS]
+    return str(folder), " " + folder_digest(files, memo)
 
 
 def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from eagle3.imports.other_run import check_same_states
 from eagle3.imports.split import check_documents
 from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
+from eagle3.target_model.quantised import check_packages
 from eagle3.workflow import containers
 from eagle3.workflow.external import locate
 from eagle3.workflow.gpu_training import gpu_warnings
@@ -60,6 +61,8 @@ def new_run(
     )
     if not has_environment:
         _check_tracker(whole.resources.train.tracker)
+        if external.target is not None and Path(external.target, "config.json").is_file():
+            check_packages(Path(external.target))
     for sentence in gpu_warnings(whole, os.environ, has_environment):
         print(f"warning: {sentence}", file=sys.stderr)
     if run.imports:
@@ -125,7 +128,7 @@ def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     start = external.warm_start
     if start and not Source(start).on_hub:  # of a file, what lies beside it too
         start = str(config_of(Path(start)).parent)
-    places = (external.embedded_source, start, run.target)
+    places = (external.embedded_source, start, external.adapter, run.target)
     outside = [Source(place) for place in places if place]
     outside += [*external.sources, *(Source(place) for _, place in external.prompts)]
     local = [source.place for source in outside if not source.on_hub]

@@ -89,8 +89,8 @@ def save_tokenizer(folder: Path) -> None:
 def save_wrapper(folder: Path, kind, **changes) -> Path:
     """A multimodal model whose text part is a tiny model, and a config with `text_config`.
 
-    `gemma3` has tied embeddings, `llava` has a head under its own prefix, and `qwen2_5_vl` says
-    nothing about tying in its text part.
+    `gemma3` has tied embeddings, `llava` and its kin have a head under their own prefix, and the
+    Qwens say nothing about tying in their text part.
     """
     import transformers as t
 
@@ -105,19 +105,34 @@ def save_wrapper(folder: Path, kind, **changes) -> Path:
         config = t.Gemma3Config(
             text_config=text, vision_config=tower | patches, mm_tokens_per_image=4, **changes
         )
-        model = t.Gemma3ForConditionalGeneration(config)
     elif kind == "llava":
         config = t.LlavaConfig(
             text_config=t.LlamaConfig(**text),
             vision_config=t.CLIPVisionConfig(**tower, **patches),
             **changes,
         )
-        model = t.LlavaForConditionalGeneration(config)
+    elif kind == "mistral3":
+        config = t.Mistral3Config(
+            text_config=t.MistralConfig(**text),
+            vision_config=t.PixtralVisionConfig(**tower, **patches, head_dim=8),
+            **{"tie_word_embeddings": False} | changes,
+        )
+    elif kind == "internvl":
+        config = t.InternVLConfig(
+            text_config=t.Qwen2Config(**text),
+            vision_config=t.InternVLVisionConfig(**tower, image_size=[28, 28], patch_size=[14, 14]),
+            **{"tie_word_embeddings": False} | changes,
+        )
     else:
         del text["tie_word_embeddings"]
         text["rope_parameters"] = ROPE | {"mrope_section": [1, 1, 2]}
         eyes = vision | {"depth": 1, "num_heads": 2, "out_hidden_size": HIDDEN}
-        config = t.Qwen2_5_VLConfig(text_config=text, vision_config=eyes, **changes)
-        model = t.Qwen2_5_VLForConditionalGeneration(config)
-    model.float().save_pretrained(folder)
+        if kind == "qwen3_vl":
+            text |= {"head_dim": 8}
+            eyes |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 4}
+            config = t.Qwen3VLConfig(text_config=text, vision_config=eyes, **changes)
+        else:
+            config = t.Qwen2_5_VLConfig(text_config=text, vision_config=eyes, **changes)
+    model = t.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
     return folder

@@ -20,7 +20,7 @@ from eagle3.files.tensor_file import save_tensors
 from eagle3.parallel.ranks import Ranks
 from eagle3.store.reader import FeatureShard
 from eagle3.target_model.config import load_config
-from eagle3.target_model.layers import aux_layers
+from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.reader import read_head
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.schedule import KIND as SCHEDULE
@@ -148,7 +148,7 @@ def chats(count, seed=0, shortest=6, longest=30, ids_below=VOCAB):
 def open_target(directory: Path, dtype="float32", layers=None):
     """Engine and head of a target, as the capture job opens them."""
     config = load_config(directory)
-    engine = HFTarget.load(directory, aux_layers(layers, config.num_hidden_layers), dtype)
+    engine = HFTarget.load(directory, aux_layers(layers, layer_count(config)), dtype)
     keys = TARGET_KEYS["lm_head_key"], TARGET_KEYS["embedding_key"]
     head = read_head(TargetWeights(directory), config, *keys).to(engine.device, engine.dtype)
     return engine, head

@@ -13,40 +13,11 @@ from typing import Any
 import torch
 import transformers
 
-from tests.data.toy_tokenizers import LLAMA3, QWEN3, toy_tokenizer
+from tests.builders.families import FAMILIES
+from tests.data.toy_tokenizers import toy_tokenizer
 
 ROWS = Path(__file__).resolve().parents[2] / "data" / "demo_chat.jsonl"
 VOCAB, CONTEXT = 704, 1024
-NO_THOUGHT = (
-    "{{ '<|im_start|>assistant\\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}"
-    "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
-)
-# gpt-oss: effort and date in front, an answer in a channel of its own, the last one returns
-HARMONY = (
-    "{{ '<|start|>system<|message|>Current date: ' + strftime_now('%Y-%m-%d') + '\\n' }}"
-    "{{ 'Reasoning: ' + (reasoning_effort or 'medium') + '<|end|>' }}"
-    "{% for m in messages %}"
-    "{% if m.role == 'assistant' %}"
-    "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
-    "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}"
-    "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
-)
-FAMILIES = {  # template, marks of its own, tokens that end generation
-    "llama": (LLAMA3, (), ("<|eot_id|>",)),
-    "qwen3": (
-        QWEN3.replace("{{ '<|im_start|>assistant\\n' }}{% endif %}", NO_THOUGHT),
-        (),
-        ("<|im_end|>", "<|endoftext|>"),
-    ),
-    "gpt_oss": (
-        HARMONY,
-        ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>"),
-        ("<|return|>", "<|call|>"),
-    ),
-}
 LLAMA_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 5e5,
@@ -84,6 +55,43 @@ QWEN = {"rope_parameters": QWEN_ROPE, "rms_norm_eps": 1e-6}
 MOE = QWEN | EXPERTS | {"norm_topk_prob": True, "decoder_sparse_step": 1}
 OSS = {"rope_parameters": YARN, "rms_norm_eps": 1e-5, "sliding_window": 16}
 OSS |= {"num_local_experts": 8, "num_experts_per_tok": 4}
+# rotary positions that no draft can have
+KINDS = ["sliding_attention", "full_attention"] * 4
+BY_KIND = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+}
+GEMMA_TEXT = {"rope_parameters": BY_KIND, "layer_types": KINDS, "sliding_window": 16}
+PARTIAL = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5}
+GDN = {"layer_types": ["linear_attention", "full_attention"] * 4, "linear_num_value_heads": 4}
+GDN |= {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+QUARTER = {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 0.25}
+NEXT = GDN | {"rope_parameters": QUARTER, "rms_norm_eps": 1e-6}
+SPARSE = EXPERTS | {"shared_expert_intermediate_size": 16, "norm_topk_prob": True}
+GLM_MOE = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+GLM_MOE |= {"n_shared_experts": 1, "first_k_dense_replace": 1, "use_qk_norm": True}
+GLM_MOE |= {"rope_parameters": PARTIAL | {"rope_theta": 1e6}, "pad_token_id": None}
+# latent attention has as many heads of keys as of queries, and the rotary part as its head_dim
+LATENT = {"q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8}
+LATENT |= {"v_head_dim": 16, "n_routed_experts": 8, "n_group": 2, "topk_group": 1}
+LATENT |= {"num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1}
+LATENT |= {"moe_intermediate_size": 16, "rms_norm_eps": 1e-6}
+DEEP_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "original_max_position_embeddings": 32,
+}
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75}
+LONG |= {"short_factor": [1.0] * 6, "long_factor": [1.5] * 6}
+LONG |= {"original_max_position_embeddings": 512}
+LLAMA4_TEXT = {"rope_parameters": LLAMA_ROPE, "rms_norm_eps": 1e-5, "num_local_experts": 4}
+LLAMA4_TEXT |= {"intermediate_size_mlp": 128, "num_experts_per_tok": 1}
+LLAMA4_TEXT |= {"attention_chunk_size": 64, "interleave_moe_layer_step": 1}
 # by the preset's name up to its data: model type, family of tokenizer, shape
 SHAPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "llama3.1-8b": ("llama", "llama", LLAMA | figures(8, 64, 4, 1, 16, 224)),
@@ -98,23 +106,42 @@ SHAPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "gpt_oss",
         OSS | figures(9, 48, 8, 1, 8, 48) | {"num_local_experts": 16},
     ),
+    "qwen3-next-80b-a3b": ("qwen3_next", "qwen3", NEXT | SPARSE | figures(8, 64, 4, 1, 16, 128)),
+    "qwen3.6-27b": ("qwen3_5_text", "qwen3", NEXT | figures(8, 80, 6, 1, 16, 272)),
+    "qwen3.6-35b-a3b": ("qwen3_5_moe_text", "qwen3", NEXT | SPARSE | figures(8, 64, 4, 1, 16, 96)),
+    "gemma3-27b": ("gemma3_text", "gemma", GEMMA_TEXT | figures(8, 84, 4, 2, 16, 336)),
+    "glm4.5-air": ("glm4_moe", "glm", GLM_MOE | figures(8, 64, 12, 1, 16, 176)),
+    "glm4.6": ("glm4_moe", "glm", GLM_MOE | figures(9, 80, 12, 1, 16, 192)),
+    "phi4-mini": (
+        "phi3",
+        "phi4_mini",
+        {"rope_parameters": LONG, "original_max_position_embeddings": 512, "pad_token_id": None}
+        | figures(8, 48, 3, 1, 16, 128),
+    ),
+    "deepseek-v3.1": (
+        "deepseek_v3",
+        "deepseek",
+        LATENT | {"rope_parameters": DEEP_ROPE} | figures(8, 112, 4, 4, 8, 288),
+    ),
+    "kimi-k2": (
+        "deepseek_v3",
+        "kimi",
+        LATENT
+        | {"rope_parameters": DEEP_ROPE | {"rope_theta": 5e4}, "n_group": 1}
+        | figures(8, 128, 4, 4, 8, 288),
+    ),
+    "llama4-scout": ("llama4_text", "llama4", LLAMA4_TEXT | figures(8, 80, 5, 1, 16, 64)),
+    "qwen3-8b-32k": ("qwen3", "qwen3", QWEN | figures(8, 64, 4, 1, 16, 192)),
+    "llama3.1-8b-32k": ("llama", "llama", LLAMA | figures(8, 64, 4, 1, 16, 224)),
 }
-# targets whose rotary positions or heads no draft can have (tests/rules/test_target_types.py)
-KINDS = ["sliding_attention", "full_attention"] * 4
-BY_KIND = {
-    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
-}
-GEMMA = {"rope_parameters": BY_KIND, "layer_types": KINDS, "sliding_window": 16}
-PARTIAL = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.5}
-GDN = {"layer_types": ["linear_attention", "full_attention"] * 4, "linear_num_value_heads": 4}
-GDN |= {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+# what transformers has no class of, and reads as another
+WRITTEN_AS = {"kimi-k2": "kimi_k2"}
 TYPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
-    "gemma3": ("gemma3_text", "llama", GEMMA | figures(8, 64, 4, 1, 16, 128)),
+    "gemma3": ("gemma3_text", "llama", GEMMA_TEXT | figures(8, 64, 4, 1, 16, 128)),
     "gemma4": (
         "gemma4_text",
         "llama",
-        GEMMA
+        GEMMA_TEXT
         | figures(8, 64, 4, 1, 16, 128)
         | {"global_head_dim": 32, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
     ),
@@ -160,4 +187,7 @@ def save_shrunken(folder: Path, name: str) -> Path:
             elif weight_name.endswith(("sinks", "bias")):
                 weight.normal_(std=0.5)
     model.save_pretrained(folder)
+    if name in WRITTEN_AS:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": WRITTEN_AS[name]}))
     return folder

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForImageTextToText
 
+from eagle3.checks import check_target
+from eagle3.config.configuration import Config
 from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.target_model.config import load_config
 from eagle3.target_model.layers import aux_layers
 from eagle3.target_model.reader import read_final_norm, read_head
 from eagle3.target_model.weights import TargetWeights
-from tests.builders.models import HIDDEN, LAYERS, VOCAB, save_wrapper
+from tests.builders.models import HIDDEN, LAYERS, VOCAB, save_tokenizer, save_wrapper
+from tests.builders.shards import TRAIN, captured, changed, train_draft, training_set
+from tests.rules.test_presets import SIZES
+from tests.rules.workflow import snakemake
 
 IDS = torch.randint(3, VOCAB, (2, 17), generator=torch.Generator().manual_seed(0))
 # embedding_key, lm_head_key, final_norm_key of target, as the files name them
@@ -28,6 +34,21 @@ KEYS = {
         "language_model.model.norm.weight",
     ),
     "qwen2_5_vl": ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"),
+    "qwen3_vl": (
+        "model.language_model.embed_tokens.weight",
+        "lm_head.weight",
+        "model.language_model.norm.weight",
+    ),
+    "mistral3": (
+        "language_model.model.embed_tokens.weight",
+        "language_model.lm_head.weight",
+        "language_model.model.norm.weight",
+    ),
+    "internvl": (
+        "language_model.model.embed_tokens.weight",
+        "language_model.lm_head.weight",
+        "language_model.model.norm.weight",
+    ),
 }
 
 
@@ -86,3 +107,38 @@ def test_a_name_that_several_tensors_end_with_is_the_one_beside_the_embedding(sa
 
 def test_eight_layers_are_counted_in_the_text_part(saved):
     assert all(load_config(path).num_hidden_layers == LAYERS for path in saved.values())
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_no_key_is_needed_to_plan_capture_and_train(saved, tmp_path, kind):
+    """What `snakemake -n` asks, a capture that is checked against a plain pass, and two steps."""
+    save_tokenizer(saved[kind])
+    config = Config.of(
+        {
+            "run": kind,
+            "tokens": {"max_length": 64},
+            "vocab": {"draft_vocab_size": 48},
+            "evaluation": {"max_new_tokens": 32},
+        }
+    ).to_dict()
+    assert check_target(config, saved[kind]) == (kind == "gemma3")
+    train = changed(TRAIN, epochs=1, epochs_per_stage=1)
+    made = training_set(tmp_path, saved[kind], train, documents=8, draft_vocab=48)
+    draft, _ = train_draft(made, tmp_path)
+    assert sum(stage["steps"] for stage in made.schedule["stages"]) == 2
+    assert all(weight.isfinite().all() for weight in draft.parameters())
+    checked = captured(
+        tmp_path / "checked.safetensors", saved[kind], made.tokens[0], self_check=True
+    )
+    assert checked.layout.documents == 4
+
+
+@pytest.mark.dag
+def test_a_wrapper_is_planned_by_snakemake_without_a_key(saved, tmp_path):
+    save_tokenizer(saved["qwen3_vl"])
+    overlay = tmp_path / "overlay.yaml"
+    change = SIZES | {"run": "wrapper", "target": {"model": str(saved["qwen3_vl"])}}
+    change |= {"vocab": {"draft_vocab_size": 48}}
+    overlay.write_text(yaml.safe_dump(change))
+    outcome = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=overlay)
+    assert outcome.code == 0, outcome.text[-3000:]

@@ -16,6 +16,8 @@ import yaml
 
 from benchmarks.startup import planned
 from eagle3.config.configuration import Config
+from eagle3.workflow.external import locate
+from eagle3.workflow.settings import all_settings
 from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, merged, snakemake
 
@@ -36,6 +38,37 @@ SIZES: dict[str, Any] = {
         "evaluate": {"threads": 1},
     },
 }
+
+
+DRAWN = (
+    *("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("intermediate_size", "rope_parameters"),
+)
+
+
+def plain_rope(theta: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+
+
+# where the draft is not shaped as the target (docs/targets.md)
+DIFFERENT: dict[str, dict[str, Any]] = {
+    # a width that the target does not have: the preset gives it, or 3.5 times the hidden size
+    "qwen3-next-80b-a3b": plain_rope(1e7),
+    "qwen3.6-27b": plain_rope(1e7) | {"num_attention_heads": 5},
+    "qwen3.6-35b-a3b": plain_rope(1e7),
+    "gemma3-27b": plain_rope(1e6),
+    "glm4.5-air": plain_rope(1e6) | {"num_attention_heads": 8},
+    "glm4.6": plain_rope(1e6) | {"num_attention_heads": 10},
+    "phi4-mini": plain_rope(1e4),
+    "llama4-scout": {"intermediate_size": 128},
+}
+
+
+def small(given: dict[str, Any]) -> dict[str, Any]:
+    """Section `draft` of a preset for a small copy of its target."""
+    sizes = {"intermediate_size": WIDTH, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    return {key: (sizes | heads)[key] for key in given}
 
 
 def overlay(preset: Path) -> dict[str, Any]:
@@ -75,8 +108,26 @@ def repeated(named: dict[str, Any], default: dict[str, Any], place: str = "") ->
             yield f"{place}{key}"
 
 
-@pytest.mark.dag
+def of_data(*data: str) -> list[Any]:
+    """Presets as parameters; those of other data than `data` are planned with the long tests."""
+    return [
+        pytest.param(p, id=p.stem, marks=[] if p.stem.endswith(data) else [pytest.mark.long])
+        for p in PRESETS
+    ]
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_a_preset_is_legal_as_far_as_it_can_be_known_without_network(
+    tmp_path: Path, preset: Path
+) -> None:
+    config = Config.of(overlay(preset)).to_dict()
+    found = locate(config, ROOT, tmp_path / "digests.json")
+    assert found.target == config["target"]["model"]
+    assert {"train", "evaluate", "report"} <= all_settings(config, found).keys()
+
+
+@pytest.mark.dag
+@pytest.mark.parametrize("preset", of_data("perfectblend", "longalign"))
 def test_a_preset_plans_its_whole_dag_without_network(tmp_path: Path, preset: Path) -> None:
     config = Config.of(overlay(preset)).to_dict()
     outcome = snakemake(tmp_path, "-n", "--quiet", "rules", overlay=preset)
@@ -98,11 +149,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         given = overlay(preset)
         model = save_shrunken(folder / "model", target_name(preset))
         change = merged(given, merged(SIZES, {"target": {"model": str(model)}}))
-        if "draft" in given:
-            change = merged(change, {"draft": {"intermediate_size": WIDTH}})
-        small = folder / "small.yaml"
-        small.write_text(yaml.safe_dump(change))
-        plan = snakemake(folder, "-n", "--printshellcmds", overlay=small)
+        change = merged(change, {"draft": small(given.get("draft", {}))})
+        overlaid = folder / "small.yaml"
+        overlaid.write_text(yaml.safe_dump(change))
+        plan = snakemake(folder, "-n", "--printshellcmds", overlay=overlaid)
         assert plan.code == 0, plan.text[-3000:]
         assert len(list(planned(plan.text))) == plan.jobs.total()
         (folder / "planned.txt").write_text(plan.text)
@@ -127,9 +177,8 @@ def test_a_preset_makes_a_draft_of_a_small_copy_of_its_target(
     assert figures["greedy_identical"] is True and figures["prompts"] == 2
     draft = json.loads((out / "draft" / "sglang" / "config.json").read_text())
     shape = SHAPES[target_name(preset)][2]
-    for key in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"):
-        assert draft[key] == shape[key], key
-    assert draft["rope_parameters"] == shape["rope_parameters"]
-    asked = "draft" in overlay(preset)
-    assert draft["intermediate_size"] == (WIDTH if asked else shape["intermediate_size"])
+    expected = {key: shape[key] for key in DRAWN} | DIFFERENT.get(target_name(preset), {})
+    expected |= small(overlay(preset).get("draft", {}))
+    for key, value in expected.items():
+        assert draft[key] == value, key
     assert (out / "report.html").read_text().count("<svg") >= 4

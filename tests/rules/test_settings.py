@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import torch
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from safetensors.torch import save_file
 
 from eagle3.config.configuration import Config
 from eagle3.config.section import alternatives, is_mapping, is_section, item_type
@@ -24,6 +26,7 @@ from eagle3.errors import UserError
 from eagle3.run import External, StatesFrom
 from eagle3.workflow.external import locate
 from eagle3.workflow.settings import all_settings
+from tests.builders.models import save_tokenizer
 from tests.rules.workflow import ROOT
 
 EXTERNAL = External((Source("source"),), "s0", "source", "s0", None, "t0", "w0")
@@ -40,6 +43,7 @@ BY_OTHER_MEANS = {
     "draft.config": "what it says",
     "embedded_target.source": "its content's digest",
     "evaluation.prompts": "names and digests of their contents",
+    "target.adapter": "its content's digest",
     "target.model": "digests of its tokenizer and weights",
     "train.warm_start": "its content's digest",
     "hidden_states.source.path": "names and sizes of its files",
@@ -232,6 +236,55 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
     (tmp_path / "one" / "config.json").unlink()
     with pytest.raises(UserError, match=r"train\.warm_start is .* not a draft \(no .*config\.json"):
         digest(tmp_path / "one")
+
+
+def test_an_adapter_is_known_by_its_content_and_is_part_of_the_weights(
+    config: dict[str, Any], targets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Tokens stay; what the target says or sees is made anew."""
+    model = tmp_path / "model"
+    shutil.copytree(targets["llama"], model)
+    save_tokenizer(model)
+    config = deepcopy(config)
+    config["target"] |= {"model": str(model)}
+    config["tokens"] |= {"max_length": 64}
+    config["vocab"] |= {"draft_vocab_size": 48}
+    config["evaluation"] |= {"max_new_tokens": 32}
+
+    def found(adapter: Path | None) -> External:
+        chosen = deepcopy(config)
+        chosen["target"]["adapter"] = adapter and str(adapter)
+        return locate(chosen, ROOT, tmp_path / "digests.json")
+
+    bare, one = found(None), found(save_adapter(tmp_path / "one", 1))
+    again, other = (
+        found(save_adapter(tmp_path / "again", 1)),
+        found(save_adapter(tmp_path / "b", 2)),
+    )
+    assert bare.adapter is None and one.adapter == str(tmp_path / "one")
+    assert one.weights_digest == again.weights_digest
+    assert len({each.weights_digest for each in (bare, one, other)}) == 3
+    assert len({each.tokenizer_digest for each in (bare, one, other)}) == 1
+    stages = [all_settings(config, each) for each in (bare, one)]
+    moved = {name for name in stages[0] if stages[0][name].digest != stages[1][name].digest}
+    assert {"weights", "regenerate", "hidden_states", "train", "evaluate"} <= moved
+    assert not moved & {"dataset", "tokens", "tokenizer", "vocab", "schedule"}
+
+
+def save_adapter(folder: Path, seed: int) -> Path:
+    """The files that PEFT writes for one matrix of the first layer."""
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    draw = torch.Generator().manual_seed(seed)
+    sides = {"A": (2, 32), "B": (32, 2)}
+    tensors = {
+        f"{name}.lora_{side}.weight": torch.randn(shape, generator=draw)
+        for side, shape in sides.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    return folder
 
 
 def test_the_configuration_of_a_draft_is_known_by_what_it_says(
