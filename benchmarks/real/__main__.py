@@ -1,0 +1,95 @@
+"""A published chat model end to end on this machine: two hours on two idle cores.
+
+    make real
+    make real ARGS="--small"                    # every step in minutes, without meaning
+    make real ARGS="--engines vllm"
+
+Calls Snakemake on benchmarks/real/Snakefile in the folder results/real. Whatever ends the call, the
+same call goes on from there. It ends with results/real/real.json, of which
+`python -m benchmarks.real.page` makes docs/results.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from eagle3.config.files import read_files
+from eagle3.errors import UserError
+from eagle3.files.artifact import write_text
+from workflow_scripts import ending
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("--small", action="store_true", help="minutes instead of hours")
+    args.add_argument("--config", type=Path, help="what differs from benchmarks/real/config.yaml")
+    args.add_argument("--engines", nargs="+", metavar="NAME", help="only these")
+    args.add_argument("--folder", type=Path, help="results/real, or results/real-small")
+    args.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    args.add_argument("goal", nargs="*", help="files to make; by default all")
+    given = args.parse_args()
+    small = [HERE / "small.yaml"] if given.small else []
+    own = [given.config] if given.config else []
+    config = read_files([HERE / "config.yaml", *small, *own])
+    if given.engines:
+        config = only(config, given.engines)
+    folder = given.folder or Path("results", "real-small" if given.small else "real")
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        command = [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
+            *("--directory", str(folder), "--cores", str(given.cores)),
+            # nobody else is let in, and a lock that a kill has left would stay
+            *("--nolock", "--rerun-incomplete", "--configfile", str(folder / "config.yaml"), "--", *given.goal),
+        ]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    if code:
+        sys.exit(code)
+    if not given.goal:
+        print(f"figures: {folder / 'real.json'}; docs/results.md: python -m benchmarks.real.page "
+              f"{folder / 'real.json'}")  # fmt: skip
+
+
+def only(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The configuration with these engines alone. Raises UserError for one that is not there."""
+    engines = config["engines"]
+    for name in names:
+        if name not in engines:
+            raise UserError(f"--engines: there is no {name!r}; choose from {', '.join(engines)}")
+    asked = config["answers"]["engine"]
+    answering = asked if asked in names else names[0]
+    return {
+        **config,
+        "engines": {name: engines[name] for name in names},
+        "answers": {**config["answers"], "engine": answering},
+    }
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder. Raises UserError if another call does."""
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another `make real` is at work there") from None
+        yield
+
+
+if __name__ == "__main__":
+    ending.run(main)
