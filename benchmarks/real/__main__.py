@@ -11,13 +11,9 @@ same call goes on from there. It ends with results/real/real.json, of which
 
 from __future__ import annotations
 
-import fcntl
 import os
-import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +44,15 @@ def main() -> None:
         config = only(config, given.engines)
     folder = given.folder or Path("results", "real-small" if given.small else "real")
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
-        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        command = [
-            *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
-            *("--directory", str(folder), "--cores", str(given.cores)),
-            # nobody else is let in, and a lock that a kill has left would stay
-            *("--nolock", "--rerun-incomplete", "--configfile", str(folder / "config.yaml"), "--", *given.goal),
-        ]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        code = subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
-    if code:
-        sys.exit(code)
-    if not given.goal:
-        print(f"figures: {folder / 'real.json'}; docs/results.md: python -m benchmarks.real.page "
-              f"{folder / 'real.json'}")  # fmt: skip
+    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")),
+        *("--directory", str(folder), "--cores", str(given.cores), "--rerun-incomplete"),
+        # a lock that a kill has left would stay; each step lets nobody else into its folder
+        *("--nolock", "--configfile", str(folder / "config.yaml"), "--", *given.goal),
+    ]
+    # in the place of this process, so signals are Snakemake's own
+    os.execve(sys.executable, command, os.environ | {"PYTHONPATH": str(ROOT)})  # noqa: S606
 
 
 def only(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -78,17 +68,6 @@ def only(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
         "engines": {name: engines[name] for name in names},
         "answers": {**config["answers"], "engine": answering},
     }
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder. Raises UserError if another call does."""
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another `make real` is at work there") from None
-        yield
 
 
 if __name__ == "__main__":

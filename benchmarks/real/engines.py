@@ -7,11 +7,14 @@ for a processor without AMX: those of the tests, in plain torch, stand in for th
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +28,7 @@ from eagle3.errors import UserError
 from eagle3.evaluation.http import get
 
 ROOT = Path(__file__).resolve().parents[2]
+PR_SET_PDEATHSIG = 1
 PATIENCE = 900.0  # seconds for a server to come up
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 VLLM = {
@@ -60,7 +64,7 @@ class Engine:
     name: str
     python: Path
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    context: int = 1024
+    context: int = 2048
     requests: int = 4  # at a time
 
     @classmethod
@@ -73,7 +77,9 @@ class Engine:
         """The words that start a server of `target`, with `draft` and so many drafts a pass."""
         if self.name == "vllm":
             given = VLLM | {"max_model_len": self.context, "max_num_seqs": self.requests}
-            start = [str(self.python), "-m", "vllm.entrypoints.cli.main", "serve", str(target)]
+            given |= {"model": str(target)}
+            # `vllm serve` asks for the version of a package that has another name on a CPU
+            start = [str(self.python), "-m", "vllm.entrypoints.openai.api_server"]
         else:
             given = SGLANG | {"context_length": self.context, "model_path": str(target)}
             given |= {"max_running_requests": self.requests}
@@ -170,6 +176,7 @@ def serving(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -182,6 +189,31 @@ def serving(
             yield Server(process, url, log, time.monotonic() - started)
         finally:
             _end_group(process)
+
+
+def end_with_parent() -> None:
+    """Of a child before it becomes another program: a kill of its parent ends it too (Linux), and
+    it hears Ctrl-C, also where a shell in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Keep other calls out of a folder as long as this process, or one that is given the yielded
+    file descriptor, lives. SIGTERM ends the process in an orderly way, with its servers.
+
+    Raises UserError if another call is at work there.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another call is still at work there") from None
+        yield lock.fileno()
 
 
 @contextmanager

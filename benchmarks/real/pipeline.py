@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.real.engines import ROOT, Engine, serving
+from benchmarks.real.engines import ROOT, Engine, end_with_parent, held, serving
 from eagle3.errors import UserError
 from eagle3.files.artifact import write_text
 from workflow_scripts import ending
@@ -47,8 +48,11 @@ def write_config(work: Path, overlay: Mapping[str, Any], target: Path, prompts: 
     write_text(work / CONFIG, yaml.safe_dump(config, sort_keys=False))
 
 
-def call(work: Path, goal: str, servers: list[str], concurrency: int, cores: int) -> int:
-    """Run the pipeline up to the rule `goal`; its exit code."""
+def call(
+    work: Path, goal: str, servers: list[str], concurrency: int, cores: int, lock: int
+) -> int:
+    """Run the pipeline up to the rule `goal`; its exit code. `lock`: the descriptor that keeps
+    others out of `work`."""
     asked = {"resources": {"regenerate": {"servers": servers, "concurrency": concurrency}}}
     write_text(work / SERVERS, yaml.safe_dump(asked))
     command = [
@@ -58,11 +62,23 @@ def call(work: Path, goal: str, servers: list[str], concurrency: int, cores: int
         *("--configfile", str(work / CONFIG), str(work / SERVERS), "--", goal),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    process = subprocess.Popen(  # noqa: S603 - our own words
+        command,
+        env=environment,
+        pass_fds=(lock,),
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
+    try:
+        return process.wait()
+    except BaseException:  # as a terminal's Ctrl-C: jobs save what they have
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        raise
 
 
 def answer(
-    engine: Engine, target: Path, work: Path, concurrency: int, cores: int
+    engine: Engine, target: Path, work: Path, concurrency: int, cores: int, lock: int
 ) -> dict[str, float]:
     """Have the target answer everything, and make the token shards of it.
 
@@ -72,7 +88,8 @@ def answer(
     for start in range(1, STARTS + 1):
         with serving(engine, target, work / "logs" / f"{engine.name}.log") as server:
             up += server.seconds
-            code = call(work, "prepare_data", [f"{server.url}/v1"], concurrency, cores)
+            where = [f"{server.url}/v1"]
+            code = call(work, "prepare_data", where, concurrency, cores, lock)
             if code == 0:
                 return {
                     "seconds": round(time.monotonic() - started, 1),
@@ -86,10 +103,10 @@ def answer(
     raise UserError(f"{engine.name} died {STARTS} times; the answers so far are kept")
 
 
-def train(work: Path, cores: int) -> dict[str, float]:
+def train(work: Path, cores: int, lock: int) -> dict[str, float]:
     """Capture, train, score, export and evaluate. Raises UserError if the pipeline fails."""
     started = time.monotonic()
-    if call(work, "train", LOCAL, 1, cores):
+    if call(work, "train", LOCAL, 1, cores, lock):
         raise UserError(f"the pipeline in {work} failed; its own message is above")
     return {"seconds": round(time.monotonic() - started, 1)}
 
@@ -107,11 +124,13 @@ def main() -> None:
     args.add_argument("--out", type=Path, required=True, help="what it took, as JSON")
     given = args.parse_args()
     write_config(given.work, given.overlay, given.target, given.prompts)
-    if given.goal == "answers":
-        engine = Engine.of(given.engine, requests=given.concurrency)
-        spent = answer(engine, given.target, given.work, given.concurrency, given.cores)
-    else:
-        spent = train(given.work, given.cores)
+    with held(given.work) as lock:
+        if given.goal == "answers":
+            engine = Engine.of(given.engine, requests=given.concurrency)
+            size = given.concurrency, given.cores
+            spent = answer(engine, given.target, given.work, *size, lock)
+        else:
+            spent = train(given.work, given.cores, lock)
     write_text(given.out, json.dumps(spent, indent=1) + "\n")
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.real.client import Answer, answers
-from benchmarks.real.engines import Engine, Server, serving
+from benchmarks.real.engines import Engine, Server, held, serving
 from benchmarks.real.figures import summary
 from eagle3.data.templates import Renderer
 from eagle3.evaluation.http import get
@@ -206,9 +206,10 @@ def main() -> None:
         "arguments": dict(engine.arguments),
     }
     identity = hashlib.sha256(canonical(what).encode()).hexdigest()
-    record = Record(given.record, identity)
     ids = [tokens for _, tokens in sets]
-    measure(engine, given.target, given.draft, ids, given.max_new_tokens, todo, record)
+    with held(given.record.parent):
+        record = Record(given.record, identity)
+        measure(engine, given.target, given.draft, ids, given.max_new_tokens, todo, record)
     wanted = {turn.key for turn in todo}
     taken = [
         t for t in record.turns if (t["round"], t["drafts"], t["concurrency"]) in wanted
