@@ -46,6 +46,7 @@ class External:
     warm_start_digest: str = ""
     draft_config: Mapping[str, Any] = field(default_factory=dict)  # what the file of it says
     tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
+    target_dtype: str | None = None  # what target.dtype auto is; None: config.json's
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> External:

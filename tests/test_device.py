@@ -6,7 +6,8 @@ import os
 
 import torch
 
-from eagle3.parallel.device import device_name, machine, processor
+from eagle3.parallel.device import device_name, machine
+from eagle3.parallel.processor import processor
 
 
 def test_the_machine_is_named_with_what_a_job_may_use() -> None:

@@ -51,9 +51,7 @@ def answers(
         client.close()
 
 
-def _vllm(
-    model: str, client: httpx2.Client, url: str, prompt: Sequence[int], most: int
-) -> Answer:
+def _vllm(model: str, client: httpx2.Client, url: str, prompt: Sequence[int], most: int) -> Answer:
     body = {
         "model": model,
         "prompt": list(prompt),
@@ -103,7 +101,10 @@ def _events(client: httpx2.Client, url: str, body: dict[str, Any]) -> Iterator[d
             reply.read()
             raise UserError(f"{url}: refused with status {reply.status_code}: {reply.text[:500]}")
         for line in reply.iter_lines():
-            if line.startswith("data:") and (text := line.removeprefix("data:").strip()) != "[DONE]":
+            if (
+                line.startswith("data:")
+                and (text := line.removeprefix("data:").strip()) != "[DONE]"
+            ):
                 event = json.loads(text)
                 if "error" in event:
                     raise UserError(f"{url}: {event['error']}")

@@ -7,7 +7,6 @@ for a processor without AMX: those of the tests, in plain torch, stand in for th
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from eagle3.errors import UserError
 from eagle3.evaluation.http import get
 
 ROOT = Path(__file__).resolve().parents[2]
-PR_SET_PDEATHSIG = 1
 PATIENCE = 900.0  # seconds for a server to come up
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 VLLM = {
@@ -165,7 +163,7 @@ def serving(
         raise UserError(f"{engine.python} is missing: `make real` makes the environment")
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with _port() as port, open(log, "ab") as out:
+    with ExitStack() as stack, _port() as port, open(log, "ab") as out:
         command = engine.command(target.resolve(), draft and draft.resolve(), steps, port)
         out.write(f"\n$ {' '.join(command)}\n".encode())
         out.flush()
@@ -176,9 +174,9 @@ def serving(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=end_with_parent,
         )
         url = f"http://127.0.0.1:{port}"
+        stack.enter_context(watched(process, signal.SIGKILL))
         try:
             while not _answers(url):
                 if process.poll() is not None:
@@ -191,21 +189,31 @@ def serving(
             _end_group(process)
 
 
-def end_with_parent() -> None:
-    """Of a child before it becomes another program: a kill of its parent ends it too (Linux), and
-    it hears Ctrl-C, also where a shell in the background ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+@contextmanager
+def watched(process: subprocess.Popen, number: signal.Signals) -> Iterator[None]:
+    """Send a signal to the group that a process leads if this one dies, however it does: kill -9
+    leaves no time for it."""
+    script = "import os, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), int(sys.argv[2]))"
+    words = [sys.executable, "-c", script, str(process.pid), str(int(number))]
+    watch = subprocess.Popen(  # noqa: S603 - our own words
+        words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        watch.kill()  # its input would end now, as if this process had died
+        watch.communicate()
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[int]:
     """Keep other calls out of a folder as long as this process, or one that is given the yielded
-    file descriptor, lives. SIGTERM ends the process in an orderly way, with its servers.
+    file descriptor, lives. SIGTERM ends the process in an orderly way, with its servers; Ctrl-C is
+    heard by its children too where a shell in the background ignores it.
 
     Raises UserError if another call is at work there.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as lock:

@@ -56,14 +56,18 @@ def _row(turns: Sequence[Turn], concurrency: int, drafts: int) -> dict[str, Any]
         "drafts": drafts,
         "tokens_per_second": _spread([_rate(t) for t in own]),
         "ms_per_token": _spread([1000 * _token_time(t) for t in own]),
-        "ms_to_first_token": _spread([1000 * median(a["first"] for a in t["answers"]) for t in own]),
+        "ms_to_first_token": _spread(
+            [1000 * median(a["first"] for a in t["answers"]) for t in own]
+        ),
         "cpu_seconds": _spread([t["cpu_seconds"] for t in own]),
         "idle_cpu_share": max(t["idle_cpu_seconds"] / t["seconds"] for t in own),
         "load": max(t["load"] for t in own),
         "tokens": _tokens(own[0]),
     }
     if drafts:
-        row["speed_up"] = _spread([_rate(t) / alone[t["round"]] for t in own if t["round"] in alone])
+        row["speed_up"] = _spread(
+            [_rate(t) / alone[t["round"]] for t in own if t["round"] in alone]
+        )
         lengths = [_later(t) / t["passes"] for t in own if t["passes"]]
         row["acceptance_length"] = median(lengths) if lengths else None
     # what a pass costs: of the target alone it is the time of a token

@@ -73,7 +73,7 @@ def check(source: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(out).free) < NEEDED:
         raise UserError(
-            f"{out}: {free / 1e9:.1f} GB are free; the model and its servers need {NEEDED / 1e9:.0f}"
+            f"{out}: {free / 1e9:.1f} GB are free; the model and its drafts need {NEEDED / 1e9:.0f}"
         )
 
 

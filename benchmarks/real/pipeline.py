@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.real.engines import ROOT, Engine, end_with_parent, held, serving
+from benchmarks.real.engines import ROOT, Engine, held, serving, watched
 from eagle3.errors import UserError
 from eagle3.files.artifact import write_text
 from workflow_scripts import ending
@@ -48,9 +48,7 @@ def write_config(work: Path, overlay: Mapping[str, Any], target: Path, prompts: 
     write_text(work / CONFIG, yaml.safe_dump(config, sort_keys=False))
 
 
-def call(
-    work: Path, goal: str, servers: list[str], concurrency: int, cores: int, lock: int
-) -> int:
+def call(work: Path, goal: str, servers: list[str], concurrency: int, cores: int, lock: int) -> int:
     """Run the pipeline up to the rule `goal`; its exit code. `lock`: the descriptor that keeps
     others out of `work`."""
     asked = {"resources": {"regenerate": {"servers": servers, "concurrency": concurrency}}}
@@ -67,10 +65,10 @@ def call(
         env=environment,
         pass_fds=(lock,),
         start_new_session=True,
-        preexec_fn=end_with_parent,
     )
     try:
-        return process.wait()
+        with watched(process, signal.SIGINT):
+            return process.wait()
     except BaseException:  # as a terminal's Ctrl-C: jobs save what they have
         os.killpg(process.pid, signal.SIGINT)
         process.wait()

@@ -74,7 +74,7 @@ def problems(packages: Path) -> Iterator[Row]:
     functions = _generators(packages)
     for question in range(QUESTIONS_PER_TEMPLATE):
         for place, number in enumerate(templates):
-            made = functions[number](random.Random(1000 * number + question), 1.0)
+            made = functions[number](random.Random(1000 * number + question), 1.0)  # noqa: S311
             answer = made["metadata"]["answer_cot"]
             yield Row("problems", place % 10 == 9, ((made["question"], answer),))
 
@@ -114,7 +114,7 @@ def talk(packages: Path) -> Iterator[Row]:
 
 
 def chats(path: Path) -> Iterator[Row]:
-    """The bundled conversations of several turns; they only train, since few templates made them."""
+    """The bundled conversations of several turns; they only train, since they are all alike."""
     for line in path.read_text(encoding="utf-8").splitlines():
         values = [turn["value"] for turn in json.loads(line)["conversations"]]
         yield Row("chats", False, tuple(zip(values[::2], values[1::2], strict=False)))
@@ -157,7 +157,7 @@ def write(packages: Path, chat_file: Path, train: int, measure: int, out: Path) 
         for rows in (problems(packages), requests(packages), talk(packages), chats(chat_file))
     ]
     for rows in every[1:]:
-        random.Random(0).shuffle(rows)
+        random.Random(0).shuffle(rows)  # noqa: S311
     training = mixed([[row for row in rows if not row.held_out] for rows in every], train)
     if len(training) < train:
         raise UserError(f"there are {len(training)} conversations to train on, not {train}")
@@ -169,7 +169,8 @@ def write(packages: Path, chat_file: Path, train: int, measure: int, out: Path) 
     trained = {row.key for row in training}
     for rows in every[:3]:
         chosen = [row for row in rows if row.held_out][:measure]
-        assert not trained & {row.key for row in chosen}
+        if trained & {row.key for row in chosen}:
+            raise ValueError(f"questions of {chosen[0].source} are trained on and measured")
         name = chosen[0].source
         lines = [{"id": f"{name}-{n:03d}", "question": r.turns[0][0]} for n, r in enumerate(chosen)]
         write_text(out / f"{name}.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

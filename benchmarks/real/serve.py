@@ -211,9 +211,7 @@ def main() -> None:
         record = Record(given.record, identity)
         measure(engine, given.target, given.draft, ids, given.max_new_tokens, todo, record)
     wanted = {turn.key for turn in todo}
-    taken = [
-        t for t in record.turns if (t["round"], t["drafts"], t["concurrency"]) in wanted
-    ]
+    taken = [t for t in record.turns if (t["round"], t["drafts"], t["concurrency"]) in wanted]
     result = summary(engine.name, [name for name, _ in sets], taken, ids, given.target)
     write_text(given.out, json.dumps(result, indent=1) + "\n")
 
