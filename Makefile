@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 SGLANG_VENV ?= .venv-sglang
+VLLM_VENV ?= .venv-vllm
 BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu gpu image image-sglang check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-slurm test-container test-faults test-gpu test-real gpu real image image-sglang check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +25,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-faults test-gpu test-real
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -54,6 +55,13 @@ test-container: $(VENV)/.develops
 test-faults: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
 
+## make test-real    a published model from its file to a draft that real engines serve
+test-real: $(VENV)/.develops $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.ready
+	EAGLE3_REAL_PACKAGES="$(abspath $(VENV))/real" \
+	EAGLE3_VLLM_PYTHON="$(abspath $(VLLM_VENV))/bin/python" \
+	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
+	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/real
+
 ## make test-gpu     what CUDA runs compiled, lowered for an H100 by Triton; needs no GPU, and g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
 	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu
@@ -61,6 +69,11 @@ test-gpu: $(VENV)/.develops $(VENV)/.lowers
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" python -m benchmarks.gpu $(ARGS)
+
+## make real         a published model end to end, with real engines on this CPU: two hours
+real: $(VENV)/.runs $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.ready
+	PATH="$(BIN):$$PATH" python -m benchmarks.real --packages $(VENV)/real \
+	    --vllm $(VLLM_VENV)/bin/python --sglang $(SGLANG_VENV)/bin/python $(ARGS)
 
 ## make image        the container image of the rules, for --sdm apptainer (docs/containers.md)
 image: $(VENV)/.runs
@@ -115,6 +128,11 @@ $(VENV)/.develops: $(VENV)/.runs envs/without-deps-test.txt
 
 $(VENV)/.lowers: envs/gpu-test.txt
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/lowers \
+	    --requirement $<
+	touch $@
+
+$(VENV)/.real: envs/real.txt $(VENV)/.runs
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/real \
 	    --requirement $<
 	touch $@
 

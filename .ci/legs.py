@@ -72,6 +72,10 @@ LEGS = {
         4,
         ("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
     ),
+    "test-real": Leg(
+        10,
+        ("eagle3/export/", "envs/real.txt", "benchmarks/real/", "tests/real/"),
+    ),
 }
 # what `make test` covers as well as a leg would
 ALWAYS = (

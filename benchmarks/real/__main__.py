@@ -26,12 +26,16 @@ from workflow_scripts import ending
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+ENGINES = ("vllm", "sglang")
 
 
 def main() -> None:
     args = ArgumentParser(description=__doc__)
     args.add_argument("--small", action="store_true", help="minutes instead of hours")
     args.add_argument("--config", type=Path, help="what differs from benchmarks/real/config.yaml")
+    args.add_argument("--packages", help="folder of envs/real.txt")
+    for name in ENGINES:
+        args.add_argument(f"--{name}", metavar="PYTHON", help="interpreter that has this engine")
     args.add_argument("--engines", nargs="+", metavar="NAME", help="only these")
     args.add_argument("--folder", type=Path, help="results/real, or results/real-small")
     args.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
@@ -40,6 +44,11 @@ def main() -> None:
     small = [HERE / "small.yaml"] if given.small else []
     own = [given.config] if given.config else []
     config = read_files([HERE / "config.yaml", *small, *own])
+    if given.packages:
+        config["model"]["packages"] = given.packages
+    for name in ENGINES:
+        if python := getattr(given, name):
+            config["engines"][name]["python"] = python
     if given.engines:
         config = only(config, given.engines)
     folder = given.folder or Path("results", "real-small" if given.small else "real")
