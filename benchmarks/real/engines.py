@@ -33,7 +33,7 @@ VLLM = {
     "dtype": "float32",
     "enforce_eager": True,
     "enable_prefix_caching": False,  # rounds ask the same prompts again
-    "kv_cache_memory_bytes": 2**29,
+    "kv_cache_memory_bytes": 2**30,
     "disable_uvicorn_access_log": True,
 }
 SGLANG = {

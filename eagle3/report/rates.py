@@ -13,7 +13,7 @@ from eagle3.parallel.gpus import gpu_memory_and_name
 from eagle3.parallel.processor import processor, usable_cores
 
 # shares of a large matrix product's rate that the jobs reach on a CPU
-CAPTURE_SHARE, TRAINING_SHARE = 0.6, 0.4
+CAPTURE_SHARE, TRAINING_SHARE = 0.7, 0.6
 SLOW = 1.5  # times as fast in float32, from which on it is said
 
 
