@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.tx
 CORES ?= all
 PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
 
-.PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu test-types gpu image image-sglang image-vllm check rulegraph sbom lock fuzz clean
+.PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu test-types test-real gpu real image image-sglang image-vllm check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,7 +25,7 @@ test: check
 	PATH="$(BIN):$$PATH" $(PYTEST)
 
 ## make test-all     everything below too; Debian as root
-test-all: test test-dag test-ranks test-slurm test-container test-sglang test-vllm test-faults test-gpu test-types
+test-all: test test-dag test-ranks test-slurm test-container test-sglang test-vllm test-faults test-gpu test-types test-real
 
 ## make test-dag     reuse, rolling windows, cache and object storage on many real Snakemake runs
 test-dag: $(VENV)/.develops
@@ -60,6 +60,13 @@ test-container: $(VENV)/.develops
 test-faults: $(VENV)/.develops
 	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/faults
 
+## make test-real    a published model from its file to a draft that real engines serve
+test-real: $(VENV)/.develops $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.ready
+	EAGLE3_REAL_PACKAGES="$(abspath $(VENV))/real" \
+	EAGLE3_VLLM_PYTHON="$(abspath $(VLLM_VENV))/bin/python" \
+	EAGLE3_SGLANG_PYTHON="$(abspath $(SGLANG_VENV))/bin/python" \
+	PATH="$(BIN):$$PATH" python -m pytest -m long -s tests/real
+
 ## make test-gpu     what CUDA runs, lowered for an H100 by Triton; the benchmarks; no GPU, but g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
 	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu tests/benchmarks
@@ -71,6 +78,11 @@ test-types: $(VENV)/.develops
 ## make gpu          is it right on this GPU, and how fast? nine minutes at most (docs/performance.md)
 gpu: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" python -m benchmarks.gpu $(ARGS)
+
+## make real         a published model end to end, with real engines on this CPU: two hours
+real: $(VENV)/.runs $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.ready
+	PATH="$(BIN):$$PATH" python -m benchmarks.real --packages $(VENV)/real \
+	    --vllm $(VLLM_VENV)/bin/python --sglang $(SGLANG_VENV)/bin/python $(ARGS)
 
 ## make image        the container image of the rules, for --sdm apptainer (docs/containers.md)
 image: $(VENV)/.runs
@@ -129,6 +141,11 @@ $(VENV)/.develops: $(VENV)/.runs envs/without-deps-test.txt
 
 $(VENV)/.lowers: envs/gpu-test.txt
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/lowers \
+	    --requirement $<
+	touch $@
+
+$(VENV)/.real: envs/real.txt $(VENV)/.runs
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/real \
 	    --requirement $<
 	touch $@
 

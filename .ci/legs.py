@@ -89,6 +89,10 @@ LEGS = {
             *("eagle3/evaluation/caches.py", "docs/targets.md", "tests/model_types/"),
         ),
     ),
+    "test-real": Leg(
+        10,
+        ("eagle3/export/", "envs/real.txt", "benchmarks/real/", "tests/real/"),
+    ),
 }
 # what `make test` covers as well as a leg would
 ALWAYS = (

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from eagle3.files.artifact import software_versions
-from eagle3.parallel.device import processor
+from eagle3.parallel.processor import processor
 
 
 def parser(description: str | None) -> ArgumentParser:

@@ -64,6 +64,7 @@ class External:
     adapter: str | None = None  # folder of a LoRA adapter on the target; weights_digest has it in
     tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
     states: StatesFrom | None = None  # None: they are captured
+    target_dtype: str | None = None  # what target.dtype auto is; None: config.json's
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> External:

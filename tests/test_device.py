@@ -12,7 +12,8 @@ import torch
 
 from eagle3.errors import UserError
 from eagle3.parallel import device as devices
-from eagle3.parallel.device import check_device, device_name, driver_version, machine, processor
+from eagle3.parallel.device import check_device, device_name, driver_version, machine
+from eagle3.parallel.processor import processor
 
 FAULTS = """
 import resource, sys, torch

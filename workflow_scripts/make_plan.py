@@ -11,8 +11,9 @@ from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
 from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings
+from eagle3.report.rates import rates
 from eagle3.store.disk_space import PLAN
-from eagle3.target_model.config import load_config
+from eagle3.target_model.config import load_config, stated_dtype
 from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.shards import TokenShard, read_token_shards
@@ -27,6 +28,10 @@ def main(job: entry.Job) -> None:
     layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     size = values["vocab"]["draft_vocab_size"]
     manifests: list[Manifest] = []
+    dtype = job.settings("hidden_states").values["target"]["dtype"]
+    if dtype == "auto":
+        dtype = stated_dtype(job.target_folder(weights=False)) or "float32"
+    speed = rates(run.config.hardware, resources, dtype, run.config.train.precision)
     plan = build_plan(
         _named(run.token_shards(), upstream["tokens"], manifests),
         _named(run.held_out_tokens(), upstream["tokens"], []),
@@ -36,6 +41,7 @@ def main(job: entry.Job) -> None:
         schedule,
         Path(run.paths.states("train", 0, 1)).parent,
         None if resources.storage_prefix else resources.disk_budget_gb,
+        speed,
     )
     supervised = sum(manifest.counts["supervised"] for manifest in manifests)
     plan["doubts"] = [f"draft: {sentence}" for sentence in compromises(config, values["draft"])]
@@ -44,6 +50,8 @@ def main(job: entry.Job) -> None:
     )
     plan["doubts"] += idle_stages(schedule)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
+    if speed.remark and run.external.target:
+        plan["doubts"].append(speed.remark)
     if resources.storage_prefix:
         plan["shortage"] = None  # the disk only holds what is being captured
     print(plan_table(plan))

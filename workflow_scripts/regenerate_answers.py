@@ -71,7 +71,7 @@ def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Engine:
         template,
         sampling,
         jobs.batch,
-        target.dtype,
+        job.settings("regenerate").values["target"]["dtype"],
         job.run.config.resources.device,
         target.trust_remote_code,
         job.adapter,

@@ -139,8 +139,9 @@ def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
     plan = base / run.paths.plan
     estimated = {"hidden_states": "capture_seconds", "train_stage": "training_seconds"}
     if part.name in estimated and plan.is_file():
-        planned = json.loads(plan.read_text(encoding="utf-8"))
-        return planned[estimated[part.name]] / part.total, "the plan's estimate"
+        whole = json.loads(plan.read_text(encoding="utf-8"))[estimated[part.name]]
+        if whole is not None:
+            return whole / part.total, "the plan's estimate"
     return None, ""
 
 

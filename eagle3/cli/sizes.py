@@ -49,8 +49,6 @@ class Sizes:
         documents = shard_size(samples, self.hidden, self.codec)
         yield from self._dataset(samples, fraction, documents)
         yield Line("target.model", self.model.place)
-        if not self.on_gpu and getattr(self.model.text, "dtype", None) != "float32":
-            yield Line("target.dtype", "float32", "bfloat16 is slow on most CPUs")
         if length != 2048:
             yield Line("tokens.max_length", length, "the target's context")
         if self.model.text is not None and self.model.text.vocab_size < SMALL_VOCAB:
@@ -167,8 +165,8 @@ class Sizes:
             return
         count, (ranks, why) = self.devices.count, self.tensor_parallel
         tflops = self.devices.tflops
-        rate = f"40 % of the peak of {self.devices.name}" if tflops else "a guess, for the plan"
-        yield Line("hardware.tflops", tflops or 100, rate)
+        if tflops:
+            yield Line("hardware.tflops", tflops, f"40 % of the peak of {self.devices.name}")
         if count > 1:
             yield Line("hardware.devices", count)
         if self.devices.memory:

@@ -50,7 +50,17 @@ class Resources(Section):
 class Hardware(Section):
     """Figures for the plan's estimates; nothing else reads them."""
 
-    tflops: float = Field(default=0.1, gt=0, description="Sustained TFLOP/s of one device.")
+    tflops: float | None = Field(
+        default=None,
+        gt=0,
+        description="Sustained TFLOP/s of one device. Null: a CPU is measured, in a second; of a "
+        "GPU it is 40 % of the published peak.",
+    )
+    gpu: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the GPU to plan for, such as `H100`; null is that of this machine.",
+    )
     devices: int = Field(default=1, ge=1, description="Devices that work in parallel.")
     memory_gb: float | None = Field(
         default=None,

@@ -23,7 +23,9 @@ class Target(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Precision of the target during capture; `auto` takes it from config.json.",
+        description="Precision of the target during capture. `auto` takes it from config.json, "
+        "except on a CPU that is much faster in float32: the call that begins a run measures it, "
+        "and the run keeps what it began with (docs/capture.md).",
     )
     adapter: str | None = Field(
         default=None,

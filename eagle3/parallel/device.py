@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from eagle3.errors import UserError
+from eagle3.parallel.processor import processor, usable_cores
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 LARGEST = 2**30
@@ -73,24 +71,13 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
-@cache
-def processor() -> str:
-    """The model of this machine's processor, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
-
-
 def machine(device: str) -> dict[str, Any]:
     """What a job runs on: the processor, the cores that it may use, the memory in bytes, and the
     GPUs that it sees if `device` is cuda."""
     gpus = range(torch.cuda.device_count()) if device == "cuda" else ()
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")  # not on macOS
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [torch.cuda.get_device_name(number) for number in gpus],
     }

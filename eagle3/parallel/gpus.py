@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+MIB = 2**20
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 LISTED = re.compile(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)")
 SLICE = re.compile(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)")
@@ -41,6 +42,22 @@ def visible_gpus(environment: Mapping[str, str]) -> list[Gpu]:
         keys = [gpu.key for gpu in listed if name == gpu.name or gpu.key.startswith(name)]
         gpus.append(Gpu(name, keys[0] if len(keys) == 1 else name))
     return gpus
+
+
+def gpu_memory_and_name() -> tuple[int | None, str | None]:
+    """Memory in bytes and name of the first GPU that nvidia-smi lists; None if unknown."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None, None
+    query = ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(  # noqa: S603 - found in PATH
+            [program, *query], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    memory, _, name = done.stdout.partition("\n")[0].partition(", ")
+    return (int(memory) * MIB if memory.isdigit() else None), name or None
 
 
 def _listed(path: str | None) -> list[Gpu]:

@@ -1,13 +1,14 @@
 """The plan: disk, arithmetic and time of a run, from token shards and shapes alone.
 
 Bytes of tensors are exact; file headers are not counted. FLOPs count matrix products (2 per
-multiply-add) and leave attention scores out; times are FLOPs over the sustained rate that the
-user states.
+multiply-add) and leave attention scores out; times are FLOPs over a rate that is stated, measured
+or published (`eagle3.report.rates`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from eagle3.draft.config import DraftConfig
 from eagle3.imports.listing import PEERS
 from eagle3.objective.flops import Work
 from eagle3.objective.memory import USABLE, StepMemory
+from eagle3.report.rates import Rates
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
 from eagle3.target_model.config import dense_width, figure
@@ -78,10 +80,12 @@ def build_plan(
     schedule: dict[str, Any],
     states_folder: Path,
     budget_gb: float | None,
+    rates: Rates,
 ) -> dict[str, Any]:
     """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
     the names of their files, looked at one by one; `values`: the settings of the plan stage;
-    `budget_gb`: most that hidden states may take in their folder."""
+    `budget_gb`: most that hidden states may take in their folder; `rates`: what times rest on, or
+    None where they are not known."""
     states, train, layers = values["hidden_states"], values["train"], len(draft.aux_layers)
     sizes: dict[str, int] = {}
     tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
@@ -108,7 +112,6 @@ def build_plan(
     training = train["epochs"] * per_epoch
     if schedule["total_steps"] < schedule["all_steps"]:
         training *= schedule["total_steps"] / schedule["all_steps"]
-    rate = values["hardware"]["tflops"] * 1e12 * values["hardware"]["devices"]
     narrow, room = 4 if train["precision"] == "float32" else 2, values["hardware"]["memory_gb"]
     memory = StepMemory(draft, parameters, [rows / max(tokens, 1) for rows in counts], narrow)
     return {
@@ -140,10 +143,15 @@ def build_plan(
         "all_steps": schedule["all_steps"],
         "capture_flops": passes * capture,
         "training_flops": training,
-        "capture_seconds": passes * capture / rate,
-        "training_seconds": training / rate,
-        "training_read_rate": total / (per_epoch / rate),
+        "capture_seconds": _seconds(passes * capture, rates.capture),
+        "training_seconds": _seconds(training, rates.training),
+        "training_read_rate": rates.training and total / (per_epoch / rates.training),
+        "rates": asdict(rates),
     }
+
+
+def _seconds(flops: float, rate: float | None) -> float | None:
+    return None if rate is None else flops / rate
 
 
 def draft_parameters(draft: DraftConfig) -> int:
@@ -193,7 +201,8 @@ def plan_table(plan: dict[str, Any]) -> str:
             + (f", states of {plan['imported_from']}" if plan["imported_from"] else ""),
         ),
         ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
-        ("reading", f"{size_text(plan['training_read_rate'])}/s of states while training"),
+        *_reading_rows(plan["training_read_rate"]),
+        ("times from", plan["rates"]["source"]),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"  {name:<{width}}  {text}" for name, text in rows]
@@ -225,6 +234,10 @@ def _steps_text(plan: dict[str, Any]) -> str:
     return f"{plan['steps']:,} of {plan['all_steps']:,} steps"
 
 
+def _reading_rows(rate: float | None) -> list[tuple[str, str]]:
+    return [] if rate is None else [("reading", f"{size_text(rate)}/s of states while training")]
+
+
 def size_text(count: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
@@ -233,7 +246,9 @@ def size_text(count: float) -> str:
     return f"{count:.2f} TiB"
 
 
-def time_text(seconds: float) -> str:
+def time_text(seconds: float | None) -> str:
+    if seconds is None:
+        return "time unknown"
     if seconds < 120:
         return f"about {seconds:.0f} s"
     if seconds < 7200:

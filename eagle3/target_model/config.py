@@ -165,6 +165,18 @@ def _rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**parameters, "rope_type": kind, "rope_theta": theta}
 
 
+def stated_dtype(directory: Path) -> str | None:
+    """The type of the weights as config.json names it, without transformers; None if it does not.
+    Of a multimodal model, that of its text part."""
+    raw = read_object(directory / "config.json")
+    text = raw.get("text_config")
+    for values in (text if isinstance(text, dict) else {}, raw):
+        dtype = values.get("dtype", values.get("torch_dtype"))
+        if isinstance(dtype, str):
+            return dtype.removeprefix("torch.")
+    return None
+
+
 def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
     """The target's configuration as transformers has it, with every part of a multimodal model.
 

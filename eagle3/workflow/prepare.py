@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from eagle3.workflow.gpu_training import gpu_warnings
 from eagle3.workflow.project import import_folders, package_of
 from eagle3.workflow.provenance import code_digest
 from eagle3.workflow.settings import all_settings
+from eagle3.workflow.target_dtype import settled_dtype
 
 FOLDER = Path(".snakemake/eagle3")  # runs as calls have built them, and digests of large files
 RESUMED = ("train_stage.py",)  # scripts that keep unfinished work, which is of their code alone
@@ -54,6 +56,8 @@ def new_run(
             file=sys.stderr,
         )
     external = locate(plain, root, FOLDER / "digests.json")
+    dtype = settled_dtype(plain, external, Path(Paths(whole.run).snapshot), FOLDER / "rates.json")
+    external = replace(external, target_dtype=dtype)
     settings = all_settings(plain, external)
     scripts = root / "workflow_scripts"
     run = Run(

@@ -53,7 +53,7 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     everything under `resources`, re-runs nothing.
     """
     by_stage: dict[str, Settings] = {}
-    config = _effective(resolved(config, external.draft_config))
+    config = _effective(resolved(config, external.draft_config), external.target_dtype)
 
     def add(stage: str, keys: tuple[str, ...], upstream: tuple[str, ...]) -> None:
         by_stage[stage] = chained(stage, config, keys, {name: by_stage[name] for name in upstream})
@@ -141,8 +141,11 @@ def _data_keys(
     )
 
 
-def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as far as it changes an output."""
+def _effective(config: Mapping[str, Any], target_dtype: str | None) -> dict[str, Any]:
+    """The configuration as far as it changes an output. `target_dtype`: what `auto` was settled
+    to."""
+    target = dict(config["target"])
+    target["dtype"] = target_dtype or target["dtype"]
     dataset = dict(config["dataset"])
     dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
     # samples are counted in whole shards: 760 and 768 of them are the same four
@@ -158,6 +161,7 @@ def _effective(config: Mapping[str, Any]) -> dict[str, Any]:
         # files are known by their digest; no engine runs
         states["source"] = {key: source[key] for key in ("kind", "check_template")}
         del states["backend"]
-    whole = {**config, "dataset": dataset, "hidden_states": states, "evaluation": evaluation}
+    changed = {"dataset": dataset, "hidden_states": states, "evaluation": evaluation}
     # for the report, which names the folder
+    whole = {**config, "target": target, **changed}
     return whole | ({"states_from": source} if source["path"] or source["dataset"] else {})

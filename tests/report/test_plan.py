@@ -26,10 +26,12 @@ from eagle3.report.plan import (
     time_text,
 )
 from eagle3.report.plan_warnings import memory_doubt
+from eagle3.report.rates import Rates
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
 from tests.builders.shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
 
+RATES = Rates(3e12, 1e12, "a test")
 EDGES = [([3, 4, 5], [1, 1, 1]), ([3], [1]), ([3, 4], [0, 0]), ([3, 4, 5, 6], [0, 1, 1, 0])]
 
 
@@ -99,6 +101,7 @@ def planned(
     window=None,
     held_out=0,
     memory_gb=None,
+    rates=RATES,
 ):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = TRAIN.model_dump() | {"epochs": 2, "epochs_per_stage": 2 // stages}
@@ -111,14 +114,14 @@ def planned(
             "keep": window is None,
         },
         "train": train,
-        "hardware": {"tflops": 0.5, "devices": 2, "memory_gb": memory_gb},
+        "hardware": {"memory_gb": memory_gb},
     }
     draft = derive_config(target, {}, 40, (1, 2, 3))
     shards, scored = (
         ((f"shard-{number:05d}.safetensors", shard) for number in range(count))
         for count in (copies, held_out)
     )
-    plan = build_plan(shards, scored, target, draft, values, schedule, folder, budget_gb)
+    plan = build_plan(shards, scored, target, draft, values, schedule, folder, budget_gb, rates)
     return plan, draft
 
 
@@ -182,9 +185,9 @@ def test_the_peak_holds_every_save_that_lies_on_the_disk_at_once(shard, stages):
     assert plan["bytes_peak"] - plan["bytes_states"] == saves
 
 
-def test_times_follow_the_stated_rate(shard):
+def test_times_follow_the_rates(shard):
     plan, _ = planned(shard)
-    assert plan["capture_seconds"] == pytest.approx(plan["capture_flops"] / 1e12)
+    assert plan["capture_seconds"] == pytest.approx(plan["capture_flops"] / 3e12)
     assert plan["training_seconds"] == pytest.approx(plan["training_flops"] / 1e12)
     epochs = 2
     read = plan["bytes_states"] * epochs / plan["training_seconds"]
@@ -218,6 +221,14 @@ def test_a_limit_of_steps_is_a_share_of_the_training(shard, monkeypatch):
     assert short["capture_flops"] == plan["capture_flops"]
     assert f"2 of {plan['steps']} steps" in plan_table(short)
     assert f", {plan['steps']} steps" in plan_table(plan)
+
+
+def test_times_that_nothing_is_known_of_are_left_open(shard):
+    plan, _ = planned(shard, rates=Rates(None, None, "no word of it"))
+    assert plan["capture_seconds"] is plan["training_seconds"] is None
+    table = plan_table(plan)
+    assert table.count("time unknown") == 2 and "no word of it" in table
+    assert "s of states" not in table
 
 
 def test_sizes_and_times_for_people():

@@ -1,0 +1,96 @@
+"""One JSON file of everything that `make real` measured (the rule `result`)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import machine
+from eagle3.files.artifact import write_text
+from workflow_scripts import ending
+
+
+def gathered(given: Any) -> dict[str, Any]:
+    """Everything that the page shows, and what it was measured with."""
+    run = given.run
+    plan, best = read(run / "plan.json"), read(run / "evaluation" / "best.json")
+    decoded = read(run / "evaluation" / "acceptance.json")
+    decoded.pop("per_prompt", None)
+    dropped: dict[str, int] = {}
+    for report in sorted((run / "answers").rglob("*.report.json")):
+        for cause, count in read(report)["incomplete"].items():
+            dropped[cause] = dropped.get(cause, 0) + count
+    return {
+        "benchmark": "real",
+        "machine": machine() | {"command": "make real"},
+        "config": given.config,
+        "model": read(given.model),
+        "questions": read(given.counts),
+        "answers": read(given.answers) | {"dropped": dropped},
+        "training": {
+            **read(given.trained),
+            "tokens": plan["tokens"],
+            "rows": plan["rows"],
+            "steps": plan["steps"],
+            "draft_parameters": plan["draft_parameters"],
+            "bytes_states": plan["bytes_states"],
+            "coverage": read(run / "vocab" / "mapping.json").get("coverage"),
+            "jobs": jobs(run / "benchmarks"),
+        },
+        "stages": best,
+        "decoded": decoded,
+        "served": [read(path) for path in given.served],
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file without its manifest."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("manifest", None)
+    return content
+
+
+def jobs(folder: Path) -> dict[str, dict[str, float]]:
+    """Seconds and CPU seconds of the pipeline's jobs by rule, as Snakemake's benchmarks say."""
+    spent: dict[str, dict[str, float]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        total = spent.setdefault(name, {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0})
+        for row in _rows(path):
+            total["jobs"] += 1
+            total["seconds"] = round(total["seconds"] + row.get("s", 0.0), 1)
+            total["cpu_seconds"] = round(total["cpu_seconds"] + row.get("cpu_time", 0.0), 1)
+    return spent
+
+
+def _rows(path: Path) -> Iterable[dict[str, float]]:
+    with open(path, encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle, delimiter="\t"):
+            yield {name: _number(value) for name, value in row.items()}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("--run", type=Path, required=True, help="results of the pipeline's run")
+    args.add_argument("--config", type=json.loads, required=True)
+    for name in ("model", "counts", "answers", "trained"):
+        args.add_argument(f"--{name}", type=Path, required=True)
+    args.add_argument("--served", type=Path, nargs="+", required=True)
+    args.add_argument("--out", type=Path, required=True)
+    given = args.parse_args()
+    write_text(given.out, json.dumps(gathered(given), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    ending.run(main)

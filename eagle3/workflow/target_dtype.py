@@ -1,0 +1,79 @@
+"""What `target.dtype: auto` stands for in a run, settled once.
+
+config.json's type is right wherever the processor multiplies it well. A processor without
+instructions for bfloat16 takes seven times as long as in float32, so the call that begins a run
+measures both. From then on the run keeps what it began with, on whatever machine it goes on:
+another type would be another target.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eagle3.data.sources import HUB
+from eagle3.files.artifact import NOT_OURS, write_text
+from eagle3.parallel.processor import processor, usable_cores
+from eagle3.run import External
+from eagle3.target_model.config import stated_dtype
+
+AUTO, WIDE = "auto", "float32"
+NARROW = ("bfloat16", "float16")
+FASTER = 1.5  # times as fast as the model's own type, or else that one stays
+
+
+def settled_dtype(
+    config: Mapping[str, Any], external: External, snapshot: Path, memo: Path
+) -> str | None:
+    """The type for `auto`; None where it is that of config.json, and for any other setting.
+
+    `snapshot`: the run as an earlier call planned it, if there was one. `memo`: rates of processors
+    that earlier calls measured.
+    """
+    if config["target"]["dtype"] != AUTO or external.target is None:
+        return None  # the embedded target is too small for its type to matter
+    begun = _begun(snapshot, external.weights_digest)
+    if begun is not None:
+        return None if begun == AUTO else begun
+    if config["resources"]["device"] != "cpu" or external.target.startswith(HUB):
+        return None
+    stated = stated_dtype(Path(external.target))
+    if stated not in NARROW:
+        return None
+    rates = _rates(stated, memo)
+    return WIDE if rates[WIDE] > FASTER * rates[stated] else None
+
+
+def _begun(snapshot: Path, weights_digest: str) -> str | None:
+    """The type with which the run has been planned for this target; None if it has not."""
+    try:
+        settings = json.loads(snapshot.read_text(encoding="utf-8"))["settings"]
+        same = settings["weights"]["values"].get("digest") == weights_digest
+        dtype = settings["hidden_states"]["values"]["target"]["dtype"]
+    except (OSError, *NOT_OURS):
+        return None
+    return str(dtype) if same else None
+
+
+def _rates(narrow: str, memo: Path) -> dict[str, float]:
+    """FLOP/s in float32 and in the narrow type, measured once for a processor."""
+    cores = usable_cores()
+    name = f"{processor()}, {cores} cores"
+    try:
+        known = json.loads(memo.read_text(encoding="utf-8"))
+        rates = {dtype: float(known[name][dtype]) for dtype in (WIDE, narrow)}
+    except (OSError, *NOT_OURS):
+        rates = measured_rates([WIDE, narrow], cores)
+        write_text(memo, json.dumps({name: rates}, indent=1) + "\n")
+    return rates
+
+
+def measured_rates(names: list[str], threads: int) -> dict[str, float]:
+    """FLOP/s of matrix products in types by name."""
+    import torch
+
+    from eagle3.kernels.processor_rate import processor_rate
+
+    return {name: processor_rate(getattr(torch, name), threads) for name in names}
