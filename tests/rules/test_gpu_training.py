@@ -17,6 +17,7 @@ from benchmarks.gpu.step import LLAMA_8B
 from benchmarks.synthetic import draft_config
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
+from eagle3.objective import head_loss, memory
 from eagle3.objective.memory import StepMemory
 from eagle3.training import gpu
 from eagle3.workflow import gpu_training
@@ -126,6 +127,17 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
         gpu.memory_suffices(device, MEMORY, pack),
     ):
         raise ValueError("another fault")
+
+
+def test_the_estimate_knows_how_much_is_scored_at_once():
+    assert head_loss.CHUNK_BYTES["cuda"] == memory.CHUNK_BYTES
+    with_three = MEMORY.kept()
+    five = replace(MEMORY, draft=replace(MEMORY.draft, aux_layers=(1, 2, 3, 4, 5)))
+    assert five.kept() - with_three == 2 * 2 * 2 * MEMORY.draft.hidden_size
+    for room in (2e9, 10e9, 80e9):
+        fits = MEMORY.largest_pack(room)
+        assert fits % memory.STEP == 0 and MEMORY.bytes(fits + memory.STEP) > room
+        assert fits == 0 or MEMORY.bytes(fits) <= room
 
 
 def test_kernels_that_repeat_are_asked_for_on_cuda_alone(monkeypatch):
