@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -21,6 +22,8 @@ from eagle3.workflow.project import package_of
 
 # packages whose versions may change a result; jobs run in the same ones with and without --sdm
 NUMERIC = ("ml-dtypes", "numpy", "safetensors", "tokenizers", "torch", "transformers")
+# what another process is told to load: "package.module" or "package.module:name"
+LOADED_BY_NAME = re.compile(r"(eagle3(?:\.\w+)+)(?::\w+)?")
 LARGE = 2**30  # bytes; hashing more takes seconds, and silence would look like a hang
 
 
@@ -42,7 +45,8 @@ def chained(
 
 
 def sources(script: Path, root: Path) -> list[Path]:
-    """The script and every module of ours that it imports, directly or not, in a fixed order."""
+    """The script and every module of ours that it imports or names in a text of its own, directly
+    or not, in a fixed order."""
     files: set[Path] = set()
     queue = [script]
     while queue:
@@ -81,7 +85,8 @@ def code_digest(script: Path, root: Path) -> str:
 
 @cache  # by content: several scripts share most modules, and parsing takes most of the time
 def _imports(source: str) -> list[str]:
-    """Dotted names that a module imports; `from a import b` counts as a and a.b."""
+    """Dotted names that a module imports, or has as a text; `from a import b` counts as a and
+    a.b."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -89,6 +94,9 @@ def _imports(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = LOADED_BY_NAME.fullmatch(node.value)
+            names += [named[1]] if named else []
     return names
 
 

@@ -141,3 +141,14 @@ def test_a_damaged_memo_is_only_a_lost_memo(tmp_path: Path) -> None:
     file.write_bytes(b"{}")
     memo.write_text("{half")
     assert provenance.folder_digest([file], memo) == provenance.folder_digest([file], memo)
+
+
+def test_what_an_engine_loads_by_its_name_counts_as_imported() -> None:
+    """A change of the connector inside vLLM is a change of the capture."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in provenance.sources(ROOT / "workflow_scripts/capture_hidden_states.py", ROOT)
+    }
+    engines = ("separate/process", "separate/intake", "sglang/hook", "vllm/connector")
+    assert {f"eagle3/engines/{name}.py" for name in engines} <= found
+    assert "eagle3/target_model/final_norm.py" in found  # which the connector imports

@@ -50,17 +50,17 @@ def answered(python: str, folder: Path, engines: dict[str, dict[str, Any]]) -> d
     return json.loads(answers.read_text())
 
 
-def accepted_per_pass(found: list[dict[str, Any]]) -> float:
+def accepted_per_pass(answers: list[dict[str, Any]]) -> float:
     """Mean of committed tokens over all passes of all prompts."""
-    return float(np.mean([n + 1 for one in found for n in one["accepted"]]))
+    return float(np.mean([n + 1 for one in answers for n in one["accepted"]]))
 
 
-def agree(found: list[dict[str, Any]], made: Served, steps: int) -> list[int]:
+def agree(answers: list[dict[str, Any]], made: Served, steps: int) -> list[int]:
     """Tokens, passes, the histogram and the order of accepted drafts are ours, of every prompt;
     returns the committed tokens of all passes."""
-    assert isinstance(found, list), found
+    assert isinstance(answers, list), answers
     lengths = []
-    for prompt, answer, one in zip(PROMPTS, made.answers, found, strict=True):
+    for prompt, answer, one in zip(PROMPTS, made.answers, answers, strict=True):
         ours = made.ours(prompt, steps)
         histogram = np.bincount(np.array(ours.committed) - 1, minlength=steps + 1).tolist()
         assert one["tokens"] == ours.tokens == answer

@@ -102,7 +102,7 @@ def drafts(made, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(made, drafts, engine_python, tmp_path_factory):
+def answers(made, drafts, engine_python, tmp_path_factory):
     """What vLLM answers with the right draft and with each damaged one."""
     engines = {
         name: speculating(made.target, draft, STEPS)
@@ -112,17 +112,17 @@ def found(made, drafts, engine_python, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", LOWER)
-def test_it_loads_without_a_word_and_is_seen_in_the_acceptance(made, found, name):
-    agree(found["right"], made, STEPS)
-    right, wrong = accepted_per_pass(found["right"]), accepted_per_pass(found[name])
+def test_it_loads_without_a_word_and_is_seen_in_the_acceptance(made, answers, name):
+    agree(answers["right"], made, STEPS)
+    right, wrong = accepted_per_pass(answers["right"]), accepted_per_pass(answers[name])
     print(f"{name}: {wrong:.4f} instead of {right:.4f}")
-    assert [one["tokens"] for one in found[name]] == made.answers  # the answers stay right
+    assert [one["tokens"] for one in answers[name]] == made.answers  # the answers stay right
     assert wrong < right - 0.05
 
 
 @pytest.mark.parametrize("name", FAILS)
-def test_it_does_not_load(found, name):
-    assert found[name]["fault"] == FAILS[name][2], found[name]
+def test_it_does_not_load(answers, name):
+    assert answers[name]["fault"] == FAILS[name][2], answers[name]
 
 
 def test_the_damage_is_what_its_name_says(made, drafts):

@@ -180,9 +180,9 @@ def cache_group(groups: Any) -> int:
 
     Raises UserError if there is not exactly one.
     """
-    found = [
+    numbers = [
         n for n, group in enumerate(groups) if any(CACHE in name for name in group.layer_names)
     ]
-    if len(found) != 1:
-        raise UserError(f"vLLM has {len(found)} caches of states, not one; {OTHER_ENGINE}")
-    return found[0]
+    if len(numbers) != 1:
+        raise UserError(f"vLLM has {len(numbers)} caches of states, not one; {OTHER_ENGINE}")
+    return numbers[0]

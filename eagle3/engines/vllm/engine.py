@@ -150,12 +150,12 @@ def _check_target(arguments: dict[str, Any]) -> None:
 
     try:
         config = EngineArgs(**arguments).create_model_config()
-        found, _ = ModelRegistry.resolve_model_cls(config.architectures, config)
+        model_class, _ = ModelRegistry.resolve_model_cls(config.architectures, config)
     except (TypeError, ValueError, AssertionError) as fault:
         raise _refusal(fault) from None
-    if not supports_eagle3(found):
+    if not supports_eagle3(model_class):
         raise UserError(
-            f"vLLM's class for this target, {found.__name__}, returns no hidden states; use "
+            f"vLLM's class for this target, {model_class.__name__}, returns no hidden states; use "
             "hidden_states.backend hf"
         )
 
@@ -165,8 +165,8 @@ def _refusal(fault: Exception) -> UserError:
     which puts a line about the place before the one about the fault."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
     chosen = next((line for line in lines if line.startswith("Value error, ")), lines[0])
-    said = chosen.removeprefix("Value error, ").partition(" [type=")[0].partition(". ")[0]
+    cause = chosen.removeprefix("Value error, ").partition(" [type=")[0].partition(". ")[0]
     return UserError(
-        f"vLLM refuses the target or its arguments ({VLLM.arguments_key}): {said[:300]}; use "
+        f"vLLM refuses the target or its arguments ({VLLM.arguments_key}): {cause[:300]}; use "
         "hidden_states.backend hf if it does not know the target"
     )

@@ -94,11 +94,11 @@ class LLM:
             name = str(number)
             cached = 1 if self.fake == "caches" else 0
             scheduled[name] = len(ids) - cached - (1 if self.fake == "chunks" else 0)
-            told = [*ids[1:], 0] if self.fake == "other ids" else ids
+            reported = [*ids[1:], 0] if self.fake == "other ids" else ids
             new.append(
                 SimpleNamespace(
                     req_id=name,
-                    prompt_token_ids=told,
+                    prompt_token_ids=reported,
                     sampling_params=sampling,
                     num_computed_tokens=cached,
                     block_ids=([0], blocks),

@@ -1,2 +1,2 @@
-def supports_eagle3(found):
-    return found.known
+def supports_eagle3(model_class):
+    return model_class.known
