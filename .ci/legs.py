@@ -35,7 +35,7 @@ FILES = ("eagle3/files/",)
 PROCESSES = ("eagle3/parallel/",)
 LEGS = {
     "test-dag": Leg(
-        16,
+        19,
         (
             *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/"),
             *("eagle3/config/", "eagle3/data/", "eagle3/imports/", *STATES, "tests/rules/"),
