@@ -57,6 +57,7 @@ class Engine:
     """One engine: `vllm` or `sglang`.
 
     `python`: its interpreter. `arguments`: further ones of its server by their Python names.
+    `variables`: further ones of its environment.
     """
 
     name: str
@@ -64,12 +65,14 @@ class Engine:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     context: int = 2048
     requests: int = 4  # at a time
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], requests: int) -> Engine:
-        """An engine of the configuration: `name`, `python` and perhaps `arguments`."""
-        python = Path(values["python"]).absolute()
-        return cls(values["name"], python, values.get("arguments") or {}, requests=requests)
+        """An engine of the configuration: `name`, `python`, and perhaps `arguments` and
+        `variables`."""
+        more = {key: values.get(key) or {} for key in ("arguments", "variables")}
+        return cls(values["name"], Path(values["python"]).absolute(), requests=requests, **more)
 
     def command(self, target: Path, draft: Path | None, steps: int, port: int) -> list[str]:
         """The words that start a server of `target`, with `draft` and so many drafts a pass."""
@@ -95,11 +98,12 @@ class Engine:
         if self.name == "vllm":
             # by itself it keeps a core for the frontend, which is half of a small machine
             more = {"VLLM_CPU_OMP_THREADS_BIND": every, "VLLM_NO_USAGE_STATS": "1"}
-            return kept | more
+            return kept | more | dict(self.variables)
         shim = ROOT / "tests" / "sglang"
         kept["PYTHONPATH"] = os.pathsep.join([str(shim), str(shim / "shim")])
         kept |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
-        return kept | {"SGLANG_CPU_OMP_THREADS_BIND": every, "OMP_NUM_THREADS": str(cores)}
+        kept |= {"SGLANG_CPU_OMP_THREADS_BIND": every, "OMP_NUM_THREADS": str(cores)}
+        return kept | dict(self.variables)
 
 
 def _speculation(name: str, draft: Path | None, steps: int) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def main() -> None:
         "draft": file_sha256(given.draft / "model.safetensors"),
         "prompts": sets,
         "most": given.max_new_tokens,
-        "arguments": dict(engine.arguments),
+        "arguments": [dict(engine.arguments), dict(engine.variables)],
     }
     identity = hashlib.sha256(canonical(what).encode()).hexdigest()
     ids = [tokens for _, tokens in sets]

@@ -123,6 +123,9 @@ def test_servers_of_an_engine_differ_in_the_draft_alone(name, tmp_path):
     assert any(str(tmp_path / "draft") in str(given[name]) for name in more)
     assert alone[0].startswith("/") and alone[alone.index("--seed") + 1] == "3"
     assert alone[alone.index("--dtype") + 1] == "float32"
+    values = {"name": name, "python": "python", "variables": {"OMP_WAIT_POLICY": "ACTIVE"}}
+    assert engine.environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert Engine.of(values, requests=1).environment()["OMP_WAIT_POLICY"] == "ACTIVE"
     assert "PYTHONPATH" not in engine.environment() or name == "sglang"
 
 
