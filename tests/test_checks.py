@@ -290,3 +290,11 @@ def test_layers_are_counted_once() -> None:
 
     assert layer_count(SimpleNamespace(num_hidden_layers=56, num_layers=28)) == 28
     assert layer_count(SimpleNamespace(num_hidden_layers=8)) == 8
+
+
+def test_a_kimi_is_read_as_the_deepseek_that_it_is(tmp_path: Path) -> None:
+    """Though its own code lies beside it, which nobody has trusted."""
+    raw = {"model_type": "kimi_k2", "hidden_size": 64, "auto_map": {"AutoConfig": "x.Y"}}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    text = load_config(tmp_path)
+    assert (text.model_type, text.hidden_size) == ("deepseek_v3", 64)

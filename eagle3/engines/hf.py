@@ -27,6 +27,8 @@ from eagle3.target_model.reader import Head
 from eagle3.target_model.split import check_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# whose list of hidden states begins with the output of the first layer
+WITHOUT_EMBEDDING = ("falcon_mamba", "mamba", "mamba2", "rwkv")
 
 
 class HFTarget:
@@ -147,10 +149,10 @@ class HFTarget:
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
         )
         self._captured.clear()
-        every = [
-            one_stream(states, self._width)[0].to(self.device)
-            for states in output.hidden_states[:-1]
-        ]
+        listed = output.hidden_states[:-1]
+        if self.body.config.model_type in WITHOUT_EMBEDDING:
+            listed = (torch.zeros_like(listed[0]), *listed)
+        every = [one_stream(states, self._width)[0].to(self.device) for states in listed]
         return every, output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
