@@ -34,7 +34,7 @@ SIZES: dict[str, Any] = {
     "resources": {
         "device": "cpu",
         "capture": {"threads": 1, "tensor_parallel": 1, "batch_tokens": 2048},
-        "train": {"threads": 1, "processes": 1},
+        "train": {"threads": 1, "processes": 1, "sp_ulysses_size": 1},
         "evaluate": {"threads": 1},
     },
 }
