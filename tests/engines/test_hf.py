@@ -11,8 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
-    GPT2Config,
-    GPT2LMHeadModel,
     T5Config,
 )
 
@@ -143,10 +141,13 @@ def test_models_that_are_no_causal_decoders_are_refused(tmp_path):
     T5Config(d_model=8, num_layers=1).save_pretrained(tmp_path / "t5")
     with pytest.raises(UserError, match=r"is a t5, which is not a causal language model"):
         HFTarget.load(tmp_path / "t5", (0,))
-    config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(UserError, match=r"is a GPT2Model, whose decoder has no list named layers"):
-        HFTarget.load(tmp_path / "gpt2", (0,))
+
+
+def test_a_body_without_a_list_of_its_layers_is_refused():
+    body = build_model("llama").model
+    body.layers = torch.nn.ModuleList(body.layers[:3])
+    with pytest.raises(UserError, match=r"the LlamaModel has no list of its 8 layers"):
+        HFTarget(body, (0,))
 
 
 REMOTE = """
