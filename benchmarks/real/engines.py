@@ -213,10 +213,11 @@ def watched(process: subprocess.Popen, number: signal.Signals) -> Iterator[None]
 @contextmanager
 def held(folder: Path, patience: float = LEAVING) -> Iterator[int]:
     """Keep other calls out of a folder as long as this process, or one that is given the yielded
-    file descriptor, lives. What a killed call has left may take `patience` seconds to end. SIGTERM ends the process in an orderly way, with its servers; Ctrl-C is
-    heard by its children too where a shell in the background ignores it.
+    file descriptor, lives. What a killed call has left may take `patience` seconds to end.
 
-    Raises UserError if another call is at work there.
+    SIGTERM ends the process in an orderly way, with its servers; Ctrl-C is heard by its children
+    too where a shell in the background ignores it. Raises UserError if another call is at work
+    there.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
