@@ -27,6 +27,7 @@ from eagle3.errors import UserError
 from eagle3.evaluation.http import get
 
 ROOT = Path(__file__).resolve().parents[2]
+LEAVING = 180.0  # seconds for the jobs of a killed call to end
 PATIENCE = 900.0  # seconds for a server to come up
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 VLLM = {
@@ -210,22 +211,32 @@ def watched(process: subprocess.Popen, number: signal.Signals) -> Iterator[None]
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[int]:
+def held(folder: Path, patience: float = LEAVING) -> Iterator[int]:
     """Keep other calls out of a folder as long as this process, or one that is given the yielded
-    file descriptor, lives. SIGTERM ends the process in an orderly way, with its servers; Ctrl-C is
-    heard by its children too where a shell in the background ignores it.
+    file descriptor, lives. What a killed call has left may take `patience` seconds to end.
 
-    Raises UserError if another call is at work there.
+    SIGTERM ends the process in an orderly way, with its servers; Ctrl-C is heard by its children
+    too where a shell in the background ignores it. Raises UserError if another call is at work
+    there.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another call is still at work there") from None
+        until = time.monotonic() + patience
+        while not _locked(lock.fileno()):
+            if time.monotonic() > until:
+                raise UserError(f"{folder}: another call is still at work there")
+            time.sleep(0.5)
         yield lock.fileno()
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -75,7 +75,8 @@ with held(folder), serving(Engine("vllm", folder / "python"), folder, folder / "
 """
     owner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     wait_for((tmp_path / "up").exists, "the server", hopeless=owner.poll)
-    with pytest.raises(UserError, match="another call is still at work"), held(tmp_path):
+    busy = pytest.raises(UserError, match="another call is still at work")
+    with busy, held(tmp_path, patience=0):
         pass
     owner.send_signal(getattr(__import__("signal"), number))
     owner.wait()
