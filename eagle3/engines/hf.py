@@ -132,11 +132,8 @@ class HFTarget:
 
     @torch.inference_mode()
     def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [L, C H] and last [L, H] of one document, int64 [L], as transformers returns them.
-
-        For the last layer, transformers returns only the state after the final norm, which is then
-        in aux too.
-        """
+        """aux [L, C H] and last [L, H] of one document, int64 [L], as transformers returns them: of
+        the last layer only the state after the final norm, which is then in aux too."""
         every, last = self.every_state(ids)
         every = [*every, last]
         return torch.cat([every[layer + 1] for layer in self._layers], dim=-1), last

@@ -40,6 +40,12 @@ CASES = {
     "norm_before_residual": Case("llama", None, {"norm_before_residual": True}),
     "qk_norm": Case("qwen3", None, {"qk_norm": True}, (5, 3)),
     "qwen3": Case("qwen3", CUSTOM),
+    "two layers": Case("llama", [0, 1, 3, 4, 6], {"num_hidden_layers": 2}, (5, 3)),
+    "two layers of one state": Case(
+        "qwen3", [3], {"num_hidden_layers": 2, "qk_norm": True, "norm_before_residual": True}
+    ),
+    "window": Case("llama", [2, 5], {"num_hidden_layers": 2, "sliding_window": 8}, (5, 3)),
+    "window and q/k norms": Case("qwen3", None, {"sliding_window": 8, "qk_norm": True}),
     "qwen3_moe": Case("qwen3_moe", None, None, (5, 3)),
 }
 
