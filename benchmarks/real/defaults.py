@@ -41,7 +41,7 @@ from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.loader import TrainingData
-from eagle3.training.malloc import keep_freed_memory
+from eagle3.parallel.device import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 

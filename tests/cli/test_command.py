@@ -49,7 +49,7 @@ def test_every_subcommand_is_explained_on_the_page(name: str) -> None:
         (
             ["train", "--preset", "nix"],
             1,
-            "--preset: there is no preset 'nix'; choose from gpt-oss-120b-sharegpt",
+            "--preset: there is no preset 'nix'; choose from deepseek-v3.1-sharegpt",
         ),
         (["status"], 1, "there is no run here: runs are in results/"),
         (["status", "nix"], 1, "there is no run 'nix' here; give a name, or a folder"),

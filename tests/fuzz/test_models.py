@@ -122,7 +122,7 @@ def test_an_index_cannot_lead_out_of_the_directory(put_back: Path, place: Any) -
     result["weight_map"][name] = place
     index.write_text(json.dumps(result))
     for read in (lambda: TargetWeights(put_back), lambda: HFTarget.load(put_back, (1, 3, 4))):
-        with pytest.raises(UserError, match=r"index\.json places .* must be the name of a saf"):
+        with pytest.raises(UserError, match=r"index\.json places .* must be the name of a \.saf"):
             read()
 
 

@@ -100,7 +100,9 @@ def test_every_word_of_the_configuration_reaches_every_job_as_it_is(tmp_path: Pa
     change["target"] |= dict.fromkeys(("embedding_key", "lm_head_key", "final_norm_key"), EVIL)
     change["target"]["revision"] = EVIL
     weights = tmp_path / f"model {NAME}" / "model.safetensors"
-    save_file({**load_file(weights), EVIL: np.zeros(1)}, weights)
+    tensors = {**load_file(weights), EVIL: np.zeros(1)}
+    del tensors["lm_head.weight"]  # the head is the one of that name
+    save_file(tensors, weights)
     change["dataset"]["regenerate"] = {"backend": "server", "model": EVIL}
     change["resources"] = {
         "regenerate": {"servers": ["http://host/$(touch%20pwned)';`touch<TAB>pwned`"]},
