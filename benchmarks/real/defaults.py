@@ -33,6 +33,7 @@ from benchmarks.tables import parser, show
 from eagle3.config.train import Train
 from eagle3.evaluation.held_out import simulate
 from eagle3.files.artifact import Settings
+from eagle3.parallel.device import keep_freed_memory
 from eagle3.run import load_run
 from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens import vocab
@@ -41,7 +42,6 @@ from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.loader import TrainingData
-from eagle3.parallel.device import keep_freed_memory
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 

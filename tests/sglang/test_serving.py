@@ -127,8 +127,11 @@ def test_so_it_does_with_the_norms_of_eagle31(targets, engine_python, tmp_path):
 
 
 def test_so_it_does_with_two_layers_of_five_states(targets, engine_python, tmp_path):
-    made = served(tmp_path, targets["llama"], [0, 1, 3, 4, 6], {"num_hidden_layers": 2})
-    result = answered(engine_python, tmp_path, made.target, **speculating(made.export, 5))
+    five = [0, 1, 3, 4, 6]
+    made = served(tmp_path, targets["llama"], ["sglang"], five, {"num_hidden_layers": 2})
+    result = answered(
+        engine_python, tmp_path, made.target, **speculating(made.exports["sglang"], 5)
+    )
     agree(result, made, 5)
 
 
