@@ -56,7 +56,8 @@ def new_run(
             file=sys.stderr,
         )
     external = locate(plain, root, FOLDER / "digests.json")
-    dtype = settled_dtype(plain, external, Path(Paths(whole.run).snapshot), FOLDER / "rates.json")
+    snapshot, memo = Path(Paths(whole.run).snapshot), FOLDER / "rates.json"
+    dtype = settled_dtype(plain, external, snapshot, memo, has_environment)
     external = replace(external, target_dtype=dtype)
     settings = all_settings(plain, external)
     scripts = root / "workflow_scripts"

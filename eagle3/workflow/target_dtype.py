@@ -25,12 +25,17 @@ FASTER = 1.5  # times as fast as the model's own type, or else that one stays
 
 
 def settled_dtype(
-    config: Mapping[str, Any], external: External, snapshot: Path, memo: Path
+    config: Mapping[str, Any],
+    external: External,
+    snapshot: Path,
+    memo: Path,
+    has_environment: bool = False,
 ) -> str | None:
     """The type for `auto`; None where it is that of config.json, and for any other setting.
 
     `snapshot`: the run as an earlier call planned it, if there was one. `memo`: rates of processors
-    that earlier calls measured.
+    that earlier calls measured. `has_environment`: jobs have torch in an environment of their own,
+    and this process may have none, so nothing is measured.
     """
     if config["target"]["dtype"] != AUTO or external.target is None:
         return None  # the embedded target is too small for its type to matter
@@ -40,7 +45,7 @@ def settled_dtype(
     if config["resources"]["device"] != "cpu" or external.target.startswith(HUB):
         return None
     stated = stated_dtype(Path(external.target))
-    if stated not in NARROW:
+    if stated not in NARROW or has_environment:
         return None
     rates = _rates(stated, memo)
     return WIDE if rates[WIDE] > FASTER * rates[stated] else None

@@ -28,13 +28,13 @@ def machine(monkeypatch, tmp_path):
         measured = 0
         target, snapshot, memo = (tmp_path / n for n in ("target", "run.json", "rates.json"))
 
-        def settle(self, dtype="auto", device="cpu", external=None):
+        def settle(self, dtype="auto", device="cpu", external=None, has_environment=False):
             config = Config.of(
                 {"run": "r", "target": {"dtype": dtype}, "resources": {"device": device}}
             )
-            return settled_dtype(
-                config.to_dict(), external or self.external, self.snapshot, self.memo
-            )
+            external = external or self.external
+            places = self.snapshot, self.memo
+            return settled_dtype(config.to_dict(), external, *places, has_environment)
 
         def begin(self, dtype):
             """A run, as a call leaves it, whose `auto` was settled to this type."""
@@ -65,6 +65,13 @@ def test_a_processor_that_is_slow_in_the_targets_type_gets_float32(machine):
     machine.memo.unlink()
     machine.rates = FAST
     assert machine.settle() is None
+
+
+def test_jobs_in_a_container_are_not_measured_for_since_the_host_may_have_no_torch(machine):
+    assert machine.settle(has_environment=True) is None
+    assert machine.measured == 0
+    machine.begin("float32")  # a run that was begun without containers stays as it is
+    assert machine.settle(has_environment=True) == "float32"
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
