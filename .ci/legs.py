@@ -35,7 +35,7 @@ FILES = ("eagle3/files/",)
 PROCESSES = ("eagle3/parallel/",)
 LEGS = {
     "test-dag": Leg(
-        19,
+        26,
         (
             *(*RULES, *FILES, "config.yaml", "presets/", "profiles/default/"),
             *("eagle3/config/", "eagle3/data/", "eagle3/imports/", *STATES, "tests/rules/"),
@@ -62,7 +62,7 @@ LEGS = {
         (*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/", "tests/builders/served.py"),
     ),
     "test-vllm": Leg(
-        8,
+        10,
         (
             *(*CAPTURE, "eagle3/export/", "eagle3/evaluation/server.py", "envs/vllm"),
             *("tests/vllm/", "tests/builders/served.py"),
