@@ -34,7 +34,7 @@ and exported, and real engines serve the target alone and with the draft.
 REPEAT = """\
 ## Repeat it
 
-    make real                                  # about two hours on two idle cores
+    make real                                  # two hours on two idle cores, by estimate
     make real ARGS="--small"                   # every step in minutes, with figures without meaning
     make real ARGS="--engines vllm"            # without SGLang and its environment
 
