@@ -70,12 +70,13 @@ def only(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
     for name in names:
         if name not in engines:
             raise UserError(f"--engines: there is no {name!r}; choose from {', '.join(engines)}")
-    asked = config["answers"]["engine"]
-    answering = asked if asked in names else names[0]
+    answers = config["answers"]
+    if answers["engine"] not in names:  # whose arguments are of no use to another
+        answers = {**answers, "engine": names[0], "arguments": {}}
     return {
         **config,
         "engines": {name: engines[name] for name in names},
-        "answers": {**config["answers"], "engine": answering},
+        "answers": answers,
     }
 
 

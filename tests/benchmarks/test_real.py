@@ -267,7 +267,12 @@ def test_a_call_with_some_engines_has_them_answer():
     config = yaml.safe_load((ROOT / "benchmarks/real/config.yaml").read_text())
     assert list(config["engines"]) == list(command.ENGINES)
     one = command.only(config, ["sglang"])
-    assert list(one["engines"]) == ["sglang"] and one["answers"]["engine"] == "sglang"
-    assert command.only(config, ["sglang", "vllm"])["answers"]["engine"] == "vllm"
+    assert list(one["engines"]) == ["sglang"]
+    assert one["answers"] | {"concurrency": 1} == {
+        "engine": "sglang",
+        "concurrency": 1,
+        "arguments": {},
+    }
+    assert command.only(config, ["sglang", "vllm"])["answers"] == config["answers"]
     with pytest.raises(UserError, match="there is no 'tgi'; choose from vllm, sglang"):
         command.only(config, ["tgi"])
