@@ -59,13 +59,16 @@ LEGS = {
     ),
     "test-sglang": Leg(
         14,
-        (*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/", "tests/builders/served.py"),
+        (
+            *(*CAPTURE, "eagle3/export/", "envs/sglang", "tests/sglang/"),
+            *("tests/builders/served.py", "tests/builders/real_servers.py"),
+        ),
     ),
     "test-vllm": Leg(
         10,
         (
             *(*CAPTURE, "eagle3/export/", "eagle3/evaluation/server.py", "envs/vllm"),
-            *("tests/vllm/", "tests/builders/served.py"),
+            *("tests/vllm/", "tests/builders/served.py", "tests/builders/real_servers.py"),
         ),
     ),
     "test-faults": Leg(

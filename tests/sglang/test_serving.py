@@ -15,14 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eagle3.errors import UserError
 from eagle3.evaluation.acceptance import acceptance
-from eagle3.evaluation.http import get
 from eagle3.evaluation.server import RequestOptions, measure
-from tests.builders.ports import held_port
-from tests.builders.processes import kill_group
+from tests.builders.real_servers import real_server
 from tests.builders.served import CUSTOM, EAGLE31, EOS, NEW, PROMPTS, served, telling
-from tests.builders.waiting import wait_for
 
 SERVE = Path(__file__).parent / "serve.py"
 ENGINE = {
@@ -137,32 +133,13 @@ def test_so_it_does_with_two_layers_of_five_states(targets, engine_python, tmp_p
 
 @contextmanager
 def server(engine_python, tokenizer=False, **arguments):
-    """A real HTTP server in a process group of its own; its address. With `tokenizer` it speaks
-    text, as well as token ids."""
+    """The address of a real server. With `tokenizer` it speaks text, as well as token ids."""
     command = [engine_python, "-m", "sglang.launch_server"]
     given = ENGINE | arguments | {"skip_server_warmup": True}
     if tokenizer:
         del given["skip_tokenizer_init"]
-    for name, value in given.items():
-        command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    with held_port() as port, few_cores():
-        url = f"http://127.0.0.1:{port}"
-        process = subprocess.Popen([*command, "--port", str(port)], start_new_session=True)
-
-        def up():
-            try:
-                return get(f"{url}/health") is not None
-            except UserError:
-                return False
-
-        def over():
-            return None if process.poll() is None else f"it ended with {process.returncode}"
-
-        try:
-            wait_for(up, f"SGLang's server at {url}", limit=900, hopeless=over)
-            yield url
-        finally:
-            kill_group(process)
+    with few_cores(), real_server(command, given) as url:
+        yield url
 
 
 def test_the_client_measures_at_a_server_what_our_decoding_counts(default, engine_python):

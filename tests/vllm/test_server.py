@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from eagle3.engines.vllm.engine import VLLM
-from eagle3.errors import UserError
 from eagle3.evaluation.acceptance import acceptance
-from eagle3.evaluation.http import get
 from eagle3.evaluation.server import RequestOptions, measure
-from tests.builders.ports import held_port
 from tests.builders.pretended_engine import pretend
-from tests.builders.processes import kill_group
+from tests.builders.real_servers import real_server
 from tests.builders.served import EOS, NEW, PROMPTS, served
-from tests.builders.waiting import wait_for
 from tests.vllm.speculation import ENGINE
 
 STEPS = 3  # as the speculators format says
@@ -39,30 +33,10 @@ def of_the_name(tmp_path_factory):
         yield
 
 
-@contextmanager
 def server(python, draft, **more):
-    """A real HTTP server in a process group of its own; its address. The draft names its target."""
+    """A real `vllm serve` of a draft, which names its target."""
     command = [str(Path(python).with_name("vllm")), "serve", str(draft)]
-    for name, value in (ENGINE | more).items():
-        command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    with held_port() as port:
-        url = f"http://127.0.0.1:{port}"
-        process = subprocess.Popen([*command, "--port", str(port)], start_new_session=True)
-
-        def up():
-            try:
-                return get(f"{url}/health") is not None
-            except UserError:
-                return False
-
-        def over():
-            return None if process.poll() is None else f"it ended with {process.returncode}"
-
-        try:
-            wait_for(up, f"vLLM's server at {url}", limit=900, hopeless=over)
-            yield url
-        finally:
-            kill_group(process)
+    return real_server(command, ENGINE | more)
 
 
 def test_every_prompt_is_exact_where_the_server_reports_its_passes(made, engine_python):
