@@ -69,6 +69,7 @@ FACTORS: dict[str, dict[str, Variant]] = {
     },
     "loss": {f"loss {n}": {"train": {"loss": n}} for n in ("soft_ce", "lk_hybrid", "kl")},
     "optimizer": {f"{name}": {"train": {"optimizer": name}} for name in ("adamw", "muon")},
+    "precision": {n: {"train": {"precision": n}} for n in ("float32", "bfloat16")},
     "batch": {f"{n} packs": {"train": {"packs_per_batch": n}} for n in (1, 2, 4)},
     "data": {f"data / {n}": {"data": {"divisor": n}} for n in (4, 2, 1)},
     "states": {},
