@@ -20,17 +20,17 @@ def gathered(given: Any) -> dict[str, Any]:
     plan, best = read(run / "plan.json"), read(run / "evaluation" / "best.json")
     decoded = read(run / "evaluation" / "acceptance.json")
     decoded.pop("per_prompt", None)
-    dropped: dict[str, int] = {}
+    incomplete: dict[str, int] = {}
     for report in sorted((run / "answers").rglob("*.report.json")):
         for cause, count in read(report)["incomplete"].items():
-            dropped[cause] = dropped.get(cause, 0) + count
+            incomplete[cause] = incomplete.get(cause, 0) + count
     return {
         "benchmark": "real",
         "machine": machine() | {"command": "make real"},
         "config": given.config,
         "model": read(given.model),
         "questions": read(given.counts),
-        "answers": read(given.answers) | {"dropped": dropped},
+        "answers": read(given.answers) | {"incomplete": incomplete},
         "training": {
             **read(given.trained),
             "tokens": plan["tokens"],

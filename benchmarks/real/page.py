@@ -152,12 +152,12 @@ def verdict(engine: Mapping[str, Any]) -> Iterator[str]:
 def trained(result: Mapping[str, Any]) -> Iterator[str]:
     """The draft, and its acceptance without a server."""
     training, questions = result["training"], result["questions"]
-    dropped = sum(result["answers"]["dropped"].values())
     yield "## Trained"
     yield ""
     sources = ", ".join(f"{count:,} {name}" for name, count in questions["train"].items())
     yield f"* {sum(questions['train'].values()):,} conversations: {sources}."
-    yield f"* {dropped:,} of them were dropped or shortened: their answers did not end in time."
+    for cause, count in result["answers"]["incomplete"].items():
+        yield f"* {count:,} of them: {cause}."
     yield f"* {training['tokens']:,} tokens in training, {training['rows']:,} rows with a loss;"
     yield f"  {training['steps']:,} optimiser steps, a draft of {training['draft_parameters']:,}"
     yield "  parameters."

@@ -76,8 +76,8 @@ class Regenerate(Section):
     max_tokens: int = Field(
         default=1024,
         ge=1,
-        description="Maximum tokens of an answer. A conversation ends before an answer that is cut "
-        "off there.",
+        description="Maximum tokens of an answer. A conversation ends with an answer that is cut "
+        "off there, and is trained up to the cut.",
     )
     seed: int = Field(
         default=0, ge=0, description="The seed of every answer is derived from this one."

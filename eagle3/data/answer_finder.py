@@ -127,14 +127,57 @@ class AnswerFinder:
         its form is unknown."""
         if not thought:
             return ""
+        marks = self._thought_marks(prompt)
+        if marks is None:
+            raise left_out("a thought", thought, answer)
+        return thought.join(marks)
+
+    def _thought_marks(self, prompt: str) -> tuple[str, str] | None:
+        """What the target writes before and after a thought; None if that is unknown."""
         opened = next((mark for mark in CLOSES if prompt.endswith(mark)), None)
         if opened is not None:
-            return thought + CLOSES[opened]
+            return "", CLOSES[opened]
         if self.template.thought_frame is not None:
-            return thought.join(self.template.thought_frame)
+            return self.template.thought_frame
         if self.template.thought_key is None and END in self.template.source:
-            return NEWLY_OPENED + thought + CLOSES[NEWLY_OPENED]
-        raise left_out("a thought", thought, answer)
+            return NEWLY_OPENED, CLOSES[NEWLY_OPENED]
+        return None
+
+    def cut_turn(self, messages: Sequence[Message], tools: Any = None) -> ServedAnswer:
+        """The last answer, which `max_tokens` has cut off, perhaps inside its thought: the text
+        that a whole answer with this beginning has, up to the cut.
+
+        Raises BadRow if the template shows such an answer otherwise.
+        """
+        *before, message = messages
+        prompt = self.template(before, tools, prompt=True)
+        content, thought = self._begun(message, prompt)
+        whole = {**message, "content": content + HELLO}  # as if it had gone on so
+        if thought:
+            whole[KEYS[0]] = thought if content else thought + HELLO
+        turn = self.turn([*before, whole], len(before), tools)
+        last = (content or thought).strip()
+        place = turn.answer.rfind(last + HELLO) if content else turn.answer.find(last + HELLO)
+        if place < 0:
+            raise left_out("an answer that was cut off", last, turn.answer)
+        end = place + len(last)
+        return ServedAnswer(
+            turn.text[: turn.start + end], turn.prompt, turn.start, turn.answer[:end]
+        )
+
+    def _begun(self, message: Message, prompt: str) -> tuple[str, str]:
+        """Content and thought of an answer that was cut off. A thought that was not ended may still
+        stand in the content."""
+        content, thought = message["content"].rstrip(), message.get(KEYS[0], "")
+        if thought or END in content:
+            return content, thought if content else thought.rstrip()
+        knows = self.template.thought_key is not None or END in self.template.source
+        if knows and (prompt.endswith(tuple(CLOSES)) or content.lstrip().startswith(BEGIN)):
+            return "", content.lstrip().removeprefix(BEGIN).strip("\n")
+        frame = self.template.thought_frame
+        if frame is not None and content.startswith(frame[0]):
+            return "", content.removeprefix(frame[0])
+        return content, ""
 
     @staticmethod
     def _shared(text: str, prompt: str) -> int | None:

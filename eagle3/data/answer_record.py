@@ -32,7 +32,8 @@ class Answer:
 
     content: str = ""
     reasoning: str | None = None
-    cause: str | None = None  # why there is no complete answer
+    cause: str | None = None  # why there is none
+    cut: bool = False  # max_tokens ended it: the target would have gone on
 
 
 # Answers to some requests, as they come: the number of each, and the answer.

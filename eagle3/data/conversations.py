@@ -45,6 +45,7 @@ class Conversation:
     tools: Any = None
     text: str | None = None  # as a template has rendered it; there are no messages then
     options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
+    cut: bool = False  # the last answer would have gone on: it ends with its text, unmarked
 
     def to_json(self) -> str:
         if self.text is not None:
@@ -54,6 +55,8 @@ class Conversation:
             row["tools"] = self.tools
         if self.options:
             row["chat_template_kwargs"] = self.options
+        if self.cut:
+            row["cut"] = True
         return json.dumps(row, ensure_ascii=False)
 
     @classmethod
@@ -65,6 +68,7 @@ class Conversation:
             row.get("tools"),
             row.get("text"),
             row.get("chat_template_kwargs"),
+            row.get("cut", False),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ class Masker:
         except BadRow as fault:
             return fault
         if self.values.train_only_last_turn:
-            return [Rendered(outcome[-1].text, outcome[-1].spans[-1:])]
+            return [replace(outcome[-1], spans=outcome[-1].spans[-1:], turn=None)]
         return outcome if self.values.rewritten_turns == "separate" else outcome[-1:]
 
     def _documents(
@@ -150,8 +150,9 @@ class Masker:
         for span, run in zip(rendered.spans, runs, strict=True):
             turn = ids[run].tolist()
             if self.stop_ids.isdisjoint(turn[-1:]):
-                if span[1] == len(rendered.text) and self.renderer.next_turn_ends:
-                    continue  # of the last answer it is not shown
+                open_ended = rendered.cut or self.renderer.next_turn_ends
+                if open_ended and span[1] == len(rendered.text):
+                    continue  # the last answer's end is not shown
                 raise BadRow(
                     "the template ends an answer without a stop token",
                     f"it ends with {cut(self.tokenizer.decode(turn[-20:]))}",

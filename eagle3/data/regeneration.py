@@ -4,9 +4,10 @@ All conversations of a shard go forward together: for each, the target answers t
 then the next one with its own answer before it, and so on. Every answer is recorded as soon as it
 is there, under the row's id and the turn, so a killed job asks for nothing twice.
 
-An answer that was cut off is never kept as if it were whole: the conversation ends before it, and a
-row without one whole answer is dropped and counted. A call of a tool whose result the dataset has
-stays as it is, as context that is not trained: another call would have had another result.
+An answer that was cut off is never kept as if it were whole: the conversation ends with it, and it
+is trained up to the cut. A row without an answer is dropped and counted. A call of a tool whose
+result the dataset has stays as it is, as context that is not trained: another call would have had
+another result.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from eagle3.files.artifact import (
 )
 
 KIND = "answers"
+CUT = "answer cut off at max_tokens"
 LISTED = 100  # dropped rows named one by one in the report
 FIRST = 8  # conversations whose first answers are checked before the rest is requested
 
@@ -55,6 +57,7 @@ class _Chat:
     cause: str | None = None
     kept: int = 0  # calls of tools that stay as the dataset has them
     complete: int = 0  # the messages up to the last new answer
+    cut: bool = False  # that answer would have gone on
 
     def to_the_next_answer(self) -> bool:
         """Take over the messages of others. Returns whether an answer is wanted next."""
@@ -83,6 +86,8 @@ class _Chat:
         if answer.cause is not None:
             self.cause = answer.cause
             return
+        if answer.cut:
+            self.cause, self.cut = CUT, True
         message: Message = {"role": "assistant", "content": answer.content}
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
@@ -90,13 +95,11 @@ class _Chat:
         self.place += 1
         self.complete = len(self.messages)
 
-    def whole(self) -> Conversation | None:
-        """The conversation up to the last complete answer; None if there is none."""
-        return (
-            replace(self.original, messages=self.messages[: self.complete])
-            if self.complete
-            else None
-        )
+    def answered_part(self) -> Conversation | None:
+        """The conversation up to the last new answer; None if there is none."""
+        if not self.complete:
+            return None
+        return replace(self.original, messages=self.messages[: self.complete], cut=self.cut)
 
 
 def regenerate(
@@ -124,7 +127,7 @@ def regenerate(
 def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]) -> None:
     """Raise UserError if most answers are unusable, before the rest is requested in vain."""
     faults: list[BadRow] = []
-    answered = [whole for whole in (chat.whole() for chat in chats) if whole is not None]
+    answered = [whole for whole in (chat.answered_part() for chat in chats) if whole is not None]
     for conversation in answered:
         try:
             check(conversation)
@@ -165,13 +168,16 @@ def _answer_all(
 def _outcome(chats: Sequence[_Chat]) -> Outcome:
     outcome = Outcome()
     for chat in chats:
-        whole = chat.whole()
+        whole = chat.answered_part()
         if chat.kept:
             outcome.counts["call of a tool kept as the dataset has it, not trained"] += chat.kept
         if whole is not None:
             outcome.rows.append(whole)
         if chat.cause is not None:
-            outcome.counts[chat.cause + (": shortened" if whole else ": dropped")] += 1
+            what = (
+                "dropped" if whole is None else "trained up to there" if chat.cut else "shortened"
+            )
+            outcome.counts[f"{chat.cause}: {what}"] += 1
             if whole is None:
                 outcome.dropped.append({"id": chat.original.id, "cause": chat.cause})
     return outcome

@@ -37,6 +37,7 @@ class Rendered:
     text: str
     spans: list[Span]
     turn: int | None = None  # of a text that is one turn's own
+    cut: bool = False  # the last turn would have gone on
 
 
 class Renderer:
@@ -182,7 +183,7 @@ class Renderer:
         fault = BadRow("no answer")
         for form in self._forms(messages, finder.template):
             try:
-                return self._rendered(finder, form, conversation.tools)
+                return self._rendered(finder, form, conversation.tools, conversation.cut)
             except BadRow as refused:
                 fault = refused
         raise fault
@@ -206,14 +207,18 @@ class Renderer:
         return [first] if bare == first else [first, bare]
 
     def _rendered(
-        self, finder: AnswerFinder, messages: list[Message], tools: Any
+        self, finder: AnswerFinder, messages: list[Message], tools: Any, cut: bool
     ) -> list[Rendered]:
         answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
         trained = [(n, at) for n, at in enumerate(answers) if messages[at].get("train", True)]
         if self.marked:
+            if cut:
+                raise BadRow("an answer that was cut off does not fit {% generation %} blocks")
             wanted = [at for _, at in trained]
             return [Rendered(*spans_of_marks(finder, self.given_stops, messages, wanted, tools))]
+        last = [(*trained.pop(), finder.cut_turn(messages, tools))] if cut else []
         served = [(number, finder.turn(messages, at, tools)) for number, at in trained]
+        served += [(number, turn) for number, _, turn in last]
         whole = served[-1][1].text
         apart, spans = [], []
         for number, turn in served:
@@ -223,7 +228,7 @@ class Renderer:
                 apart.append(Rendered(turn.text, [(turn.start, end)], number))
             else:
                 spans.append(finder.closed(whole, span))
-        return [*apart, Rendered(whole, spans)]
+        return [*apart, Rendered(whole, spans, cut=cut)]
 
     def _of(self, options: Mapping[str, Any] | None) -> AnswerFinder:
         """The finder for the options of a row, in addition to those of the configuration."""

@@ -105,12 +105,10 @@ class HFAnswers:
         return [row[longest:].tolist() for row in out]
 
     def _answer(self, tokens: list[int], prompt: str) -> Answer:
-        """The text up to the token that ended it."""
+        """The text up to the token that ended it, or to the last one."""
         end = next((n for n, token in enumerate(tokens) if token in self.stops), None)
-        if end is None:
-            return Answer(cause="answer cut off at max_tokens")
         reply = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
         text, thought = self.renderer.finder.taken_apart(reply, prompt)
         if not text.strip():
             return Answer(cause="answer without text")
-        return Answer(text, thought or None)
+        return Answer(text, thought or None, cut=end is None)

@@ -127,7 +127,7 @@ class OpenAIEngine:
                 f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
                 f"({type(fault).__name__}: {self._sentence(fault)}); the answers so far are kept"
             ) from None
-        return _whole(completion)
+        return _answer(completion)
 
 
 def _for_servers(message: Message) -> Message:
@@ -141,22 +141,22 @@ def _for_servers(message: Message) -> Message:
     return copy
 
 
-def _whole(completion: Any) -> Answer:
-    """The answer, if the target ended it itself."""
+def _answer(completion: Any) -> Answer:
+    """The answer, if the target ended it itself or max_tokens did."""
     if not completion.choices:
         return Answer(cause="no answer came back")
     choice = completion.choices[0]
-    if choice.finish_reason == "length":
-        return Answer(cause="answer cut off at max_tokens")
-    if choice.finish_reason != "stop":
+    if choice.finish_reason not in ("stop", "length"):
         return Answer(cause=f"answer ended by {choice.finish_reason!r}")
+    cut = choice.finish_reason == "length"
     content = choice.message.content or ""
-    if not content.strip():
-        return Answer(cause="answer without text")
     extra = choice.message.model_extra or {}
     thought = extra.get("reasoning_content") or extra.get("reasoning")
+    # an answer may be cut off inside its thought
+    if not content.strip() and not (cut and (thought or "").strip()):
+        return Answer(cause="answer without text")
     try:
         f"{content}{thought}".encode()
     except UnicodeEncodeError:  # a lone surrogate could not be written
         return Answer(cause="answer is not valid Unicode")
-    return Answer(content, thought)
+    return Answer(content, thought, cut=cut)

@@ -232,7 +232,7 @@ def whole() -> dict:
         "machine": {"cpu": "2 x Something"},
         "model": {"seconds": 60.0},
         "questions": {"train": {"problems": 10, "chats": 5}, "measure": {"problems": 2}},
-        "answers": {"seconds": 90.0, "server_cpu_seconds": 150.0, "dropped": {"cut off": 3}},
+        "answers": {"seconds": 90.0, "server_cpu_seconds": 150.0, "incomplete": {"cut off": 3}},
         "training": {
             "tokens": 12345,
             "rows": 2345,

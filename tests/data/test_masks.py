@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -196,6 +197,32 @@ def test_a_block_that_begins_before_the_end_of_the_prompt_is_trimmed() -> None:
     given = conversation_of("Hi", "Hello", "Bye", "Bye now")
     document = masker(tokenizer, stop=stop, chat_template="generation")(given)
     assert text_of(tokenizer, document) == "Hello<end>Bye now<end>"
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "llama3"])
+def test_an_answer_that_was_cut_off_ends_with_its_text(name: str, last: bool) -> None:
+    tokenizer = MERGED[name]
+    stop = [tokenizer.convert_tokens_to_ids(END[name])]
+    whole = conversation_of("Hi", "Hello there", "And?", "Hello there, hello")
+    part = conversation_of("Hi", "Hello there", "And?", "Hello there")
+    document = masker(tokenizer, last=last, stop=stop)(replace(part, cut=True))
+    expected = masker(tokenizer, last=last, stop=stop)(part)
+    first = "" if last else "Hello there" + END[name]
+    assert text_of(tokenizer, document) == first + "Hello there"
+    # nothing else differs from the same answer as a whole one
+    size = len(document.input_ids)
+    assert np.array_equal(document.input_ids, expected.input_ids[:size])
+    assert np.array_equal(document.loss_mask, expected.loss_mask[:size])
+    assert stop[0] == expected.input_ids[size] and not document.truncated
+    longer = masker(tokenizer, last=last, stop=stop)(replace(whole, cut=True))
+    assert text_of(tokenizer, longer) == first + "Hello there, hello"
+
+
+def test_blocks_say_nothing_of_an_answer_that_was_cut_off() -> None:
+    given = replace(conversation_of("Hi", "Hello"), cut=True)
+    with pytest.raises(BadRow, match="cut off does not fit"):
+        masker(BYTES["generation"])(given)
 
 
 def test_an_answer_with_a_stop_token_inside_is_refused() -> None:

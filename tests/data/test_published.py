@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eagle3.data.answer_record import Answer, Record, Request
+from eagle3.data.conversations import Conversation
 from eagle3.data.regeneration import regenerate
 from eagle3.data.templates import Renderer
 from tests.data.kinds import KINDS, conversation
@@ -62,16 +63,46 @@ def test_what_a_target_says_is_trainable_as_it_was_said(
     assert [text.text[start:end] for text in texts for start, end in text.spans] == said
 
 
+def _kinds(name: str) -> list[str]:
+    # the marks of a thought of one template are none that we know
+    thoughts = [] if name == "xinference/MiniMax-M3" else ["thoughts"]
+    return ["plain", "two turns", *thoughts]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_was_cut_off_is_trained_up_to_the_cut(name: str) -> None:
+    """Inside its text or inside its thought; a server may take the thought apart or not."""
+    row = published()[name]
+    renderer = Renderer(row.tokenizer(), "auto", stops=row.stops)
+    for kind in _kinds(name):
+        said = right(row, kind)
+        if said is None:
+            continue
+        *before, last = conversation(kind).messages
+        prompt = renderer.prompt(before)
+        for words in (last.get("reasoning_content", ""), last["content"]):
+            if len(words) < 3 or words not in said[-1]:
+                continue
+            end = said[-1].rindex(words) + len(words) - 2
+            content, thought = renderer.finder.taken_apart(said[-1][:end], prompt)
+            answers = [{"content": content} | ({"reasoning_content": thought} if thought else {})]
+            if words != last["content"]:  # as a parser of the server gives it
+                answers.append({"content": "", "reasoning_content": words[:-2]})
+            for answer in answers:
+                cut = Conversation("a", [*before, {"role": "assistant", **answer}], cut=True)
+                texts = renderer.render(cut)
+                found = [text.text[start:stop] for text in texts for start, stop in text.spans]
+                assert found == [*said[:-1], said[-1][:end]], (kind, answer)
+                assert texts[-1].text.endswith(words[:-2]) and texts[-1].cut
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_becomes_a_message_of_the_next_prompt(name: str) -> None:
     """Tokens that the target wrote, thought and stop token included, are content and thought."""
     row = published()[name]
     tokenizer = row.tokenizer()
     renderer = Renderer(tokenizer, "auto", stops=row.stops)
-    kinds = ["plain", "two turns"]
-    if name != "xinference/MiniMax-M3":  # its marks of a thought are none that we know
-        kinds.append("thoughts")
-    for kind in kinds:
+    for kind in _kinds(name):
         messages = conversation(kind).messages
         answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         for at, text in zip(answers, right(row, kind) or [], strict=False):

@@ -44,8 +44,9 @@ class Echo:
             self.left -= 1
             self.asked.append(request)
             question = request.messages[-1]["content"]
-            cause = CUT if "cut" in question else None
-            yield number, Answer("" if cause else f"{question}!", cause=cause)
+            cause = "refused" if "refuse" in question else None
+            reply = "" if cause else f"{question}!"
+            yield number, Answer(reply, cause=cause, cut="cut" in question)
 
 
 def run(folder: Path, rows: list[Conversation], engine: Engine, identity: str = "a") -> Outcome:
@@ -70,14 +71,31 @@ def test_every_answer_follows_the_new_ones_before_it(tmp_path: Path) -> None:
     assert "old" not in str(result.rows)
 
 
-def test_what_follows_a_cut_answer_is_left_out_and_a_row_without_a_whole_one_is_dropped(
+def test_what_follows_a_missing_answer_is_left_out_and_a_row_without_one_is_dropped(
     tmp_path: Path,
 ) -> None:
-    rows = [talk("a", "one", "cut", "three"), talk("b", "cut"), talk("c", "four")]
+    rows = [talk("a", "one", "refuse", "three"), talk("b", "refuse"), talk("c", "four")]
     result = run(tmp_path, rows, Echo())
     assert [said(row)[1:] for row in result.rows] == [["one", "one!"], ["four", "four!"]]
-    assert result.counts == {f"{CUT}: shortened": 1, f"{CUT}: dropped": 1}
-    assert result.dropped == [{"id": "b", "cause": CUT}]
+    assert result.counts == {"refused: shortened": 1, "refused: dropped": 1}
+    assert result.dropped == [{"id": "b", "cause": "refused"}]
+
+
+def test_a_conversation_ends_with_an_answer_that_was_cut_off(tmp_path: Path) -> None:
+    rows = [talk("a", "one", "cut", "three"), talk("b", "cut"), talk("c", "four")]
+    engine = Echo()
+    result = run(tmp_path, rows, engine)
+    assert [said(row)[1:] for row in result.rows] == [
+        ["one", "one!", "cut", "cut!"],
+        ["cut", "cut!"],
+        ["four", "four!"],
+    ]
+    assert [row.cut for row in result.rows] == [True, True, False]
+    assert "three" not in [request.messages[-1]["content"] for request in engine.asked]
+    assert result.counts == {f"{CUT}: trained up to there": 2} and not result.dropped
+    again = Echo()  # the record knows it too, and so do the rows on disk
+    assert run(tmp_path, rows, again) == result and not again.asked
+    assert [Conversation.from_json(row.to_json()) for row in result.rows] == result.rows
 
 
 CALL = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}, "id": "1"}
@@ -180,11 +198,11 @@ def test_two_jobs_never_answer_one_shard(tmp_path: Path) -> None:
 
 
 def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: Path) -> None:
-    result = run(tmp_path, [talk("a", "é\u2028"), talk("b", "cut")], Echo())
+    result = run(tmp_path, [talk("a", "é\u2028"), talk("b", "refuse")], Echo())
     out, report = tmp_path / "rows.jsonl", tmp_path / "rows.report.json"
     told = write_answers(out, report, result, SETTINGS, {"dataset": "x"})
     assert told["rows"] == 1
-    assert told["first_dropped"] == [{"id": "b", "cause": CUT}]
+    assert told["first_dropped"] == [{"id": "b", "cause": "refused"}]
     assert read_answers(out, report, SETTINGS.digest)[0] == result.rows
     with pytest.raises(UserError, match="other settings"):
         read_answers(out, report, "other")
@@ -254,13 +272,15 @@ def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: P
     words.append("fine")
     rows = [talk(f"{word}-{n}", f"{word} {n}", "and then?") for n in range(4) for word in words]
     result = run(tmp_path, rows, OpenAIEngine([server.url], "target", 5, SAMPLING))
-    good = [r.id for r in rows if not r.id.startswith(("refuses", "cut", "empty", "half"))]
+    good = [r.id for r in rows if not r.id.startswith(("refuses", "empty", "half"))]
     assert [row.id for row in result.rows] == good
     for row in result.rows:
-        assert said(row)[2].endswith(" answered") and said(row)[4] == "and then? answered"
+        assert row.cut == row.id.startswith("cut")
+        second = [] if row.cut else ["and then?", "and then? answered"]
+        assert said(row)[2].endswith(" answered") and said(row)[3:] == second
     assert result.counts == {
         "the server refuses the conversation: dropped": 4,
-        f"{CUT}: dropped": 4,
+        f"{CUT}: trained up to there": 4,
         "answer without text: dropped": 4,
         "answer is not valid Unicode: dropped": 4,
     }

@@ -66,10 +66,8 @@ def test_answers_are_those_of_the_slow_loop_whatever_shares_the_batch(target):
         result = dict(several(asked))
         assert sorted(result) == list(range(5))
         for number, tokens in enumerate(slow):
-            if stop not in tokens:
-                assert result[number].cause == "answer cut off at max_tokens"
-                continue
-            end = tokens.index(stop)
+            assert result[number].cut == (stop not in tokens)
+            end = tokens.index(stop) if stop in tokens else len(tokens)
             text = one.tokenizer.decode(tokens[:end])
             assert result[number].content == (text if text.strip() else "")
         assert result[ended].cause is None
@@ -79,7 +77,7 @@ def test_a_prompt_that_leaves_no_room_is_refused_and_the_others_are_answered(tar
     asked = requests(3, 70, 5)
     result = dict(engine(target)(asked))
     assert result[1].cause == "prompt leaves no room for an answer"
-    assert {result[0].cause, result[2].cause} == {"answer cut off at max_tokens"}
+    assert result[0].cut and result[2].cut and not (result[0].cause or result[2].cause)
 
 
 def test_samples_are_the_same_again_and_follow_the_seed(target):
