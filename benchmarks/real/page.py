@@ -1,4 +1,4 @@
-"""docs/results.md and its picture, from the one file of `make real`.
+"""docs/results.md, its picture and the paragraph of README.md, from the one file of `make real`.
 
     python -m benchmarks.real.page results/real/real.json    # publish another result
     python -m benchmarks.real.page                           # write the pages again
@@ -9,6 +9,7 @@ The file is kept as benchmarks/results/real.json; without one the page says how 
 from __future__ import annotations
 
 import json
+import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -125,12 +126,34 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def best_of(engine: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Rows of the target alone and of its fastest draft, one request at a time."""
+    own = [row for row in engine["rows"] if row["concurrency"] == 1]
+    alone = next(row for row in own if not row["drafts"])
+    return alone, max((r for r in own if r["drafts"]), key=lambda r: r["speed_up"]["median"])
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The paragraph of README.md."""
+    engine = next(engine for engine in result["served"] if engine["engine"] == "vllm")
+    alone, best = best_of(engine)
+    rates = [row["tokens_per_second"]["median"] for row in (alone, best)]
+    hours = sum(job["cpu_seconds"] for job in result["training"]["jobs"].values()) / 3600
+    words = (
+        f"**Measured:** SmolLM2-135M-Instruct, a published chat model, in vLLM on "
+        f"{result['machine']['cpu'].split()[0]} CPU cores: {rates[0]:.1f} tokens/s alone, "
+        f"{rates[1]:.1f} with its draft, **{best['speed_up']['median']:.2f} times as fast** "
+        f"(acceptance length {best['acceptance_length']:.2f}, one request at a time, "
+        f"{best['answers_equal']} of {best['answers']} answers equal token for token). The draft took {hours:.1f} CPU hours from dataset to export, and `make real` "
+        f"repeats all of it ([docs/results.md](docs/results.md))."
+    )
+    return textwrap.fill(words, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def verdict(engine: Mapping[str, Any]) -> Iterator[str]:
     """What the figures of an engine come to, one request at a time."""
     name = NAMES.get(engine["engine"], engine["engine"])
-    own = [row for row in engine["rows"] if row["concurrency"] == 1]
-    alone = next(row for row in own if not row["drafts"])
-    best = max((r for r in own if r["drafts"]), key=lambda r: r["speed_up"]["median"])
+    alone, best = best_of(engine)
     cost = best["ms_per_pass"] / alone["ms_per_pass"]
     yield ""
     yield (
@@ -244,6 +267,7 @@ def main() -> None:
     write_text(PAGE, page(result))
     if result is not None:
         draw(result, PICTURE)
+        print(headline(result), "\n\n(for README.md)", sep="")
 
 
 if __name__ == "__main__":
