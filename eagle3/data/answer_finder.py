@@ -127,21 +127,14 @@ class AnswerFinder:
         its form is unknown."""
         if not thought:
             return ""
-        marks = self._thought_marks(prompt)
-        if marks is None:
-            raise left_out("a thought", thought, answer)
-        return thought.join(marks)
-
-    def _thought_marks(self, prompt: str) -> tuple[str, str] | None:
-        """What the target writes before and after a thought; None if that is unknown."""
         opened = next((mark for mark in CLOSES if prompt.endswith(mark)), None)
         if opened is not None:
-            return "", CLOSES[opened]
+            return thought + CLOSES[opened]
         if self.template.thought_frame is not None:
-            return self.template.thought_frame
+            return thought.join(self.template.thought_frame)
         if self.template.thought_key is None and END in self.template.source:
-            return NEWLY_OPENED, CLOSES[NEWLY_OPENED]
-        return None
+            return NEWLY_OPENED + thought + CLOSES[NEWLY_OPENED]
+        raise left_out("a thought", thought, answer)
 
     def cut_turn(self, messages: Sequence[Message], tools: Any = None) -> ServedAnswer:
         """The last answer, which `max_tokens` has cut off, perhaps inside its thought: the text
@@ -152,7 +145,7 @@ class AnswerFinder:
         *before, message = messages
         prompt = self.template(before, tools, prompt=True)
         content, thought = self._begun(message, prompt)
-        whole = {**message, "content": content + HELLO}  # as if it had gone on so
+        whole = {**message, "content": content + HELLO}  # as if it had gone on like that
         if thought:
             whole[KEYS[0]] = thought if content else thought + HELLO
         turn = self.turn([*before, whole], len(before), tools)

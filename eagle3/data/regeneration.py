@@ -127,7 +127,7 @@ def regenerate(
 def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]) -> None:
     """Raise UserError if most answers are unusable, before the rest is requested in vain."""
     faults: list[BadRow] = []
-    answered = [whole for whole in (chat.answered_part() for chat in chats) if whole is not None]
+    answered = [part for part in (chat.answered_part() for chat in chats) if part is not None]
     for conversation in answered:
         try:
             check(conversation)
@@ -168,18 +168,17 @@ def _answer_all(
 def _outcome(chats: Sequence[_Chat]) -> Outcome:
     outcome = Outcome()
     for chat in chats:
-        whole = chat.answered_part()
+        part = chat.answered_part()
         if chat.kept:
             outcome.counts["call of a tool kept as the dataset has it, not trained"] += chat.kept
-        if whole is not None:
-            outcome.rows.append(whole)
+        if part is not None:
+            outcome.rows.append(part)
         if chat.cause is not None:
-            what = (
-                "dropped" if whole is None else "trained up to there" if chat.cut else "shortened"
-            )
-            outcome.counts[f"{chat.cause}: {what}"] += 1
-            if whole is None:
+            what = "trained up to there" if chat.cut else "shortened"
+            if part is None:
+                what = "dropped"
                 outcome.dropped.append({"id": chat.original.id, "cause": chat.cause})
+            outcome.counts[f"{chat.cause}: {what}"] += 1
     return outcome
 
 

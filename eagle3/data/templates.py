@@ -216,9 +216,10 @@ class Renderer:
                 raise BadRow("an answer that was cut off does not fit {% generation %} blocks")
             wanted = [at for _, at in trained]
             return [Rendered(*spans_of_marks(finder, self.given_stops, messages, wanted, tools))]
-        last = [(*trained.pop(), finder.cut_turn(messages, tools))] if cut else []
-        served = [(number, finder.turn(messages, at, tools)) for number, at in trained]
-        served += [(number, turn) for number, _, turn in last]
+        whole_turns = trained[:-1] if cut else trained
+        served = [(number, finder.turn(messages, at, tools)) for number, at in whole_turns]
+        if cut:
+            served.append((trained[-1][0], finder.cut_turn(messages, tools)))
         whole = served[-1][1].text
         apart, spans = [], []
         for number, turn in served:

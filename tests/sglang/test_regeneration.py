@@ -29,7 +29,7 @@ from tests.sglang.test_serving import server
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 OPTIONS, SYSTEM = {"enable_thinking": False}, "Be brief."
 STOP_LOGIT = 1.0  # after a letter; a letter's is 0, so one token in ten ends the answer
-SAMPLING = Regenerate(temperature=1.0, top_p=1.0, top_k=None, max_tokens=200, seed=5)
+SAMPLING = Regenerate(temperature=1.0, top_p=1.0, top_k=None, max_tokens=12, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,7 @@ def test_answers_of_a_server_are_all_of_use(target, engine_python, tmp_path):
         with Record.opened(tmp_path / "record", "x") as record:
             made = regenerate(talks, engine, SAMPLING.seed, record, masker.renderer.render)
     assert len(made.rows) == len(talks), made.counts
+    assert {row.cut for row in made.rows} == {True, False}  # a quarter is cut off
     for row, documents in masker(made.rows):
         assert not isinstance(documents, BadRow), (row, documents, documents.detail)
         assert sum(int(document.loss_mask.sum()) for document in documents) > 0
