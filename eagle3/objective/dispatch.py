@@ -7,7 +7,6 @@ the shapes that kernels like.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -28,9 +27,14 @@ from eagle3.objective.attention.interface import (
 from eagle3.objective.attention.limits import refusal
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
-from eagle3.objective.row_index import Prefixes, RowIndex, count_layers, whole_index
+from eagle3.objective.row_index import (
+    Prefixes,
+    RowIndex,
+    count_layers,
+    sent_queries,
+    whole_index,
+)
 from eagle3.objective.rows import step_rows
-from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.attention import exchanging_attention
 from eagle3.objective.sequence_parallel.local_rows import local_index
 from eagle3.objective.settings import Objective, TargetParts
@@ -54,13 +58,12 @@ def dispatch(
     )
     if window is not None:
         check_window(name, window, objective.steps)
-    # ranks that share a pack have its shards on the device, so they look there
-    columns = pack if sharded else pack.columns
+    columns = pack.columns
     active = step_rows(
         columns.input_ids,
         columns.loss_mask,
         columns.documents,
-        (target.draft_ids if sharded else target.host_draft_ids) >= 0,
+        target.host_draft_ids >= 0,
         objective.steps,
         by_mask=objective.active_rows == "supervised",
     )
@@ -71,16 +74,16 @@ def dispatch(
         if layers > 1:
             queries.append(prefixes.every())
             count_layers(index.totals, queries[-1], layers)
-        if device.type != "cpu":
-            there = send(queries, device)
-            queries = [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
-        index, attention = in_buckets(index, PackAttention(backend, queries))
-        return index.sent(device), attention
-    index = local_index(pack, active, prefixes, pack.shards.local)
-    if layers > 1:
-        count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
-    exchanging = exchanging_attention(name == "usp", backend, active, prefixes, pack.shards, draft)
-    return in_buckets(index, exchanging)
+        attention: Attention = PackAttention(backend, sent_queries(queries, device))
+    else:
+        index = local_index(columns, active, prefixes, pack.shards.local)
+        if layers > 1:
+            count_layers(index.totals, prefixes.every(pack.shards.local.rows), layers)
+        attention = exchanging_attention(
+            name == "usp", backend, active, prefixes, pack.shards, draft, device
+        )
+    index, attention = in_buckets(index, attention)
+    return index.sent(device), attention
 
 
 def known_teachers(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:

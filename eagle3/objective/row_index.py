@@ -19,7 +19,7 @@ import torch
 
 from eagle3.objective.attention.interface import Queries
 from eagle3.objective.head_loss import Pairs
-from eagle3.objective.pack import Columns, Pack
+from eagle3.objective.pack import Columns
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sending import send
 from eagle3.objective.step_totals import StepTotals
@@ -86,7 +86,7 @@ class Prefixes:
     window: int | None = None  # keys that a query sees at most, its own and later ones included
 
     @classmethod
-    def of(cls, pack: Pack | Columns, active: ActiveRows, window: int | None = None) -> Prefixes:
+    def of(cls, pack: Columns, active: ActiveRows, window: int | None = None) -> Prefixes:
         row_of_token = torch.full_like(pack.input_ids, -1, dtype=torch.int64)
         row_of_token[pack.row_tokens] = torch.arange(
             len(pack.row_tokens), device=pack.row_tokens.device
@@ -120,7 +120,15 @@ class Prefixes:
         return torch.maximum(starts, rows + step + 1 - self.window)
 
 
-def whole_index(pack: Pack | Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
+def sent_queries(queries: list[Queries], device: torch.device) -> list[Queries]:
+    """Queries made on the host, on `device`."""
+    if device.type == "cpu":
+        return queries
+    there = send(queries, device)
+    return [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
+
+
+def whole_index(pack: Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
     """The index of a pack that one rank computes."""
     slots = torch.arange(len(active.tokens), device=pack.input_ids.device)
     return RowIndex(
@@ -133,7 +141,7 @@ def whole_index(pack: Pack | Columns, active: ActiveRows, prefixes: Prefixes) ->
 
 
 def step_indices(
-    pack: Pack | Columns,
+    pack: Columns,
     active: ActiveRows,
     slots: Sequence[torch.Tensor],  # int64 [A_k] for each step, the active rows that are computed
     rows: torch.Tensor,  # int64 [A_0], indices of active rows among the rows of aux

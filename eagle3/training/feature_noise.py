@@ -16,6 +16,7 @@ import torch
 
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.pack import Pack
+from eagle3.parallel.device import sent
 
 # lowbias32 (github.com/skeeto/hash-prospector), and 2^32 over the golden ratio: as signed numbers
 FIRST, SECOND, COLUMN = 0x7FEB352D, 0x846CA68B - 2**32, 0x9E3779B9 - 2**32
@@ -26,9 +27,11 @@ def with_noise(
 ) -> Iterator[Pack]:
     """`packs` with noise. `planned`: the step of each, and the documents' numbers in the stage."""
     for pack, (step, numbers) in zip(packs, planned, strict=True):
-        rows = pack.row_tokens if pack.shards is None else pack.row_tokens[pack.shards.local.rows]
-        documents = torch.from_numpy(numbers).to(rows.device)[pack.documents[rows]]
-        keys = row_keys(seed, step, documents, pack.positions[rows])
+        columns = pack.columns  # on the host, where shards are too
+        tokens = columns.row_tokens
+        rows = tokens if pack.shards is None else tokens[pack.shards.local.rows]
+        documents = torch.from_numpy(numbers)[columns.documents[rows]]
+        keys = sent(row_keys(seed, step, documents, columns.positions[rows]), pack.aux.device)
         yield replace(pack, aux=noisy(pack.aux, keys, size, pack.last.shape[1]))
 
 

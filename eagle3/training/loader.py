@@ -9,7 +9,6 @@ is decoded there. On CUDA buffers are pinned, and copy and decoding run on a sep
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,8 +67,7 @@ class StagedPack:
             name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS
         }
         buffers = {n: t.to(device, non_blocking=True) for n, t in self.buffers.items()}
-        shards = self.shards.to(device) if self.shards else None
-        return replace(self, **moved, buffers=buffers, shards=shards, host=self.columns())
+        return replace(self, **moved, buffers=buffers, host=self.columns())
 
     def columns(self) -> Columns:
         """What says which rows are computed."""
@@ -263,8 +261,7 @@ def _received(pack: Pack, arrived: torch.cuda.Event) -> Pack:
     """A pack that the current stream may read."""
     current = torch.cuda.current_stream()
     current.wait_event(arrived)
-    parts = [pack.tensors(), *(vars(shard) for shard in (pack.shards.all if pack.shards else ()))]
-    for tensor in itertools.chain.from_iterable(part.values() for part in parts):
+    for tensor in pack.tensors().values():
         tensor.record_stream(current)  # else its memory is reused too early
     return pack
 

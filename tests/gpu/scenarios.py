@@ -9,6 +9,7 @@ import copy
 import json
 import sys
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ if __name__ == "__main__":  # before torch
     guard.load(Path(sys.argv[1]))
 
 import numpy as np
+import pytest
 import torch
 
 from tests.gpu.pretended import CPU, GPU, OnGpu, PretendedGpu, install, moved
@@ -33,9 +35,12 @@ from eagle3.kernels import torch_internals
 from eagle3.objective.attention import flex as flex_attention
 from eagle3.objective.memory import StepMemory
 from eagle3.objective.pack import Pack
+from eagle3.objective.sequence_parallel import attention as exchanging
+from eagle3.objective.sequence_parallel import collectives
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.settings import Objective, TargetParts
 from eagle3.objective.ttt import ttt_loss
-from eagle3.parallel.ranks import Ranks
+from eagle3.parallel.ranks import Group, Ranks
 from eagle3.store.codecs import CODECS
 from eagle3.training.data_parallel import Replicated
 from eagle3.training.loader import TrainingData, read_ahead
@@ -115,6 +120,44 @@ def loss(mode):
             "operators": sorted(mode.operators),
         }
     return result
+
+
+def shared(mode):
+    """Loss and gradients of a rank's part of a pack, whose exchanges give rows of its own: the same
+    numbers on the CPU and on the GPU, where no exchange works."""
+    result = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (collectives, exchanging):
+            patch.setattr(place, "all_to_all", own_rows)
+        for name, ulysses in (("auto", 1), ("usp", 2)):
+            ring = Group(0, 2 // ulysses) if ulysses == 1 else Group()
+            draft, here, there = case(BF16)
+            ranks = Ranks(0, 2, GPU, Group(0, 2), Group(0, ulysses), ring)
+            sharding = SequenceSharding(ranks, 7)
+            part = here[0].sharded(sharding)
+            values, other = [], on_gpu(draft)
+            for model, pack, target in (
+                (draft, part, here[1]),
+                (other, replace(on_device(part), shards=part.shards), there[1]),
+            ):
+                model.zero_grad()
+                mode.reset()
+                value, _ = ttt_loss(model, pack, target, Objective(dtype=BF16, attention=name))
+                value.backward()
+                values.append(value)
+            pairs = zip(other.parameters(), draft.parameters(), strict=True)
+            result[name] = {
+                "loss": away(values[1], values[0]),
+                "gradients": max(away(p.grad, q.grad) for p, q in pairs),
+                "waits": dict(mode.waits),
+                "kernels": mode.kernels,
+            }
+    return result
+
+
+def own_rows(rows, _sent, received, _group):
+    """As many rows as an exchange would give."""
+    return rows[torch.arange(sum(received), device=rows.device) % len(rows)]
 
 
 def step(mode):
@@ -294,6 +337,7 @@ def main() -> None:
     parts = {
         "refusals": refusals,
         "loss": loss,
+        "shared": shared,
         "step": step,
         "memory": memory,
         "codecs": codecs,

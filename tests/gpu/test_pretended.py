@@ -29,6 +29,7 @@ BUDGETS = {
     "auto torch.float32 kept": 1315,
     "chunked torch.float32 kept": 1040,
 }
+SHARED = {"auto": 1600, "usp": 1900}  # the same of a rank's part, by gathered keys and by heads
 # of those that torch lists: refused for quantised tensors alone
 ALLOWED = {"resize float"}
 OF_STEP = 2  # waits of an optimiser step with its packs: the metrics, and its time
@@ -74,6 +75,13 @@ def test_waits_and_kernels_of_a_pack_keep_their_budget(found, name):
     case = part(found, "loss")[name]
     assert case["waits"] == {}
     assert case["kernels"] <= BUDGETS[name]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_rank_that_shares_a_pack_waits_for_nothing(found, name):
+    case = part(found, "shared")[name]
+    assert case["loss"] < 2e-3 and case["gradients"] < 2e-2
+    assert case["waits"] == {} and case["kernels"] <= SHARED[name]
 
 
 def test_recomputing_keeps_less(found):

@@ -26,11 +26,13 @@ import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.objective.attention.interface import Attention, Backend, Keys, PackAttention, Pair
-from eagle3.objective.row_index import Prefixes
+from eagle3.objective.row_index import Prefixes, sent_queries
 from eagle3.objective.rows import ActiveRows
+from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.collectives import all_gather, all_to_all, ring_gather
 from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
 from eagle3.objective.sequence_parallel.sharding import PackShards
+from eagle3.parallel.device import sent
 from eagle3.parallel.ranks import Group
 
 
@@ -41,28 +43,31 @@ def exchanging_attention(
     prefixes: Prefixes,
     shards: PackShards,
     draft: DraftConfig,
+    device: torch.device,
 ) -> Attention:
-    """`usp`: exchange heads (Ulysses) and pass on keys (ring), or else gather all keys."""
+    """`usp`: exchange heads (Ulysses) and pass on keys (ring), or else gather all keys. `device`:
+    of the states; indices are made on the host."""
     if usp:
-        return Ulysses(backend, active, prefixes, shards, draft)
+        return Ulysses(backend, active, prefixes, shards, draft, device)
     queries = prefixes.queries(shards.local.active_slots(active)[: active.depth])
     if draft.num_hidden_layers > 1:
         queries.append(prefixes.every(shards.local.rows))
-    return GatheredKeys(PackAttention(backend, queries), shards)
+    return GatheredKeys(PackAttention(backend, sent_queries(queries, device)), shards, device)
 
 
 class GatheredKeys:
     """Every rank attends for its own rows, to gathered keys."""
 
-    def __init__(self, local: PackAttention, shards: PackShards) -> None:
-        self.local, self.shards = local, shards
+    def __init__(self, local: PackAttention, shards: PackShards, device: torch.device) -> None:
+        self.local, self.group = local, shards.ranks.sequence
+        rows = [shard.rows for shard in shards.all]
+        self.counts = [len(part) for part in rows]
+        self.order = sent(torch.cat(rows).argsort(), device)  # of all rows among the gathered ones
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
         """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T."""
-        rows = [shard.rows for shard in self.shards.all]
-        counts = [len(part) for part in rows]
-        gathered = all_gather(torch.cat((k0, v0), dim=1), counts, self.shards.ranks.sequence)
-        k, v = gathered[torch.cat(rows).argsort()].chunk(2, dim=1)
+        gathered = all_gather(torch.cat((k0, v0), dim=1), self.counts, self.group)
+        k, v = gathered[self.order].chunk(2, dim=1)
         return self.local.keys(k, v)
 
     def attend(
@@ -82,32 +87,37 @@ class Ulysses:
         prefixes: Prefixes,
         shards: PackShards,
         draft: DraftConfig,
+        device: torch.device,
     ) -> None:
         self.group, self.ring = shards.ranks.ulysses, shards.ranks.ring
         size = self.group.size
-        self.query_heads, self.kv_heads = query_heads(draft, size), kv_heads(draft, size)
+        heads = query_heads(draft, size), kv_heads(draft, size)
+        tensors = [[torch.tensor(of_rank) for of_rank in kind] for kind in heads]
+        self.query_heads, self.kv_heads = send(tensors, device)
         blocks = [shards.all[at : at + size] for at in range(0, len(shards.all), size)]
-        self.rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
+        rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
+        self.sizes = [[len(of_rank) for of_rank in block] for block in rows]
         by_rank = [shard.active_slots(active) for shard in blocks[self.ring.index]]
         steps = list(zip(*by_rank, strict=True))[: active.depth]
         queries = prefixes.queries([torch.cat(ranks).sort().values for ranks in steps])
         if draft.num_hidden_layers > 1:
-            every = self.rows[self.ring.index]
+            every = rows[self.ring.index]
             steps.append(tuple(every))
             queries.append(prefixes.every(torch.cat(every).sort().values))
         # rows of each rank of the group, at every step, and their order among all of these
         self.counts = [[len(slots) for slots in ranks] for ranks in steps]
-        self.order = [torch.cat(ranks).argsort() for ranks in steps]
-        self.local = PackAttention(backend, queries)
+        order = [torch.cat(ranks).argsort() for ranks in steps]
+        back = [index.argsort() for index in order]
+        of_keys = torch.cat([of_rank for block in rows for of_rank in block]).argsort()
+        self.order, self.back, self.order_of_keys = send((order, back, of_keys), device)
+        self.local = PackAttention(backend, sent_queries(queries, device))
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
         """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T, some heads."""
-        counts = [len(rows) for rows in self.rows[self.ring.index]]
+        counts = self.sizes[self.ring.index]
         of_group = swap_rows_for_heads((k0, v0), [self.kv_heads] * 2, counts, self.group)
-        sizes = [sum(len(rows) for rows in block) for block in self.rows]
-        gathered = ring_gather(of_group, sizes, self.ring)
-        rows = torch.cat([rows for block in self.rows for rows in block])
-        k, v = gathered[rows.argsort()].chunk(2, dim=1)
+        gathered = ring_gather(of_group, [sum(block) for block in self.sizes], self.ring)
+        k, v = gathered[self.order_of_keys].chunk(2, dim=1)
         return self.local.keys(k, v)
 
     def attend(
@@ -127,7 +137,7 @@ class Ulysses:
         d]."""
         counts = self.counts[step]
         own, size = counts[self.group.index], self.group.size
-        by_owner = attended[self.order[step].argsort()]
+        by_owner = attended[self.back[step]]
         received = all_to_all(by_owner, counts, [own] * size, self.group)
         return received.unflatten(0, (size, own)).transpose(0, 1).flatten(1)
 
@@ -144,16 +154,15 @@ def attend_if_any(
 
 def swap_rows_for_heads(
     parts: Sequence[torch.Tensor],  # [A, heads, d], as many heads as each has
-    heads: Sequence[list[list[int]]],  # of each part, those that each rank gets
+    heads: Sequence[Sequence[torch.Tensor]],  # of each part, those that each rank gets, int64
     counts: list[int],  # rows of each rank
     group: Group,
 ) -> torch.Tensor:
     """Rows of this rank with all heads -> rows of all ranks with some heads, parts side by side:
     [sum(counts), heads here, d]"""
+    pairs = list(zip(parts, heads, strict=True))
     for_rank = [
-        torch.cat(
-            [part[:, of_rank[rank]] for part, of_rank in zip(parts, heads, strict=True)], dim=1
-        )
+        torch.cat([part.index_select(1, of_rank[rank]) for part, of_rank in pairs], dim=1)
         for rank in range(group.size)
     ]
     return all_to_all(torch.cat(for_rank), [len(parts[0])] * group.size, counts, group)

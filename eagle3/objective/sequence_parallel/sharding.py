@@ -27,14 +27,12 @@ from eagle3.parallel.ranks import Ranks
 
 @dataclass(frozen=True)
 class RowShard:
-    """What one rank holds; rows number the T rows of aux, slots the R active rows. Ascending."""
+    """What one rank holds; rows number the T rows of aux, slots the R active rows. Ascending, and
+    always on the host."""
 
     rows: torch.Tensor  # int64 [T_p], of aux
     slots: torch.Tensor  # int64 [S_p], active rows that are computed here
     taught: torch.Tensor  # int64 [R_p], slots whose row of `last` is held: all of `slots` are
-
-    def to(self, device: torch.device) -> RowShard:
-        return RowShard(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
     def active_slots(self, active: ActiveRows) -> list[torch.Tensor]:
         """Of `slots` those that are active, int64, for each step."""
@@ -52,9 +50,6 @@ class PackShards:
     @property
     def local(self) -> RowShard:
         return self.all[self.ranks.sequence.index]
-
-    def to(self, device: torch.device) -> PackShards:
-        return PackShards([shard.to(device) for shard in self.all], self.ranks)
 
 
 def deal_rows(active: torch.Tensor, total: int, ranks: int, steps: int) -> list[RowShard]:
