@@ -35,7 +35,7 @@ and exported, and real engines serve the target alone and with the draft.
 REPEAT = """\
 ## Repeat it
 
-    make real                                  # two hours on two idle cores, by estimate
+    make real                                  # two hours on two idle cores
     make real ARGS="--small"                   # every step in minutes, with figures without meaning
     make real ARGS="--engines vllm"            # without SGLang and its environment
 
@@ -105,6 +105,7 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
         "acceptance length | equal answers |"
     )
     yield "|---|---|---|---|---|---|---|---|"
+    engines = [engine["engine"] for engine in result["served"]]
     for engine in result["served"]:
         for row in engine["rows"]:
             cells = [
@@ -119,6 +120,10 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
             ]
             yield f"| {' | '.join(cells)} |"
     yield ""
+    missing = [name for key, name in NAMES.items() if key not in engines]
+    if missing:
+        yield f"Not measured yet: {', '.join(missing)}."
+        yield ""
     rounds = ", ".join(str(engine["rounds"]) for engine in result["served"])
     yield f"Medians over the rounds ({rounds}), with the least and the most."
     for engine in result["served"]:
@@ -138,13 +143,15 @@ def headline(result: Mapping[str, Any]) -> str:
     engine = next(engine for engine in result["served"] if engine["engine"] == "vllm")
     alone, best = best_of(engine)
     rates = [row["tokens_per_second"]["median"] for row in (alone, best)]
-    hours = sum(job["cpu_seconds"] for job in result["training"]["jobs"].values()) / 3600
+    jobs, answers = result["training"]["jobs"].values(), result["answers"]
+    hours = (sum(job["cpu_seconds"] for job in jobs) + answers["server_cpu_seconds"]) / 3600
     words = (
         f"**Measured:** SmolLM2-135M-Instruct, a published chat model, in vLLM on "
         f"{result['machine']['cpu'].split()[0]} CPU cores: {rates[0]:.1f} tokens/s alone, "
         f"{rates[1]:.1f} with its draft, **{best['speed_up']['median']:.2f} times as fast** "
         f"(acceptance length {best['acceptance_length']:.2f}, one request at a time, "
-        f"{best['answers_equal']} of {best['answers']} answers equal token for token). The draft took {hours:.1f} CPU hours from dataset to export, and `make real` "
+        f"{best['answers_equal']} of {best['answers']} answers equal token for token). The draft "
+        f"took {hours:.1f} CPU hours, the target's own answers included, and `make real` "
         f"repeats all of it ([docs/results.md](docs/results.md))."
     )
     return textwrap.fill(words, 100, break_long_words=False, break_on_hyphens=False)
