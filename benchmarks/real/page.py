@@ -252,7 +252,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         colors = ["#2f5d9b" if row["drafts"] else "#b8c4d6" for row in rows]
         places = range(len(rows))
         axes.bar(places, heights, color=colors, yerr=[below, above], capsize=3)
-        labels = [f"{row['drafts'] or 'alone'}\n{row['concurrency']} at a time" for row in rows]
+        words = [f"{row['drafts']} drafts" if row["drafts"] else "alone" for row in rows]
+        pairs = zip(words, rows, strict=True)
+        labels = [f"{word}\n{row['concurrency']} at a time" for word, row in pairs]
         axes.set_xticks(places, labels, fontsize=7)
         axes.set_title(NAMES.get(engine["engine"], engine["engine"]), loc="left", fontsize=10)
         axes.set_ylabel("ms per token", fontsize=8)
