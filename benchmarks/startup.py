@@ -51,7 +51,8 @@ def main() -> None:
     args.add_argument("--directory", type=Path, help="where the run lies; a temporary one")
     given = args.parse_args()
     with tempfile.TemporaryDirectory(dir=given.directory) as folder:
-        rows = [row(Path(folder), *job) for job in planned(dry_run(Path(folder)))]
+        jobs = planned(dry_run(Path(folder)))
+        rows = [row(Path(folder), module, arguments) for module, arguments, _ in jobs]
     show("CPU seconds of each job of a run that has nothing to do", rows, given)
 
 
@@ -66,8 +67,9 @@ def dry_run(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def planned(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Module and arguments of every job of a dry run with --printshellcmds, in its order."""
+def planned(text: str) -> Iterator[tuple[str, list[str], int]]:
+    """Module, arguments and processes of every job of a dry run with --printshellcmds, in its
+    order."""
     for line in text.splitlines():
         if not line.startswith((f"{COMMAND}python", f"{COMMAND}trap")):
             continue  # a rule without a command says None
@@ -76,7 +78,8 @@ def planned(text: str) -> Iterator[tuple[str, list[str]]]:
         first = names[0] if words[names[0]] != LAUNCHER else names[1]
         job = words[first:]
         stop = next((n for n, word in enumerate(job) if word in REDIRECTIONS), len(job))
-        yield job[0], job[1:stop]
+        several = words.index("--processes") + 1 if "--processes" in words[:first] else 0
+        yield job[0], job[1:stop], int(words[several]) if several else 1
 
 
 def planned_run(folder: Path) -> dict[str, str]:

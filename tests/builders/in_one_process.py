@@ -4,13 +4,14 @@
     python -m tests.builders.in_one_process FOLDER ...
 
 Each folder is a process of its own, forked after the imports; its output is in `output.txt` and its
-exit code in `code.txt`.
+exit code in `code.txt`. Jobs of several processes are launched as in a run.
 """
 
 from __future__ import annotations
 
 import os
 import runpy
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -27,7 +28,13 @@ def run(folder: Path) -> None:
     code = 1
     try:
         os.environ |= planned_run(Path())
-        for module, arguments in planned(Path("planned.txt").read_text(encoding="utf-8")):
+        for job in planned(Path("planned.txt").read_text(encoding="utf-8")):
+            module, arguments, processes = job
+            if processes > 1:
+                launch = [sys.executable, "-m", "workflow_scripts.launch", "--gpus", "0"]
+                several = [*launch, "--processes", str(processes), "--", module, *arguments]
+                subprocess.run(several, check=True)
+                continue
             sys.argv[1:] = arguments
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0

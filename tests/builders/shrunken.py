@@ -131,8 +131,8 @@ SHAPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         | figures(8, 128, 4, 4, 8, 288),
     ),
     "llama4-scout": ("llama4_text", "llama4", LLAMA4_TEXT | figures(8, 80, 5, 1, 16, 64)),
-    "qwen3-8b-32k": ("qwen3", "qwen3", QWEN | figures(8, 64, 4, 1, 16, 192)),
-    "llama3.1-8b-32k": ("llama", "llama", LLAMA | figures(8, 64, 4, 1, 16, 224)),
+    "qwen3-8b-32k": ("qwen3", "qwen3", QWEN | figures(8, 64, 4, 2, 16, 192)),
+    "llama3.1-8b-32k": ("llama", "llama", LLAMA | figures(8, 64, 4, 2, 16, 224)),
 }
 # what transformers has no class of, and reads as another
 WRITTEN_AS = {"kimi-k2": "kimi_k2"}

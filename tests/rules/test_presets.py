@@ -38,6 +38,7 @@ SIZES: dict[str, Any] = {
         "evaluate": {"threads": 1},
     },
 }
+SHARED_PACKS = {"resources": {"train": {"processes": 2, "sp_ulysses_size": 2}}}
 
 
 DRAWN = (
@@ -66,9 +67,14 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 
 def small(given: dict[str, Any]) -> dict[str, Any]:
     """Section `draft` of a preset for a small copy of its target."""
-    sizes = {"intermediate_size": WIDTH, "head_dim": 16}
+    sizes = {"intermediate_size": WIDTH, "head_dim": 16, "sliding_window": 16}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     return {key: (sizes | heads)[key] for key in given}
+
+
+def shares_packs(given: dict[str, Any]) -> bool:
+    """Whether the ranks of a preset's training share every pack."""
+    return given["resources"]["train"].get("sp_ulysses_size", 1) > 1
 
 
 def overlay(preset: Path) -> dict[str, Any]:
@@ -149,6 +155,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         given = overlay(preset)
         model = save_shrunken(folder / "model", target_name(preset))
         change = merged(given, merged(SIZES, {"target": {"model": str(model)}}))
+        if shares_packs(given):
+            change = merged(change, SHARED_PACKS)
         change = merged(change, {"draft": small(given.get("draft", {}))})
         overlaid = folder / "small.yaml"
         overlaid.write_text(yaml.safe_dump(change))
@@ -175,7 +183,8 @@ def test_a_preset_makes_a_draft_of_a_small_copy_of_its_target(
     out = folder / "results" / preset.stem
     figures = json.loads((out / "evaluation" / "acceptance.json").read_text())
     assert figures["greedy_identical"] is True and figures["prompts"] == 2
-    draft = json.loads((out / "draft" / "sglang" / "config.json").read_text())
+    form = overlay(preset).get("export", {}).get("formats", ["sglang"])[0]
+    draft = json.loads((out / "draft" / form / "config.json").read_text())
     shape = SHAPES[target_name(preset)][2]
     expected = {key: shape[key] for key in DRAWN} | DIFFERENT.get(target_name(preset), {})
     expected |= small(overlay(preset).get("draft", {}))
