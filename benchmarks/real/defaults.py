@@ -1,26 +1,29 @@
 """Which defaults win on the published model: drafts alike but for one factor, at equal CPU time.
 
     python -m benchmarks.real.defaults --run results/real/draft/results/smollm2 \\
-        --factors schedule depth decay rate vocabulary --cpu-seconds 1200 --seeds 0 1 2 \\
+        --factors optimizer schedule depth --cpu-seconds 300 --seeds 0 1 2 --jobs 2 \\
         --record factors.jsonl
     python -m benchmarks.real.defaults … --states nf4=other/results/smollm2 --factors states
 
-Every draft is trained in this process, on one thread, and scored on the held-out states of the run
-(docs/evaluation.md). A variant has as many optimiser steps as fit into the CPU seconds at its own
-cost of a step, which is measured first; its learning rate falls to the end of them. Drafts of a
-seed see the same batches in the same order. Each cost and each score is a line of the record, and a
-later call goes on from there. Variants of `states` are other runs on the same conversations:
+Every draft is trained on one thread, `--jobs` drafts at a time, and scored on the held-out states
+of the run (docs/evaluation.md). A variant has as many optimiser steps as fit into the CPU seconds
+at its own cost of a step, which is measured first; its learning rate falls to the end of them.
+Drafts of a seed see the same batches in the same order. Each cost and each score is a line of the
+record, and a later call goes on from there. A variant that the run itself is made with is the
+default, and is not trained again. Variants of `states` are other runs on the same conversations:
 another codec, or the answers of the sources instead of the target's own.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.recipes import ALONE, STUDENT
+from benchmarks.real.record import Record, table
+from benchmarks.recipes import ALONE, DEFAULT
 from benchmarks.tables import parser, show
 from eagle3.config.train import Train
 from eagle3.evaluation.held_out import simulate
@@ -45,8 +49,9 @@ from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 
-DEFAULT = "default"
-TRIAL = 4  # steps after the first, whose cost counts
+TRIAL = 8  # steps after the first, whose cost counts
+# keys of `train` that no step's cost depends on
+FREE = {"learning_rate", "lr_schedule", "step_decay"}
 Variant = dict[str, dict[str, Any]]
 # by factor: names of variants, and what each changes
 FACTORS: dict[str, dict[str, Variant]] = {
@@ -58,7 +63,7 @@ FACTORS: dict[str, dict[str, Variant]] = {
         "EAGLE-3": {"draft": {"fc_norm": False, "norm_output": False}},
         "EAGLE-3.1": {"draft": {"fc_norm": True, "norm_output": True}},
     },
-    "depth": {f"{n} steps": {"train": {"ttt_steps": n}} for n in (2, 4, 7)},
+    "depth": {f"{n} steps": {"train": {"ttt_steps": n}} for n in (2, 3, 4, 7)},
     "decay": {f"decay {d}": {"train": {"step_decay": d}} for d in (0.6, 0.8, 1.0)},
     "rate": {f"rate x {x:g}": {"rate": {"times": x}} for x in (0.3, 1.0, 3.0)},
     "head": {
@@ -67,8 +72,14 @@ FACTORS: dict[str, dict[str, Variant]] = {
     "vocabulary": {
         f"vocabulary {n}": {"vocab": {"draft_vocab_size": n}} for n in (4096, 8192, 16384, 32768)
     },
-    "loss": {f"loss {n}": {"train": {"loss": n}} for n in ("soft_ce", "lk_hybrid", "kl")},
-    "optimizer": {f"{name}": {"train": {"optimizer": name}} for name in ("adamw", "muon")},
+    "loss": {
+        f"loss {n}": {"train": {"loss": n}} for n in ("soft_ce", "lk_hybrid", "lk_alpha", "tv")
+    },
+    "optimizer": {
+        f"{name} {rate:g}": {"train": {"optimizer": name, "learning_rate": rate}}
+        for name, rates in {"adamw": (1e-4, 3e-4, 1e-3), "muon": (1e-3, 3e-3, 1e-2)}.items()
+        for rate in rates
+    },
     "precision": {n: {"train": {"precision": n}} for n in ("float32", "bfloat16")},
     "batch": {f"{n} packs": {"train": {"packs_per_batch": n}} for n in (1, 2, 4)},
     "data": {f"data / {n}": {"data": {"divisor": n}} for n in (4, 2, 1)},
@@ -81,7 +92,8 @@ class Bench:
 
     def __init__(self, folder: Path, others: Mapping[str, Path], held_out: int) -> None:
         """`others`: runs on the same conversations with other states, by name."""
-        self.folder, self.others = folder, others
+        self.given = (folder, tuple(others.items()), held_out)
+        self.folder, self.others = folder, dict(others)
         self.run = load_run(folder)
         self.config = self.run.config.to_dict()
         self.target = Path(self.run.target)
@@ -95,12 +107,29 @@ class Bench:
         self.packs = [held.pack(numbers) for numbers in packed]
         self.documents = int((lengths > 0).sum())
 
-    def trainer(self, variant: Variant, seed: int, steps: int) -> StageTrainer:
-        """A trainer of a variant whose training has so many steps."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened, self.given
+
+    def values(self, variant: Variant) -> dict[str, Any]:
+        """The run's configuration with the changes of a variant."""
         values = deepcopy(self.config)
         for section in ("train", "draft", "vocab"):
             values[section] |= variant.get(section, {})
         values["train"]["learning_rate"] *= variant.get("rate", {}).get("times", 1.0)
+        return values
+
+    def changed(self, variant: Variant) -> Variant:
+        """What of a variant the run itself is not made with."""
+        as_it_is = {**self.config, "rate": {"times": 1.0}, "data": {"divisor": 1}, "states": {}}
+        own = {
+            section: {k: v for k, v in values.items() if as_it_is[section].get(k) != v}
+            for section, values in variant.items()
+        }
+        return {section: values for section, values in own.items() if values}
+
+    def trainer(self, variant: Variant, seed: int, steps: int) -> StageTrainer:
+        """A trainer of a variant whose training has so many steps."""
+        values = self.values(variant)
         shards = len(self.run.shards) // variant.get("data", {}).get("divisor", 1)
         folder = self.others.get(variant.get("states", {}).get("name", ""), self.folder)
         data = opened(folder, "train", range(max(shards, 1)))
@@ -143,6 +172,12 @@ class Bench:
         }
 
 
+@cache
+def reopened(folder: Path, others: tuple[tuple[str, Path], ...], held_out: int) -> Bench:
+    """The bench of a worker process, opened once."""
+    return Bench(folder, dict(others), held_out)
+
+
 def opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
     """Tokens and states of some shards of a run."""
     names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
@@ -183,78 +218,42 @@ def variants(factors: Iterable[str], states: Iterable[str]) -> Iterator[tuple[st
             yield factor, name, changes
 
 
-class Record:
-    """Costs and scores, one a line, of one budget."""
-
-    def __init__(self, path: Path | None, budget: float) -> None:
-        self.path, self.budget = path, budget
-        self.lines: list[dict[str, Any]] = []
-        if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # a kill has cut it short
-                    continue
-                if entry["budget"] == budget:
-                    self.lines.append(entry)
-            if not path.read_bytes().endswith(b"\n"):
-                path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-
-    def known(self, kind: str, name: str, seed: int | None = None) -> dict[str, Any] | None:
-        wanted = (kind, name, seed)
-        entries = (e for e in self.lines if (e["kind"], e["name"], e.get("seed")) == wanted)
-        return next(entries, None)
-
-    def add(self, entry: dict[str, Any]) -> dict[str, Any]:
-        entry = {"budget": self.budget, **entry}
-        self.lines.append(entry)
-        if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as out:
-                out.write(json.dumps(entry) + "\n")
-        return entry
+def that_cost(variant: Variant) -> Variant:
+    """What of a variant's changes a step's cost depends on."""
+    own = {
+        section: {key: value for key, value in values.items() if key not in FREE}
+        for section, values in variant.items()
+        if section not in {"rate", "data", "states"}
+    }
+    return {section: values for section, values in own.items() if values}
 
 
-def measure(bench: Bench, todo: list[tuple[str, str, Variant]], given: Namespace) -> Record:
-    """Train and score what the record lacks, seed by seed."""
+def measure(
+    bench: Bench,
+    todo: list[tuple[str, str, Variant]],
+    given: Namespace,
+    each: Callable[..., Iterable[Any]] = map,
+) -> Record:
+    """Train and score what the record lacks, seed by seed; `each` maps like `map`."""
     record = Record(given.record, given.cpu_seconds)
-    for _, name, changes in todo:
-        if not record.known("cost", name):
-            record.add({"kind": "cost", "name": name, "cpu_seconds": bench.cost(changes)})
+    kinds = {json.dumps(kind): kind for kind in (that_cost(changes) for _, _, changes in todo)}
+    lacking = [name for name in kinds if not record.known("cost", name)]
+    costs = each(bench.cost, [kinds[name] for name in lacking])
+    for name, cost in zip(lacking, costs, strict=True):
+        record.add({"kind": "cost", "name": name, "cpu_seconds": cost})
+    tasks = []
     for seed in given.seeds:
         for factor, name, changes in todo:
-            if record.known("score", name, seed):
-                continue
-            cost = record.known("cost", name)
-            steps = max(round(given.cpu_seconds / cost["cpu_seconds"]), 1) if cost else 1
-            score = bench.score(changes, seed, steps)
-            entry = {"kind": "score", "factor": factor, "name": name, "seed": seed, "steps": steps}
-            record.add({**entry, **score})
-            print(f"{name} seed {seed}: {score['acceptance_length']:.4f} in {steps}", flush=True)
+            if not record.known("score", name, seed):
+                cost = record.cost(json.dumps(that_cost(changes)))
+                steps = max(round(given.cpu_seconds / cost), 1)
+                tasks.append((factor, name, changes, seed, steps))
+    scores = each(bench.score, *([task[i] for task in tasks] for i in (2, 3, 4)))
+    for (factor, name, _, seed, steps), score in zip(tasks, scores, strict=True):
+        entry = {"kind": "score", "factor": factor, "name": name, "seed": seed, "steps": steps}
+        record.add({**entry, **score})
+        print(f"{name} seed {seed}: {score['acceptance_length']:.4f} in {steps}", flush=True)
     return record
-
-
-def table(record: Record, todo: Iterable[tuple[str, str, Variant]]) -> list[dict[str, Any]]:
-    """Means over seeds, and differences to the default seed by seed with their interval."""
-    scores = [entry for entry in record.lines if entry["kind"] == "score"]
-    base = {e["seed"]: e["acceptance_length"] for e in scores if e["name"] == DEFAULT}
-    rows = []
-    for factor, name, _ in todo:
-        own = {e["seed"]: e for e in scores if e["name"] == name}
-        changes = [own[seed]["acceptance_length"] - base[seed] for seed in sorted(own)]
-        spread = statistics.stdev(changes) if len(changes) > 1 else float("nan")
-        half = STUDENT.get(len(changes) - 1, float("nan")) * spread / len(changes) ** 0.5
-        rows.append(
-            {
-                "factor": factor,
-                "variant": name,
-                "acceptance length": statistics.mean(e["acceptance_length"] for e in own.values()),
-                "difference": statistics.mean(changes),
-                "95 % +-": half,
-                "steps": statistics.mean(e["steps"] for e in own.values()),
-                "CPU s": statistics.mean(e["cpu_seconds"] for e in own.values()),
-            }
-        )
-    return rows
 
 
 def main() -> None:
@@ -266,15 +265,22 @@ def main() -> None:
     args.add_argument("--held-out", type=int, default=64, help="documents to score on, at most")
     args.add_argument("--states", nargs="*", default=[], metavar="NAME=RESULTS")
     args.add_argument("--record", type=Path, help="costs and scores, one a line")
+    args.add_argument("--jobs", type=int, default=1, help="drafts at a time, a thread each")
     given = args.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
     others = {name: Path(place) for name, _, place in (s.partition("=") for s in given.states)}
     bench = Bench(given.run, others, given.held_out)
-    todo = list(variants(given.factors, others))
-    record = measure(bench, todo, given)
+    named = [(f, name, bench.changed(v)) for f, name, v in variants(given.factors, others)]
+    todo = [each for each in named if each[1] == DEFAULT or each[2]]
+    with ProcessPoolExecutor(given.jobs, get_context("spawn"), one_thread) as pool:
+        record = measure(bench, todo, given, pool.map)
     rows = table(record, todo)
     show("defaults by factor", rows, given, documents=bench.documents, scores=record.lines)
+
+
+def one_thread() -> None:
+    """What every worker process is set to."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.real import defaults
-from benchmarks.real.defaults import DEFAULT, FACTORS, Record, measure, table, variants
+from benchmarks.real.defaults import FACTORS, measure, variants
+from benchmarks.real.record import Record, table
+from benchmarks.recipes import DEFAULT
 from eagle3.config.configuration import Config
 from eagle3.config.train import Train
 from eagle3.tokens.schedule import Documents
@@ -74,6 +76,13 @@ def test_time_is_equal_and_steps_are_not(tmp_path) -> None:
     assert rows["7 steps"]["95 % +-"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_what_a_step_costs_is_measured_once_for_all_that_cost_the_same() -> None:
+    rates = list(variants(["rate", "decay", "schedule", "data"], []))
+    assert all(defaults.that_cost(changes) == {} for _, _, changes in rates)
+    muon = {"train": {"optimizer": "muon"}}
+    assert [defaults.that_cost(v) for v in FACTORS["optimizer"].values()][-2:] == [muon, muon]
+
+
 def test_a_call_that_was_killed_goes_on(tmp_path) -> None:
     path = tmp_path / "r.jsonl"
     measure(FakeBench(), TODO, given(path, seeds=[0]))
@@ -81,13 +90,13 @@ def test_a_call_that_was_killed_goes_on(tmp_path) -> None:
     path.write_text(whole[: whole.rindex("\n", 0, -1) + 20])  # in the middle of the last line
     bench = FakeBench()
     record = measure(bench, TODO, given(path))
-    assert [seed for _, seed, _ in bench.trained] == [0, 1, 1, 1, 1]
+    assert [seed for _, seed, _ in bench.trained] == [0, 1, 1, 1, 1, 1]
     assert len({(e["kind"], e["name"], e.get("seed")) for e in record.lines}) == len(record.lines)
     again = FakeBench()
     measure(again, TODO, given(path))
     assert again.trained == []
     measure(again, TODO, given(path, seconds=20.0))  # another budget is another measurement
-    assert len(again.trained) == 8
+    assert len(again.trained) == 10
 
 
 def test_a_record_of_nothing_is_empty(tmp_path) -> None:
