@@ -41,7 +41,7 @@ def gathered(given: Any) -> dict[str, Any]:
             "coverage": read(run / "vocab" / "mapping.json").get("coverage"),
             "jobs": jobs(run / "benchmarks"),
         },
-        "stages": best,
+        "stages": {**best, "spent": stage_times(run / "benchmarks" / "train")},
         "decoded": decoded,
         "served": [read(path) for path in given.served],
     }
@@ -64,6 +64,19 @@ def jobs(folder: Path) -> dict[str, dict[str, float]]:
             total["jobs"] += 1
             total["seconds"] = round(total["seconds"] + row.get("s", 0.0), 1)
             total["cpu_seconds"] = round(total["cpu_seconds"] + row.get("cpu_time", 0.0), 1)
+    return spent
+
+
+def stage_times(folder: Path) -> list[dict[str, float]]:
+    """Seconds and CPU seconds of training up to the end of each stage."""
+    spent, total = [], {"seconds": 0.0, "cpu_seconds": 0.0}
+    for path in sorted(folder.glob("stage-*.tsv")):
+        for row in _rows(path):
+            total = {
+                "seconds": round(total["seconds"] + row.get("s", 0.0), 1),
+                "cpu_seconds": round(total["cpu_seconds"] + row.get("cpu_time", 0.0), 1),
+            }
+        spent.append(total)
     return spent
 
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 import textwrap
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real.picture import NAMES, draw
 from eagle3.files.artifact import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "benchmarks" / "results" / "real.json"
 PAGE, PICTURE = ROOT / "docs" / "results.md", ROOT / "docs" / "results.svg"
-NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 # ruff: noqa: E501
 INTRODUCTION = """\
 # Measured: a published model, end to end
@@ -86,6 +86,7 @@ def page(result: Mapping[str, Any] | None) -> str:
             INTRODUCTION,
             "\n".join(served(result)),
             "\n".join(trained(result)),
+            "\n".join(by_time(result)),
             "\n".join(spent(result)),
             REPEAT,
         ]
@@ -210,6 +211,35 @@ def trained(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def by_time(result: Mapping[str, Any]) -> Iterator[str]:
+    """Acceptance stage by stage, and what it cost."""
+    stages, jobs = result["stages"], result["training"]["jobs"]
+    yield "## Acceptance by training time"
+    yield ""
+    yield "| epochs | minutes | CPU minutes | acceptance length | 95 % | first draft accepted |"
+    yield "|---|---|---|---|---|---|"
+    for stage, time in zip(stages["stages"], stages["spent"], strict=True):
+        low, high = stage["acceptance_length_ci95"]
+        yield (
+            f"| {stage['epochs_done']:g} | {time['seconds'] / 60:.1f} | "
+            f"{time['cpu_seconds'] / 60:.1f} | {stage['acceptance_length']:.2f} | "
+            f"{low:.2f} to {high:.2f} | {stage['per_position_acceptance'][0]:.0%} |"
+        )
+    yield ""
+    yield "On held-out conversations, of their stored states ([evaluation.md](evaluation.md))."
+    epochs = stages["stages"][-1]["epochs_done"]
+    once, training = jobs["hidden_states"]["cpu_seconds"] / 60, jobs["train"]["cpu_seconds"] / 60
+    yield (
+        f"All states are captured once, in {once:.1f} CPU minutes. Training that captures them in "
+        "every epoch"
+    )
+    yield (
+        f"would take {training + epochs * once:.0f} CPU minutes for {epochs:g} epochs, instead of "
+        f"{training + once:.0f}."
+    )
+    yield ""
+
+
 def spent(result: Mapping[str, Any]) -> Iterator[str]:
     """Time of the steps."""
     yield "## Time"
@@ -233,36 +263,6 @@ def spread(values: Mapping[str, float], digits: int) -> str:
     """Median, least and most."""
     median, least, most = (f"{values[key]:.{digits}f}" for key in ("median", "least", "most"))
     return median if least == most else f"{median} ({least} to {most})"
-
-
-def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Time per token of every server, with its range."""
-    import matplotlib as mpl
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams["svg.hashsalt"] = "results"  # the same picture has the same bytes
-    engines: Sequence[Mapping[str, Any]] = result["served"]
-    figure, every = plt.subplots(1, len(engines), figsize=(4.5 * len(engines), 3.2), squeeze=False)
-    for axes, engine in zip(every[0], engines, strict=True):
-        rows = engine["rows"]
-        values = [row["ms_per_token"] for row in rows]
-        heights = [value["median"] for value in values]
-        below = [value["median"] - value["least"] for value in values]
-        above = [value["most"] - value["median"] for value in values]
-        colors = ["#2f5d9b" if row["drafts"] else "#b8c4d6" for row in rows]
-        places = range(len(rows))
-        axes.bar(places, heights, color=colors, yerr=[below, above], capsize=3)
-        words = [f"{row['drafts']} drafts" if row["drafts"] else "alone" for row in rows]
-        pairs = zip(words, rows, strict=True)
-        labels = [f"{word}\n{row['concurrency']} at a time" for word, row in pairs]
-        axes.set_xticks(places, labels, fontsize=7)
-        axes.set_title(NAMES.get(engine["engine"], engine["engine"]), loc="left", fontsize=10)
-        axes.set_ylabel("ms per token", fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 def main() -> None:

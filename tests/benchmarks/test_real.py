@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.real import __main__ as command
-from benchmarks.real import figures, page
+from benchmarks.real import figures, gather, page
 from benchmarks.real.engines import Engine
 from benchmarks.real.model import FILE, check
 from benchmarks.real.prompts import CALLS, PROBLEMS, REQUESTS, TALK, UNFINISHED, write
@@ -219,6 +219,16 @@ def test_another_answer_is_counted_and_its_tie_measured(monkeypatch, gap, near):
     assert asked == [(1, 3, 1, 1)]
 
 
+def test_time_adds_up_stage_by_stage(tmp_path):
+    for number, (seconds, cpu) in enumerate([("10.5", "20"), ("1.5", "NA")], 1):
+        line = f"s\tmax_rss\tcpu_time\n{seconds}\t5\t{cpu}\n"
+        (tmp_path / f"stage-000{number}.tsv").write_text(line)
+    assert gather.stage_times(tmp_path) == [
+        {"seconds": 10.5, "cpu_seconds": 20.0},
+        {"seconds": 12.0, "cpu_seconds": 20.0},
+    ]
+
+
 def whole() -> dict:
     """A result with every part that the page reads."""
     decoded = {
@@ -238,7 +248,17 @@ def whole() -> dict:
             "rows": 2345,
             "steps": 99,
             "draft_parameters": 9_800_000,
-            "jobs": {"train": {"jobs": 2, "seconds": 600.0, "cpu_seconds": 1100.0}},
+            "jobs": {
+                "train": {"jobs": 2, "seconds": 600.0, "cpu_seconds": 1100.0},
+                "hidden_states": {"jobs": 3, "seconds": 400.0, "cpu_seconds": 300.0},
+            },
+        },
+        "stages": {
+            "stages": [{**decoded, "epochs_done": n} for n in (2.0, 4.0)],
+            "spent": [
+                {"seconds": 240.0, "cpu_seconds": 500.0},
+                {"seconds": 600.0, "cpu_seconds": 1100.0},
+            ],
         },
         "decoded": {**decoded, "sets": {"problems": decoded}},
         "served": [summary(TURNS)],
@@ -252,10 +272,13 @@ def test_the_page_says_what_the_figures_say(tmp_path):
     assert "answers come 2.50 times as fast" in text
     assert "| problems | 2.10 | 1.90 to 2.30 | 60% | 6 |" in text
     assert "| train | 2 | 10.0 | 18.3 |" in text
+    assert "| 2 | 4.0 | 8.3 | 2.10 | 1.90 to 2.30 | 60% |" in text
+    assert "captured once, in 5.0 CPU minutes" in text  # and 18.3 of training
+    assert "would take 38 CPU minutes for 4 epochs, instead of 23." in text
     words = " ".join(page.headline(whole()).split())
     assert "in vLLM on 2 CPU cores: 2.7 tokens/s alone, 6.0 with its draft" in words
     assert "**2.50 times as fast** (acceptance length 2.00, one request at a time, 2 of 2" in words
-    assert "took 0.3 CPU hours, the target" in words
+    assert "took 0.4 CPU hours, the target" in words
     assert [line for line in text.splitlines() if len(line) > 100 and line[0] != "|"] == []
     page.draw(whole(), tmp_path / "a.svg")
     page.draw(whole(), tmp_path / "b.svg")
