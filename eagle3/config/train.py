@@ -65,6 +65,13 @@ class Train(Section):
         description="`muon` makes the update of every matrix except the head orthogonal, scaled "
         "like AdamW's. It needs whole matrices, so resources.train.data_parallel must be `ddp`.",
     )
+    muon_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="With muon: peak rate of the matrices that it updates; null is ten times "
+        "learning_rate, which the head and the norms have.",
+    )
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay; norms are exempt."
     )

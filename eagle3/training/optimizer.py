@@ -2,8 +2,8 @@
 
 adamw   AdamW for everything that is trained
 muon    Muon for the matrices inside (fc, q, k, v, o, gate, up, down), whose update is made
-        orthogonal and given the size of AdamW's, so one learning rate fits both; AdamW for the
-        head, whose rows are tokens, and for norms
+        orthogonal and given the size of AdamW's, at a higher rate; AdamW for the head, whose rows
+        are tokens, and for norms
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 def build_optimizers(
-    draft: nn.Module, kind: str, weight_decay: float
+    draft: nn.Module, kind: str, weight_decay: float, muon_ratio: float = 1.0
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of `kind` for all trained weights; norms have no weight decay."""
+    """The optimisers of `kind` for all trained weights; norms have no weight decay. `muon_ratio`:
+    Muon's rate over AdamW's."""
     named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in named if p.dim() > 1]
     by_adam = [kind == "adamw" or name.startswith("lm_head") for name, _ in matrices]
@@ -45,9 +46,26 @@ def build_optimizers(
     if not inside:
         return [adamw]
     muon = torch.optim.Muon(
-        inside, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        [{"params": inside, "rate_ratio": muon_ratio}],
+        lr=0.0,
+        weight_decay=weight_decay,
+        adjust_lr_fn="match_rms_adamw",
     )
     return [adamw, muon]
+
+
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Give every group the rate of a step, Muon's its multiple."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("rate_ratio", 1.0)
+
+
+def muon_ratio(train: Train) -> float:
+    """Muon's rate over AdamW's. Ten by default, as in speculators 0.9."""
+    if train.muon_learning_rate is None:
+        return 10.0
+    return train.muon_learning_rate / train.learning_rate
 
 
 def learning_rate(step: int, total: int, train: Train) -> float:

@@ -38,6 +38,7 @@ from eagle3.training.loader import TrainingData, read_ahead
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
+    muon_ratio,
     optimizer_tensors,
     restore_optimizer,
 )
@@ -89,7 +90,9 @@ class StageTrainer:
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(jobs.data_parallel, draft, ranks)
-        self.optimizers = build_optimizers(draft, settings.optimizer, settings.weight_decay)
+        self.optimizers = build_optimizers(
+            draft, settings.optimizer, settings.weight_decay, muon_ratio(settings)
+        )
         self.runner = StepRunner(
             draft,
             target,

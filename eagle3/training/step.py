@@ -21,6 +21,7 @@ from eagle3.objective.step_totals import StepTotals
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.data_parallel import Replicated
+from eagle3.training.optimizer import set_rate
 from eagle3.training.speed import Stopwatch
 
 
@@ -99,9 +100,8 @@ class StepRunner:
         host = torch.cat([summed, clipped.to(summed).view(1)]).cpu()
         norm = float(host[-1])
         if math.isfinite(norm):
+            set_rate(self.optimizers, rate)
             for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
                 optimizer.step()
         self.draft.zero_grad(set_to_none=True)
         return StepTotals.unstacked(host[:-2].view_as(stacked)), norm, bool(host[-2])

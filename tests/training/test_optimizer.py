@@ -15,8 +15,10 @@ from eagle3.training.data_parallel import Replicated
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
+    muon_ratio,
     optimizer_tensors,
     restore_optimizer,
+    set_rate,
 )
 from tests.objective.cases import tiny_draft
 
@@ -117,6 +119,20 @@ def test_muon_moves_matrices_by_the_same_amount_along_every_direction_and_as_far
             assert values.min() > 0.3 and values.max() < 1.3, name
         else:  # AdamW's first step is the gradient's sign
             torch.testing.assert_close(change.abs(), torch.ones_like(change), rtol=1e-3, atol=1e-3)
+
+
+def test_muon_has_a_multiple_of_the_rate_and_adamw_the_rate_itself():
+    assert muon_ratio(Train(optimizer="muon")) == 10.0
+    assert muon_ratio(Train(learning_rate=1e-4, muon_learning_rate=3e-4)) == pytest.approx(3.0)
+    draft = tiny_draft().float()
+    adamw, muon = build_optimizers(draft, "muon", 0.0, 10.0)
+    for rate in (1e-4, 5e-5):  # what a schedule gives, and the optimisers do not add up
+        set_rate([adamw, muon], rate)
+        assert {group["lr"] for group in adamw.param_groups} == {rate}
+        assert [group["lr"] for group in muon.param_groups] == pytest.approx([10 * rate])
+    alone = build_optimizers(draft, "adamw", 0.0, 10.0)
+    set_rate(alone, 1e-4)
+    assert {group["lr"] for group in alone[0].param_groups} == {1e-4}
 
 
 def test_norms_take_no_weight_decay():
