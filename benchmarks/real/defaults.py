@@ -46,13 +46,17 @@ from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.loader import TrainingData
+from eagle3.training.optimizer import muon_ratio
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 
 TRIAL = 8  # steps after the first, whose cost counts
 # keys of `train` that no step's cost depends on
-FREE = {"learning_rate", "lr_schedule", "step_decay"}
+FREE = {"learning_rate", "muon_learning_rate", "lr_schedule", "step_decay"}
 Variant = dict[str, dict[str, Any]]
+# of head and norms, and of the matrices
+EQUAL = [(rate, rate) for rate in (1e-3, 3e-3, 1e-2)]
+MUON_RATES = [(1e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3), (3e-4, 1e-2), *EQUAL]
 # by factor: names of variants, and what each changes
 FACTORS: dict[str, dict[str, Variant]] = {
     "schedule": {
@@ -76,9 +80,16 @@ FACTORS: dict[str, dict[str, Variant]] = {
         f"loss {n}": {"train": {"loss": n}} for n in ("soft_ce", "lk_hybrid", "lk_alpha", "tv")
     },
     "optimizer": {
-        f"{name} {rate:g}": {"train": {"optimizer": name, "learning_rate": rate}}
-        for name, rates in {"adamw": (1e-4, 3e-4, 1e-3), "muon": (1e-3, 3e-3, 1e-2)}.items()
-        for rate in rates
+        **{
+            f"adamw {rate:g}": {"train": {"optimizer": "adamw", "learning_rate": rate}}
+            for rate in (1e-4, 3e-4, 1e-3)
+        },
+        **{
+            f"muon {rate:g}, matrices {inside:g}": {
+                "train": {"learning_rate": rate, "muon_learning_rate": inside}
+            }
+            for rate, inside in MUON_RATES
+        },
     },
     "precision": {n: {"train": {"precision": n}} for n in ("float32", "bfloat16")},
     "batch": {f"{n} packs": {"train": {"packs_per_batch": n}} for n in (1, 2, 4)},
@@ -88,7 +99,7 @@ FACTORS: dict[str, dict[str, Variant]] = {
 
 
 class Bench:
-    """A run on the published model, opened once: its tokens, states and target."""
+    """A run on the published model, opened once."""
 
     def __init__(self, folder: Path, others: Mapping[str, Path], held_out: int) -> None:
         """`others`: runs on the same conversations with other states, by name."""
@@ -96,6 +107,8 @@ class Bench:
         self.folder, self.others = folder, dict(others)
         self.run = load_run(folder)
         self.config = self.run.config.to_dict()
+        train = self.run.config.train
+        self.config["train"]["muon_learning_rate"] = muon_ratio(train) * train.learning_rate
         self.target = Path(self.run.target)
         text = load_config(self.target)
         self.vocab_size, self.stop = text.vocab_size, set(stop_ids(self.target, text))
@@ -115,7 +128,8 @@ class Bench:
         values = deepcopy(self.config)
         for section in ("train", "draft", "vocab"):
             values[section] |= variant.get(section, {})
-        values["train"]["learning_rate"] *= variant.get("rate", {}).get("times", 1.0)
+        for key in ("learning_rate", "muon_learning_rate"):
+            values["train"][key] *= variant.get("rate", {}).get("times", 1.0)
         return values
 
     def changed(self, variant: Variant) -> Variant:

@@ -221,5 +221,5 @@ def learning_rate(batch_tokens: int, hidden: int | None) -> float:
     if hidden is not None and hidden >= WIDE:
         rate /= 2 * math.sqrt(2)  # the paper's 5e-5 for double batches
     elif hidden is not None and hidden < REAL_HIDDEN:
-        rate *= min((REAL_HIDDEN / hidden) ** 2, 80)  # the embedded default's 8e-3 at 128
-    return float(f"{min(rate, 8.0e-3):.1e}")
+        rate *= (REAL_HIDDEN / hidden) ** 2  # docs/measurements/recipes.md
+    return float(f"{min(rate, 1.0e-3):.1e}")  # Muon's matrices have ten times that

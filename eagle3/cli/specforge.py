@@ -229,8 +229,9 @@ Other differences:
   ([objective.md](objective.md)). Compare the two projects by acceptance, never by loss.
 * Documents are packed without padding, so a step is a number of tokens, not of documents. The
   learning rate applies to a batch of `train.pack_tokens` x `train.packs_per_batch` tokens.
-* By default the learning rate warms up, stays constant, and decays. A translation writes
-  SpecForge's schedule instead, `train.lr_schedule: cosine`.
+* By default the learning rate warms up, stays constant, and decays, and Muon updates the matrices.
+  A translation writes SpecForge's schedule and optimiser instead, `train.lr_schedule: cosine` and
+  `train.optimizer: adamw`.
 * Masks are found by comparing each prompt with the text that includes the answer, under any chat
   template ([masks.md](masks.md)). No system prompt is added.
 * `train.warm_start` continues from a draft that SpecForge has trained, and SGLang loads an exported

@@ -297,3 +297,4 @@ def _packs(translated: _Translated, length: int) -> None:
     if ranks > 1:
         translated.put("resources.train.processes", ranks, "--nproc_per_node")
     translated.put("train.lr_schedule", "cosine", "as in SpecForge; our default is wsd")
+    translated.put("train.optimizer", "adamw", "as in SpecForge; our default is muon")

@@ -61,16 +61,17 @@ class Train(Section):
         description="With wsd: share of all steps at the end, over which the rate falls.",
     )
     optimizer: Literal["adamw", "muon"] = Field(
-        default="adamw",
+        default="muon",
         description="`muon` makes the update of every matrix except the head orthogonal, scaled "
-        "like AdamW's. It needs whole matrices, so resources.train.data_parallel must be `ddp`.",
+        "like AdamW's, and leaves head and norms to AdamW. It needs whole matrices, so "
+        "resources.train.data_parallel must be `ddp`; `adamw` updates everything.",
     )
     muon_learning_rate: float | None = Field(
         default=None,
         gt=0,
         le=1,
         description="With muon: peak rate of the matrices that it updates; null is ten times "
-        "learning_rate, which the head and the norms have.",
+        "learning_rate, which head and norms have.",
     )
     weight_decay: float = Field(
         default=0.0, ge=0, description="Decoupled weight decay; norms are exempt."

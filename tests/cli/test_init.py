@@ -233,7 +233,8 @@ def test_a_rate_goes_with_the_root_of_the_batch() -> None:
     assert learning_rate(32_768, 4096) == 1.0e-4
     assert learning_rate(8_192, None) == 5.0e-5
     assert learning_rate(65_536, 8192) == 5.0e-5  # as published for a target of that width
-    assert learning_rate(1_536, 128) < 8.0e-3
+    assert learning_rate(2_048, 576) == 7.9e-5
+    assert learning_rate(1_536, 128) == 1.0e-3
 
 
 def test_remarks_follow_values_or_precede_them() -> None:
