@@ -76,7 +76,8 @@ def test_the_card_says_what_was_measured_and_how_it_was_trained() -> None:
     assert "\nThis one-layer model speeds up" in text
     assert "| 3 optimiser steps, stage 1 of 2 (2 epochs) |" in text  # of 6 in both stages
     assert "| owner/chats, mine: 11 conversations, 4,000 tokens, 1,000 of them" in text
-    assert "learning rate 0.0002" in text and "numpy 2.0, torch 3.0" in text
+    assert "muon, learning rate 0.0002, of matrices 0.002 (" in text
+    assert "numpy 2.0, torch 3.0" in text
     assert "abcdef0123456789" in text and "Warning" not in text
     for moment in ("2026", "A GPU", "A processor", "commit"):  # of one machine on one day
         assert moment not in text
