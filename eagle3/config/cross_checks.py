@@ -61,7 +61,8 @@ def optimiser(config: Config) -> Iterator[str]:
     if config.train.optimizer == "muon" and config.resources.train.data_parallel == "fsdp2":
         yield (
             "train.optimizer is muon, which needs whole matrices and gradients on every rank; "
-            "resources.train.data_parallel fsdp2 cuts them up: use ddp, or adamw"
+            "resources.train.data_parallel fsdp2 cuts them up: set train.optimizer to adamw, or "
+            "use ddp"
         )
 
 
