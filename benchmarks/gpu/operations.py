@@ -19,6 +19,7 @@ from benchmarks.synthetic import Shape, build_draft, build_pack
 from eagle3.kernels import fused_ops
 from eagle3.kernels.matmul import weight_gradient
 from eagle3.objective import losses
+from eagle3.objective.attention import own_keys
 from eagle3.objective.attention.interface import Keys, Queries, reference_attention
 from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.pack import Pack
@@ -65,8 +66,23 @@ def operations(bench: Bench) -> Iterator[Row]:
             entropy=wide(rows).abs(),
             log_p=wide(rows, vocab).log_softmax(-1),
         )
-        inputs = (kind, wide(rows, vocab), probs, wide(rows).sigmoid())
+        place = torch.arange(rows).flip(0)
+        inputs = (kind, wide(rows, vocab), probs, place, wide(rows).sigmoid())
         yield bench.row(f"loss {kind}", partial(_as_written, bench, losses.row_losses, inputs))
+
+    heads, steps = (2, 2) if bench.tiny else (8, 6)
+    q, prefix, dout, dq = (normal(rows, 2 * heads, 16) for _ in range(4))
+    lse = wide(rows, 2 * heads)
+    own = [normal(rows + 64, heads, 16) for _ in range(2 * steps)]
+    index = [torch.randint(rows + 64, (rows,), generator=draw) for _ in range(steps)]
+    terms = own[:steps], own[steps:], index
+    merged, merged_lse = own_keys.merged_with_own(q, prefix, lse, *terms)
+    for call, inputs in (
+        (own_keys.merged_with_own, (q, prefix, lse, *terms)),
+        (own_keys.own_gradients, (dout, q, merged, merged_lse, dq, *terms)),
+    ):
+        name = f"{call.__name__}, {steps} keys"
+        yield bench.row(name, partial(_as_written, bench, call, inputs))
 
     def product() -> Row:
         result = weight_gradient(dy.to(bench.device), x.to(bench.device), FP32)
@@ -90,6 +106,8 @@ def _moved(value: Any, device: torch.device) -> Any:
         return value.to(device, copy=True)
     if isinstance(value, TeacherProbs):
         return TeacherProbs(*(t.to(device, copy=True) for t in vars(value).values()))
+    if isinstance(value, list):
+        return [_moved(each, device) for each in value]
     return value
 
 

@@ -39,11 +39,17 @@ def compiled_on_cuda(function: Callable[Inputs, Output]) -> Callable[Inputs, Out
         if not (first.is_cuda and compiles_for_cuda()):
             return function(*args, **kwargs)
         # whether a tensor takes a gradient would be a variant of its own
-        plain = (v.detach() if isinstance(v, torch.Tensor) else v for v in args)
+        plain = (_detached(value) for value in args)
         found: Output = compiled()(*plain, **kwargs)
         return found
 
     return call
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_detached(each) for each in value]
+    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 @cache

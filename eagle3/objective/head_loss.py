@@ -71,15 +71,15 @@ class _HeadLoss(torch.autograd.Function):
         loss, accepted = (x.new_empty(len(x), dtype=wide) for _ in range(2))
         correct = x.new_empty(len(x), dtype=torch.bool)
         for at, rows, place in _chunks(pairs, len(narrow)):
-            probs = teacher.probs(rows, logs=kind.name in WITH_LOGS).rows(place, wide)
+            probs = teacher.probs(rows, logs=kind.name in WITH_LOGS)
             step = pairs.step[at]
-            logits = times_transposed(x[at], narrow).to(wide)  # [n, V_draft]
+            logits = times_transposed(x[at], narrow)  # [n, V_draft]
             answer = logits.gather(-1, teacher.argmax[pairs.teacher[at], None])[:, 0]
-            losses = row_losses(kind.name, logits, probs, kind.mix.to(wide)[step])
+            losses = row_losses(kind.name, logits, probs, place, kind.mix.to(wide)[step])
             loss[at], accepted[at] = losses.loss, losses.accepted
             correct[at] = answer == losses.top
             step_weight = kind.weights.to(wide)[step, None]
-            dlogits = losses.gradient.to(x.dtype)
+            dlogits = losses.gradient
             if dx is not None:
                 dx[at] = times_transposed(dlogits, narrow.t()) * step_weight.to(x.dtype)
             if dweight is not None:  # a frozen head takes none

@@ -9,7 +9,9 @@
 
 p is renormalised on the draft vocabulary, P is the target's own probability of the same tokens.
 Gradients are with respect to logits, formed while q is at hand; autograd would pass over [N, V]
-three times more. Everything is in at least float32.
+three times more. Sums are in at least float32. On CUDA the one kernel reads logits in the type that
+the head gave and teacher rows where they lie, and stores nothing as wide as the vocabulary but the
+gradient (twice for losses that are no cross entropy).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from eagle3.kernels.compiled import compiled_on_cuda
+from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.teacher import TeacherProbs
 
 LOSSES = ("soft_ce", "kl", "reverse_kl", "tv", "lk_alpha", "lk_hybrid")
@@ -32,17 +35,20 @@ class RowLosses:
     loss: torch.Tensor  # [N]
     accepted: torch.Tensor  # [N], a
     top: torch.Tensor  # [N], the largest logit
-    gradient: torch.Tensor  # [N, V_draft], d loss / d logits
+    gradient: torch.Tensor  # [N, V_draft], d loss / d logits, in their type
 
 
 @compiled_on_cuda
 def row_losses(
     kind: str,
-    logits: torch.Tensor,  # [N, V_draft], at least float32; overwritten
-    teacher: TeacherProbs,  # of the N rows, of the same type; overwritten
+    logits: torch.Tensor,  # [N, V_draft]; may be overwritten
+    teacher: TeacherProbs,  # of teacher rows
+    place: torch.Tensor,  # int64 [N], which of them each row has
     mix: torch.Tensor,  # [N], l of lk_hybrid
 ) -> RowLosses:
     """The loss `kind` of each row, and its gradient."""
+    narrow, logits = logits.dtype, at_least_fp32(logits)
+    teacher = teacher.rows(place, logits.dtype)  # copies, which are overwritten
     top = logits.amax(-1)
     p, on_draft = teacher.p, teacher.on_draft[:, None]
     if kind == "reverse_kl":
@@ -51,7 +57,8 @@ def row_losses(
         ratio = log_q.sub_(teacher.log_p)
         loss = torch.linalg.vecdot(q, ratio)
         accepted = torch.minimum(p.mul_(on_draft), q, out=p).sum(-1)
-        return RowLosses(loss, accepted, top, ratio.sub_(loss[:, None]).mul_(q))
+        gradient = ratio.sub_(loss[:, None]).mul_(q)
+        return RowLosses(loss, accepted, top, gradient.to(narrow))
     along = torch.linalg.vecdot(p, logits)
     q = torch.softmax(logits, -1, out=logits)
     # the log-sum-exp of the logits, where q is largest and its logarithm most exact
@@ -60,21 +67,23 @@ def row_losses(
     own = p.mul_(on_draft)  # P
     if kind in ("soft_ce", "kl"):
         loss = cross_entropy - teacher.entropy if kind == "kl" else cross_entropy
-        return RowLosses(loss, torch.minimum(own, q, out=own).sum(-1), top, divergence)
+        accepted = torch.minimum(own, q, out=own).sum(-1)
+        return RowLosses(loss, accepted, top, divergence.to(narrow))
     accepted = torch.minimum(own, q).sum(-1)
     # d tv / d logits = q (sum q [q < P] - [q < P])
     below = (q < own).to(q.dtype)
     inside = torch.linalg.vecdot(below, q)[:, None]
     variation = (inside - below).mul_(q)
     if kind == "tv":
-        return RowLosses(1 - accepted, accepted, top, variation)
+        return RowLosses(1 - accepted, accepted, top, variation.to(narrow))
     if kind == "lk_alpha":
         safe = accepted.clamp_min(torch.finfo(q.dtype).tiny)
-        return RowLosses(-safe.log(), accepted, top, variation.div_(safe[:, None]))
+        gradient = variation.div_(safe[:, None])
+        return RowLosses(-safe.log(), accepted, top, gradient.to(narrow))
     share = mix[:, None]
     loss = mix * (cross_entropy - teacher.entropy) + (1 - mix) * (1 - accepted)
     gradient = divergence.mul_(share).addcmul_(variation, 1 - share)
-    return RowLosses(loss, accepted, top, gradient)
+    return RowLosses(loss, accepted, top, gradient.to(narrow))
 
 
 def step_weights(steps: int, decay: float) -> list[float]:

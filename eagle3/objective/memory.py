@@ -2,7 +2,7 @@
 
 It adds up the tensors that the code of a step keeps for its backward pass, and the largest that are
 there for a moment. The allocator's own needs come on top: a few percent. Of one layer and flash
-attention it is within 15 % of what a pretended GPU counts (tests/gpu).
+attention it is within 10 % of what a pretended GPU counts (tests/gpu).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from eagle3.draft.config import DraftConfig
 
 WIDE = 4  # bytes of float32
-CHUNK_BYTES = 512 * 2**20  # of logits at once on a GPU, see `head_loss`
+CHUNK_BYTES = 512 * 2**20  # of logits in float32 at once on a GPU, see `head_loss`
 USABLE = 0.92  # share of a GPU's memory for tensors; the rest is the driver's and lost in between
 STEP = 256  # tokens by which packs of the search differ
 
@@ -35,6 +35,11 @@ class StepMemory:
     shares: int = 1
     ranks: int = 1
     packs: int = 2
+
+    @property
+    def flex(self) -> bool:
+        """Whether attention is flex, as `auto` takes it in float32 and where ranks share a pack."""
+        return self.narrow == WIDE or self.ranks > 1
 
     @property
     def constant(self) -> float:
@@ -60,7 +65,7 @@ class StepMemory:
             own = w * (4 * h + 2 * q + 2 * kv + 3 * draft.intermediate_size) + WIDE * (d + heads)
             every += WIDE * heads * len(self.active)
         head = 3 * w * h * rows  # states of all steps, as the head reads them, and their gradient
-        if self.narrow == WIDE or self.ranks > 1:  # flex: autograd keeps each own key and value
+        if self.flex:  # autograd keeps each own key and value
             own_terms = sum(2 * k * rows_k for k, rows_k in enumerate(self.active))
             head += 0 if self.recompute else WIDE * q * own_terms
         # layers below the last run for every row at step 0
@@ -74,7 +79,10 @@ class StepMemory:
         q = draft.num_attention_heads * draft.head_dim
         kv = draft.num_key_value_heads * draft.head_dim
         earlier = len(self.active) - 1
-        attention = last * WIDE * q * (4 * earlier + 6)
+        if self.flex:
+            attention = last * WIDE * q * (4 * earlier + 6)
+        else:  # copies of the documents that are queried, and gradients of own keys and values
+            attention = last * (self.narrow * (8 * q + 4 * kv) + 2 * WIDE * earlier * kv)
         step = last * (3 * self.narrow * draft.intermediate_size + 2 * WIDE * (q + 2 * kv))
         if self.recompute:  # the step's own tensors are there again
             step += last * self.narrow * (4 * draft.hidden_size + 3 * draft.intermediate_size)
@@ -85,7 +93,8 @@ class StepMemory:
         held = tokens / self.ranks
         vocab = self.draft.draft_vocab_size
         logits = min(WIDE * vocab * sum(self.active) * held, CHUNK_BYTES)
-        scores = logits * (3 + self.narrow / WIDE)
+        # logits and their gradient, and the teacher's distributions, which all steps share
+        scores = logits * (2 * self.narrow / WIDE + 1 / len(self.active))
         return self.constant + self.kept() * held + max(scores, self.passing() * held)
 
     def largest_pack(self, room: float) -> int:

@@ -39,10 +39,13 @@ from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, fle
 from triton.backends.compiler import GPUTarget
 
 from eagle3.kernels import fused_ops
-from eagle3.objective.losses import LOSSES, row_losses
+from eagle3.objective import losses
+from eagle3.objective.attention import own_keys
+from eagle3.objective.losses import LOSSES
 from eagle3.objective.teacher import TeacherProbs
 
 BF16, FP32, I64 = torch.bfloat16, torch.float32, torch.int64
+DEPTHS = (1, 6)  # own keys of a query
 H100 = SimpleNamespace(
     name="NVIDIA H100 80GB HBM3",
     major=9,
@@ -192,8 +195,12 @@ def compiled_kernels(source: str) -> list[dict[str, Any]]:
         made = kernel.compile_results[0].kernel
         target = re.findall(r"\.target (\S+)", made.asm["ptx"])[0]
         shared = max(each.kernel.metadata.shared for each in kernel.compile_results)
+        rows = len(re.findall(r"^ {8}tl\.store", text, re.MULTILINE))  # stored inside a loop
         result.append(
-            {"name": name, "target": target, "cubin": "cubin" in made.asm, "shared": shared}
+            {
+                **{"name": name, "target": target, "cubin": "cubin" in made.asm},
+                **{"shared": shared, "rows_stored": rows},
+            }
         )
     return result
 
@@ -202,9 +209,15 @@ def empty(*size: int, dtype: torch.dtype = FP32) -> torch.Tensor:
     return torch.empty(*size, dtype=dtype, device="cuda")
 
 
+def compiled_functions() -> dict[str, Any]:
+    """By name."""
+    rooms = vars(fused_ops) | vars(own_keys) | vars(losses)
+    return {name: f for name, f in rooms.items() if hasattr(f, "__wrapped__")}
+
+
 def cases() -> dict[str, tuple[Any, ...]]:
     """Every function that is compiled on CUDA, at the shape of an 8B target's draft."""
-    n, h, i, d, vocab = 5184, 4096, 14336, 128, 32000
+    n, r, h, i, d, vocab = 5184, 1024, 4096, 14336, 128, 32000
     x, dy, wide = empty(n, h, dtype=BF16), empty(n, h, dtype=BF16), empty(n, i, dtype=BF16)
     angle, scale = empty(n, 1, d // 2), empty(n, 1)
     result = {
@@ -216,8 +229,15 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "_rotated": (empty(n, 32, d), angle, angle.clone()),
     }
     for kind in LOSSES:
-        probs = TeacherProbs(empty(n, vocab), empty(n), empty(n), empty(n, vocab))
-        result[f"row_losses {kind}"] = (kind, empty(n, vocab), probs, empty(n))
+        probs = TeacherProbs(empty(r, vocab), empty(r), empty(r), empty(r, vocab))
+        logits = empty(n, vocab, dtype=BF16)
+        result[f"row_losses {kind}"] = (kind, logits, probs, empty(n, dtype=I64), empty(n))
+    q, lse = empty(n, 32, d, dtype=BF16), empty(n, 32)
+    for steps in DEPTHS:
+        own = [empty(n + 64 * j, 8, d, dtype=BF16) for j in range(2 * steps)]
+        terms = own[:steps], own[steps:], [empty(n, dtype=I64) for _ in range(steps)]
+        result[f"merged_with_own {steps}"] = (q, q.clone(), lse, *terms)
+        result[f"own_gradients {steps}"] = (q, q.clone(), q.clone(), lse, q.clone(), *terms)
     return result
 
 
@@ -245,7 +265,7 @@ def main() -> None:
     work: dict[str, Any] = {}
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
         for name, args in cases().items():
-            function = row_losses if name.startswith("row_losses") else getattr(fused_ops, name)
+            function = compiled_functions()[name.split()[0]]
             work[name] = partial(lowering.kernels, inspect.unwrap(function), *args)
         for dtype in (FP32, BF16):
             work[f"flex {dtype}"] = partial(lowering.kernels, *attention(dtype), backward=True)

@@ -18,9 +18,12 @@ from tests.gpu import guard
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
+LOSS = [f"row_losses {kind}" for kind in LOSSES]
+OWN = [f"{name} {steps}" for name in ("merged_with_own", "own_gradients") for steps in (1, 6)]
 FUNCTIONS = [
     *(name for name, f in vars(fused_ops).items() if name[0] == "_" and hasattr(f, "__wrapped__")),
-    *(f"row_losses {kind}" for kind in LOSSES),
+    *LOSS,
+    *OWN,
 ]
 FLEX = ["flex torch.float32", "flex torch.bfloat16"]
 SHARED = 232448  # bytes that a block may have on an H100
@@ -56,9 +59,19 @@ def test_there_is_a_case_for_every_compiled_function(kernels):
 def test_a_function_is_one_graph_and_a_kernel_or_a_few(kernels, name):
     result = of(kernels, name)
     assert result["graphs"] == 1
-    # a sum over all rows takes a second kernel, and the gradient of a norm has a sum along each too
-    most = {"_norm_backward": 3, "_gain_gradient": 2}.get(name, 1)
+    # a second kernel: a sum over all rows, or over the heads that share a key; the gradient of a
+    # norm has a sum along each row too
+    most = {"_norm_backward": 3, "_gain_gradient": 2, "own_gradients": 2}.get(name.split()[0], 1)
     assert 1 <= len(result["kernels"]) <= most
+
+
+@pytest.mark.parametrize("name", [*LOSS, *OWN])
+def test_a_row_is_stored_once(kernels, name):
+    """As wide as the vocabulary: the gradient alone, which the other losses form in two passes. As
+    wide as a head: output or gradient of the queries, however many own keys they have."""
+    stored = sum(kernel["rows_stored"] for kernel in of(kernels, name)["kernels"])
+    once = name in OWN or name.split()[1] in ("soft_ce", "kl")
+    assert stored == (1 if once else 2)
 
 
 @pytest.mark.parametrize("name", FLEX)

@@ -22,8 +22,8 @@ from tests.gpu import guard
 ROOT = Path(__file__).resolve().parents[2]
 # kernels of a forward and a backward pass of one pack, seven steps; the host waits at none of them
 BUDGETS = {
-    "auto torch.bfloat16 kept": 1730,
-    "auto torch.bfloat16 recompute": 2225,
+    "auto torch.bfloat16 kept": 920,
+    "auto torch.bfloat16 recompute": 1095,
     "flex torch.bfloat16 kept": 1580,
     "chunked torch.bfloat16 kept": 1105,
     "auto torch.float32 kept": 1315,
@@ -95,7 +95,7 @@ def test_recomputing_keeps_less(found):
 @pytest.mark.parametrize("most", ["layer", "scores"])
 def test_the_estimate_of_memory_is_near_what_a_step_holds(found, most, kind):
     case = part(found, "memory")[f"{most} {kind}"]
-    assert 0.85 < case["estimate"] / case["peak"] < 1.15, case
+    assert 0.9 < case["estimate"] / case["peak"] < 1.1, case
 
 
 def test_no_operator_of_a_step_refuses_to_repeat(found):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from eagle3.kernels import compiled, fused_ops
+from eagle3.objective.attention import own_keys
 from eagle3.objective.losses import LOSSES, row_losses
 from tests.objective.cases import random_logits
 
@@ -112,8 +113,37 @@ def test_a_loss_is_one_graph_for_any_number_of_rows(counted, kind):
     compiled_once = torch.compile(written, dynamic=True, fullgraph=True, backend=backend)
     for rows in (6, 40, 11):
         logits, probs, _, mix = random_logits(3, rows=rows)
-        compiled_once(kind, logits, probs, mix)
+        compiled_once(kind, logits, probs, torch.arange(rows), mix)
     assert len(count) == 1
+
+
+def own_keys_inputs(name, rows, steps):
+    """Two heads share a key; keys of earlier steps are more, and lie in another order."""
+    draw = torch.Generator().manual_seed(rows + steps)
+    q, prefix, dout, dq = (torch.randn(rows, 4, 16, generator=draw) for _ in range(4))
+    own = [torch.randn(rows + 5, 2, 16, generator=draw) for _ in range(2 * steps)]
+    index = [torch.randint(rows + 5, (rows,), generator=draw) for _ in range(steps)]
+    terms = own[:steps], own[steps:], index
+    if name == "merged_with_own":
+        return q, prefix, torch.randn(rows, 4, generator=draw), *terms
+    return dout, q, prefix, 3 + torch.rand(rows, 4, generator=draw), dq, *terms
+
+
+@pytest.mark.parametrize("name", ["merged_with_own", "own_gradients"])
+def test_own_keys_are_one_graph_for_any_number_of_rows(counted, name):
+    backend, count = counted
+    written = inspect.unwrap(getattr(own_keys, name))
+    compiled_once = torch.compile(written, dynamic=True, fullgraph=True, backend=backend)
+    for rows in (6, 40, 11):
+        compiled_once(*own_keys_inputs(name, rows, 3))
+    assert len(count) == 1
+
+
+@pytest.mark.parametrize("name", ["merged_with_own", "own_gradients"])
+def test_compiled_own_keys_give_the_same(compiler, name):
+    written, inputs = inspect.unwrap(getattr(own_keys, name)), own_keys_inputs(name, 9, 2)
+    result = torch.compile(written, dynamic=True)(*inputs)
+    torch.testing.assert_close([*result], [*written(*inputs)])
 
 
 class LooksLikeGpu(torch.Tensor):
@@ -140,15 +170,20 @@ def test_what_is_compiled_sees_no_autograd(monkeypatch):
     monkeypatch.setattr(compiled, "compiles_for_cuda", lambda: True)
     seen = []
     monkeypatch.setattr(torch, "compile", lambda function, **_options: function)
-    watched = compiled.compiled_on_cuda(lambda x, n: seen.append(x.requires_grad) or x * n)
+
+    def function(x, n, more):
+        seen.extend(each.requires_grad for each in (x, *more))
+        return x * n
+
+    watched = compiled.compiled_on_cuda(function)
     weight = torch.ones(2).as_subclass(LooksLikeGpu).requires_grad_()
-    assert watched(weight, 3).tolist() == [3, 3] and seen == [False]
+    assert watched(weight, 3, (weight, weight)).tolist() == [3, 3] and seen == [False] * 3
 
 
 def test_a_compiled_loss_gives_the_same(compiler):
     written = inspect.unwrap(row_losses)
     expected, result = (
-        function("lk_hybrid", logits, probs, mix)
+        function("lk_hybrid", logits, probs, torch.arange(len(logits)).flip(0), mix)
         for function in (written, torch.compile(written, dynamic=True))
         for logits, probs, _, mix in [random_logits(3)]
     )

@@ -13,7 +13,6 @@ and its row sums out * dout are those of the whole softmax, which is exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 from eagle3.kernels import torch_internals
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.attention.interface import Keys, Queries
+from eagle3.objective.attention.own_keys import merged_with_own, own_gradients
 from eagle3.objective.sending import send
 
 
@@ -64,17 +64,14 @@ class _Flash(torch.autograd.Function):
         v0: torch.Tensor,
         *own: torch.Tensor,
     ) -> torch.Tensor:
-        documents = QueriedDocuments.of(queries)
+        documents, steps = QueriedDocuments.of(queries), len(own) // 2
         whole = q.new_zeros(len(documents.keys), *q.shape[1:])
         whole[documents.at] = q
         out, lse, state = _prefix(whole, k0[documents.keys], v0[documents.keys], documents)
-        steps = len(own) // 2
-        terms = _OwnTerms(queries, q, own[:steps], own[steps:])
-        prefix_lse = lse[documents.at]  # [A, heads]
-        merged_lse = torch.logsumexp(torch.cat((prefix_lse[..., None], terms.scores), -1), -1)
-        share = (prefix_lse - merged_lse).exp()[..., None]
-        merged = at_least_fp32(out[documents.at]) * share + terms.values(merged_lse)
-        merged = merged.to(q.dtype)
+        merged, merged_lse = out[documents.at], lse[documents.at]
+        if own:
+            terms = own[:steps], own[steps:], queries.own
+            merged, merged_lse = merged_with_own(q, merged, merged_lse, *terms)
         ctx.queries, ctx.documents, ctx.state = queries, documents, state
         ctx.save_for_backward(q, k0, v0, merged, merged_lse, lse, *own)
         return merged
@@ -93,68 +90,17 @@ class _Flash(torch.autograd.Function):
         dq, dk, dv = _prefix_backward(
             whole_dout, whole_q, keys, values, whole_out, whole_lse, documents, ctx.state
         )
-        steps = len(own) // 2
-        terms = _OwnTerms(ctx.queries, q, own[:steps], own[steps:])
-        dq_own, down = terms.backward(at_least_fp32(dout), at_least_fp32(merged), merged_lse)
+        dq, down = dq[documents.at], list[torch.Tensor]()
+        if own:
+            steps, index = len(own) // 2, ctx.queries.own
+            terms = own[:steps], own[steps:], index
+            dq, *by_query = own_gradients(dout, q, merged, merged_lse, dq, *terms)
+            for gradient, tensor, at in zip(by_query, own, [*index, *index], strict=True):
+                total = torch.zeros_like(tensor, dtype=gradient.dtype)
+                down.append(total.index_add_(0, at, gradient).to(tensor.dtype))
         dk0 = torch.zeros_like(k0).index_copy_(0, documents.keys, dk)
         dv0 = torch.zeros_like(v0).index_copy_(0, documents.keys, dv)
-        return None, (dq[documents.at] + dq_own).to(q.dtype), dk0, dv0, *down
-
-
-class _OwnTerms:
-    """The own-row part of the softmax, at least in float32."""
-
-    def __init__(
-        self,
-        queries: Queries,
-        q: torch.Tensor,
-        own_k: Sequence[torch.Tensor],
-        own_v: Sequence[torch.Tensor],
-    ) -> None:
-        self.index, self.own = queries.own, (*own_k, *own_v)
-        self.scale, self.group = q.shape[-1] ** -0.5, 1
-        self.q = at_least_fp32(q)
-        if own_k:
-            self.group = q.shape[1] // own_k[0].shape[1]
-        self.keys, self.picked = (
-            [
-                at_least_fp32(tensor[index]).repeat_interleave(self.group, 1)  # [A, heads, d]
-                for tensor, index in zip(tensors, queries.own, strict=True)
-            ]
-            for tensors in (own_k, own_v)
-        )
-        scores = [(self.q * k).sum(-1) * self.scale for k in self.keys]
-        self.scores = torch.stack(scores, -1) if scores else self.q.new_zeros(*q.shape[:2], 0)
-
-    def values(self, lse: torch.Tensor) -> torch.Tensor:
-        """What the own values add to the output [A, heads, d]."""
-        out = torch.zeros_like(self.q)
-        for share, v in zip(
-            (self.scores - lse[..., None]).exp().unbind(-1), self.picked, strict=True
-        ):
-            out += share[..., None] * v
-        return out
-
-    def backward(
-        self, dout: torch.Tensor, out: torch.Tensor, lse: torch.Tensor
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Gradients of q [A, heads, d] and of every own key and value."""
-        inner = (dout * out).sum(-1)
-        dq, dk, dv = torch.zeros_like(self.q), [], []
-        shares = (self.scores - lse[..., None]).exp().unbind(-1)
-        for share, k, v in zip(shares, self.keys, self.picked, strict=True):
-            dscore = (share * ((dout * v).sum(-1) - inner) * self.scale)[..., None]
-            dq += dscore * k
-            dk.append(dscore * self.q)
-            dv.append(share[..., None] * dout)
-        gradients = []
-        for gradient, tensor, index in zip(
-            [*dk, *dv], self.own, [*self.index, *self.index], strict=True
-        ):
-            summed = gradient.unflatten(1, (-1, self.group)).sum(2)  # [A, kv_heads, d]
-            total = torch.zeros_like(tensor, dtype=summed.dtype).index_add_(0, index, summed)
-            gradients.append(total.to(tensor.dtype))
-        return dq, gradients
+        return None, dq, dk0, dv0, *down
 
 
 def _prefix(
