@@ -102,6 +102,7 @@ def memory_of(run: Run, trainer: StageTrainer, data: TrainingData) -> tuple[Step
         jobs.recompute,
         ranks.world if jobs.data_parallel == "fsdp2" else 1,
         ranks.sequence.size,
+        muon=trainer.muon_parameters,
     )
     length = run.config.tokens.max_length
     return memory, PackSize(train.pack_tokens, length, train.packs_per_batch)

@@ -197,7 +197,7 @@ def loss(bench: Bench) -> Iterator[Row]:
             other = copy.deepcopy(draft).to(device)
             other.zero_grad()
             ranks = Ranks(0, 1, device)
-            optimizers = build_optimizers(other, kind, 0.01)
+            optimizers = build_optimizers(other, kind, 0.01, ranks)
             runner = StepRunner(
                 other, by, Replicated(other, ranks), optimizers, Objective(), 0.5, ranks
             )

@@ -75,7 +75,7 @@ class Trial:
         draft.to(bench.device)  # what is no parameter too
         ranks = Ranks(0, 1, bench.device)
         self.pack, target = random_pack(bench, shape, lengths, supervised)
-        optimizers = build_optimizers(draft, "adamw", 0.01)
+        optimizers = build_optimizers(draft, "adamw", 0.01, ranks)
         objective = Objective(dtype=bench.narrow, recompute=recompute)
         self.runner = StepRunner(
             draft.to(bench.device),

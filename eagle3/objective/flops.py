@@ -7,6 +7,26 @@ from dataclasses import dataclass
 
 from eagle3.draft.config import DraftConfig
 
+NEWTON_SCHULZ = 5  # iterations of an update of Muon, see `torch.optim.Muon`
+
+
+def orthogonalising_flops(rows: int, columns: int) -> float:
+    """Of Muon's update of a matrix: in each iteration two products with its Gram matrix, and one of
+    that with itself, over the shorter side."""
+    short, long = sorted((rows, columns))
+    return NEWTON_SCHULZ * 2.0 * short * short * (2 * long + short)
+
+
+def muon_shapes(draft: DraftConfig) -> list[tuple[int, int]]:
+    """Matrices of a draft that Muon updates: all but the head."""
+    h, d, wide = draft.hidden_size, draft.head_dim, draft.intermediate_size
+    q, kv = draft.num_attention_heads * d, draft.num_key_value_heads * d
+    shapes = [(h, draft.aux_width)]
+    for layer in range(draft.num_hidden_layers):
+        read = 2 * h if layer == 0 else h  # the first layer reads the embedding too
+        shapes += [(q, read), (kv, read), (kv, read), (h, q), (wide, h), (wide, h), (h, wide)]
+    return shapes
+
 
 @dataclass(frozen=True)
 class Work:

@@ -24,7 +24,8 @@ class StepMemory:
 
     `parameters`: trained ones; `active`: rows of each TTT step per token, [K]; `narrow`: bytes of
     `train.precision`; `shares`: ranks that share weights and optimiser state (FSDP2); `ranks`:
-    those that share a pack; `packs`: that lie on the GPU, one of them on its way.
+    those that share a pack; `packs`: that lie on the GPU, one of them on its way; `muon`: of the
+    parameters, how many Muon updates, with one moment.
     """
 
     draft: DraftConfig
@@ -35,6 +36,7 @@ class StepMemory:
     shares: int = 1
     ranks: int = 1
     packs: int = 2
+    muon: int = 0
 
     @property
     def flex(self) -> bool:
@@ -46,7 +48,7 @@ class StepMemory:
         """Bytes whatever the pack: weights, gradients, optimiser state, and what stays of the
         target."""
         draft = self.draft
-        masters = 3 * WIDE * self.parameters / self.shares  # with both moments
+        masters = WIDE * (3 * self.parameters - self.muon) / self.shares  # with their moments
         gathered = (WIDE * (self.shares > 1) + self.narrow) * self.parameters
         head = 2.0 * draft.draft_vocab_size * draft.hidden_size
         return masters + gathered + WIDE * self.parameters + head + 2.0 * _embedding(draft)

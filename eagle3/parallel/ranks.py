@@ -61,6 +61,12 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def broadcast(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
+        """What rank `source` has in the tensor, on every rank, in place."""
+        if self.world > 1:
+            dist.broadcast(tensor, source)
+        return tensor
+
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """[...] -> [world, ...]: the tensor of every rank, on every rank; shapes must agree."""
         if self.world == 1:

@@ -1,8 +1,8 @@
 """The plan: disk, arithmetic and time of a run, from token shards and shapes alone.
 
 Bytes of tensors are exact; file headers are not counted. FLOPs count matrix products (2 per
-multiply-add) and leave attention scores out; times are FLOPs over a rate that is stated, measured
-or published (`eagle3.report.rates`).
+multiply-add), those of Muon's updates too, and leave attention scores out; times are FLOPs over a
+rate that is stated, measured or published (`eagle3.report.rates`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from eagle3.draft.config import DraftConfig
 from eagle3.imports.listing import PEERS
-from eagle3.objective.flops import Work
+from eagle3.objective.flops import Work, muon_shapes, orthogonalising_flops
 from eagle3.objective.memory import USABLE, StepMemory
 from eagle3.report.rates import Rates
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
@@ -112,8 +112,12 @@ def build_plan(
     training = train["epochs"] * per_epoch
     if schedule["total_steps"] < schedule["all_steps"]:
         training *= schedule["total_steps"] / schedule["all_steps"]
+    matrices = muon_shapes(draft) if train["optimizer"] == "muon" else []
+    training += schedule["total_steps"] * sum(orthogonalising_flops(*shape) for shape in matrices)
     narrow, room = 4 if train["precision"] == "float32" else 2, values["hardware"]["memory_gb"]
-    memory = StepMemory(draft, parameters, [rows / max(tokens, 1) for rows in counts], narrow)
+    by_muon = sum(rows * columns for rows, columns in matrices)
+    share = [count / max(tokens, 1) for count in counts]
+    memory = StepMemory(draft, parameters, share, narrow, muon=by_muon)
     return {
         "shards": len(sizes),
         "tokens": tokens,

@@ -15,20 +15,22 @@ import torch
 from torch import nn
 
 from eagle3.config.train import Train
+from eagle3.parallel.ranks import Ranks
 from eagle3.training.data_parallel import Replicated
+from eagle3.training.muon import DealtMuon
 
 BETAS = (0.9, 0.95)
 STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.Muon: ("momentum_buffer",),
+    DealtMuon: ("momentum_buffer",),
 }
 
 
 def build_optimizers(
-    draft: nn.Module, kind: str, weight_decay: float, muon_ratio: float = 1.0
+    draft: nn.Module, kind: str, weight_decay: float, ranks: Ranks, muon_ratio: float = 1.0
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of `kind` for all trained weights; norms have no weight decay. `muon_ratio`:
-    Muon's rate over AdamW's."""
+    """The optimisers of `kind` for all trained weights; norms have no weight decay. `ranks`: that
+    share Muon's work; `muon_ratio`: Muon's rate over AdamW's."""
     named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in named if p.dim() > 1]
     by_adam = [kind == "adamw" or name.startswith("lm_head") for name, _ in matrices]
@@ -45,8 +47,10 @@ def build_optimizers(
     )
     if not inside:
         return [adamw]
-    muon = torch.optim.Muon(
-        [{"params": inside, "rate_ratio": muon_ratio}],
+    muon = DealtMuon(
+        inside,
+        ranks,
+        muon_ratio,
         lr=0.0,
         weight_decay=weight_decay,
         adjust_lr_fn="match_rms_adamw",
@@ -93,10 +97,15 @@ def learning_rate(step: int, total: int, train: Train) -> float:
 def optimizer_tensors(
     draft: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The optimisers' state keyed by parameter name: it does not depend on ranks or order."""
+    """The optimisers' state keyed by parameter name: it does not depend on ranks or order. All
+    ranks must go through it together."""
     for name, parameter in draft.named_parameters():
         for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(optimizer, DealtMuon) and parameter in optimizer.owners:
+                state = optimizer.whole_state(parameter)
+            else:
+                state = optimizer.state.get(parameter, {})
+            for key, value in state.items():
                 yield f"{key}.{name}", value
 
 
@@ -110,6 +119,8 @@ def restore_optimizer(
     names = {parameter: name for name, parameter in draft.named_parameters()}
     for optimizer in optimizers:
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            if isinstance(optimizer, DealtMuon) and not optimizer.keeps(parameter):
+                continue
             optimizer.state[parameter] = {
                 key: masters.placed(tensors[f"{key}.{names[parameter]}"], parameter)
                 for key in STATE[type(optimizer)]

@@ -35,6 +35,7 @@ from eagle3.training.checkpoint import Checkpoint, ResumeFolder
 from eagle3.training.data_parallel import masters_of
 from eagle3.training.feature_noise import with_noise
 from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.muon import DealtMuon
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
@@ -91,7 +92,7 @@ class StageTrainer:
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(jobs.data_parallel, draft, ranks)
         self.optimizers = build_optimizers(
-            draft, settings.optimizer, settings.weight_decay, muon_ratio(settings)
+            draft, settings.optimizer, settings.weight_decay, ranks, muon_ratio(settings)
         )
         self.runner = StepRunner(
             draft,
@@ -103,6 +104,12 @@ class StageTrainer:
             ranks,
         )
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
+
+    @property
+    def muon_parameters(self) -> int:
+        """How many parameters Muon updates, on whichever rank."""
+        muons = [each for each in self.optimizers if isinstance(each, DealtMuon)]
+        return sum(matrix.numel() for muon in muons for matrix in muon.owners)
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Take over weights and optimiser state; return the global step to continue from."""

@@ -35,6 +35,7 @@ PACKING_KEYS = (
 PLANNED = (
     *("train.ttt_steps", "train.epochs", "train.epochs_per_stage", "train.max_steps"),
     *("train.learning_rate", "train.pack_tokens", "train.packs_per_batch", "train.precision"),
+    "train.optimizer",
 )
 SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
 SCORED_INSIDE = "score_every_steps"

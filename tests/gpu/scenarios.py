@@ -168,7 +168,7 @@ def step(mode):
         other = on_gpu(draft)
         for each, device, parts in ((draft, CPU, here), (other, GPU, there)):
             ranks = Ranks(0, 1, device)
-            optimizers = build_optimizers(each, kind, 0.01)
+            optimizers = build_optimizers(each, kind, 0.01, ranks)
             objective = Objective(attention="chunked")
             masters = Replicated(each, ranks)
             runner = StepRunner(each, parts[1], masters, optimizers, objective, 0.5, ranks)
@@ -198,10 +198,11 @@ def memory(mode):
         pack, target, _ = build_pack(shape, 0.64, CPU, BF16, [256] * 2)
         parts = target.embedding.to(GPU), target.head.to(GPU, BF16), target.draft_ids.to(GPU)
         there, device = on_device(pack), Ranks(0, 1, GPU)
-        for recompute in (False, True):
+        for kind, recompute in (("adamw", False), ("adamw", True), ("muon", False)):
             other = on_gpu(draft)
             objective = Objective(dtype=BF16, recompute=recompute)
-            masters, optimizers = Replicated(other, device), build_optimizers(other, "adamw", 0)
+            masters = Replicated(other, device)
+            optimizers = build_optimizers(other, kind, 0, device)
             runner = StepRunner(
                 other, TargetParts(*parts), masters, optimizers, objective, 0.5, device
             )
@@ -210,8 +211,11 @@ def memory(mode):
                 result = runner.run(iter([there]), 1, len(pack.last), 1e-3, False)
             active = [rows / 512 for rows in result.totals.active.tolist()]
             count = sum(p.numel() for p in other.parameters())
-            estimate = StepMemory(other.config, count, active, recompute=recompute, packs=1)
-            found[f"{name} {'recompute' if recompute else 'kept'}"] = {
+            muon = sum(p.numel() for each in optimizers[1:] for p in each.owners)
+            estimate = StepMemory(
+                other.config, count, active, recompute=recompute, packs=1, muon=muon
+            )
+            found[f"{name} {'recompute' if recompute else 'kept'} {kind}"] = {
                 "peak": mode.peak,
                 "estimate": estimate.bytes(512),
             }

@@ -91,7 +91,7 @@ def test_recomputing_keeps_less(found):
     assert less["gradients"] == kept["gradients"]
 
 
-@pytest.mark.parametrize("kind", ["kept", "recompute"])
+@pytest.mark.parametrize("kind", ["kept adamw", "recompute adamw", "kept muon"])
 @pytest.mark.parametrize("most", ["layer", "scores"])
 def test_the_estimate_of_memory_is_near_what_a_step_holds(found, most, kind):
     case = part(found, "memory")[f"{most} {kind}"]

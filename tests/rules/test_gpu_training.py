@@ -103,12 +103,12 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
         assert "\n" not in str(refusal.value)
         return str(refusal.value)
 
-    pack = gpu.PackSize(131072, 2048, 2)
+    pack = gpu.PackSize(262144, 2048, 2)
     text = said(pack)
-    assert "(70.0 of 80.0 GiB in tensors) at packs of 131072 tokens: by the plan's" in text
+    assert "(70.0 of 80.0 GiB in tensors) at packs of 262144 tokens: by the plan's" in text
     ways = re.findall(r"train\.pack_tokens (\d+) \(with packs_per_batch (\d+) for", text)
     (fits, batches), (wider, _) = ((int(tokens), int(packs)) for tokens, packs in ways)
-    assert 2048 < fits < wider and fits * batches >= 131072 * 2 > fits * (batches - 1)
+    assert 2048 < fits < wider and fits * batches >= 262144 * 2 > fits * (batches - 1)
     assert MEMORY.bytes(fits) <= 80 * 2**30 and text.endswith("and resources.train.recompute")
     assert "recompute" not in said(pack, recompute=True)
     # where the estimate would have let it pass, it is scaled to what has happened

@@ -84,6 +84,7 @@ FIRST = {
     "train.packs_per_batch": {"schedule", "train", "plan"},
     "train.precision": {"train", "plan"},
     "train.learning_rate": {"train", "plan"},
+    "train.optimizer": {"train", "plan"},
     "train.max_steps": {"schedule", "train", "plan"},
     "train.seed": {"schedule", "train"},
     "train.ttt_steps": {"train", "plan"},

@@ -19,7 +19,7 @@ from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
 from eagle3.training.data_parallel import masters_of
-from eagle3.training.optimizer import build_optimizers
+from eagle3.training.optimizer import build_optimizers, optimizer_tensors
 from eagle3.training.step import StepRunner
 from tests.objective.cases import SWITCHES, pack_of, random_documents, target_parts, tiny_draft
 
@@ -63,7 +63,7 @@ def train(ranks, kind, dtype, recipe):
     draft = tiny_draft(**SWITCHES["all of two layers" if variants else "plain"]).to(dtype)
     draft.lm_head.requires_grad_(not variants)
     masters = masters_of(kind, draft, ranks)
-    optimizers = build_optimizers(draft, "muon" if recipe == "muon" else "adamw", 0.01)
+    optimizers = build_optimizers(draft, "muon" if recipe == "muon" else "adamw", 0.01, ranks)
     objective = Objective(
         steps=STEPS,
         dtype=dtype,
@@ -85,8 +85,16 @@ def train(ranks, kind, dtype, recipe):
         losses.append(float(result.totals.loss.sum() / rows))
         norms.append(result.gradient_norm)
     weights = {name: masters.whole(weight) for name, weight in draft.named_parameters()}
+    if kind == "ddp":  # every rank has the same bits, whoever updated a matrix
+        for weight in weights.values():
+            assert all(torch.equal(weight, other) for other in ranks.gather(weight))
     for name, parameter in draft.named_parameters():  # what is saved comes back, whoever holds it
         assert torch.equal(masters.whole(masters.placed(weights[name], parameter)), weights[name])
+    if recipe == "muon":  # as it is saved, from the ranks that have it
+        state = dict(optimizer_tensors(draft, optimizers))
+        kept = {n: t.clone() for n, t in state.items() if n.startswith("momentum_buffer")}
+        assert len(kept) == 8
+        weights |= kept
     return losses, norms, weights
 
 

@@ -8,10 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu.step import LLAMA_8B
+from benchmarks.synthetic import draft_config
 from eagle3.config.train import Train
+from eagle3.objective.flops import muon_shapes, orthogonalising_flops
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.data_parallel import Replicated
+from eagle3.training.muon import dealt
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
@@ -22,6 +27,7 @@ from eagle3.training.optimizer import (
 )
 from tests.objective.cases import tiny_draft
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
 
 
@@ -86,7 +92,7 @@ def test_state_goes_by_name_and_comes_back_exactly(kind):
     for draft in (first, second):
         draft.lm_head.requires_grad_(False)
     frozen = first.lm_head.weight.clone()
-    optimizers = build_optimizers(first, kind, 0.1)
+    optimizers = build_optimizers(first, kind, 0.1, ALONE)
     trained(first, optimizers, 3, 0)
     state = {name: tensor.clone() for name, tensor in optimizer_tensors(first, optimizers)}
     expected = set()
@@ -97,8 +103,8 @@ def test_state_goes_by_name_and_comes_back_exactly(kind):
     assert set(state) == expected
 
     second.load_state_dict(first.state_dict())
-    others = build_optimizers(second, kind, 0.1)
-    restore_optimizer(second, others, state, Replicated(second, Ranks(0, 1, torch.device("cpu"))))
+    others = build_optimizers(second, kind, 0.1, ALONE)
+    restore_optimizer(second, others, state, Replicated(second, ALONE))
     trained(first, optimizers, 2, 1)
     trained(second, others, 2, 1)
     for name, value in first.state_dict().items():
@@ -109,7 +115,7 @@ def test_state_goes_by_name_and_comes_back_exactly(kind):
 def test_muon_moves_matrices_by_the_same_amount_along_every_direction_and_as_far_as_adamw():
     draft = tiny_draft().float()
     before = {name: p.detach().clone() for name, p in draft.named_parameters()}
-    trained(draft, build_optimizers(draft, "muon", 0.0), 1, 0)
+    trained(draft, build_optimizers(draft, "muon", 0.0, ALONE), 1, 0)
     for name, parameter in draft.named_parameters():
         change = (parameter.detach() - before[name]) / 1e-2
         if name.endswith(MATRICES):
@@ -125,19 +131,45 @@ def test_muon_has_a_multiple_of_the_rate_and_adamw_the_rate_itself():
     assert muon_ratio(Train(optimizer="muon")) == 10.0
     assert muon_ratio(Train(learning_rate=1e-4, muon_learning_rate=3e-4)) == pytest.approx(3.0)
     draft = tiny_draft().float()
-    adamw, muon = build_optimizers(draft, "muon", 0.0, 10.0)
+    adamw, muon = build_optimizers(draft, "muon", 0.0, ALONE, 10.0)
     for rate in (1e-4, 5e-5):  # what a schedule gives, and the optimisers do not add up
         set_rate([adamw, muon], rate)
         assert {group["lr"] for group in adamw.param_groups} == {rate}
         assert [group["lr"] for group in muon.param_groups] == pytest.approx([10 * rate])
-    alone = build_optimizers(draft, "adamw", 0.0, 10.0)
+    alone = build_optimizers(draft, "adamw", 0.0, ALONE, 10.0)
     set_rate(alone, 1e-4)
     assert {group["lr"] for group in alone[0].param_groups} == {1e-4}
 
 
+def test_matrices_are_dealt_out_by_their_work():
+    """Of the draft of an 8B target: gate, up and down are dearest, and no rank has two of them."""
+    shapes = [*muon_shapes(draft_config(LLAMA_8B))]
+    assert dealt(shapes, 1) == [0] * 8
+    for ranks in (2, 4, 8):
+        owners = dealt(shapes, ranks)
+        assert set(owners) == set(range(ranks))
+        work = [0.0] * ranks
+        for shape, owner in zip(shapes, owners, strict=True):
+            work[owner] += orthogonalising_flops(*shape)
+        dearest = max(orthogonalising_flops(*shape) for shape in shapes)
+        assert max(work) <= max(dearest, 1.25 * sum(work) / ranks)
+
+
+def test_the_work_of_an_update_is_what_torch_multiplies():
+    draft = tiny_draft().float()
+    optimizers = build_optimizers(draft, "muon", 0.0, ALONE)
+    for parameter in draft.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    with FlopCounterMode(display=False) as counted:
+        optimizers[1].step()
+    shapes = muon_shapes(draft.config)
+    assert sorted(shapes) == sorted(tuple(p.shape) for p in optimizers[1].owners)
+    assert counted.get_total_flops() == sum(orthogonalising_flops(*shape) for shape in shapes)
+
+
 def test_norms_take_no_weight_decay():
     draft = tiny_draft()
-    (adamw,) = build_optimizers(draft, "adamw", 0.1)
+    (adamw,) = build_optimizers(draft, "adamw", 0.1, ALONE)
     decayed, plain = adamw.param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     assert {id(p) for p in plain["params"]} == {

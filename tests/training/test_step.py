@@ -36,7 +36,7 @@ def rows_of(packs):
 def after_one_step(packs, target, objective, clip=1e9):
     """Weights after a step over these packs, and its result."""
     draft = tiny_draft()
-    optimizers = build_optimizers(draft, "adamw", 0.0)
+    optimizers = build_optimizers(draft, "adamw", 0.0, ALONE)
     masters = Replicated(draft, ALONE)
     runner = StepRunner(draft, target, masters, optimizers, objective, clip, ALONE)
     result = runner.run(iter(packs), len(packs), rows_of(packs), 1e-3, stop=False)
