@@ -80,6 +80,7 @@ def operations(bench: Bench) -> Iterator[Row]:
     for call, inputs in (
         (own_keys.merged_with_own, (q, prefix, lse, *terms)),
         (own_keys.own_gradients, (dout, q, merged, merged_lse, dq, *terms)),
+        (own_keys.prefix_gradients, (dout, prefix, lse, merged, merged_lse)),
     ):
         name = f"{call.__name__}, {steps} keys"
         yield bench.row(name, partial(_as_written, bench, call, inputs))

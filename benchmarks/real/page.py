@@ -97,7 +97,9 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
     """Speed of the engines."""
     yield "## Served"
     yield ""
-    yield f"On {result['machine']['cpu']}, from `benchmarks/results/real.json`."
+    remark = result["machine"].get("remark")
+    beside = f" {remark}" if remark else ""
+    yield f"On {result['machine']['cpu']}, from `benchmarks/results/real.json`.{beside}"
     yield ""
     yield "![time per token, alone and with the draft](results.svg)"
     yield ""
@@ -227,6 +229,8 @@ def by_time(result: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield "On held-out conversations, of their stored states ([evaluation.md](evaluation.md))."
+    kept = next(stage for stage in stages["stages"] if stage["stage"] == stages["stage"])
+    yield f"The draft after {kept['epochs_done']:g} epochs accepts most and was exported."
     epochs = stages["stages"][-1]["epochs_done"]
     once, training = jobs["hidden_states"]["cpu_seconds"] / 60, jobs["train"]["cpu_seconds"] / 60
     yield (

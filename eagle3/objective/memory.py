@@ -39,11 +39,6 @@ class StepMemory:
     muon: int = 0
 
     @property
-    def flex(self) -> bool:
-        """Whether attention is flex, as `auto` takes it in float32 and where ranks share a pack."""
-        return self.narrow == WIDE or self.ranks > 1
-
-    @property
     def constant(self) -> float:
         """Bytes whatever the pack: weights, gradients, optimiser state, and what stays of the
         target."""
@@ -64,12 +59,12 @@ class StepMemory:
         every = w * (3 * h + 4 * kv) + WIDE * (2 * kv + d) + first * (w * h + WIDE * (q + 2 * kv))
         own = w * (q + 2 * kv) + w * h
         if not self.recompute:
-            own = w * (4 * h + 2 * q + 2 * kv + 3 * draft.intermediate_size) + WIDE * (d + heads)
+            # flex, of float32 and of ranks that share a pack, keeps what it gave for the prefix too
+            attended = 3 if w == WIDE or self.ranks > 1 else 2
+            own = w * (4 * h + attended * q + 2 * kv + 3 * draft.intermediate_size)
+            own += WIDE * (d + heads)
             every += WIDE * heads * len(self.active)
         head = 3 * w * h * rows  # states of all steps, as the head reads them, and their gradient
-        if self.flex:  # autograd keeps each own key and value
-            own_terms = sum(2 * k * rows_k for k, rows_k in enumerate(self.active))
-            head += 0 if self.recompute else WIDE * q * own_terms
         # layers below the last run for every row at step 0
         below = (draft.num_hidden_layers - 1) * (1 + sum(self.active[1:]))
         return states + every + own * (rows + below) + head
@@ -81,10 +76,8 @@ class StepMemory:
         q = draft.num_attention_heads * draft.head_dim
         kv = draft.num_key_value_heads * draft.head_dim
         earlier = len(self.active) - 1
-        if self.flex:
-            attention = last * WIDE * q * (4 * earlier + 6)
-        else:  # copies of the documents that are queried, and gradients of own keys and values
-            attention = last * (self.narrow * (8 * q + 4 * kv) + 2 * WIDE * earlier * kv)
+        # copies of the documents that are queried, and gradients of own keys and values
+        attention = last * (self.narrow * (8 * q + 4 * kv) + 2 * WIDE * earlier * kv)
         step = last * (3 * self.narrow * draft.intermediate_size + 2 * WIDE * (q + 2 * kv))
         if self.recompute:  # the step's own tensors are there again
             step += last * self.narrow * (4 * draft.hidden_size + 3 * draft.intermediate_size)

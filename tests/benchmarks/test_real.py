@@ -254,7 +254,8 @@ def whole() -> dict:
             },
         },
         "stages": {
-            "stages": [{**decoded, "epochs_done": n} for n in (2.0, 4.0)],
+            "stage": 2,
+            "stages": [{**decoded, "stage": n, "epochs_done": 2.0 * n} for n in (1, 2)],
             "spent": [
                 {"seconds": 240.0, "cpu_seconds": 500.0},
                 {"seconds": 600.0, "cpu_seconds": 1100.0},
@@ -273,8 +274,13 @@ def test_the_page_says_what_the_figures_say(tmp_path):
     assert "| problems | 2.10 | 1.90 to 2.30 | 60% | 6 |" in text
     assert "| train | 2 | 10.0 | 18.3 |" in text
     assert "| 2 | 4.0 | 8.3 | 2.10 | 1.90 to 2.30 | 60% |" in text
+    assert "The draft after 4 epochs accepts most and was exported." in text
     assert "captured once, in 5.0 CPU minutes" in text  # and 18.3 of training
     assert "would take 38 CPU minutes for 4 epochs, instead of 23." in text
+    assert "`benchmarks/results/real.json`.\n" in text
+    remarked = whole()
+    remarked["machine"]["remark"] = "Tests ran meanwhile."
+    assert "`benchmarks/results/real.json`. Tests ran meanwhile.\n" in page.page(remarked)
     words = " ".join(page.headline(whole()).split())
     assert "in vLLM on 2 CPU cores: 2.7 tokens/s alone, 6.0 with its draft" in words
     assert "**2.50 times as fast** (acceptance length 2.00, one request at a time, 2 of 2" in words

@@ -238,6 +238,7 @@ def cases() -> dict[str, tuple[Any, ...]]:
         terms = own[:steps], own[steps:], [empty(n, dtype=I64) for _ in range(steps)]
         result[f"merged_with_own {steps}"] = (q, q.clone(), lse, *terms)
         result[f"own_gradients {steps}"] = (q, q.clone(), q.clone(), lse, q.clone(), *terms)
+    result["prefix_gradients"] = (q, q.clone(), lse, q.clone(), lse.clone())
     return result
 
 

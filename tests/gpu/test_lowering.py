@@ -24,6 +24,7 @@ FUNCTIONS = [
     *(name for name, f in vars(fused_ops).items() if name[0] == "_" and hasattr(f, "__wrapped__")),
     *LOSS,
     *OWN,
+    "prefix_gradients",
 ]
 FLEX = ["flex torch.float32", "flex torch.bfloat16"]
 SHARED = 232448  # bytes that a block may have on an H100

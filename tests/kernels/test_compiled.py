@@ -124,12 +124,18 @@ def own_keys_inputs(name, rows, steps):
     own = [torch.randn(rows + 5, 2, 16, generator=draw) for _ in range(2 * steps)]
     index = [torch.randint(rows + 5, (rows,), generator=draw) for _ in range(steps)]
     terms = own[:steps], own[steps:], index
+    lse = torch.randn(rows, 4, generator=draw)
     if name == "merged_with_own":
-        return q, prefix, torch.randn(rows, 4, generator=draw), *terms
+        return q, prefix, lse, *terms
+    if name == "prefix_gradients":
+        return dout, prefix, lse, q, lse + 1
     return dout, q, prefix, 3 + torch.rand(rows, 4, generator=draw), dq, *terms
 
 
-@pytest.mark.parametrize("name", ["merged_with_own", "own_gradients"])
+OWN_KEYS = [name for name, f in vars(own_keys).items() if hasattr(f, "__wrapped__")]
+
+
+@pytest.mark.parametrize("name", OWN_KEYS)
 def test_own_keys_are_one_graph_for_any_number_of_rows(counted, name):
     backend, count = counted
     written = inspect.unwrap(getattr(own_keys, name))
@@ -139,7 +145,7 @@ def test_own_keys_are_one_graph_for_any_number_of_rows(counted, name):
     assert len(count) == 1
 
 
-@pytest.mark.parametrize("name", ["merged_with_own", "own_gradients"])
+@pytest.mark.parametrize("name", OWN_KEYS)
 def test_compiled_own_keys_give_the_same(compiler, name):
     written, inputs = inspect.unwrap(getattr(own_keys, name)), own_keys_inputs(name, 9, 2)
     result = torch.compile(written, dynamic=True)(*inputs)

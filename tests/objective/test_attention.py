@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from eagle3.objective.attention import chunked
 from eagle3.objective.attention.chunked import chunks_of
 from eagle3.objective.attention.interface import Keys, Queries, reference_attention
+from eagle3.objective.attention.own_keys import merge
 from eagle3.objective.dispatch import BACKENDS
 
 KV, GROUP, D = 2, 3, 4
@@ -170,6 +171,20 @@ def test_no_back_end_but_the_reference_holds_all_scores():
     with Sizes():
         outcome(chunked.chunked_attention, tensors, queries)
     assert biggest <= KV * GROUP * chunked.CHUNK * (length + 2)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_merging_own_keys_has_the_gradients_of_its_values(steps):
+    """By differences, in every argument, the log-sum-exp of the prefix included."""
+    (q, keys), queries = random_step(3, [4, 3], 0.7, steps)
+    draw = torch.Generator().manual_seed(1)
+    prefix = torch.randn(q.shape, generator=draw, dtype=q.dtype).requires_grad_()
+    lse = torch.randn(q.shape[:2], generator=draw, dtype=q.dtype).requires_grad_()
+
+    def merged(q, prefix, lse, *own):
+        return merge(q, prefix, lse, own[:steps], own[steps:], queries.own)
+
+    assert torch.autograd.gradcheck(merged, (q, prefix, lse, *keys.own_k, *keys.own_v))
 
 
 @pytest.mark.parametrize("window", [None, 6])

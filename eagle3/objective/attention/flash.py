@@ -21,7 +21,7 @@ import torch
 from eagle3.kernels import torch_internals
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.attention.interface import Keys, Queries
-from eagle3.objective.attention.own_keys import merged_with_own, own_gradients
+from eagle3.objective.attention.own_keys import merged_with_own, of_own, own_gradients
 from eagle3.objective.sending import send
 
 
@@ -95,9 +95,7 @@ class _Flash(torch.autograd.Function):
             steps, index = len(own) // 2, ctx.queries.own
             terms = own[:steps], own[steps:], index
             dq, *by_query = own_gradients(dout, q, merged, merged_lse, dq, *terms)
-            for gradient, tensor, at in zip(by_query, own, [*index, *index], strict=True):
-                total = torch.zeros_like(tensor, dtype=gradient.dtype)
-                down.append(total.index_add_(0, at, gradient).to(tensor.dtype))
+            down = of_own(by_query, own, index)
         dk0 = torch.zeros_like(k0).index_copy_(0, documents.keys, dk)
         dv0 = torch.zeros_like(v0).index_copy_(0, documents.keys, dv)
         return None, dq, dk0, dv0, *down

@@ -1,8 +1,7 @@
 """PyTorch's flex attention for the prefix: queries at explicit rows, no row filled in.
 
-Compiled by Triton on CUDA. Its log-sum-exp takes part in the gradient, so the own-row terms are
-merged by plain autograd. Eager, it is a dense computation: for tests on a CPU, which has no
-backward pass of it.
+Compiled by Triton on CUDA. Its log-sum-exp takes part in the gradient. Eager, it is a dense
+computation: for tests on a CPU, which has no backward pass of it.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
-from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.attention.interface import Keys, Queries
+from eagle3.objective.attention.own_keys import merge
 
 
 @cache
@@ -41,18 +40,7 @@ def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torc
         enable_gqa=q.shape[1] != k0.shape[1],
         return_aux=AuxRequest(lse=True),
     )
-    out, lse = (
-        at_least_fp32(out[0].transpose(0, 1)),
-        aux.lse[0].transpose(0, 1),
-    )  # [A, heads, d], [A, heads]
-    group, scale = q.shape[1] // k0.shape[1], q.shape[-1] ** -0.5
-    scores, values = [lse], []
-    for k, v, index in zip(keys.own_k, keys.own_v, queries.own, strict=True):
-        own_key = at_least_fp32(k[index]).repeat_interleave(group, 1)  # [A, heads, d]
-        scores.append((at_least_fp32(q) * own_key).sum(-1) * scale)
-        values.append(at_least_fp32(v[index]).repeat_interleave(group, 1))
-    first, *shares = torch.stack(scores, -1).softmax(-1)[..., None].unbind(-2)  # [A, heads, 1]
-    out = first * out
-    for share, value in zip(shares, values, strict=True):
-        out = out + share * value
-    return out.to(q.dtype).flatten(1)
+    attended, lse = out[0].transpose(0, 1), aux.lse[0].transpose(0, 1)  # [A, heads, d], [A, heads]
+    if keys.own_k:
+        attended = merge(q, attended, lse, keys.own_k, keys.own_v, queries.own)
+    return attended.flatten(1)

@@ -9,6 +9,7 @@ large as the queries. Sums are in at least float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -71,6 +72,71 @@ def own_gradients(
         keys.append((dscore[..., None] * queries).sum(2))
         values.append((share[..., None] * down).sum(2))
     return [into_q.flatten(1, 2).to(q.dtype), *keys, *values]
+
+
+@compiled_on_cuda
+def prefix_gradients(
+    dout: torch.Tensor,  # [A, heads, d]
+    prefix: torch.Tensor,  # as `merged_with_own` takes them
+    prefix_lse: torch.Tensor,
+    merged: torch.Tensor,  # as it gave them
+    lse: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of the prefix's attention [A, heads, d] and of its log-sum-exp [A, heads], for
+    kernels that take both."""
+    share, down = (prefix_lse - lse).exp(), at_least_fp32(dout)
+    apart = at_least_fp32(prefix) - at_least_fp32(merged)
+    return (share[..., None] * down).to(prefix.dtype), share * (down * apart).sum(-1)
+
+
+class _Merged(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        index: Sequence[torch.Tensor],
+        q: torch.Tensor,
+        prefix: torch.Tensor,
+        prefix_lse: torch.Tensor,
+        *own: torch.Tensor,
+    ) -> torch.Tensor:
+        steps = len(index)
+        merged, lse = merged_with_own(q, prefix, prefix_lse, own[:steps], own[steps:], index)
+        ctx.index = index
+        ctx.save_for_backward(q, prefix, prefix_lse, merged, lse, *own)
+        return merged
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        q, prefix, prefix_lse, merged, lse, *own = ctx.saved_tensors
+        (dout,), index = grads, ctx.index
+        dprefix, dlse = prefix_gradients(dout, prefix, prefix_lse, merged, lse)
+        dq, *by_query = own_gradients(
+            dout, q, merged, lse, torch.zeros_like(q), own[: len(index)], own[len(index) :], index
+        )
+        return None, dq, dprefix, dlse, *of_own(by_query, own, index)
+
+
+def merge(
+    q: torch.Tensor,
+    prefix: torch.Tensor,
+    prefix_lse: torch.Tensor,
+    own_k: Sequence[torch.Tensor],
+    own_v: Sequence[torch.Tensor],
+    index: Sequence[torch.Tensor],
+) -> torch.Tensor:
+    """`merged_with_own` as a part of autograd's graph, log-sum-exp of the prefix included."""
+    return _Merged.apply(index, q, prefix, prefix_lse, *own_k, *own_v)
+
+
+def of_own(
+    by_query: Sequence[torch.Tensor], own: Sequence[torch.Tensor], index: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Gradients of own keys and values, like `own`, from those of each query that looked one up."""
+    sums = []
+    for gradient, tensor, at in zip(by_query, own, [*index, *index], strict=True):
+        total = torch.zeros_like(tensor, dtype=gradient.dtype).index_add_(0, at, gradient)
+        sums.append(total.to(tensor.dtype))
+    return sums
 
 
 def _by_key_head(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
