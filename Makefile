@@ -79,7 +79,7 @@ test-types: $(VENV)/.develops
 gpu: $(VENV)/.runs
 	PATH="$(BIN):$$PATH" python -m benchmarks.gpu $(ARGS)
 
-## make real         a published model end to end, with real engines on this CPU: two hours
+## make real         a published model end to end, with real engines on this CPU: 2.5 hours
 real: $(VENV)/.runs $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.ready
 	PATH="$(BIN):$$PATH" python -m benchmarks.real --packages $(VENV)/real \
 	    --vllm $(VLLM_VENV)/bin/python --sglang $(SGLANG_VENV)/bin/python $(ARGS)

@@ -1,4 +1,4 @@
-"""A published chat model end to end on this machine: two hours on two idle cores.
+"""A published chat model end to end on this machine: two and a half hours on two idle cores.
 
     make real
     make real ARGS="--small"                    # every step in minutes, without meaning

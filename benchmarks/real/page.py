@@ -35,7 +35,7 @@ and exported, and real engines serve the target alone and with the draft.
 REPEAT = """\
 ## Repeat it
 
-    make real                                  # two hours on two idle cores
+    make real                                  # two and a half hours on two idle cores
     make real ARGS="--small"                   # every step in minutes, with figures without meaning
     make real ARGS="--engines vllm"            # without SGLang and its environment
 
@@ -97,9 +97,9 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
     """Speed of the engines."""
     yield "## Served"
     yield ""
-    remark = result["machine"].get("remark")
-    beside = f" {remark}" if remark else ""
-    yield f"On {result['machine']['cpu']}, from `benchmarks/results/real.json`.{beside}"
+    yield f"On {result['machine']['cpu']}, from `benchmarks/results/real.json`."
+    if "remark" in result["machine"]:
+        yield result["machine"]["remark"]
     yield ""
     yield "![time per token, alone and with the draft](results.svg)"
     yield ""
