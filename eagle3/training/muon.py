@@ -52,7 +52,7 @@ class DealtMuon(torch.optim.Muon):
 
 
 def dealt(shapes: Sequence[tuple[int, int]], ranks: int) -> list[int]:
-    """A rank for each matrix: the dearest first, each to the rank with the least work."""
+    """A rank for each matrix: the most expensive first, each to the rank with least work."""
     work, owners = [0.0] * ranks, [0] * len(shapes)
     cost = [orthogonalising_flops(*shape) for shape in shapes]
     for number in sorted(range(len(shapes)), key=lambda n: -cost[n]):

@@ -142,7 +142,7 @@ def test_muon_has_a_multiple_of_the_rate_and_adamw_the_rate_itself():
 
 
 def test_matrices_are_dealt_out_by_their_work():
-    """Of the draft of an 8B target: gate, up and down are dearest, and no rank has two of them."""
+    """Of the draft of an 8B target; no rank has much more than its share, or one matrix alone."""
     shapes = [*muon_shapes(draft_config(LLAMA_8B))]
     assert dealt(shapes, 1) == [0] * 8
     for ranks in (2, 4, 8):

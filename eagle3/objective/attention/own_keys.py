@@ -1,4 +1,4 @@
-"""A row's own later keys beside its prefix: the part of the softmax that flash kernels know not of.
+"""A row's own keys of later steps: the part of the softmax that kernels of the prefix leave out.
 
 Each query has one key of each earlier step, so its scores are sums over one head and no matrix
 product. On CUDA a step of any depth is one kernel forward, which looks keys up where they lie, and
