@@ -10,8 +10,8 @@ of the run (docs/evaluation.md). A variant has as many optimiser steps as fit in
 at its own cost of a step, which is measured first; its learning rate falls to the end of them.
 Drafts of a seed see the same batches in the same order. Each cost and each score is a line of the
 record, and a later call goes on from there. A variant that the run itself is made with is the
-default, and is not trained again. Variants of `states` are other runs on the same conversations:
-another codec, or the answers of the sources instead of the target's own.
+default, and is not trained again. Variants of `states` are other states of the same conversations
+(`other_states.py`): another codec, or the answers of the sources instead of the target's own.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ FACTORS: dict[str, dict[str, Variant]] = {
     "precision": {n: {"train": {"precision": n}} for n in ("float32", "bfloat16")},
     "batch": {f"{n} packs": {"train": {"packs_per_batch": n}} for n in (1, 2, 4)},
     "data": {f"data / {n}": {"data": {"divisor": n}} for n in (4, 2, 1)},
+    # from a draft that was trained as long before, on the first shards alone
+    "warm start": {"warm start": {"warm": {"divisor": 2}}},
     "states": {},
 }
 
@@ -134,23 +136,32 @@ class Bench:
 
     def changed(self, variant: Variant) -> Variant:
         """What of a variant the run itself is not made with."""
-        as_it_is = {**self.config, "rate": {"times": 1.0}, "data": {"divisor": 1}, "states": {}}
+        other = {"rate": {"times": 1.0}, "data": {"divisor": 1}, "warm": {}, "states": {}}
+        as_it_is = {**self.config, **other}
         own = {
             section: {k: v for k, v in values.items() if as_it_is[section].get(k) != v}
             for section, values in variant.items()
         }
         return {section: values for section, values in own.items() if values}
 
-    def trainer(self, variant: Variant, seed: int, steps: int) -> StageTrainer:
-        """A trainer of a variant whose training has so many steps."""
+    def trainer(
+        self,
+        variant: Variant,
+        seed: int,
+        steps: int,
+        mapping: vocab.VocabMapping | None = None,
+        weights: dict[str, Any] | None = None,
+    ) -> StageTrainer:
+        """A trainer of a variant whose training has so many steps, from some weights."""
         values = self.values(variant)
-        shards = len(self.run.shards) // variant.get("data", {}).get("divisor", 1)
-        folder = self.others.get(variant.get("states", {}).get("name", ""), self.folder)
-        data = opened(folder, "train", range(max(shards, 1)))
+        data = self.data(variant)
         documents = Documents.of(pair.tokens for pair in data.pairs)
         train = Train.model_validate(values["train"] | {"seed": seed})
         schedule = _schedule(documents, train, len(data.pairs), steps)
-        draft, parts = build_draft(self.target, values, self._mapping(values, data), ALONE.device)
+        mapping = mapping or self.mapping(variant)
+        draft, parts = build_draft(self.target, values, mapping, ALONE.device)
+        if weights:
+            draft.load_state_dict(weights)
         epochs = len(schedule["stages"][0]["epochs"])
         train = Train.model_validate(
             values["train"] | {"seed": seed, "epochs": epochs, "epochs_per_stage": epochs}
@@ -160,11 +171,19 @@ class Bench:
         trainer.steps, trainer.total_steps = trainer.steps[:steps], steps
         return trainer
 
-    def _mapping(self, values: dict[str, Any], data: TrainingData) -> vocab.VocabMapping:
+    def data(self, variant: Variant) -> TrainingData:
+        """What a variant is trained on."""
+        shards = len(self.run.shards) // variant.get("data", {}).get("divisor", 1)
+        folder = self.others.get(variant.get("states", {}).get("name", ""), self.folder)
+        return opened(folder, "train", range(max(shards, 1)))
+
+    def mapping(self, variant: Variant) -> vocab.VocabMapping:
         """The draft's vocabulary, from the tokens that are trained on."""
-        tokens = ((pair.tokens.input_ids, pair.tokens.loss_mask) for pair in data.pairs)
+        pairs = self.data(variant).pairs
+        tokens = ((pair.tokens.input_ids, pair.tokens.loss_mask) for pair in pairs)
         counts = vocab.count_supervised(tokens, self.vocab_size)
-        return vocab.build_mapping(counts, values["vocab"]["draft_vocab_size"], self.stop)
+        size = self.values(variant)["vocab"]["draft_vocab_size"]
+        return vocab.build_mapping(counts, size, self.stop)
 
     def cost(self, variant: Variant) -> float:
         """CPU seconds of a step of a variant."""
@@ -173,7 +192,12 @@ class Bench:
 
     def score(self, variant: Variant, seed: int, steps: int) -> dict[str, Any]:
         """Train a draft of so many steps, and score it."""
-        trainer = self.trainer(variant, seed, steps)
+        weights = None
+        if warm := variant.get("warm"):
+            before = self.trainer({"data": warm}, seed, steps, self.mapping(variant))
+            _trained(before)
+            weights = before.draft.state_dict()
+        trainer = self.trainer(variant, seed, steps, weights=weights)
         spent = _trained(trainer)
         figures = simulate(
             trainer.draft.eval(), trainer.target, self.packs, torch.float32, self.depth, self.stop
@@ -237,7 +261,7 @@ def that_cost(variant: Variant) -> Variant:
     own = {
         section: {key: value for key, value in values.items() if key not in FREE}
         for section, values in variant.items()
-        if section not in {"rate", "data", "states"}
+        if section not in {"rate", "data", "warm", "states"}
     }
     return {section: values for section, values in own.items() if values}
 

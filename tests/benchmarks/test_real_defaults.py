@@ -20,7 +20,7 @@ from eagle3.tokens.schedule import Documents
 def test_every_variant_is_legal_and_changes_something() -> None:
     for factor, own in FACTORS.items():
         for name, changes in own.items():
-            assert set(changes) <= {"train", "draft", "vocab", "rate", "data"}, name
+            assert set(changes) <= {"train", "draft", "vocab", "rate", "data", "warm"}, name
             config = Config.of({"run": "r"}).to_dict()
             for section in {"train", "draft", "vocab"} & set(changes):
                 assert set(changes[section]) <= set(config[section]), name
@@ -77,7 +77,7 @@ def test_time_is_equal_and_steps_are_not(tmp_path) -> None:
 
 
 def test_what_a_step_costs_is_measured_once_for_all_that_cost_the_same() -> None:
-    rates = list(variants(["rate", "decay", "schedule", "data"], []))
+    rates = list(variants(["rate", "decay", "schedule", "data", "warm start"], []))
     assert all(defaults.that_cost(changes) == {} for _, _, changes in rates)
     kinds = [defaults.that_cost(changes) for _, _, changes in variants(["optimizer"], [])]
     assert kinds == [{}, *3 * [{"train": {"optimizer": "adamw"}}], *7 * [{}]]
