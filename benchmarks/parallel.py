@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from benchmarks.synthetic import Shape, build_draft, build_pack
+from benchmarks.synthetic import Shape, build_draft, build_pack, shard_of
 from benchmarks.tables import parser, show
 from benchmarks.training import settled, status
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
@@ -123,7 +123,7 @@ def measure(
     with joined_ranks("cpu", ulysses, ring) as ranks:
         draft = build_draft(replace(SHAPE, length=length), CPU)
         pack, target, _ = build_pack(replace(SHAPE, length=length), supervised, CPU, torch.float32)
-        pack = pack.sharded(SequenceSharding(ranks, SHAPE.steps))
+        pack = shard_of(pack, SequenceSharding(ranks, SHAPE.steps))
         objective = Objective(steps=SHAPE.steps, attention=backend, recompute=recompute)
         before = settled()
         held = sum(tensor.nbytes for tensor in pack.tensors().values()) / 1e6

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.objective.pack import Pack
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import TargetParts
 from eagle3.target_model.reader import Head
 
@@ -135,3 +136,19 @@ def build_pack(
     whole = Head(head.to(device, head_type))
     parts = TargetParts(embedding, whole.rows(chosen.to(device)), draft_ids.to(device))
     return moved, parts, whole
+
+
+def shard_of(pack: Pack, sharding: SequenceSharding) -> Pack:
+    """This rank's shard of a whole pack. (The loader never reads more than the shard.)"""
+    shards = sharding.of(pack.row_tokens, pack.last_tokens)
+    if shards is None:
+        return pack
+    rows, taught = shards.local.rows, shards.local.taught
+    return replace(
+        pack,
+        aux=pack.aux[rows],
+        last=pack.last[taught],
+        teacher_argmax=pack.teacher_argmax[taught],
+        teacher_lse=pack.teacher_lse[taught],
+        shards=shards,
+    )

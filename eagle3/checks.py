@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3.data.sources import HUB
 from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
@@ -20,6 +19,7 @@ from eagle3.draft.window import check_window
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
+from eagle3.files.hub import cached_file
 from eagle3.objective.attention.limits import refusal
 from eagle3.store.columns import STORED
 from eagle3.target_model.config import JsonConfig, load_config
@@ -193,7 +193,5 @@ def embedded_text_config(tiny: Mapping[str, Any]) -> JsonConfig:
 
 def cached_folder(model: str, revision: str | None) -> Path | None:
     """Where a model of the hub lies on this machine, None if its config.json was never fetched."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(model.removeprefix(HUB), "config.json", revision=revision)
-    return Path(path).parent if isinstance(path, str) else None
+    path = cached_file(model, "config.json", revision)
+    return path and path.parent

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from eagle3.data.sources import HUB
 from eagle3.draft.config import DraftConfig
 from eagle3.export.exported import Description, Verifier, write_draft
 from eagle3.export.formats import DRAFT_FORMATS
+from eagle3.files.hub import HUB
 from eagle3.target_model.config import architectures
 from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.vocab import read_mapping

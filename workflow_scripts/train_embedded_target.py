@@ -11,7 +11,8 @@ import torch
 
 from eagle3.config.target import EmbeddedTarget
 from eagle3.data.conversations import BadRow, parse_row
-from eagle3.data.sources import Source, Unreadable, read_rows
+from eagle3.data.row_files import Unreadable
+from eagle3.data.sources import Source, read_rows
 from eagle3.errors import UserError
 from eagle3.target_model.embedded import build_model, save, train
 from eagle3.target_model.embedded_tokenizer import train_tokenizer

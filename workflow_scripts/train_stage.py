@@ -65,7 +65,7 @@ def main(job: entry.Job) -> None:
         mapping, vocab = read_mapping(Path(paths.vocab), settings.upstream["vocab"])
         schedule, _ = read_json(Path(paths.schedule), SCHEDULE, settings.upstream["schedule"])
         begun = None if previous else run.external.warm_start
-        warm = draft_folder(begun, "train.warm_start") if begun else None
+        warm = draft_folder(begun) if begun else None
         draft, target = build_draft(
             job.target_folder(), settings.values, mapping, ranks.device, warm
         )

@@ -14,11 +14,11 @@ from typing import Any
 from eagle3.checks import cached_folder
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.row_files import LINES, SUFFIXES, files_of, rows_of
-from eagle3.data.sources import HUB, unknown_place
+from eagle3.data.sources import unknown_place
 from eagle3.errors import Foreign, UserError
+from eagle3.files.hub import HUB, HUB_NAME
 from eagle3.target_model.config import load_config
 from eagle3.target_model.files import INDEX
-from eagle3.workflow.external import HUB_NAME
 
 PLACES = tuple(CATALOGUE)  # names of datasets
 BYTES_PER_TOKEN = 4.5  # of a JSON Lines file of English chats

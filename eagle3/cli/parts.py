@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3.report.watch import Score, newest_score
 from eagle3.run import Run
 
 FOLDERS = {"train_stage": "train", "score_stage": "score"}  # rule -> folder of its benchmarks
@@ -42,6 +41,21 @@ class Part:
     @property
     def finished(self) -> bool:
         return self.done >= self.total
+
+
+@dataclass(frozen=True)
+class Score:
+    """What held-out states say of a draft inside a stage (`train.score_every_steps`)."""
+
+    step: int  # steps taken
+    loss: float
+    acceptance_length: float
+
+    def __str__(self) -> str:
+        return (
+            f"held-out acceptance length {self.acceptance_length:.3f} and loss {self.loss:.4f} "
+            f"after step {self.step}"
+        )
 
 
 def parts_of(run: Run, base: Path) -> list[Part]:
@@ -101,7 +115,13 @@ def _metrics(run: Run, base: Path, stage: int) -> Path:
 
 def score_inside(run: Run, base: Path) -> Score | None:
     """The newest score of the draft inside a stage, if there is one."""
-    return newest_score(_metrics(run, base, stage) for stage in run.stages.numbers)
+    for stage in reversed(run.stages.numbers):
+        for line in reversed(_lines(_metrics(run, base, stage))):
+            if '"held_out_loss"' in line:
+                record = json.loads(line)
+                figures = record["held_out_loss"], record["held_out_acceptance_length"]
+                return Score(record["step"] + 1, *figures)
+    return None
 
 
 def _lines(path: Path) -> list[str]:

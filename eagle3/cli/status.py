@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eagle3.cli import call
-
 if TYPE_CHECKING:
     from eagle3.cli.parts import Part
 
@@ -31,10 +29,13 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     from eagle3.run import load_run
 
     folder = run_folder(run) if run else newest_run()
-    if watch:
-        return call.call("workflow_scripts.watch", [str(folder)])
     loaded = load_run(folder)
     base = folder.absolute().parents[1]
+    if watch:
+        from eagle3.cli.follow import follow
+
+        follow(loaded, base)
+        return 0
     parts, score = parts_of(loaded, base), score_inside(loaded, base)
     if as_json:
         held_out = {"held_out": asdict(score) if score else None}

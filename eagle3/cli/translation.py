@@ -20,9 +20,8 @@ from eagle3.cli.sizes import samples_of, shard_size
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
 from eagle3.config.draft import Draft
 from eagle3.config.tokens import TemplateName
-from eagle3.data.sources import HUB
 from eagle3.errors import UserError
-from eagle3.workflow.external import HUB_NAME
+from eagle3.files.hub import HUB, HUB_NAME
 
 SCRIPTS = {
     **{name: name for name in (DATA, CAPTURE, TRAIN)},

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3.data.conversations import BadRow, Conversation, Message, parse_row
-from eagle3.data.sources import Unreadable
+from eagle3.data.row_files import Unreadable
 
 IDS = ("id", "question_id", "task_id", "conversation_id")
 OPEN = ("user", "human", "tool")  # who waits for an answer

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from eagle3.data.conversations import BadRow, Conversation, parse_row
-from eagle3.data.sources import Unreadable
+from eagle3.data.row_files import Unreadable
 from eagle3.errors import UserError
 from eagle3.files.artifact import REMAKE, Manifest, Settings, atomic_path, write_json
 from eagle3.files.tensor_file import load_tensors, save_tensors

@@ -12,13 +12,11 @@ from typing import Any
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.conversations import BadRow
 from eagle3.data.converters import CONVERTERS
-from eagle3.data.row_files import SUFFIXES, Unreadable, rows_of
+from eagle3.data.row_files import Unreadable, rows_of
 from eagle3.data.tool_calls import without_nulls
 from eagle3.errors import UserError
+from eagle3.files.hub import HUB
 
-__all__ = ["HUB", "SUFFIXES", "Source", "Unreadable", "located", "read_rows", "sources_of"]
-
-HUB = "hub:"
 ALL = "all"  # every subset
 COMMIT = re.compile("[0-9a-f]{40}")  # what `datasets` calls the hash of a dataset of the hub
 

@@ -12,6 +12,7 @@ from eagle3.draft.config_file import what_it_says
 from eagle3.draft.rope_parameters import chosen, meaning
 from eagle3.draft.weight_files import KEY, config_of
 from eagle3.errors import UserError
+from eagle3.target_model.files import read_object
 from eagle3.target_model.layers import FEWEST_LAYERS, aux_layers
 
 # tensors of the same shapes would mean another model
@@ -35,7 +36,7 @@ def check_existing(folder: Path, config: DraftConfig, target_layers: int | None 
     `target_layers`: how many the target has; a draft that names none of them reads the usual ones.
     """
     path = config_of(folder)
-    said = what_it_says(_described(path), f"{KEY}: {path}", of_a_model=True)
+    said = what_it_says(read_object(path, KEY), f"{KEY}: {path}", of_a_model=True)
     for name in ("norm_output", "norm_before_residual"):
         said.setdefault(name, False)  # as engines read them
     said.setdefault("sliding_window", None)
@@ -67,13 +68,3 @@ def _check_rope(folder: Path, said: dict[str, Any], config: DraftConfig) -> None
             f"{json.dumps(config.rope)}: it would be another model; set draft.rope_theta "
             f"({theta:g}) and draft.rope_scaling alike, or start without it"
         )
-
-
-def _described(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as fault:
-        raise UserError(f"{KEY}: {path} cannot be read ({fault})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{KEY}: {path} does not hold a JSON object")
-    return found

@@ -16,12 +16,12 @@ import torch
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.existing import check_existing
 from eagle3.draft.model import Eagle3Draft
+from eagle3.draft.shapes import HEAD
 from eagle3.draft.weight_files import KEY, weight_files
 from eagle3.errors import UserError
 from eagle3.files.tensor_file import open_tensors
 from eagle3.files.torch_file import load_torch_file
 
-HEAD = "lm_head.weight"
 # of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
 SPELLINGS = {"layers.0.": "midlayer."}
 SGLANGS_NORM = re.compile(r"^(layers\.\d+\.)hidden_norm")  # of a layer behind the first

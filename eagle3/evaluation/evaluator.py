@@ -14,7 +14,7 @@ import torch
 
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.prompts import Question
-from eagle3.data.sources import Unreadable
+from eagle3.data.row_files import Unreadable
 from eagle3.data.templates import Renderer
 from eagle3.draft.config import check_pair
 from eagle3.engines.hf import HFTarget

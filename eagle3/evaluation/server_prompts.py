@@ -8,7 +8,8 @@ from pathlib import Path
 
 from eagle3.data.conversations import BadRow
 from eagle3.data.prompts import questions
-from eagle3.data.sources import Source, Unreadable, read_rows
+from eagle3.data.row_files import Unreadable
+from eagle3.data.sources import Source, read_rows
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
 

@@ -17,13 +17,14 @@ import ml_dtypes  # teaches NumPy bfloat16, for reading too
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.shapes import LAYER, parameter_shapes
 from eagle3.errors import Foreign, UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.files.artifact import Manifest, Settings, write_text
 from eagle3.files.tensor_file import load_tensors, save_tensors
 from eagle3.tokens.vocab import VocabMapping
 
-LAYER, FURTHER_NORM = "midlayer.", "input_layernorm"
+FURTHER_NORM = "input_layernorm"
 EMBEDDING = "embed_tokens.weight"
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -65,41 +66,8 @@ class DraftFormat:
 
 def expected_shapes(config: DraftConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of an export and its shape, without the embedding."""
-    h = config.hidden_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "fc.weight": (h, config.aux_width),
-        **_layer_shapes(config, LAYER, 2 * h),
-        f"{LAYER}hidden_norm.weight": (h,),
-        "norm.weight": (h,),
-        "lm_head.weight": (config.draft_vocab_size, h),
-        "d2t": (config.draft_vocab_size,),
-        "t2d": (config.vocab_size,),
-    }
-    for number in range(1, config.num_hidden_layers):
-        shapes |= _layer_shapes(config, f"layers.{number}.", h)
-    if config.fc_norm:
-        shapes |= {f"fc_norm.{chunk}.weight": (h,) for chunk in range(len(config.aux_layers))}
-    return shapes
-
-
-def _layer_shapes(config: DraftConfig, layer: str, width: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a Llama layer whose attention reads `width` numbers."""
-    h, d, mlp = config.hidden_size, config.head_dim, config.intermediate_size
-    heads, kv = config.num_attention_heads, config.num_key_value_heads
-    shapes: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (h,),
-        "post_attention_layernorm": (h,),
-        "self_attn.q_proj": (heads * d, width),
-        "self_attn.k_proj": (kv * d, width),
-        "self_attn.v_proj": (kv * d, width),
-        "self_attn.o_proj": (h, heads * d),
-        "mlp.gate_proj": (mlp, h),
-        "mlp.up_proj": (mlp, h),
-        "mlp.down_proj": (h, mlp),
-    }
-    if config.qk_norm:
-        shapes |= {f"self_attn.{name}_norm": (d,) for name in "qk"}
-    return {f"{layer}{name}.weight": shape for name, shape in shapes.items()}
+    vocabularies = {"d2t": (config.draft_vocab_size,), "t2d": (config.vocab_size,)}
+    return parameter_shapes(config) | vocabularies
 
 
 def write_draft(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.shapes import HEAD, parameter_shapes
 
 NEWTON_SCHULZ = 5  # iterations of an update of Muon, see `torch.optim.Muon`
 
@@ -17,15 +18,10 @@ def orthogonalising_flops(rows: int, columns: int) -> float:
     return NEWTON_SCHULZ * 2.0 * short * short * (2 * long + short)
 
 
-def muon_shapes(draft: DraftConfig) -> list[tuple[int, int]]:
+def muon_shapes(draft: DraftConfig) -> list[tuple[int, ...]]:
     """Matrices of a draft that Muon updates: all but the head."""
-    h, d, wide = draft.hidden_size, draft.head_dim, draft.intermediate_size
-    q, kv = draft.num_attention_heads * d, draft.num_key_value_heads * d
-    shapes = [(h, draft.aux_width)]
-    for layer in range(draft.num_hidden_layers):
-        read = 2 * h if layer == 0 else h  # the first layer reads the embedding too
-        shapes += [(q, read), (kv, read), (kv, read), (h, q), (wide, h), (wide, h), (h, wide)]
-    return shapes
+    shapes = parameter_shapes(draft).items()
+    return [shape for name, shape in shapes if len(shape) == 2 and name != HEAD]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
-from eagle3.objective.sequence_parallel.sharding import PackShards, SequenceSharding
+from eagle3.objective.sequence_parallel.sharding import PackShards
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,3 @@ class Pack:
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors but those of `shards`."""
         return {n: value for n, value in vars(self).items() if isinstance(value, torch.Tensor)}
-
-    def sharded(self, sharding: SequenceSharding) -> Pack:
-        """This rank's shard of a whole pack. (The loader never reads more than the shard.)"""
-        shards = sharding.of(self.row_tokens, self.last_tokens)
-        if shards is None:
-            return self
-        rows, taught = shards.local.rows, shards.local.taught
-        return replace(
-            self,
-            aux=self.aux[rows],
-            last=self.last[taught],
-            teacher_argmax=self.teacher_argmax[taught],
-            teacher_lse=self.teacher_lse[taught],
-            shards=shards,
-        )

@@ -13,13 +13,13 @@ from typing import Any
 import jinja2
 import yaml
 
-from eagle3.data.sources import HUB, Source
+from eagle3.data.sources import Source
+from eagle3.files.hub import HUB, HUB_NAME
 from eagle3.report.facts import RunFacts
 from eagle3.report.origin import hub_dataset
 from eagle3.report.serve_commands import ENGINES, serve_command
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-OWNER_AND_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 DRAFT, TARGET = "path/to/this/draft", "path/to/the/target"
 LICENCE_KEYS = ("license", "license_name", "license_link")
 FENCE = "---"
@@ -76,7 +76,7 @@ def hub_name(config: Mapping[str, Any]) -> str | None:
     model, verifier = config["target"]["model"], config["export"]["verifier"]
     if model.startswith(HUB):
         return str(model.removeprefix(HUB))
-    if verifier and OWNER_AND_NAME.fullmatch(verifier) and not Path(verifier).exists():
+    if verifier and HUB_NAME.fullmatch(verifier) and not Path(verifier).exists():
         return str(verifier)
     return None
 

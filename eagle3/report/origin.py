@@ -16,7 +16,8 @@ from typing import Any
 
 import eagle3
 from eagle3.data.catalogue import CATALOGUE
-from eagle3.data.sources import HUB, Source
+from eagle3.data.sources import Source
+from eagle3.files.hub import HUB
 from eagle3.report.plan import size_text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from eagle3.data.sources import HUB
+from eagle3.files.hub import HUB
 from eagle3.report import plots
 from eagle3.report.facts import RunFacts
 from eagle3.report.outcome import slower_text

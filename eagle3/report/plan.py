@@ -7,6 +7,7 @@ rate that is stated, measured or published (`eagle3.report.rates`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from eagle3.draft.config import DraftConfig
+from eagle3.draft.shapes import parameter_shapes
 from eagle3.imports.listing import PEERS
 from eagle3.objective.flops import Work, muon_shapes, orthogonalising_flops
 from eagle3.objective.memory import USABLE, StepMemory
@@ -22,6 +24,7 @@ from eagle3.report.rates import Rates
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
 from eagle3.target_model.config import dense_width, figure
+from eagle3.target_model.layers import layer_count
 from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -53,7 +56,7 @@ def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
 def target_flops_per_token(config: Any) -> float:
     """Of one forward pass of the target's body; of a mixture, the experts that are used. Where a
     configuration names no heads or no width, those of a usual layer."""
-    h, layers = config.hidden_size, config.num_hidden_layers
+    h, layers = config.hidden_size, layer_count(config)
     heads = figure(config, "num_attention_heads") or 1
     kv = figure(config, "num_key_value_heads") or heads
     d = figure(config, "head_dim") or h // heads
@@ -160,12 +163,7 @@ def _seconds(flops: float, rate: float | None) -> float | None:
 
 def draft_parameters(draft: DraftConfig) -> int:
     """Trainable parameters."""
-    h, d = draft.hidden_size, draft.head_dim
-    read = h * d * (draft.num_attention_heads + 2 * draft.num_key_value_heads)  # by a plain layer
-    layer = read + h * d * draft.num_attention_heads + 3 * h * draft.intermediate_size
-    layers, norms = draft.num_hidden_layers, (2 * draft.num_hidden_layers + 2) * h
-    norms += draft.fc_norm * draft.aux_width + draft.qk_norm * 2 * d * layers
-    return draft.aux_width * h + read + layers * layer + h * draft.draft_vocab_size + norms
+    return sum(map(math.prod, parameter_shapes(draft).values()))
 
 
 def checkpoint_bytes(parameters: int, stages: int) -> int:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3.data.sources import HUB
+from eagle3.files.hub import HUB
 from eagle3.paths import Paths
 
 ENGINES = {"sglang": "SGLang", "vllm": "vLLM", "speculators": "vLLM, speculators format"}

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eagle3.data.sources import HUB
 from eagle3.errors import UserError, first_line
+from eagle3.files.hub import HUB, cached_file, fetched_folder
 
 INDEX = "model.safetensors.index.json"
 CARD = "README.md"
@@ -50,34 +50,15 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
                 "give a directory or hub:<owner>/<name>"
             )
         return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     wanted = [p for p in DOWNLOADED if weights or p != "*.safetensors"]
-    try:
-        return Path(
-            snapshot_download(
-                location.removeprefix(HUB),
-                revision=revision,
-                allow_patterns=wanted,
-                # second copies of the weights in other layouts
-                ignore_patterns=["consolidated*", "original/*"],
-            )
-        )
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as fault:
-        raise UserError(
-            f"target.model: cannot fetch {location} (revision {revision}): {first_line(fault)}"
-        ) from None
+    copies = ("consolidated*", "original/*")  # of the weights, in other layouts
+    return fetched_folder(location, "target.model", revision, wanted, copies)
 
 
 def card_of(location: str, revision: str | None = None) -> Path | None:
     """The model card of a target as far as this machine has it; nothing is fetched."""
     if location.startswith(HUB):
-        from huggingface_hub import try_to_load_from_cache
-
-        name = location.removeprefix(HUB)
-        cached = try_to_load_from_cache(name, CARD, revision=revision)
-        return Path(cached) if isinstance(cached, str) else None
+        return cached_file(location, CARD, revision)
     path = Path(location, CARD)
     return path if path.is_file() else None
 

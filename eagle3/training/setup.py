@@ -48,7 +48,7 @@ def build_draft(
     starts = {"lm_head.weight": train["head_init"], "norm.weight": train["norm_init"]}
     frozen = [name for name, start in starts.items() if start == "frozen"]
     if existing is not None:
-        warm_start(draft, existing, chosen, frozen, config.num_hidden_layers)
+        warm_start(draft, existing, chosen, frozen, layer_count(config))
     for name in frozen:
         draft.get_parameter(name).requires_grad_(False)
     parts = TargetParts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,12 +18,12 @@ from eagle3.checks import (
     embedded_text_config,
 )
 from eagle3.data.row_files import SUFFIXES, files_of, readable
-from eagle3.data.sources import HUB, Source, located, sources_of, unknown_place
+from eagle3.data.sources import Source, located, sources_of, unknown_place
 from eagle3.draft.config_file import leaves_theta_out, read_config_file, resolved
-from eagle3.draft.hub import hub_config
 from eagle3.draft.rope_parameters import THETA
 from eagle3.draft.weight_files import config_of, weight_files
 from eagle3.errors import UserError
+from eagle3.files.hub import HUB, HUB_NAME, fetched_file
 from eagle3.imports.listing import KEY, PEERS, dataset_digest, dataset_folder, list_files
 from eagle3.imports.other_run import shards_of
 from eagle3.run import External, StatesFrom
@@ -34,7 +33,6 @@ from eagle3.workflow.provenance import file_digests, folder_digest
 
 EMBEDDED = "embedded"
 ON_HUB = ("target.model", "draft.config", "train.warm_start")
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
@@ -140,7 +138,7 @@ def _warm_start(
     if configured is None:
         return None, None, ""
     if configured.startswith(HUB):
-        folder = hub_config(configured, "train.warm_start").parent
+        folder = fetched_file(configured, "train.warm_start", "config.json").parent
         place = f"{configured}@{folder.name}"
         return str(folder), place, place
     found = _existing("train.warm_start", configured, root)
@@ -178,7 +176,7 @@ def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:
         path = _existing("draft.config", given, root)
         path = path / "config.json" if path.is_dir() else path
     else:
-        path = hub_config(given, "draft.config")
+        path = fetched_file(given, "draft.config", "config.json")
     said = read_config_file(path)
     if section["rope_theta"] is None and leaves_theta_out(path):
         print(

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3.data.sources import HUB
 from eagle3.files.artifact import NOT_OURS, write_text
+from eagle3.files.hub import HUB
 from eagle3.parallel.processor import processor, usable_cores
 from eagle3.run import External
 from eagle3.target_model.config import stated_dtype

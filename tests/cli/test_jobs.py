@@ -129,12 +129,6 @@ def test_masks_of_a_run_are_those_of_its_tokens_and_target(command, calls, make_
     assert second[1:] == ["shard.safetensors", "--target", "t"]
 
 
-def test_a_run_is_watched_by_the_script(command, calls, make_run) -> None:
-    make_run("one", target="/m")
-    assert command("status", "--watch").code == 0
-    assert calls == [["workflow_scripts.watch", "results/one"]]
-
-
 def test_serve_check_passes_everything_on(command, calls) -> None:
     command("serve-check", "--url", "http://x", "--help")
     assert calls == [["workflow_scripts.measure_server", "--url", "http://x", "--help"]]

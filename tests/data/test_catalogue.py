@@ -13,7 +13,8 @@ import pytest
 from eagle3.data.catalogue import CATALOGUE, table
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.converters import CONVERTERS
-from eagle3.data.sources import ALL, Source, Unreadable, read_rows, sources_of
+from eagle3.data.row_files import Unreadable
+from eagle3.data.sources import ALL, Source, read_rows, sources_of
 from eagle3.errors import UserError
 from tests.rules.workflow import ROOT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eagle3.data.prompts import SUMMARISE, questions
-from eagle3.data.sources import Unreadable
+from eagle3.data.row_files import Unreadable
 
 ROWS = {
     "mt-bench": ({"question_id": 81, "turns": ["a", "b"]}, ("81", "a", ("b",))),

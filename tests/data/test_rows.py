@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from eagle3.data.conversations import Conversation, parse_row
+from eagle3.data.row_files import Unreadable
 from eagle3.data.rows import Dataset, Stream, check_enough, write_dataset
-from eagle3.data.sources import Unreadable
 from eagle3.errors import UserError
 from eagle3.files.artifact import Settings, file_sha256, read_json
 

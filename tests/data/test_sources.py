@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from eagle3.data.conversations import parse_row
-from eagle3.data.row_files import readable
-from eagle3.data.sources import Source, Unreadable, read_rows
+from eagle3.data.row_files import Unreadable, readable
+from eagle3.data.sources import Source, read_rows
 from eagle3.errors import UserError
 
 

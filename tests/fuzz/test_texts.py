@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from eagle3.config.configuration import Config
 from eagle3.data.answer_record import Answer, Record
-from eagle3.data.sources import Source, Unreadable, read_rows
+from eagle3.data.row_files import Unreadable
+from eagle3.data.sources import Source, read_rows
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, Settings, read_json, write_json
 from eagle3.run import External

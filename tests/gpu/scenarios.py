@@ -28,7 +28,7 @@ if __name__ == "__main__":  # before the project
     install()
 
 from benchmarks.gpu.states import SMALL, TOKENS, _settings, _shard, _token_shard, random_target
-from benchmarks.synthetic import Shape, build_draft, build_pack
+from benchmarks.synthetic import Shape, build_draft, build_pack, shard_of
 from eagle3.capture.shard_capture import capture
 from eagle3.evaluation.decoding import GREEDY, Limits, Pair, decode_batch
 from eagle3.kernels import torch_internals
@@ -134,7 +134,7 @@ def shared(mode):
             draft, here, there = case(BF16)
             ranks = Ranks(0, 2, GPU, Group(0, 2), Group(0, ulysses), ring)
             sharding = SequenceSharding(ranks, 7)
-            part = here[0].sharded(sharding)
+            part = shard_of(here[0], sharding)
             values, other = [], on_gpu(draft)
             for model, pack, target in (
                 (draft, part, here[1]),

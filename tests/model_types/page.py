@@ -15,9 +15,9 @@ from transformers import AutoConfig, __version__
 from transformers.utils import logging
 
 from eagle3.draft.config import compromises
-from eagle3.draft.target_types import answer, causal_types
 from eagle3.errors import UserError
 from eagle3.target_model.config import figure
+from tests.builders.target_types import answer, causal_types
 from tests.model_types.shrink import CONTEXT
 from tests.model_types.work import HELP, Outcome, work
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from eagle3.draft.target_types import causal_types
+from tests.builders.target_types import causal_types
 from tests.model_types.page import PAGE, page, parsed, row_of
 
 WRITTEN = parsed(PAGE.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from benchmarks.synthetic import shard_of
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
@@ -104,7 +105,7 @@ def main():
                 )
                 plain = replace(objective, attention="reference", recompute=False)
                 expected = outcome(draft, pack, target, plain)
-                part = pack.sharded(SequenceSharding(ranks, STEPS))
+                part = shard_of(pack, SequenceSharding(ranks, STEPS))
                 got = outcome(draft, part, target, objective, ranks.sequence.handle)
                 key = f"{ulysses}x{ring} {type_name} {backend}{' recomputed' * recompute}: {name}"
                 key += f", {switches}"

@@ -357,7 +357,7 @@ from eagle3.workflow.external import locate
 try:
     config = Config.of(json.loads(sys.argv[1])).to_dict()
     found = locate(config, Path(sys.argv[2]), Path("memo.json"))
-    folder = found.warm_start and draft_folder(found.warm_start, "train.warm_start")
+    folder = found.warm_start and draft_folder(found.warm_start)
     inside = sorted(path.name for path in folder.iterdir()) if folder else []
     print(json.dumps([found.draft_config, found.warm_start, found.warm_start_digest, inside]))
 except UserError as fault:
@@ -401,7 +401,7 @@ def test_a_draft_of_the_hub_is_known_by_its_commit(tmp_path: Path) -> None:
     assert said(**both)[3] == ["config.json", "pytorch_model.bin"]
     for section, key in (("draft", "config"), ("train", "warm_start")):
         refusal = said(**{section: {key: "hub:someone/another"}})
-        assert refusal.startswith(f"{section}.{key}: cannot fetch config.json of hub:someone/anoth")
+        assert refusal.startswith(f"{section}.{key}: cannot fetch hub:someone/another: ")
         assert len(refusal.splitlines()) == 1
 
 

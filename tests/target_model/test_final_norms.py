@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from eagle3.draft.target_types import answer, causal_types
 from eagle3.target_model.reader import GAIN_MINUS_ONE
+from tests.builders.target_types import answer, causal_types
 
 # no final norm with a gain, or none that stands alone
 WITHOUT = {"nanochat", "olmo", "openai-gpt", "qwen4_exp", "qwen4_exp_text", "phi4_multimodal"}

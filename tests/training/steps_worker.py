@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.synthetic import shard_of
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
@@ -78,7 +79,7 @@ def train(ranks, kind, dtype, recipe):
         packs, _ = batch(number, dtype)
         rows = sum(len(pack.last) for pack in packs)
         mine = [
-            pack.sharded(SequenceSharding(ranks, STEPS))
+            shard_of(pack, SequenceSharding(ranks, STEPS))
             for pack in packs[ranks.data.index :: ranks.data.size]
         ]
         result = runner.run(iter(mine), len(mine), rows, 1e-3, stop=False)

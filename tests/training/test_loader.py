@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks.synthetic import shard_of
 from eagle3.errors import UserError
 from eagle3.objective.rows import step_rows
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
@@ -102,7 +103,7 @@ def test_a_rank_reads_its_shard_of_a_pack_and_nothing_else(data, size, numbers):
     for index in range(size):
         ranks = Ranks(index, size, torch.device("cpu"), sequence=Group(index, size))
         sharding = SequenceSharding(ranks, 3)
-        result, expected = data.pack(np.array(numbers), sharding), whole.sharded(sharding)
+        result, expected = data.pack(np.array(numbers), sharding), shard_of(whole, sharding)
         assert result.tensors().keys() == expected.tensors().keys()
         for name, tensor in result.tensors().items():
             assert torch.equal(tensor, getattr(expected, name)), name
