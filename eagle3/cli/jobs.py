@@ -29,10 +29,13 @@ def options(function: Function) -> Function:
                 multiple=True,
                 type=click.Path(exists=True, dir_okay=False),
                 help="What differs from the defaults. If several are given, later ones take "
-                "precedence; without one, the embedded demo runs.",
+                "precedence.",
             ),
             click.option(
                 "--preset", help="A configuration of the project; your own files take precedence."
+            ),
+            click.option(
+                "--demo", is_flag=True, help="The embedded demo, which trains its own tiny target."
             ),
             click.option("--cores", metavar="N", help="CPU cores to use; all by default."),
             click.option(
@@ -52,20 +55,27 @@ def run(
     target: str,
     configfiles: Sequence[str],
     preset: str | None,
+    demo: bool,
     cores: str | None,
     profile: str | None,
     dry_run: bool,
     extra: Sequence[str],
 ) -> int:
-    """Call Snakemake for a rule."""
+    """Call Snakemake for a rule. Raises UsageError unless exactly one run is meant."""
     if extra and not extra[0].startswith("-"):
         raise click.UsageError(
             f"unexpected {extra[0]!r}; name a configuration with --configfile, and put options of "
             "Snakemake after --"
         )
     files = _files(preset, configfiles)
-    if not files and "--configfile" not in extra:
-        click.echo("no --configfile: this runs the embedded demo, run `demo`", err=True)
+    if demo and files:
+        raise click.UsageError("--demo takes no configuration")
+    if not demo and not files and "--configfile" not in extra:
+        here = ", ".join(sorted(path.name for path in Path().glob("[!.]*.yaml"))[:5])
+        raise click.UsageError(
+            "name a configuration with -c FILE or --preset NAME, or run the embedded demo with "
+            "--demo" + (f" (files here: {here})" if here else "")
+        )
     return call.snakemake(target, files, cores, profile, dry_run, extra)
 
 
@@ -113,38 +123,44 @@ def _show_plan(path: Path, began: float) -> None:
         click.echo(plan_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
-@click.command(short_help="Run everything, up to a measured draft.", epilog=EXTRA.format("train"))
-@options
-def train(**arguments: Any) -> int:
-    """Run everything: a trained, exported and measured draft, and the report about it."""
-    return run("train", **arguments)
+def _command(rule: str, name: str, short: str, text: str) -> click.Command:
+    """A subcommand that makes what a rule of the workflow makes."""
+
+    @click.command(name, short_help=short, help=text, epilog=EXTRA.format(name))
+    @options
+    def command(**arguments: Any) -> int:
+        return run(rule, **arguments)
+
+    return command
 
 
-@click.command(
-    short_help="Make tokens, masks, vocabulary, schedule.", epilog=EXTRA.format("prepare-data")
+train = _command(
+    "train",
+    "train",
+    "Run everything, up to a measured draft.",
+    "Run everything: a trained, exported and measured draft, and the report about it.",
 )
-@options
-def prepare_data(**arguments: Any) -> int:
-    """Make tokens and masks of every conversation, the draft's vocabulary and the schedule."""
-    return run("prepare_data", **arguments)
-
-
-@click.command(short_help="Capture hidden states of the target.", epilog=EXTRA.format("capture"))
-@options
-def capture(**arguments: Any) -> int:
-    """Capture the target's hidden states for every shard."""
-    return run("capture", **arguments)
-
-
-@click.command(short_help="Export the draft in every format.", epilog=EXTRA.format("export"))
-@options
-def export(**arguments: Any) -> int:
-    """Train the draft if necessary, and export it in every format of the configuration."""
-    return run("drafts", **arguments)
-
-
-@click.command(short_help="Measure the acceptance of the draft.", epilog=EXTRA.format("evaluate"))
-@options
-def evaluate(**arguments: Any) -> int:
-    """Measure the acceptance of the exported draft: decode prompts with it and without it."""
-    return run("evaluate", **arguments)
+prepare_data = _command(
+    "prepare_data",
+    "prepare-data",
+    "Make tokens, masks, vocabulary, schedule.",
+    "Make tokens and masks of every conversation, the draft's vocabulary and the schedule.",
+)
+capture = _command(
+    "capture",
+    "capture",
+    "Capture hidden states of the target.",
+    "Capture the target's hidden states for every shard.",
+)
+export = _command(
+    "drafts",
+    "export",
+    "Export the draft in every format.",
+    "Train the draft if necessary, and export it in every format of the configuration.",
+)
+evaluate = _command(
+    "evaluate",
+    "evaluate",
+    "Measure the acceptance of the draft.",
+    "Measure the acceptance of the exported draft: decode prompts with it and without it.",
+)

@@ -32,6 +32,6 @@ def newest_run() -> Path:
     if not folders:
         raise UserError(
             "there is no run here: runs are in results/ of the working directory; "
-            "`eagle3 train` starts one"
+            "`eagle3 train -c FILE` starts one"
         )
     return max(folders, key=lambda folder: (folder / "run.json").stat().st_mtime)

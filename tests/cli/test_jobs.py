@@ -64,9 +64,17 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
     assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
 
 
-def test_without_a_configuration_it_says_that_this_is_the_demo(command, calls) -> None:
-    assert "this runs the embedded demo" in command("train").err
-    assert len(calls) == 1
+def test_the_demo_runs_only_if_it_is_asked_for(command, calls, tmp_path) -> None:
+    """A forgotten -c must not train the demo's target in the user's folder."""
+    outcome = command("plan")
+    assert outcome.code == 2 and "name a configuration with -c FILE or" in outcome.err
+    (tmp_path / "mine.yaml").write_text("run: mine")
+    assert "with --demo (files here: mine.yaml)" in command("train").err
+    assert "--demo takes no configuration" in command("train", "--demo", "-c", "mine.yaml").err
+    assert not calls
+    assert command("train", "--demo").code == 0
+    assert "--configfile" not in calls[0] and calls[0][-2:] == ["--", "train"]
+    assert command("train", "--", "--configfile", "mine.yaml").code == 0
 
 
 def test_a_plan_that_is_there_already_is_shown(command, calls, tmp_path, monkeypatch) -> None:
