@@ -10,11 +10,13 @@ from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
-from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings
+from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings, target_doubts
 from eagle3.report.rates import rates
 from eagle3.store.disk_space import PLAN
 from eagle3.target_model.config import load_config, stated_dtype
+from eagle3.target_model.files import weight_bytes
 from eagle3.target_model.layers import aux_layers, layer_count
+from eagle3.target_model.quantised import method_of
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.shards import TokenShard, read_token_shards
 from workflow_scripts import entry
@@ -24,13 +26,14 @@ def main(job: entry.Job) -> None:
     run, settings = job.run, job.settings("plan")
     values, upstream, resources = settings.values, settings.upstream, run.config.resources
     schedule, _ = read_json(Path(run.paths.schedule), SCHEDULE, upstream["schedule"])
-    config = load_config(job.target_folder(weights=False), run.config.target.trust_remote_code)
+    folder = job.target_folder(weights=False)
+    config = load_config(folder, run.config.target.trust_remote_code)
     layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     size = values["vocab"]["draft_vocab_size"]
     manifests: list[Manifest] = []
     dtype = job.settings("hidden_states").values["target"]["dtype"]
     if dtype == "auto":
-        dtype = stated_dtype(job.target_folder(weights=False)) or "float32"
+        dtype = stated_dtype(folder) or "float32"
     speed = rates(run.config.hardware, resources, dtype, run.config.train.precision)
     plan = build_plan(
         _named(run.token_shards(), upstream["tokens"], manifests),
@@ -50,6 +53,10 @@ def main(job: entry.Job) -> None:
     )
     plan["doubts"] += idle_stages(schedule)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
+    room, stored = run.config.hardware.memory_gb, stated_dtype(folder) or "float32"
+    plan["doubts"] += target_doubts(
+        weight_bytes(folder), None if method_of(folder) else stored, run.config, room
+    )
     if speed.remark and run.external.target:
         plan["doubts"].append(speed.remark)
     if resources.storage_prefix:

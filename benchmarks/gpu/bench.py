@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from eagle3.parallel.gpu_peaks import peak_tflops
+
 Row = dict[str, Any]  # `what` was looked at, `ok` or not, and figures
 CPU = torch.device("cpu")
-# dense bfloat16 FLOP/s by the name that the driver gives; data sheets of the SXM cards
-PEAKS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Bench:
     def peak(self) -> float | None:
         """Dense bfloat16 FLOP/s of the card, None if it is not listed."""
         name = torch.cuda.get_device_name(self.device) if self.on_gpu else ""
-        return next((rate for key, rate in PEAKS.items() if key in name), None)
+        peak = peak_tflops(name)
+        return None if peak is None else 1e12 * peak
 
     def left(self) -> float:
         """Seconds that are left."""

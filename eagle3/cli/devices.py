@@ -1,30 +1,55 @@
-"""The GPUs of this machine: their number, memory and speed, for `eagle3 init`."""
+"""The GPUs to plan for: those of this machine, or of another, for `eagle3 init`."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from eagle3.parallel.gpu_peaks import sustained_tflops
+from eagle3.errors import UserError
+from eagle3.parallel.gpu_peaks import DATA_SHEETS, least_memory, sustained_tflops
 from eagle3.parallel.gpus import gpu_memory_and_name, visible_gpus
+
+TYPICAL_MEMORY = 80e9  # bytes, of a GPU of which nothing is known
+CORES_PER_GPU = 8  # of a machine that is not this one
 
 
 @dataclass(frozen=True)
 class Devices:
-    """GPUs to plan for: their number, memory of each in bytes, and name; None if unknown."""
+    """GPUs to plan for: their number, bytes of memory of each, and name; None if unknown."""
 
     count: int
-    memory: int | None = None
+    memory: float | None = None
     name: str | None = None
+    here: bool = True  # in this machine, whose cores then count
 
     @property
     def tflops(self) -> int | None:
         """Sustained TFLOP/s of one of them; None if the model is unknown."""
         return sustained_tflops(self.name)
 
+    @property
+    def cores(self) -> int:
+        """Of the machine."""
+        return (os.cpu_count() or 1) if self.here else CORES_PER_GPU * self.count
 
-def devices(count: int | None) -> Devices:
-    """The GPUs of this machine, or `count` of their kind."""
+    @property
+    def assumed(self) -> bool:
+        """Whether nothing is known of the GPUs but their number."""
+        return self.count > 0 and not self.here and self.name is None
+
+
+def devices(count: int | None, name: str | None = None) -> Devices:
+    """The GPUs of this machine, `count` of their kind, or `count` of another machine's.
+
+    `name`: of a GPU with published figures. Raises UserError if there are none of it.
+    """
+    if name is not None:
+        memory = least_memory(name)
+        if memory is None:
+            raise UserError(f"--gpu: {name} is not known; choose from {', '.join(DATA_SHEETS)}")
+        return Devices(1 if count is None else count, memory, name, here=False)
     here = len(visible_gpus(os.environ))
-    memory, name = gpu_memory_and_name() if here else (None, None)
-    return Devices(here if count is None else count, memory, name)
+    if not here:
+        return Devices(count, TYPICAL_MEMORY, here=False) if count else Devices(0)
+    own, own_name = gpu_memory_and_name()
+    return Devices(here if count is None else count, own, own_name)

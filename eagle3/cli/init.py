@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from eagle3.errors import UserError
+
+if TYPE_CHECKING:
+    from eagle3.cli.devices import Devices
 
 SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
 
@@ -26,6 +30,9 @@ SECRET = re.compile(r"(?<=--wandb-key[ =])\S+|(?<=--swanlab-key[ =])\S+")
     "--gpus", type=click.IntRange(0, 1024), help="Number of GPUs; those of this machine by default."
 )
 @click.option(
+    "--gpu", metavar="NAME", help="Model of the GPUs of another machine, such as H100 or L40S."
+)
+@click.option(
     "--run", "name", help="Name of the run; by default made from the names of model and dataset."
 )
 @click.option(
@@ -41,6 +48,7 @@ def init(
     dataset: str | None,
     out: str | None,
     gpus: int | None,
+    gpu: str | None,
     name: str | None,
     commands: Sequence[str],
 ) -> None:
@@ -53,15 +61,17 @@ def init(
     if commands:
         if model is not None:
             raise click.UsageError("give either MODEL and DATASET or --from-specforge, not both")
-        if gpus is not None:
-            raise click.UsageError("--gpus cannot be combined with --from-specforge")
+        if gpus is not None or gpu is not None:
+            raise click.UsageError("--gpus and --gpu cannot be combined with --from-specforge")
         path, remarks = _translated(commands, out, name)
     elif model is None or dataset is None:
         raise click.UsageError(
             "give MODEL and DATASET, for example: eagle3 init models/my-llama a.jsonl"
         )
     else:
-        path, remarks = _fitted(model, dataset, out, name, gpus)
+        from eagle3.cli.devices import devices
+
+        path, remarks = _fitted(model, dataset, out, name, devices(gpus, gpu))
     for remark in remarks:
         click.echo(f"note: {remark}", err=True)
     click.echo(f"wrote {path}; check it, then run:\n{_next(path)}")
@@ -72,17 +82,17 @@ def _next(path: Path) -> str:
 
 
 def _fitted(
-    model: str, dataset: str, out: str | None, name: str | None, gpus: int | None
+    model: str, dataset: str, out: str | None, name: str | None, gpus: Devices
 ) -> tuple[Path, list[str]]:
     """Write the configuration for a model and a dataset. Returns its path and notes."""
-    from eagle3.cli.devices import devices
+    from eagle3.cli.devices import TYPICAL_MEMORY
     from eagle3.cli.material import data_of, model_of
     from eagle3.cli.overlay import Line, text_of
     from eagle3.cli.sizes import Sizes
 
     target, data = model_of(model), data_of(dataset)
     run = name or run_name(target.name, data.name)
-    sizes = Sizes(target, data, devices(gpus))
+    sizes = Sizes(target, data, gpus)
     lines = [Line("run", run, f"all results are in results/{run}"), *sizes.lines()]
     check(lines, target.folder, whole=target.local)
     path = Path(out or f"{run}.yaml")
@@ -100,6 +110,11 @@ def _fitted(
         )
     if data.rows is None:
         remarks.append("the number of rows is unknown; set dataset.num_samples to it or lower")
+    if gpus.assumed:
+        remarks.append(
+            f"no GPU was found here, so GPUs with {TYPICAL_MEMORY / 1e9:.0f} GB are assumed; "
+            "--gpu NAME takes those of a data sheet"
+        )
     short = [line for line in lines if line.remark.startswith("TOO FEW")]
     remarks += [f"{line.key} is {line.value}: {line.remark}" for line in short]
     return path, remarks

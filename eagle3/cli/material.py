@@ -5,7 +5,6 @@ Only small files are read: no weights are loaded, nothing is downloaded.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from eagle3.data.sources import unknown_place
 from eagle3.errors import Foreign, UserError
 from eagle3.files.hub import HUB, HUB_NAME
 from eagle3.target_model.config import load_config
-from eagle3.target_model.files import INDEX
+from eagle3.target_model.files import weight_bytes
 
 PLACES = tuple(CATALOGUE)  # names of datasets
 BYTES_PER_TOKEN = 4.5  # of a JSON Lines file of English chats
@@ -70,17 +69,7 @@ def model_of(place: str) -> Model:
             )
     if folder is None:
         return Model(place, None, None, None)
-    return Model(place, folder, load_config(folder), _weight_bytes(folder))
-
-
-def _weight_bytes(folder: Path) -> int | None:
-    """Bytes of the weights, from their index or their files."""
-    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    index = folder / INDEX
-    if index.is_file():
-        with Foreign(f"{index} is no index of weights"):
-            return int(json.loads(index.read_text(encoding="utf-8"))["metadata"]["total_size"])
-    return sum(sizes) or None
+    return Model(place, folder, load_config(folder), weight_bytes(folder))
 
 
 def data_of(place: str) -> Data:

@@ -8,7 +8,6 @@ with the square root of the batch.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -111,9 +110,13 @@ class Sizes:
         if epochs != 10:
             yield Line("train.epochs", epochs)
         else:
-            yield Line("train.epochs_per_stage", 2, "of 10; a stage is a job and a checkpoint")
+            yield Line("train.epochs", epochs)
+            yield Line("train.epochs_per_stage", 2, "a stage is a job and a checkpoint")
         rate = learning_rate(pack * packs, self.hidden)
-        why = f"for batches of {pack * packs} tokens; it grows with the root of the batch"
+        why = (
+            f"of head and norms, for batches of {pack * packs} tokens; it grows with their square "
+            "root. Muon's matrices have ten times that"
+        )
         yield Line("train.learning_rate", rate, why)
         if pack != PACK:
             yield Line("train.pack_tokens", pack)
@@ -158,19 +161,22 @@ class Sizes:
         return True
 
     def _resources(self) -> Iterator[Line]:
-        cores = os.cpu_count() or 1
+        cores = self.devices.cores
         if not self.on_gpu:
-            yield Line("resources.device", "cpu", "no GPU was found")
+            yield Line("resources.device", "cpu", "no GPU was found; --gpus N plans for others")
             yield Line("resources.train.threads", cores, "cores of this machine")
             return
         count, (ranks, why) = self.devices.count, self.tensor_parallel
-        tflops = self.devices.tflops
-        if tflops:
-            yield Line("hardware.tflops", tflops, f"40 % of the peak of {self.devices.name}")
+        if self.devices.tflops and self.devices.here:
+            remark = f"40 % of the peak of {self.devices.name}"
+            yield Line("hardware.tflops", self.devices.tflops, remark)
+        elif self.devices.name:
+            yield Line("hardware.gpu", self.devices.name, "the plan takes 40 % of its peak")
         if count > 1:
             yield Line("hardware.devices", count)
         if self.devices.memory:
-            yield Line("hardware.memory_gb", round(self.devices.memory / 1e9), "of one GPU")
+            remark = "of one GPU" + ", as assumed: --gpu NAME" * self.devices.assumed
+            yield Line("hardware.memory_gb", round(self.devices.memory / 1e9), remark)
         yield Line("resources.device", "cuda")
         share = max(cores // count, 1)  # of each GPU
         yield Line("resources.capture.threads", min(4 * ranks, share * ranks))

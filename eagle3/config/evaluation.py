@@ -82,7 +82,9 @@ class Evaluation(Section):
         description="Length of the chain: tokens that the draft proposes per verification.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="Precision of target and draft during decoding."
+        default="float32",
+        description="Precision of target and draft during decoding. float32 takes four bytes a "
+        "parameter of the target: use bfloat16 for one that the GPUs do not hold twice.",
     )
 
 

@@ -65,6 +65,6 @@ class Hardware(Section):
     memory_gb: float | None = Field(
         default=None,
         gt=0,
-        description="Memory of one GPU, in GB (10^9 bytes), with which the plan compares what a "
-        "training step needs; null compares nothing.",
+        description="Memory of one GPU, in GB (10^9 bytes), with which the plan compares what "
+        "capture, a training step and evaluation need; null compares nothing.",
     )

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-# dense bfloat16 peak of the data sheets in TFLOP/s, by a part of the name in nvidia-smi
-PEAKS = {
-    "B300": 2250,
-    "B200": 2250,
-    "GB200": 2500,
-    "H200": 989,
-    "H100": 989,
-    "H800": 989,
-    "H20": 148,
-    "A100": 312,
-    "A800": 312,
-    "L40S": 362,
-    "L4": 121,
-    "A10": 125,
-    "RTX 4090": 165,
-    "RTX 5090": 209,
+# by a part of the name in nvidia-smi, from data sheets: dense bfloat16 TFLOP/s, and memory in GB
+# (of models that come with different memories, the least)
+DATA_SHEETS = {
+    "B300": (2250, 270),
+    "B200": (2250, 180),
+    "GB200": (2500, 186),
+    "H200": (989, 141),
+    "H100": (989, 80),
+    "H800": (989, 80),
+    "H20": (148, 96),
+    "A100": (312, 40),
+    "A800": (312, 40),
+    "L40S": (362, 48),
+    "L4": (121, 24),
+    "A10": (125, 24),
+    "RTX 4090": (165, 24),
+    "RTX 5090": (209, 32),
 }
 SUSTAINED = 0.4  # share of the peak that capture and training reach
 
 
+def known_gpu(name: str | None) -> str | None:
+    """The entry of the table that a name means; None if there is none."""
+    known = [key for key in DATA_SHEETS if name and key in name]
+    return max(known, key=len) if known else None
+
+
+def peak_tflops(name: str | None) -> int | None:
+    """Peak TFLOP/s in bfloat16 of a GPU of this name; None if it is not known."""
+    known = known_gpu(name)
+    return DATA_SHEETS[known][0] if known else None
+
+
 def sustained_tflops(name: str | None) -> int | None:
     """TFLOP/s that a GPU of this name sustains, in bfloat16; None if its peak is not known."""
-    known = [key for key in PEAKS if name and key in name]
-    return round(SUSTAINED * PEAKS[max(known, key=len)]) if known else None
+    peak = peak_tflops(name)
+    return None if peak is None else round(SUSTAINED * peak)
+
+
+def least_memory(name: str) -> float | None:
+    """Bytes of a GPU of this name, at least; None if it is not known."""
+    known = known_gpu(name)
+    return DATA_SHEETS[known][1] * 1e9 if known else None

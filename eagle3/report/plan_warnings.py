@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-RATE, BATCH_TOKENS = (
-    1e-4,
-    16_384,
-)  # a published pair; the rate grows with the square root of the batch
+from eagle3.config.configuration import Config
+from eagle3.objective.memory import USABLE
+
+# a published pair; the rate grows with the square root of the batch
+RATE, BATCH_TOKENS = 1e-4, 16_384
 FACTOR = 8.0  # no published rate is further from it
 REAL_HIDDEN = 1024  # narrower targets are toys, which need higher rates
 FEW_STEPS = 200
 SUPERVISED = (0.02, 0.98)
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def plan_warnings(
@@ -66,6 +68,36 @@ def memory_doubt(plan: Mapping[str, Any], pack_tokens: int) -> list[str]:
             else "weights and optimiser state alone are too large (data_parallel fsdp2 shares them)"
         )
     ]
+
+
+def target_doubts(
+    weights: int | None, stored: str | None, config: Config, memory_gb: float | None
+) -> list[str]:
+    """Warnings if the target should not fit into the GPUs of its jobs, of `memory_gb` each.
+
+    `weights`: its bytes, None if they are not known; `stored`: their type, None if they are
+    quantised, and then stay so.
+    """
+    ranks = config.resources.capture.tensor_parallel
+    if weights is None or memory_gb is None or config.resources.device == "cpu":
+        return []
+    room = USABLE * memory_gb * 1e9 * ranks
+    wider = BYTES[config.evaluation.dtype] / BYTES.get(stored, 2) if stored else 1.0
+    doubts = []
+    for job, needed, remedy in (
+        ("capture", weights, "raise resources.capture.tensor_parallel"),
+        (
+            f"evaluate (evaluation.dtype {config.evaluation.dtype})",
+            wider * weights,
+            "set evaluation.dtype to bfloat16, or raise resources.capture.tensor_parallel",
+        ),
+    ):
+        if needed > room:
+            doubts.append(
+                f"{job}: the target's weights take {needed / 1e9:.0f} GB, more than {ranks} "
+                f"GPU{'s' * (ranks > 1)} of hardware.memory_gb {memory_gb:g} hold: {remedy}"
+            )
+    return doubts
 
 
 def idle_stages(schedule: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eagle3.errors import UserError, first_line
+from eagle3.errors import Foreign, UserError, first_line
 from eagle3.files.hub import HUB, cached_file, fetched_folder
 
 INDEX = "model.safetensors.index.json"
@@ -95,3 +95,15 @@ def indexed_files(
                 "of the same directory"
             )
     return weight_map
+
+
+def weight_bytes(folder: Path) -> int | None:
+    """Bytes of a target's weights, from their index or their files; None if neither is there.
+
+    Raises UserError if the index is none.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        with Foreign(f"{index} is no index of weights"):
+            return int(read_object(index)["metadata"]["total_size"])
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) or None

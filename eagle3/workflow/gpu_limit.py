@@ -46,9 +46,15 @@ def _is_unlimited(snakemake: SnakemakeInternals) -> bool:
 
 
 def _sentence(wanted: Mapping[str, int], available: int) -> str:
+    if not available:
+        return (
+            "resources.device is cuda, but no GPU was found here (nvidia-smi, "
+            "CUDA_VISIBLE_DEVICES): everything up to the plan works without one; then use a "
+            "machine with GPUs or a cluster (docs/cluster.md), or set resources.device to cpu"
+        )
     large = ", ".join(f"{key} is {count}" for key, count in wanted.items() if count > available)
     return (
-        f"{large}, but this machine has {available or 'no'} GPU{'' if available == 1 else 's'} "
+        f"{large}, but this machine has {available} GPU{'s' * (available > 1)} "
         "(nvidia-smi, CUDA_VISIBLE_DEVICES): lower it, set resources.device to cpu, or run on a "
         "cluster (docs/cluster.md)"
     )

@@ -91,6 +91,34 @@ def test_more_gpus_than_heads_are_shared_by_jobs(command, model, chats, tmp_path
     assert config.train.packs_per_batch >= 3
 
 
+def test_gpus_of_another_machine_are_those_of_a_data_sheet(
+    command, model, chats, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    outcome = command("init", str(model), "chats.jsonl", "--gpus", "4", "--run", "a")
+    assert "no GPU was found here, so GPUs with 80 GB are assumed" in outcome.err
+    assert "memory_gb: 80" in (tmp_path / "a.yaml").read_text()
+    outcome = command("init", str(model), "chats.jsonl", "--gpu", "L40S", "--run", "b")
+    assert outcome.code == 0 and "assumed" not in outcome.err
+    config = Config.of(yaml.safe_load((tmp_path / "b.yaml").read_text()))
+    assert (config.hardware.gpu, config.hardware.memory_gb) == ("L40S", 48)
+    assert config.resources.train.threads == 8  # not of this machine's cores
+    refused = command("init", str(model), "chats.jsonl", "--gpu", "Voodoo2")
+    assert refused.code == 1 and "--gpu: Voodoo2 is not known; choose from B300, " in refused.err
+
+
+def test_a_large_target_on_another_machine_is_split_and_decoded_in_half_precision() -> None:
+    """A GPU that nobody could ask is taken to have 80 GB."""
+    large = replace(SIZES.model, weight_bytes=141 * 10**9)
+    config = written(replace(SIZES, model=large, devices=Devices(8, 80e9, here=False)))
+    assert config.resources.capture.tensor_parallel == 4  # three do not divide the heads
+    assert config.evaluation.dtype == "bfloat16"
+    mixture = replace(SIZES.model, weight_bytes=61 * 10**9)
+    config = written(replace(SIZES, model=mixture, devices=Devices(1, 80e9, here=False)))
+    assert config.resources.capture.tensor_parallel == 1
+    assert config.evaluation.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_family_of_the_presets_gets_a_legal_configuration(
     command, chats, tmp_path, name

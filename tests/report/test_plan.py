@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import MixtralConfig
 
+from eagle3.config.configuration import Config
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft
 from eagle3.files.tensor_file import open_tensors
@@ -25,7 +27,7 @@ from eagle3.report.plan import (
     target_flops_per_token,
     time_text,
 )
-from eagle3.report.plan_warnings import memory_doubt
+from eagle3.report.plan_warnings import memory_doubt, target_doubts
 from eagle3.report.rates import Rates
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
@@ -236,3 +238,20 @@ def test_sizes_and_times_for_people():
         "0 B", "1023 B", "1.0 KiB", "3.00 TiB"
     ]  # fmt: skip
     assert [time_text(v) for v in (5, 600, 7200)] == ["about 5 s", "about 10 min", "about 2.0 h"]
+
+
+def test_a_target_that_its_gpus_do_not_hold_is_said_of_each_job() -> None:
+    def said(weights: int | None, stored: str | None, **sections: Any) -> list[str]:
+        config = Config.of({"run": "r", "resources": {"device": "cuda"}, **sections})
+        return target_doubts(weights, stored, config, 80.0)
+
+    assert said(16 * 10**9, "bfloat16") == said(None, "bfloat16") == []
+    [mixture] = said(61 * 10**9, "bfloat16")
+    assert mixture.startswith("evaluate (evaluation.dtype float32): the target's weights take 122")
+    assert "more than 1 GPU of hardware.memory_gb 80 hold: set evaluation.dtype to bf" in mixture
+    assert said(61 * 10**9, "bfloat16", evaluation={"dtype": "bfloat16"}) == []
+    assert said(61 * 10**9, None) == []  # quantised weights stay as they are
+    capture, _ = said(141 * 10**9, "bfloat16", evaluation={"dtype": "bfloat16"})
+    assert capture.startswith("capture: the target's weights take 141 GB, more than 1 GPU ")
+    on_cpu = Config.of({"run": "r", "resources": {"device": "cpu"}})
+    assert target_doubts(10**12, "bfloat16", on_cpu, 80.0) == []
