@@ -115,7 +115,9 @@ class HFTarget:
             use_cache=cache is not None,
             **places,
         )
-        return [self._captured.pop(layer) for layer in self._layers], output.last_hidden_state
+        # a body inside a model that is spread over GPUs leaves it on the last of them
+        last = output.last_hidden_state.to(self.device)
+        return [self._captured.pop(layer) for layer in self._layers], last
 
     @torch.inference_mode()
     def states(

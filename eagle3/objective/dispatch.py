@@ -8,6 +8,7 @@ the shapes that kernels like.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from eagle3.objective.attention.interface import (
     PackAttention,
     reference_attention,
 )
-from eagle3.objective.attention.limits import refusal
+from eagle3.objective.attention.limits import FLEX_NARROW, FLEX_WIDE_BYTES, refusal
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import (
@@ -122,6 +123,14 @@ def cuda_refuses(name: str, device: torch.device, dtype: torch.dtype, head_dim: 
         return why
     if name == "flash" and torch.cuda.get_device_capability(device) < (8, 0):
         return "whose kernel needs a GPU of the Ampere generation or a newer one"
+    if name == "flex" and head_dim > FLEX_NARROW:
+        properties: Any = torch.cuda.get_device_properties(device)  # typed without this one
+        room = properties.shared_memory_per_block_optin
+        if room < FLEX_WIDE_BYTES:
+            return (
+                f"whose backward pass of heads of {head_dim} numbers needs "
+                f"{FLEX_WIDE_BYTES // 1024} KB of shared memory, and this GPU has {room // 1024}"
+            )
     if name == "flex" and not compiles_for_cuda():
         return "which has to be compiled, and nothing can be compiled here"
     return None

@@ -78,6 +78,8 @@ class StepMemory:
         earlier = len(self.active) - 1
         # copies of the documents that are queried, and gradients of own keys and values
         attention = last * (self.narrow * (8 * q + 4 * kv) + 2 * WIDE * earlier * kv)
+        if self.narrow < WIDE and self.ranks == 1:  # what flash's backward pass takes for itself
+            attention += last * q * (WIDE + 2 * self.narrow * (q != kv))
         step = last * (3 * self.narrow * draft.intermediate_size + 2 * WIDE * (q + 2 * kv))
         if self.recompute:  # the step's own tensors are there again
             step += last * self.narrow * (4 * draft.hidden_size + 3 * draft.intermediate_size)

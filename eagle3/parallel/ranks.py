@@ -105,7 +105,9 @@ def joined_ranks(device: str, ulysses: int = 1, ring: int = 1) -> Iterator[Ranks
     if ulysses * ring == 1:
         yield Ranks(rank, world, where)
     else:
-        yield Ranks(rank, world, where, *sequence_groups(device, world, ulysses, ring))
+        yield Ranks(
+            rank, world, where, *sequence_groups(rank, world, ulysses, ring, TIMEOUTS[device])
+        )
     # not after a failure: the other ranks wait in a collective then, and leaving would wait for
     # them; the process just ends, with its sentence
     dist.destroy_process_group()
@@ -120,16 +122,22 @@ def check_sequence(world: int, ulysses: int, ring: int) -> None:
         )
 
 
-def sequence_groups(device: str, world: int, ulysses: int, ring: int) -> list[Group]:
-    """The sequence, Ulysses and ring groups of this rank."""
-    from torch.distributed.device_mesh import init_device_mesh
-
-    shared = ulysses * ring
-    packs = init_device_mesh(device, (world // shared, shared), mesh_dim_names=("data", "sequence"))
-    inside = init_device_mesh(
-        device, (world // shared, ring, ulysses), mesh_dim_names=("data", "ring", "ulysses")
-    )
+def sequence_groups(
+    rank: int, world: int, ulysses: int, ring: int, timeout: timedelta
+) -> list[Group]:
+    """The sequence, Ulysses and ring groups of a rank. All ranks must call this."""
+    ranks = torch.arange(world).view(-1, ring, ulysses)  # [packs, ring, ulysses]
     return [
-        Group(mesh.get_local_rank(name), mesh[name].size(), mesh.get_group(name))
-        for mesh, name in ((packs, "sequence"), (inside, "ulysses"), (inside, "ring"))
+        _group(rank, members.tolist(), timeout)
+        for members in (ranks.flatten(1), ranks.flatten(0, 1), ranks.mT.flatten(0, 1))
     ]
+
+
+def _group(rank: int, members: list[list[int]], timeout: timedelta) -> Group:
+    """The one of some groups of ranks that holds `rank`. A group has a timeout of its own, which is
+    not that of the ranks together."""
+    own = next(each for each in members if rank in each)
+    if len(own) == 1:
+        return Group()
+    handle, _ = dist.new_subgroups_by_enumeration(members, timeout=timeout)
+    return Group(own.index(rank), len(own), handle)

@@ -247,7 +247,15 @@ def read_ahead(
         return
     side = torch.cuda.Stream(device)
     sent: deque[tuple[Pack, torch.cuda.Event]] = deque()
-    for staged in _in_order(partial(data.staged, sharding=sharding, pinned=True), data, planned):
+    staged_packs = _in_order(
+        partial(data.staged, sharding=sharding, pinned=True),
+        data,
+        planned,
+        # the current device is a thread's own: without this, pinning memory would begin a context
+        # of every rank on the first GPU
+        partial(torch.cuda.set_device, device),
+    )
+    for staged in staged_packs:
         with torch.cuda.stream(side):
             pack = staged.to(device).decoded(data.layout)
             sent.append((pack, side.record_event()))
@@ -267,12 +275,16 @@ def _received(pack: Pack, arrived: torch.cuda.Event) -> Pack:
 
 
 def _in_order(
-    read: Callable[[np.ndarray], Read], data: TrainingData, packs: list[np.ndarray]
+    read: Callable[[np.ndarray], Read],
+    data: TrainingData,
+    packs: list[np.ndarray],
+    prepare: Callable[[], None] | None = None,
 ) -> Iterator[Read]:
-    """What `read` makes of each pack, `READERS` of them at work at once."""
+    """What `read` makes of each pack, `READERS` of them at work at once; each thread of them calls
+    `prepare` first."""
     for numbers in packs[:ANNOUNCED]:
         data.announce(numbers)
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(READERS, initializer=prepare) as readers:
         reading: deque[Future[Read]] = deque()
         for position, numbers in enumerate(packs):
             for later in packs[position + ANNOUNCED : position + ANNOUNCED + 1]:

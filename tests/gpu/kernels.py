@@ -59,6 +59,15 @@ def flash_backward(
     return dq, dk, dv
 
 
+def flash_scratch(_dout, q, k, _v, _out, _lse, bounds_q, *_more):
+    """Bytes that the kernel takes for itself (mha_varlen_bwd of flash_api.cpp): gradients of queries
+    summed in float32, and of keys and values for each head of queries."""
+    row = q.shape[1] * q.shape[2]
+    queries = 4 * (len(q) + 128 * (len(bounds_q) - 1)) * row
+    shared = q.shape[1] != k.shape[1]
+    return queries + shared * 2 * k.element_size() * len(k) * row
+
+
 def _check_flash(q, k, v, *bounds):
     if q.dtype not in HALF_PRECISION or not q.dtype == k.dtype == v.dtype:
         raise RuntimeError(f"FlashAttention only support fp16 and bf16 data type, not {q.dtype}")
@@ -88,6 +97,8 @@ EMULATED = {
     aten._flash_attention_forward.default: flash,
     aten._flash_attention_backward.default: flash_backward,
 }
+
+SCRATCH = {aten._flash_attention_backward.default: flash_scratch}
 
 
 def flex(q, k, v, block_mask, enable_gqa, return_aux):

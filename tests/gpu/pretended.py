@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from dataclasses import is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from tests.gpu.kernels import EMULATED
+from tests.gpu.kernels import EMULATED, SCRATCH
 
 ROOT = Path(__file__).resolve().parents[2]
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -141,6 +142,8 @@ class PretendedGpu(TorchDispatchMode):
         raws = [x.raw if isinstance(x, OnGpu) else x for x in flat]
         own_args, own_kwargs = tree_unflatten(raws, spec)
         out = EMULATED.get(func, func)(*own_args, **own_kwargs)
+        if func in SCRATCH:
+            self.peak = max(self.peak, self.bytes + SCRATCH[func](*own_args, **own_kwargs))
         self.kernels += name not in NO_KERNEL and not self.compiled
         if name == "_local_scalar_dense":
             return out
@@ -276,6 +279,8 @@ def install() -> None:
     cuda.current_device, cuda.set_device = lambda: 0, lambda device: None
     cuda.get_device_name = lambda device=None: "pretended"
     cuda.get_device_capability = lambda device=None: (9, 0)
+    properties = SimpleNamespace(shared_memory_per_block_optin=232448)
+    cuda.get_device_properties = lambda device=None: properties
 
 
 def _on_device(make: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +33,7 @@ VARIANTS = [  # type, back end, recompute, switches of the draft, rows
     ("float64", "auto", True, "window of two layers", "supervised"),
 ]
 STEPS = 5
+PATIENCE = timedelta(minutes=7)
 
 
 def masks(seed, *lengths):
@@ -90,7 +92,9 @@ def main():
     result = {}
     with joined_ranks("cpu") as alone:
         for ulysses, ring in LAYOUTS:
-            groups = sequence_groups("cpu", alone.world, ulysses, ring)
+            groups = sequence_groups(alone.rank, alone.world, ulysses, ring, PATIENCE)
+            for handle in (group.handle for group in groups if group.handle is not None):
+                assert handle._get_backend(alone.device).options._timeout == PATIENCE
             ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
             for name, variant in product(PACKS, VARIANTS):
                 type_name, backend, recompute, switches, active_rows = variant

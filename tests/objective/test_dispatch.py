@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -19,7 +21,11 @@ def card(monkeypatch):
 
     def make(capability, compiles=True):
         cuda_refuses.cache_clear()
+        # a block's shared memory as CUDA's programming guide has it
+        room = {(9, 0): 232448, (8, 0): 166912}.get(capability, 101376)
+        properties = SimpleNamespace(shared_memory_per_block_optin=room)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: properties)
         monkeypatch.setattr(dispatch, "compiles_for_cuda", lambda: compiles)
 
     yield make
@@ -49,6 +55,10 @@ def test_a_cpu_takes_chunks_unless_another_is_named():
         ((9, 0), True, BF16, 12, False, "chunked"),
         ((9, 0), True, FP32, 8, False, "chunked"),
         ((7, 5), True, BF16, 128, False, "flex"),
+        ((8, 0), True, BF16, 256, True, "flex"),
+        ((8, 9), True, BF16, 256, False, "flash"),
+        ((8, 9), True, BF16, 256, True, "chunked"),  # flex's backward pass would not fit
+        ((8, 9), True, FP32, 128, False, "flex"),
     ],
 )
 def test_a_gpu_takes_the_fastest_that_it_and_the_draft_allow(
@@ -73,6 +83,12 @@ def test_a_named_back_end_that_a_gpu_refuses_is_one_sentence(card, name, dtype, 
     with pytest.raises(UserError, match=rf"^train\.attention_backend is {name}, .*{said}.*auto$"):
         choose_backend(name, GPU, dtype, head)
     assert choose_backend("chunked", GPU, dtype, head) is BACKENDS["chunked"]
+
+
+def test_wide_heads_of_flex_need_a_card_with_much_shared_memory(card):
+    card((8, 9))
+    with pytest.raises(UserError, match=r"heads of 256 numbers needs 134 KB .* this GPU has 99;"):
+        choose_backend("flex", GPU, BF16, 256)
 
 
 def test_flex_needs_a_compiler(card):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from benchmarks.synthetic import shard_of
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
-from eagle3.parallel.ranks import Ranks, joined_ranks, sequence_groups
+from eagle3.parallel.ranks import TIMEOUTS, Ranks, joined_ranks, sequence_groups
 from eagle3.training.data_parallel import masters_of
 from eagle3.training.optimizer import build_optimizers, optimizer_tensors
 from eagle3.training.step import StepRunner
@@ -105,7 +105,7 @@ def main():
         for kind, ulysses, ring, name, recipe in cases(alone.world):
             ranks = alone
             if ulysses * ring > 1:
-                groups = sequence_groups("cpu", alone.world, ulysses, ring)
+                groups = sequence_groups(alone.rank, alone.world, ulysses, ring, TIMEOUTS["cpu"])
                 ranks = Ranks(alone.rank, alone.world, alone.device, *groups)
             case = f"{kind}-{ulysses}x{ring}-{name}-{recipe}"
             result[case] = train(ranks, kind, TYPES[name], recipe)

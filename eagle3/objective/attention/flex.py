@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
+from eagle3.kernels.compiled import VARIANTS
 from eagle3.objective.attention.interface import Keys, Queries
 from eagle3.objective.attention.own_keys import merge
 
@@ -22,7 +23,12 @@ def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Attention and mask builder, compiled where that is worth it."""
     if device != "cuda":
         return flex_attention, create_block_mask
-    return torch.compile(flex_attention, dynamic=True), torch.compile(create_block_mask)
+    compile_with: Callable[..., Any] = torch.compile  # typed without `recompile_limit`
+    # beyond the limit both would run uncompiled, and hold the scores of every query and key
+    return (
+        compile_with(flex_attention, dynamic=True, recompile_limit=VARIANTS),
+        compile_with(create_block_mask, dynamic=True, recompile_limit=VARIANTS),
+    )
 
 
 def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
@@ -33,7 +39,8 @@ def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torc
     def seen(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return (key <= queries.rows[query]) & (key >= queries.starts[query])
 
-    mask = build_mask(seen, None, None, len(q), len(k0), device=q.device)
+    with torch.no_grad():  # whether somebody wants a gradient would be a variant of its own
+        mask = build_mask(seen, None, None, len(q), len(k0), device=q.device)
     out, aux = attend(
         *(t.transpose(0, 1)[None] for t in (q, k0, v0)),
         block_mask=mask,

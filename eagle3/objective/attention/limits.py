@@ -4,6 +4,9 @@ flex_attention.py of Inductor. Imports no torch: asked before any job, too."""
 from __future__ import annotations
 
 HALF = ("bfloat16", "float16")
+# Inductor's flex attention with wider heads than this, backward: what a block takes when it is not
+# pipelined is more than cards of the 8.6, 8.9 and 12.0 generations have (99 KB)
+FLEX_NARROW, FLEX_WIDE_BYTES = 128, 134 * 1024
 
 
 def refusal(name: str, device: str, precision: str, head_dim: int) -> str | None:
