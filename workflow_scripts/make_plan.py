@@ -10,7 +10,13 @@ from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
 from eagle3.report.plan import build_plan, plan_table
-from eagle3.report.plan_warnings import idle_stages, memory_doubt, plan_warnings, target_doubts
+from eagle3.report.plan_warnings import (
+    idle_arguments,
+    idle_stages,
+    memory_doubt,
+    plan_warnings,
+    target_doubts,
+)
 from eagle3.report.rates import rates
 from eagle3.store.disk_space import PLAN
 from eagle3.target_model.config import load_config, stated_dtype
@@ -52,6 +58,7 @@ def main(job: entry.Job) -> None:
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
     plan["doubts"] += idle_stages(schedule)
+    plan["doubts"] += idle_arguments(run.config)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
     room, stored = run.config.hardware.memory_gb, stated_dtype(folder) or "float32"
     plan["doubts"] += target_doubts(

@@ -104,8 +104,9 @@ FLAGS = (
           switch=True),
     _none("--no-shard-target-output", (TRAIN,), "as above", switch=True),
     Flag("--train-data-path", (TRAIN,), "dataset.source", "like --data-path", "source"),
-    _none("--train-hidden-states-path", (TRAIN,), "derived from the run; states that SpecForge "
-          "has captured: hidden_states.source"),
+    Flag("--train-hidden-states-path", (TRAIN,), None, "the run captures states itself; to train "
+         "from those of SpecForge, set `hidden_states.source: {kind: specforge, path: …}`",
+         "states"),
     _none("--eval-hidden-states-path", (TRAIN,), "states of held-out rows are captured too: "
           "evaluation.held_out_samples"),
     _none("--eval-data-path", (TRAIN,), "held out from the source itself; sets of prompts are "
@@ -204,9 +205,9 @@ HEAD = """# Coming from SpecForge
 
 This page is generated from `eagle3/cli/specforge.py` by `python -m eagle3.cli.specforge`.
 
-SpecForge trains a draft offline with three commands: you start one after another and pass the files
-of each to the next. With eagle3, one configuration describes a run, and one command makes whatever
-is missing:
+SpecForge trains a draft offline with three commands that you run in turn, passing each one's files
+to the next. With eagle3, one configuration describes a run, and one command makes whatever is
+missing:
 
 | SpecForge | eagle3 |
 |---|---|

@@ -133,7 +133,8 @@ def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag,
 def _take(translated: _Translated, flag: Flag, command: str, value: str, script: str) -> None:
     """Add a flag of a command line for `script`."""
     if flag.key is None:
-        reason = f"{flag.name} of {command}: {flag.remark}."
+        found = f" ({value})" if flag.kind == "states" else ""
+        reason = f"{flag.name} of {command}{found}: {flag.remark}."
         translated.without += [reason] if reason not in translated.without else []
         return
     translated.raw[script, flag.name] = value
@@ -151,7 +152,7 @@ def _take(translated: _Translated, flag: Flag, command: str, value: str, script:
             True if flag.switch else _plain(value)
         )
     elif flag.kind == "draft":
-        _take_draft(translated, value, origin)
+        _take_draft(translated, value)
     elif flag.kind == "source" and not Path(value).name.endswith(PREPARED):
         translated.put(flag.key, value, origin)
 
@@ -215,7 +216,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-def _take_draft(translated: _Translated, value: str, origin: str) -> None:
+def _take_draft(translated: _Translated, value: str) -> None:
     """Read the shape of the draft from its JSON file, if the file is on this machine."""
     try:
         shape = json.loads(Path(value).read_text(encoding="utf-8"))
@@ -255,6 +256,8 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
             documents * length,
             f"--batch-size {documents} of {CAPTURE} x --max-length",
         )
+    if CAPTURE in seen and "hidden_states.backend" not in translated.values:
+        translated.put("hidden_states.backend", "sglang", f"{CAPTURE} runs SGLang")
     translated.put("resources.device", "cuda", "as always in SpecForge")
     if TRAIN in seen:
         _packs(translated, length)
@@ -288,8 +291,11 @@ def _packs(translated: _Translated, length: int) -> None:
     shared = translated.get("resources.train.sp_ulysses_size", 1)
     shared *= translated.get("resources.train.sp_ring_size", 1)
     pack = max(PACK, length)
-    packs = max(math.ceil(whole * length / 2 / pack), -(-ranks // shared))
+    suits, least = math.ceil(whole * length / 2 / pack), -(-ranks // shared)
+    packs = max(suits, least)
     why = f"about as many tokens as the {whole} document(s) of a step"
+    if least > suits:
+        why = f"the least, one for each rank; {suits} would be as many tokens as a step there"
     if pack != PACK:
         translated.put("train.pack_tokens", pack, "a document must fit")
     translated.put("train.packs_per_batch", packs, why)

@@ -100,6 +100,17 @@ def target_doubts(
     return doubts
 
 
+def idle_arguments(config: Config) -> list[str]:
+    """Warnings about arguments of an engine that does not capture."""
+    backend, capture = config.hidden_states.backend, config.resources.capture
+    arguments = {"sglang": capture.sglang_arguments, "vllm": capture.vllm_arguments}
+    return [
+        f"resources.capture.{engine}_arguments have no effect: hidden_states.backend is {backend}"
+        for engine, given in arguments.items()
+        if given and engine != backend
+    ]
+
+
 def idle_stages(schedule: Mapping[str, Any]) -> list[str]:
     """A warning if `train.max_steps` leaves stages without a step: the DAG was planned before the
     steps were counted, so these stages are captured for and scored all the same."""

@@ -109,6 +109,25 @@ def test_three_commands_become_one_configuration(command, tmp_path) -> None:
     assert "--tp-size of prepare_hidden_states.py; changes no result" in text
 
 
+def test_the_engine_is_that_of_the_capture_unless_the_training_names_one() -> None:
+    def backend(*commands: str) -> object:
+        values = {one.key: one.value for one in translate(commands).lines}
+        return values.get("hidden_states.backend")
+
+    train = TRAINED.replace("--target-model-backend sglang ", "")
+    assert backend(PREPARE, CAPTURED) == backend(PREPARE, CAPTURED, train) == "sglang"
+    assert backend(PREPARE, CAPTURED, TRAINED.replace("end sglang", "end hf")) == "hf"
+    assert backend(PREPARE, train) is None
+
+
+def test_states_that_are_there_are_pointed_at_and_few_packs_are_explained() -> None:
+    result = translate([PREPARE, TRAINED.replace("--sp-ulysses-size 4 ", "")])
+    [states] = [line for line in result.without if "train-hidden-states-path" in line]
+    assert "(states): " in states and "hidden_states.source: {kind: specforge, path: …}" in states
+    [packs] = [line for line in result.lines if line.key == "train.packs_per_batch"]
+    assert packs.value == 8 and packs.remark.startswith("the least, one for each rank; 4 would be")
+
+
 def test_the_number_of_rows_is_looked_up(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.jsonl").write_text("{}\n" * 5000)
@@ -174,4 +193,4 @@ def test_a_model_and_commands_at_once_are_refused(command) -> None:
     outcome = command("init", "m", "d", "--from-specforge", PREPARE)
     assert outcome.code == 2 and "not both" in outcome.err
     outcome = command("init", "--gpus", "2", "--from-specforge", PREPARE)
-    assert outcome.code == 2 and "--gpus cannot be combined with --from-specforge" in outcome.err
+    assert outcome.code == 2 and "--gpus and --gpu cannot be combined with" in outcome.err

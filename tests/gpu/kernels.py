@@ -60,8 +60,8 @@ def flash_backward(
 
 
 def flash_scratch(_dout, q, k, _v, _out, _lse, bounds_q, *_more):
-    """Bytes that the kernel takes for itself (mha_varlen_bwd of flash_api.cpp): gradients of queries
-    summed in float32, and of keys and values for each head of queries."""
+    """Bytes that the kernel takes for itself (mha_varlen_bwd of flash_api.cpp): gradients of
+    queries summed in float32, and of keys and values for each head of queries."""
     row = q.shape[1] * q.shape[2]
     queries = 4 * (len(q) + 128 * (len(bounds_q) - 1)) * row
     shared = q.shape[1] != k.shape[1]

@@ -27,7 +27,7 @@ from eagle3.report.plan import (
     target_flops_per_token,
     time_text,
 )
-from eagle3.report.plan_warnings import memory_doubt, target_doubts
+from eagle3.report.plan_warnings import idle_arguments, memory_doubt, target_doubts
 from eagle3.report.rates import Rates
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
@@ -255,3 +255,15 @@ def test_a_target_that_its_gpus_do_not_hold_is_said_of_each_job() -> None:
     assert capture.startswith("capture: the target's weights take 141 GB, more than 1 GPU ")
     on_cpu = Config.of({"run": "r", "resources": {"device": "cpu"}})
     assert target_doubts(10**12, "bfloat16", on_cpu, 80.0) == []
+
+
+def test_arguments_of_an_engine_that_does_not_capture_are_said() -> None:
+    def said(backend: str) -> list[str]:
+        capture = {"capture": {"sglang_arguments": {"mem_fraction_static": 0.7}}}
+        sections = {"hidden_states": {"backend": backend}, "resources": capture}
+        return idle_arguments(Config.of({"run": "r", **sections}))
+
+    assert said("sglang") == []
+    assert said("hf") == [
+        "resources.capture.sglang_arguments have no effect: hidden_states.backend is hf"
+    ]
