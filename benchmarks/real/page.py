@@ -128,10 +128,37 @@ def served(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"Not measured yet: {', '.join(missing)}."
         yield ""
     rounds = ", ".join(str(engine["rounds"]) for engine in result["served"])
-    yield f"Medians over the rounds ({rounds}), with the least and the most."
+    yield f"Medians over the rounds ({rounds}), with the least and the most. The speed-up is the median of"
+    yield "the rounds' own ratios, each to the target alone in the same round, so it may differ a little"
+    yield "from the ratio of two medians."
+    yield ""
+    yield from what_was_asked(result)
     for engine in result["served"]:
         yield from verdict(engine)
     yield ""
+
+
+def what_was_asked(result: Mapping[str, Any]) -> Iterator[str]:
+    """Prompts of the servers, and what the three kinds of acceptance length are of."""
+    config = result["config"]
+    for engine in result["served"]:
+        serve = config["serve"] | config["engines"][engine["engine"]].get("serve", {})
+        name = NAMES.get(engine["engine"], engine["engine"])
+        prompts = sum(engine["prompts"].values())
+        yield (
+            f"* {name}: {prompts} prompts, {serve['num_prompts']} of each set, answers of at most "
+            f"{serve['max_new_tokens']} tokens."
+        )
+    train, draft = config["draft"]["train"], config["draft"]["draft"]
+    norms = "with" if draft.get("fc_norm") and draft.get("norm_output") else "without"
+    yield (
+        f"* Draft: {norms} the norms of EAGLE-3.1, a vocabulary of "
+        f"{config['draft']['vocab']['draft_vocab_size']:,}, {train['ttt_steps']} TTT steps, "
+        f"{train.get('optimizer', 'muon').capitalize()}"
+    )
+    yield f"  with a learning rate of {train['learning_rate']:g}, batches of {train['pack_tokens'] * train['packs_per_batch']:,} tokens."
+    yield "* Acceptance lengths here are of these answers. Those below are of longer ones (decoded) and of"
+    yield "  held-out training text (simulated): compare each with its own kind alone."
 
 
 def best_of(engine: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -151,7 +178,8 @@ def headline(result: Mapping[str, Any]) -> str:
     words = (
         f"**Measured:** SmolLM2-135M-Instruct, a published chat model, in vLLM on "
         f"{result['machine']['cpu'].split()[0]} CPU cores: {rates[0]:.1f} tokens/s alone, "
-        f"{rates[1]:.1f} with its draft, **{best['speed_up']['median']:.2f} times as fast** "
+        f"{rates[1]:.1f} with its draft, **{best['speed_up']['median']:.2f} times as fast** in the "
+        f"median round "
         f"(acceptance length {best['acceptance_length']:.2f}, one request at a time, "
         f"{best['answers_equal']} of {best['answers']} answers equal token for token). The draft "
         f"took {hours:.1f} CPU hours, the target's own answers included, and `make real` "
@@ -190,12 +218,12 @@ def trained(result: Mapping[str, Any]) -> Iterator[str]:
     sources = ", ".join(f"{count:,} {name}" for name, count in questions["train"].items())
     yield f"* {sum(questions['train'].values()):,} conversations: {sources}."
     for cause, count in result["answers"]["incomplete"].items():
-        yield f"* {count:,} of them: {cause}."
-    yield f"* {training['tokens']:,} tokens in training, {training['rows']:,} rows with a loss;"
+        yield f"* {count:,} conversations: {cause.replace(': ', ', ')}."
+    yield f"* {training['tokens']:,} tokens in training, {training['rows']:,} positions with a loss;"
     yield f"  {training['steps']:,} optimiser steps, a draft of {training['draft_parameters']:,}"
     yield "  parameters."
     yield ""
-    yield "| set | acceptance length | 95 % | first draft accepted | prompts |"
+    yield "| set | acceptance length | 95 % | first draft token accepted | prompts |"
     yield "|---|---|---|---|---|"
     sets = {"all": result["decoded"], **result["decoded"]["sets"]}
     for name, figures in sets.items():
@@ -207,7 +235,8 @@ def trained(result: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        f"Decoded by the project itself with {result['decoded']['num_draft_tokens']} draft tokens,"
+        f"Decoded by the project itself with {result['decoded']['num_draft_tokens']} draft tokens, at "
+        f"most {result['config']['draft']['evaluation']['max_new_tokens']} tokens an answer,"
     )
     yield "answers equal to the target's own ([evaluation.md](evaluation.md))."
     yield ""
@@ -218,7 +247,7 @@ def by_time(result: Mapping[str, Any]) -> Iterator[str]:
     stages, jobs = result["stages"], result["training"]["jobs"]
     yield "## Acceptance by training time"
     yield ""
-    yield "| epochs | minutes | CPU minutes | acceptance length | 95 % | first draft accepted |"
+    yield "| epochs | minutes | CPU minutes | acceptance length | 95 % | first draft token accepted |"
     yield "|---|---|---|---|---|---|"
     for stage, time in zip(stages["stages"], stages["spent"], strict=True):
         low, high = stage["acceptance_length_ci95"]
@@ -228,7 +257,9 @@ def by_time(result: Mapping[str, Any]) -> Iterator[str]:
             f"{low:.2f} to {high:.2f} | {stage['per_position_acceptance'][0]:.0%} |"
         )
     yield ""
-    yield "On held-out conversations, of their stored states ([evaluation.md](evaluation.md))."
+    depth = result["config"]["draft"]["evaluation"]["num_draft_tokens"]
+    yield f"Simulated with {depth} draft tokens on the stored states of held-out conversations"
+    yield "([evaluation.md](evaluation.md))."
     kept = next(stage for stage in stages["stages"] if stage["stage"] == stages["stage"])
     yield f"The draft after {kept['epochs_done']:g} epochs accepts most and was exported."
     epochs = stages["stages"][-1]["epochs_done"]

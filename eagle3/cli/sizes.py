@@ -59,6 +59,7 @@ class Sizes:
             why = "the target has only experts; six times its hidden size, as for gpt-oss"
             yield Line("draft.intermediate_size", EXPERTS_ONLY * self.model.text.hidden_size, why)
         yield from self._train(samples, length)
+        yield Line("export.formats", ["sglang"], "or vllm, speculators, hf; several at once")
         yield from self._evaluation(samples, fraction)
         yield from self._resources()
 

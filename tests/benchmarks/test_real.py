@@ -238,7 +238,9 @@ def whole() -> dict:
         "prompts": 6,
         "num_draft_tokens": 3,
     }
+    config = yaml.safe_load((ROOT / "benchmarks" / "real" / "config.yaml").read_text())
     return {
+        "config": config,
         "machine": {"cpu": "2 x Something"},
         "model": {"seconds": 60.0},
         "questions": {"train": {"problems": 10, "chats": 5}, "measure": {"problems": 2}},
@@ -282,7 +284,12 @@ def test_the_page_says_what_the_figures_say(tmp_path):
     assert "`benchmarks/results/real.json`.\nTests ran meanwhile.\n" in page.page(remarked)
     words = " ".join(page.headline(whole()).split())
     assert "in vLLM on 2 CPU cores: 2.7 tokens/s alone, 6.0 with its draft" in words
-    assert "**2.50 times as fast** (acceptance length 2.00, one request at a time, 2 of 2" in words
+    assert (
+        "**2.50 times as fast** in the median round (acceptance length 2.00, one request at a time, 2 of 2"
+        in words
+    )
+    assert "* vLLM: 2 prompts, 6 of each set, answers of at most 96 tokens.\n" in text
+    assert "* 3 conversations: cut off.\n" in text
     assert "took 0.4 CPU hours, the target" in words
     assert [line for line in text.splitlines() if len(line) > 100 and line[0] != "|"] == []
     page.draw(whole(), tmp_path / "a.svg")
@@ -310,3 +317,18 @@ def test_a_call_with_some_engines_has_them_answer():
     assert command.only(config, ["sglang", "vllm"])["answers"] == config["answers"]
     with pytest.raises(UserError, match="there is no 'tgi'; choose from vllm, sglang"):
         command.only(config, ["tgi"])
+
+
+def test_types_are_what_this_processor_multiplies_faster_and_stay(tmp_path, monkeypatch):
+    def settled(bfloat16: float) -> tuple[str, str]:
+        rates = {"float32": 1.0, "bfloat16": bfloat16}
+        monkeypatch.setattr(command, "measured_rates", lambda names, threads: rates)
+        config = yaml.safe_load((ROOT / "benchmarks/real/config.yaml").read_text())
+        config = command.settled(config, tmp_path / "config.yaml")
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        return config["answers"]["arguments"]["dtype"], config["draft"]["train"]["precision"]
+
+    assert settled(0.1) == ("float32", "float32")
+    assert settled(1.7) == ("float32", "float32")  # a run that has begun
+    (tmp_path / "config.yaml").unlink()
+    assert settled(1.7) == ("bfloat16", "bfloat16")
