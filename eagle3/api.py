@@ -59,11 +59,10 @@ def load_states(path: Path | str, tokens: TokenShard) -> FeatureShard:
     concatenated), `last` [R, H] (after the final norm), `teacher_argmax` and `teacher_lse` [R].
     Raises UserError if the file is damaged or was captured from other tokens.
     """
-    from eagle3.files.object_storage import SCHEME
+    from eagle3.store.byte_source import address
     from eagle3.store.reader import FeatureShard
 
-    remote = isinstance(path, str) and path.startswith(SCHEME)
-    return FeatureShard(path if remote else Path(path), tokens)
+    return FeatureShard(address(str(path)), tokens)
 
 
 def load_draft(place: Path | str) -> tuple[Eagle3Draft, VocabMapping]:

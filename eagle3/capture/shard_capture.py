@@ -107,7 +107,9 @@ class ShardCapture:
         ]
         aux = _rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
         own = _rows(last, of_last)  # [R, H]
-        if not bool(_finite(aux) & _finite(own)):  # the one time per batch that a GPU is waited for
+        if not bool(
+            all_finite(aux) & all_finite(own)
+        ):  # the one time per batch that a GPU is waited for
             self._refuse(documents, of_aux, aux)
             self._refuse(documents, of_last, own)
         codec = CODECS[self.layout.name]
@@ -201,7 +203,7 @@ def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     return batches
 
 
-def _finite(states: torch.Tensor) -> torch.Tensor:
+def all_finite(states: torch.Tensor) -> torch.Tensor:
     """bool: whether all are finite, without a tensor of their size."""
     if not states.numel():
         return torch.ones((), dtype=torch.bool, device=states.device)

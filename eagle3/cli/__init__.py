@@ -1,4 +1,4 @@
-"""The command `eagle3`: each subcommand calls Snakemake or the library, and does nothing else.
+"""The command `eagle3`: jobs run by Snakemake, runs listed, watched and removed by their files.
 
 One module per group of subcommands. They import heavy packages when they run, so --help is fast.
 """

@@ -248,8 +248,7 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
         )
     _count(translated)
     length = translated.get("tokens.max_length", 2048)
-    batch = translated.raw.get((CAPTURE, "--batch-size"))
-    if batch is not None:
+    if batch := translated.raw.get((CAPTURE, "--batch-size")):
         documents = _integer(batch, f"--batch-size of {CAPTURE}")
         translated.put(
             "resources.capture.batch_tokens",
@@ -266,8 +265,8 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
 def _count(translated: _Translated) -> None:
     """Samples and shards: SpecForge reads all rows unless a number is given."""
     source = translated.values["dataset.source"][0]
-    single = isinstance(source, str) and (source in PLACES or Path(source).exists())
-    rows = data_of(source).rows if single else None
+    here = isinstance(source, str) and (source in PLACES or Path(source).exists())
+    rows = data_of(source).rows if here else None
     if "dataset.num_samples" not in translated.values:
         samples, _ = samples_of(rows)
         why = f"of {rows} rows; SpecForge takes all" if rows else "SpecForge takes all rows"
@@ -282,23 +281,19 @@ def _count(translated: _Translated) -> None:
 
 def _packs(translated: _Translated, length: int) -> None:
     """Packs per optimiser step that hold about as many tokens as a step of SpecForge."""
-    ranks = _integer(translated.raw.get((TRAIN, "--nproc-per-node"), "1"), "--nproc_per_node")
-    documents = _integer(
-        translated.raw.get((TRAIN, "--batch-size"), "1"), f"--batch-size of {TRAIN}"
-    )
-    times = translated.raw.get((TRAIN, "--draft-accumulation-steps"), "1")
-    whole = ranks * documents * _integer(times, "--draft-accumulation-steps")
-    shared = translated.get("resources.train.sp_ulysses_size", 1)
-    shared *= translated.get("resources.train.sp_ring_size", 1)
+    names = ("--nproc-per-node", "--batch-size", "--draft-accumulation-steps")
+    given = [_integer(translated.raw.get((TRAIN, n), "1"), f"{n} of {TRAIN}") for n in names]
+    ranks, whole = given[0], math.prod(given)
+    sizes = ("sp_ulysses_size", "sp_ring_size")
+    shared = math.prod(translated.get(f"resources.train.{name}", 1) for name in sizes)
     pack = max(PACK, length)
     suits, least = math.ceil(whole * length / 2 / pack), -(-ranks // shared)
-    packs = max(suits, least)
     why = f"about as many tokens as the {whole} document(s) of a step"
     if least > suits:
         why = f"the least, one for each rank; {suits} would be as many tokens as a step there"
     if pack != PACK:
         translated.put("train.pack_tokens", pack, "a document must fit")
-    translated.put("train.packs_per_batch", packs, why)
+    translated.put("train.packs_per_batch", max(suits, least), why)
     if ranks > 1:
         translated.put("resources.train.processes", ranks, "--nproc_per_node")
     translated.put("train.lr_schedule", "cosine", "as in SpecForge; our default is wsd")

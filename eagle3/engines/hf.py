@@ -72,9 +72,8 @@ class HFTarget:
 
             options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")
         elif where.type != "cpu":
-            options["device_map"] = (
-                "auto" if spread else where
-            )  # straight onto the device, not through host memory
+            # straight onto the device, not through host memory
+            options["device_map"] = "auto" if spread else where
         if (directory / INDEX).is_file():
             indexed_files(directory / INDEX)  # transformers would follow it anywhere
         options |= {"dtype": DTYPES.get(dtype, "auto"), "trust_remote_code": trust_remote_code}

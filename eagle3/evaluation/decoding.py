@@ -63,7 +63,7 @@ def decode_batch(
     sampling: Sampling = GREEDY,
     seeds: Sequence[int] | None = None,
 ) -> list[Decoded]:
-    """Answers to `prompts`, with the counts of `chain.decode_speculative`.
+    """Answers to `prompts`, with the counts of the passes that it took.
 
     `seeds` of sampling, one for each prompt, else its number: what is drawn for a prompt does not
     depend on the other prompts of the batch.

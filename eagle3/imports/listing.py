@@ -66,9 +66,8 @@ def list_files(kind: str, place: Path) -> Listing:
         if known is None or name.endswith(".ckpt"):  # of a compressed twin the plain file is taken
             found[number] = name, size
     if not found:
-        example = {"specforge": "rows_*/data_*.ckpt", "speculators": "hs_*.safetensors"}[kind]
         raise UserError(
-            f"config: {KEY} is {str(place)!r}, which holds no {example} of {PEERS[kind]}"
+            f"config: {KEY} is {str(place)!r}, which holds no {EXAMPLES[kind]} of {PEERS[kind]}"
         )
     numbers = np.array(sorted(found), dtype=np.int64)
     total = hashlib.sha256()

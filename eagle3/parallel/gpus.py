@@ -46,34 +46,16 @@ def visible_gpus(environment: Mapping[str, str]) -> list[Gpu]:
 
 def gpu_memory_and_name() -> tuple[int | None, str | None]:
     """Memory in bytes and name of the first GPU that nvidia-smi lists; None if unknown."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None, None
     query = ["--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(  # noqa: S603 - found in PATH
-            [program, *query], capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    memory, _, name = done.stdout.partition("\n")[0].partition(", ")
+    memory, _, name = _nvidia_smi(query).partition("\n")[0].partition(", ")
     return (int(memory) * MIB if memory.isdigit() else None), name or None
 
 
 def _listed(path: str | None) -> list[Gpu]:
     """What `nvidia-smi -L` lists: the slices of a GPU that is cut into some, whole ones else."""
-    program = shutil.which("nvidia-smi", path=path)
-    if program is None:
-        return []
-    try:
-        done = subprocess.run(  # noqa: S603 - found in PATH
-            [program, "-L"], capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []  # a driver that does not answer has no GPU for anybody
     gpus: list[Gpu] = []
     cut = False
-    for line in done.stdout.splitlines():
+    for line in _nvidia_smi(["-L"], path).splitlines():
         if whole := LISTED.match(line):
             gpus.append(Gpu(whole[1], whole[2]))
             cut = False
@@ -83,3 +65,17 @@ def _listed(path: str | None) -> list[Gpu]:
             gpus.append(Gpu(part[1], part[1]))
             cut = True
     return gpus
+
+
+def _nvidia_smi(arguments: list[str], path: str | None = None) -> str:
+    """What nvidia-smi prints; nothing where there is none, or a driver that does not answer."""
+    program = shutil.which("nvidia-smi", path=path)
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603 - found in PATH
+            [program, *arguments], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

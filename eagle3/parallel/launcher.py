@@ -38,9 +38,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self.name = STOPPING[
-            signal.SIGTERM
-        ]  # of the signal; another rank's, if only that one got it
+        # of the signal; another rank's, if only that one got it
+        self.name = STOPPING[signal.SIGTERM]
 
     def listen(self) -> None:
         """Take the signals as a request from now on until the process ends."""

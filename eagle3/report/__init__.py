@@ -1,1 +1,1 @@
-"""Plots and the HTML page."""
+"""What people read of a run: plan, report, model card, and the lines at its end."""

@@ -13,7 +13,7 @@ from eagle3.files.hub import HUB
 from eagle3.report import plots
 from eagle3.report.facts import RunFacts
 from eagle3.report.outcome import slower_text
-from eagle3.report.plan import size_text, time_text
+from eagle3.report.plan import size_text
 from eagle3.report.serve_commands import serve_commands
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -28,7 +28,6 @@ def render_page(facts: RunFacts) -> str:
         "count": lambda value: f"{value:,}",
         "percent": lambda value: f"{value:.1%}",
         "size": size_text,
-        "time": time_text,
         "duration": duration,
     }
     evaluation, vocab, worth = facts.evaluation, facts.vocab, facts.worth

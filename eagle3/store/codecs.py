@@ -38,10 +38,8 @@ TYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }  # of columns
-BLOCK_BYTES = {
-    "cpu": 2**20,
-    "cuda": 2**26,
-}  # processed at once: a cache; little compared with a model
+# processed at once: a cache; little compared with a model
+BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**26}
 NF4_CELLS = 2048  # the nearest of the 16 is looked up by the number rounded to so many cells
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,

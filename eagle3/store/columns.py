@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from eagle3.errors import UserError
+from eagle3.files.tensor_stream import ITEM_BYTES
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "I32": 4, "I8": 1, "U8": 1}  # safetensors' names
 GROUP = 32  # numbers that share a scale in nf4
 
 

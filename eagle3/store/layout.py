@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from eagle3.files.tensor_stream import Declared
-from eagle3.store.columns import ITEM_BYTES, STORED, Column
+from eagle3.files.tensor_stream import ITEM_BYTES, Declared
+from eagle3.store.columns import STORED, Column
 from eagle3.tokens.needed_states import NeededStates
 
 LAST_CHUNKS = 1  # of `last`; a row of aux has one for each layer

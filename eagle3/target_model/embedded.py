@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,11 +24,9 @@ from transformers import (
 )
 
 from eagle3.config.target import EmbeddedTarget
-from eagle3.target_model.embedded_tokenizer import END_ID, PAD_ID, train_tokenizer
+from eagle3.progress import Progress
+from eagle3.target_model.embedded_tokenizer import END_ID, PAD_ID
 
-__all__ = ["build_model", "save", "train", "train_tokenizer"]
-
-LOG_SECONDS = 10.0
 PARTS = 2  # of a batch, one a thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
@@ -148,8 +147,8 @@ def train(
     )
     model.train()
     losses: list[float] = []
-    seen, start = 0, time.monotonic()
-    spoken = start
+    progress = Progress(steps, "steps", log)
+    start = time.monotonic()
     # Matrices this small gain little from threads inside an operation, so each thread takes a part
     # of the batch instead. The number of parts is fixed and they are added in a fixed order, so the
     # weights do not depend on how many threads there are.
@@ -172,19 +171,19 @@ def train(
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 optimizer.step()
                 losses.append(sum(s * loss for s, (loss, _) in zip(shares, results, strict=True)))
-                seen += batch.numel()
-                now = time.monotonic()
-                if now - spoken >= LOG_SECONDS or step + 1 == steps:
-                    spoken = now
-                    passed = max(now - start, 1e-9)
-                    left = passed / (step + 1) * (steps - step - 1)
-                    progress = f"step {step + 1}/{steps} loss {losses[-1]:.3f}"
-                    log.info("%s %.0f tokens/s ETA %.0f s", progress, seen / passed, left)
+                progress.advance(1, partial(_line, losses, steps, start))
     finally:
+        progress.close()
         torch.set_num_threads(threads)
         model.eval()
     last = losses[-max(1, steps // 10) :]
     return sum(last) / len(last)
+
+
+def _line(losses: Sequence[float], steps: int, start: float) -> str:
+    """The state of a training as text."""
+    left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
+    return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {left:.0f} s"
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
