@@ -79,7 +79,7 @@ LEGS = {
         ),
     ),
     "test-gpu": Leg(
-        4,
+        6,
         (
             *("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
             *("benchmarks/gpu/", "benchmarks/training.py", "tests/benchmarks/"),
