@@ -174,7 +174,7 @@ def test_another_model_is_refused_and_nothing_is_taken(tmp_path, change, sentenc
 
 
 def test_a_folder_without_a_draft_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+    with pytest.raises(UserError, match=r"config\.json: No such file"):
         warm_start(tiny_draft(), tmp_path, NEW)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"has neither \*\.safetensors nor pytorch_model"):
