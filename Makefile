@@ -8,7 +8,7 @@ VLLM_VENV ?= .venv-vllm
 BIN := $(abspath $(VENV))/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint envs/constraints.txt
 CORES ?= all
-PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile
+PYTEST := python -m pytest --numprocesses $(or $(TEST_PROCESSES),2) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help train test test-all test-dag test-ranks test-sglang test-vllm test-slurm test-container test-faults test-gpu test-types test-real gpu real image image-sglang image-vllm check rulegraph sbom lock fuzz clean
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ test-sglang: $(VENV)/.develops $(SGLANG_VENV)/.ready
 ## make test-vllm    the same with a real vLLM and its own kernels, another environment of 3 GB
 test-vllm: $(VENV)/.develops $(VLLM_VENV)/.ready
 	EAGLE3_VLLM_PYTHON="$(abspath $(VLLM_VENV))/bin/python" \
-	PATH="$(BIN):$$PATH" $(PYTEST) tests/vllm
+	PATH="$(BIN):$$PATH" $(PYTEST) -m "long or not long" tests/vllm tests/engines/test_vllm.py
 
 ## make test-slurm   the workflow on a real Slurm on this machine; needs root on Debian, installs it
 test-slurm: $(VENV)/.develops
@@ -69,7 +69,7 @@ test-real: $(VENV)/.develops $(VENV)/.real $(VLLM_VENV)/.ready $(SGLANG_VENV)/.r
 
 ## make test-gpu     what CUDA runs, lowered for an H100 by Triton; the benchmarks; no GPU, but g++
 test-gpu: $(VENV)/.develops $(VENV)/.lowers
-	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu tests/benchmarks
+	PYTHONPATH="$(abspath $(VENV))/lowers" PATH="$(BIN):$$PATH" python -m pytest -m long tests/gpu tests/kernels tests/benchmarks
 
 ## make test-types   a tiny model of every causal type: capture, training, decoding (docs/targets.md)
 test-types: $(VENV)/.develops

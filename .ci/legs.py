@@ -68,7 +68,12 @@ LEGS = {
         10,
         (
             *(*CAPTURE, "eagle3/export/", "eagle3/evaluation/server.py", "envs/vllm"),
-            *("tests/vllm/", "tests/builders/served.py", "tests/builders/real_servers.py"),
+            *(
+                "tests/vllm/",
+                "tests/engines/test_vllm.py",
+                "tests/builders/served.py",
+                "tests/builders/real_servers.py",
+            ),
         ),
     ),
     "test-faults": Leg(
@@ -82,6 +87,7 @@ LEGS = {
         6,
         (
             *("eagle3/kernels/", "eagle3/objective/", "envs/gpu-test.txt", "tests/gpu/"),
+            "tests/kernels/",
             *("benchmarks/gpu/", "benchmarks/training.py", "tests/benchmarks/"),
         ),
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
@@ -11,6 +13,12 @@ from tests.builders.models import save_model
 torch.set_num_threads(1)
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
+RULES = Path(__file__).parent / "rules"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: the longest file last would leave one of two processes alone."""
+    items.sort(key=lambda item: not item.path.is_relative_to(RULES))
 
 
 @pytest.fixture(scope="session")

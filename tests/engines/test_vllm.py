@@ -36,7 +36,14 @@ def files(targets, folder, layers=(1, 3, 4), **arguments):
     )
 
 
-@pytest.mark.parametrize("layers", [(1, 3, 4), (0, 2, 5, 6), (2, 4, LAYERS - 1)])
+def in_the_leg(*values):
+    """A case for `make test-vllm` alone: each starts a process that imports torch."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(
+    "layers", [(1, 3, 4), in_the_leg((0, 2, 5, 6)), in_the_leg((2, 4, LAYERS - 1))]
+)
 def test_every_documents_rows_are_taken_out_of_the_cache(targets, mark, tmp_path, layers):
     """In the order of the layers, and the last state behind the target's own norm."""
     run_separately(files(targets, tmp_path / "out", layers), DOCUMENTS, sys.executable)
@@ -59,16 +66,26 @@ def test_every_documents_rows_are_taken_out_of_the_cache(targets, mark, tmp_path
     ("fake", "sentence"),
     [
         ("dies", r"vLLM's process ended with signal SIGKILL; its log is above$"),
-        ("forgets", r"vLLM returned no states for 1 of 5 documents \(the first is 2, of 1 tokens"),
+        in_the_leg(
+            "forgets", r"vLLM returned no states for 1 of 5 documents \(the first is 2, of 1 tokens"
+        ),
         ("refuses", r"arguments \(resources\.capture\.vllm_arguments\): no such model; use"),
         ("unknown", r"vLLM's class for this target, Unknown, returns no hidden states; use hidden"),
-        ("twice", r"document 1 came twice; check resources\.capture\.vllm_arguments, or use"),
-        ("caches", r"document 1 starts at its token 1, the rest is cached or in another batch"),
-        ("chunks", r"document 1 has 16 rows for its 17 tokens, .*\(gpu_memory_utilization"),
-        ("other ids", r"document 1 has other tokens than were sent"),
-        ("skips", r"vLLM kept no states of a batch; use hidden_states\.backend hf$"),
-        ("no cache", r"vLLM has 0 caches of states, not one"),
-        ("sizes", r"cache \[64, 4, 4, 32\], not in blocks of 8 tokens with 4 states each"),
+        in_the_leg(
+            "twice", r"document 1 came twice; check resources\.capture\.vllm_arguments, or use"
+        ),
+        in_the_leg(
+            "caches", r"document 1 starts at its token 1, the rest is cached or in another batch"
+        ),
+        in_the_leg(
+            "chunks", r"document 1 has 16 rows for its 17 tokens, .*\(gpu_memory_utilization"
+        ),
+        in_the_leg("other ids", r"document 1 has other tokens than were sent"),
+        in_the_leg("skips", r"vLLM kept no states of a batch; use hidden_states\.backend hf$"),
+        in_the_leg("no cache", r"vLLM has 0 caches of states, not one"),
+        in_the_leg(
+            "sizes", r"cache \[64, 4, 4, 32\], not in blocks of 8 tokens with 4 states each"
+        ),
     ],
 )
 def test_a_failing_engine_is_one_sentence(targets, mark, tmp_path, fake, sentence):

@@ -33,6 +33,7 @@ def test_on_a_cpu_nothing_is_compiled(monkeypatch):
     assert double("a", torch.ones(2)).tolist() == [2, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["_norm_backward", "_rotated"])
 def test_compiled_operations_give_the_same(compiler, name):
     written = inspect.unwrap(getattr(fused_ops, name))
@@ -145,6 +146,7 @@ def test_own_keys_are_one_graph_for_any_number_of_rows(counted, name):
     assert len(count) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OWN_KEYS)
 def test_compiled_own_keys_give_the_same(compiler, name):
     written, inputs = inspect.unwrap(getattr(own_keys, name)), own_keys_inputs(name, 9, 2)
@@ -186,6 +188,7 @@ def test_what_is_compiled_sees_no_autograd(monkeypatch):
     assert watched(weight, 3, (weight, weight)).tolist() == [3, 3] and seen == [False] * 3
 
 
+@pytest.mark.long
 def test_a_compiled_loss_gives_the_same(compiler):
     written = inspect.unwrap(row_losses)
     expected, result = (
