@@ -108,10 +108,8 @@ class Sizes:
         packs = max(PACKS * (2 if (self.hidden or 0) >= WIDE else 1), ranks)
         while packs > ranks and epochs * tokens / (pack * packs) < 2 * FEW_STEPS:
             packs = max(packs // 2, ranks)
-        if epochs != 10:
-            yield Line("train.epochs", epochs)
-        else:
-            yield Line("train.epochs", epochs)
+        yield Line("train.epochs", epochs)
+        if epochs == 10:
             yield Line("train.epochs_per_stage", 2, "a stage is a job and a checkpoint")
         rate = learning_rate(pack * packs, self.hidden)
         why = (

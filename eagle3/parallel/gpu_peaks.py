@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # by a part of the name in nvidia-smi, from data sheets: dense bfloat16 TFLOP/s, and memory in GB
 # (of models that come with different memories, the least)
 DATA_SHEETS = {
@@ -15,6 +17,7 @@ DATA_SHEETS = {
     "A100": (312, 40),
     "A800": (312, 40),
     "L40S": (362, 48),
+    "L40": (181, 48),
     "L4": (121, 24),
     "A10": (125, 24),
     "RTX 4090": (165, 24),
@@ -42,6 +45,8 @@ def sustained_tflops(name: str | None) -> int | None:
 
 
 def least_memory(name: str) -> float | None:
-    """Bytes of a GPU of this name, at least; None if it is not known."""
-    known = known_gpu(name)
-    return DATA_SHEETS[known][1] * 1e9 if known else None
+    """Bytes of a GPU of this name, as in `A100 80GB`, else the least; None if it is not known."""
+    known, stated = known_gpu(name), re.search(r"(\d+) ?GB", name)
+    if known is None:
+        return None
+    return (int(stated[1]) if stated else DATA_SHEETS[known][1]) * 1e9

@@ -103,6 +103,8 @@ def test_gpus_of_another_machine_are_those_of_a_data_sheet(
     config = Config.of(yaml.safe_load((tmp_path / "b.yaml").read_text()))
     assert (config.hardware.gpu, config.hardware.memory_gb) == ("L40S", 48)
     assert config.resources.train.threads == 8  # not of this machine's cores
+    given = [devices.devices(2, name).memory for name in ("A100", "A100 80GB", "L40")]
+    assert given == [40e9, 80e9, 48e9]
     refused = command("init", str(model), "chats.jsonl", "--gpu", "Voodoo2")
     assert refused.code == 1 and "--gpu: Voodoo2 is not known; choose from B300, " in refused.err
 
