@@ -181,7 +181,7 @@ def plan_table(plan: dict[str, Any]) -> str:
     """The plan for people."""
     rows = [
         ("training tokens", f"{plan['tokens']:,} in {plan['shards']} shards"),
-        ("rows with a loss", f"{plan['rows']:,} ({plan['rows'] / max(plan['tokens'], 1):.0%})"),
+        ("trained positions", f"{plan['rows']:,} ({plan['rows'] / max(plan['tokens'], 1):.0%})"),
         (
             "hidden states",
             f"{size_text(plan['bytes_states'])}, {plan['bytes_per_token']:,.0f} B/token",
