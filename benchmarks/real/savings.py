@@ -63,7 +63,7 @@ def passes(trainer: StageTrainer, pack: Pack, objective: Objective) -> float:
     trainer.draft.zero_grad()
     loss, totals = ttt_loss(trainer.draft, pack, trainer.target, objective)
     loss.backward()
-    return float(loss) / max(float(totals.trained[0]), 1.0)
+    return loss.item() / max(float(totals.trained[0]), 1.0)
 
 
 def first_packs(trainer: StageTrainer, count: int) -> Iterator[Pack]:
