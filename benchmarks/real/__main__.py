@@ -77,14 +77,17 @@ def settled(config: dict[str, Any], begun: Path) -> dict[str, Any]:
         return config
     if begun.exists():
         known = yaml.safe_load(begun.read_text(encoding="utf-8"))
-        faster = known["draft"]["train"]["precision"]
+        types = [known["answers"].get("arguments", {}), known["draft"]["train"]]
+        precision = types[1]["precision"]  # also where another engine answered, with no type
+        chosen = [types[0].get("dtype", precision), precision]
     else:
         rates = measured_rates(["float32", "bfloat16"], 1)
         faster = max(rates, key=lambda name: rates[name])
         print(f"answers and training in {faster}, which is faster here")
-    for values, key in keys:
+        chosen = [faster, faster]
+    for (values, key), dtype in zip(keys, chosen, strict=True):
         if values.get(key) == "auto":
-            values[key] = faster
+            values[key] = dtype
     return config
 
 

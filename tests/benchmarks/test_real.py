@@ -332,3 +332,7 @@ def test_types_are_what_this_processor_multiplies_faster_and_stay(tmp_path, monk
     assert settled(1.7) == ("float32", "float32")  # a run that has begun
     (tmp_path / "config.yaml").unlink()
     assert settled(1.7) == ("bfloat16", "bfloat16")
+    mixed = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    mixed["draft"]["train"]["precision"] = "float32"  # as its own configuration said
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(mixed))
+    assert settled(0.1) == ("bfloat16", "float32")
