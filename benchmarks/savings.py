@@ -20,6 +20,7 @@ from eagle3.draft.training_layer import (
     TrainingLayer,
 )
 from eagle3.kernels.fused_ops import at_least_fp32, rms_norm
+from eagle3.kernels.gradient_sum import shared
 from eagle3.objective import bucketing, dispatch, row_index, ttt
 from eagle3.objective.head_loss import LossKind, PairResults, Pairs
 from eagle3.objective.pack import Pack
@@ -86,20 +87,19 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
             reads: Any = None,
         ) -> Projections:
             x = torch.cat((reads.embedded.kv, self.normed(hidden)), 1)
-            q = self._heads(at_least_fp32(self.whole.rows(0, self.query_width)(x[queried])))
+            q = self.whole.rows(0, self.query_width)(x[queried])
             kv = self.whole.rows(self.query_width, len(self.whole.narrow))(x)
-            k, v = self._heads(at_least_fp32(kv)).chunk(2, dim=1)
-            q, k = self.rotary(q, positions[queried]), self.rotary(k, positions)
-            return q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+            (q,) = self._turned(q, None, positions[queried], (self.heads,), 0)
+            k, v = self._turned(kv, None, positions, self.kv_parts, self.heads)
+            return q, k, v
 
         def projections(
             self, hidden: torch.Tensor, positions: torch.Tensor, reads: Any = None
         ) -> Projections:
             x = torch.cat((reads.embedded.qkv[reads.index], self.normed(hidden)), 1)
-            qkv = self._heads(at_least_fp32(self.whole(x)))
-            rotated = self.rotary(qkv[:, : self.rotary_heads], positions).to(self.dtype)
-            q, k = rotated.split((self.heads, self.rotary_heads - self.heads), dim=1)
-            return q, k, qkv[:, self.rotary_heads :].to(self.dtype)
+            parts = (self.heads, *self.kv_parts)
+            q, k, v = self._turned(self.whole(x), None, positions, parts, 0)
+            return q, k, v
 
     class Whole(TrainingDraft):
         def project_embeddings(
@@ -109,11 +109,10 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
             normed = rms_norm(embedding.to(self.dtype), self.input_norm.weight, self.input_norm.eps)
             layer.__class__ = WholeLayer
             both = (self.qkv_embedding, layer.qkv)
-            whole = MixedLinear(
-                torch.cat([m.weight for m in both], 1), torch.cat([m.narrow for m in both], 1)
-            )
+            weight = torch.cat([m.weight for m in both], 1)
+            whole = MixedLinear(*shared(weight), torch.cat([m.narrow for m in both], 1))
             vars(layer)["whole"] = whole
-            return EmbeddingProjections(normed, normed[taught])
+            return EmbeddingProjections.of(normed, normed[taught])
 
     with patch.object(ttt, "TrainingDraft", Whole):
         yield

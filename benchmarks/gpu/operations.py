@@ -17,8 +17,9 @@ import torch
 from benchmarks.gpu.bench import CPU, Bench, Row, compared, difference, tensors_in
 from benchmarks.synthetic import Shape, build_draft, build_pack
 from eagle3.kernels import fused_ops
-from eagle3.kernels.matmul import weight_gradient
-from eagle3.objective import losses
+from eagle3.kernels import heads as heads_of
+from eagle3.kernels.matmul import add_weight_gradient, weight_gradient
+from eagle3.objective import losses, teacher
 from eagle3.objective.attention import own_keys
 from eagle3.objective.attention.interface import Keys, Queries, reference_attention
 from eagle3.objective.dispatch import BACKENDS
@@ -47,17 +48,23 @@ def operations(bench: Bench) -> Iterator[Row]:
 
     wide, gain = partial(normal, dtype=FP32), normal(width, dtype=FP32)
     x, dy, up, scale = normal(rows, width), normal(rows, width), normal(rows, width), wide(rows, 1)
-    angles = wide(rows, 1, width // 4)
+    angles = wide(30, 1, width // 8)
+    places, positions = torch.arange(rows) % 40, torch.arange(rows) % 30
     cases: dict[str, tuple[Any, ...]] = {
         "_norm": (x, gain, 1e-5),
         "_norm_backward": (dy, x, gain, scale.abs()),
         "_gain_gradient": (dy, x, scale.abs()),
         "_gated": (x, up),
         "_gated_backward": (dy, x, up),
-        "_rotated": (wide(rows, 6, width // 2), angles.cos(), angles.sin()),
+        "_turned": (x, wide(40, width), places, angles.cos(), angles.sin(), positions, 3, BF16),
+        "_turned_back": (
+            [normal(rows, heads, width // 4) for heads in (2, 1, 1)],
+            *(angles.cos(), angles.sin(), positions, 3, BF16),
+        ),
+        "distributions": (wide(rows, vocab), 9 + wide(rows)),
     }
     for name, inputs in cases.items():
-        call = getattr(fused_ops, name)
+        call = (vars(fused_ops) | vars(heads_of) | vars(teacher))[name]
         yield bench.row(name, partial(_as_written, bench, call, inputs))
     for kind in losses.LOSSES:
         probs = TeacherProbs(
@@ -86,9 +93,12 @@ def operations(bench: Bench) -> Iterator[Row]:
         yield bench.row(name, partial(_as_written, bench, call, inputs))
 
     def product() -> Row:
-        result = weight_gradient(dy.to(bench.device), x.to(bench.device), FP32)
+        total = weight_gradient(dy.to(bench.device), x.to(bench.device), FP32)
+        once = total.clone()
+        add_weight_gradient(total, dy.to(bench.device), x.to(bench.device))
         bound = 1e-5 if bench.on_gpu else 1e-2  # a CPU may round the sum to bfloat16
-        return compared([result], [dy.double().T @ x.double()], bound)
+        wanted = dy.double().T @ x.double()
+        return compared([once, total], [wanted, 2 * wanted], bound)
 
     yield bench.row("weight_gradient", product)
 

@@ -255,7 +255,7 @@ def random_pack(
         teacher_argmax=tokens(len(last_tokens), KNOWN_ANSWERS),
         teacher_lse=torch.full((len(last_tokens),), math.log(shape.vocab) + 0.5),
     )
-    moved = Pack(**{name: tensor.to(device) for name, tensor in pack.tensors().items()})
+    moved = Pack(**{n: t.to(device) for n, t in pack.tensors().items()}, host=pack.columns)
     head = Head(normal(shape.draft_vocab, hidden) * hidden**-0.5)
     embedding = normal(shape.vocab, hidden).to(torch.bfloat16)
     return moved, TargetParts(embedding, head, draft_ids.to(device))

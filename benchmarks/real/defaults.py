@@ -103,9 +103,11 @@ FACTORS: dict[str, dict[str, Variant]] = {
 class Bench:
     """A run on the published model, opened once."""
 
-    def __init__(self, folder: Path, others: Mapping[str, Path], held_out: int) -> None:
+    def __init__(
+        self, folder: Path, others: Mapping[str, Path], held_out: int, draft_tokens: int
+    ) -> None:
         """`others`: runs on the same conversations with other states, by name."""
-        self.given = (folder, tuple(others.items()), held_out)
+        self.given = (folder, tuple(others.items()), held_out, draft_tokens)
         self.folder, self.others = folder, dict(others)
         self.run = load_run(folder)
         self.config = self.run.config.to_dict()
@@ -114,7 +116,7 @@ class Bench:
         self.target = Path(self.run.target)
         text = load_config(self.target)
         self.vocab_size, self.stop = text.vocab_size, set(stop_ids(self.target, text))
-        self.depth = self.config["evaluation"]["num_draft_tokens"]
+        self.depth = draft_tokens
         held = opened(folder, "eval", self.run.held_out)
         lengths = held.documents.lengths.copy()
         lengths[np.flatnonzero(lengths)[held_out:]] = 0  # takes no part
@@ -211,9 +213,9 @@ class Bench:
 
 
 @cache
-def reopened(folder: Path, others: tuple[tuple[str, Path], ...], held_out: int) -> Bench:
+def reopened(folder: Path, others: tuple[tuple[str, Path], ...], *sizes: int) -> Bench:
     """The bench of a worker process, opened once."""
-    return Bench(folder, dict(others), held_out)
+    return Bench(folder, dict(others), *sizes)
 
 
 def opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
@@ -301,17 +303,20 @@ def main() -> None:
     args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args.add_argument("--cpu-seconds", type=float, required=True, help="of each training")
     args.add_argument("--held-out", type=int, default=64, help="documents to score on, at most")
+    args.add_argument(
+        "--draft-tokens", type=int, nargs="+", default=[3, 5], help="lengths of a chain to show"
+    )
     args.add_argument("--states", nargs="*", default=[], metavar="NAME=RESULTS")
     args.add_argument("--record", type=Path, help="costs and scores, one a line")
     args.add_argument("--jobs", type=int, default=1, help="drafts at a time, a thread each")
     given = args.parse_args()
     others = {name: Path(place) for name, _, place in (s.partition("=") for s in given.states)}
-    bench = Bench(given.run, others, given.held_out)
+    bench = Bench(given.run, others, given.held_out, max(given.draft_tokens))
     named = [(f, name, bench.changed(v)) for f, name, v in variants(given.factors, others)]
     todo = [each for each in named if each[1] == DEFAULT or each[2]]
     with ProcessPoolExecutor(given.jobs, get_context("spawn"), one_thread) as pool:
         record = measure(bench, todo, given, pool.map)
-    rows = table(record, todo)
+    rows = [row for length in given.draft_tokens for row in table(record, todo, length)]
     show("defaults by factor", rows, given, documents=bench.documents, scores=record.lines)
 
 

@@ -48,21 +48,31 @@ class Record:
         return entry
 
 
-def table(record: Record, todo: Iterable[tuple[str, str, Any]]) -> list[dict[str, Any]]:
-    """Means over seeds, and differences to the default seed by seed with their interval."""
+def table(
+    record: Record, todo: Iterable[tuple[str, str, Any]], draft_tokens: int
+) -> list[dict[str, Any]]:
+    """Means over seeds, and differences to the default seed by seed with their interval.
+
+    `draft_tokens`: how many drafts of a chain count; a score has at least as many.
+    """
+
+    def length(entry: dict[str, Any]) -> float:
+        return 1 + sum(entry["per_position_acceptance"][:draft_tokens])
+
     scores = [entry for entry in record.lines if entry["kind"] == "score"]
-    base = {e["seed"]: e["acceptance_length"] for e in scores if e["name"] == DEFAULT}
+    base = {e["seed"]: length(e) for e in scores if e["name"] == DEFAULT}
     rows = []
     for factor, name, _ in todo:
         own = {e["seed"]: e for e in scores if e["name"] == name}
-        changes = [own[seed]["acceptance_length"] - base[seed] for seed in sorted(own)]
+        changes = [length(own[seed]) - base[seed] for seed in sorted(own)]
         spread = statistics.stdev(changes) if len(changes) > 1 else float("nan")
         half = STUDENT.get(len(changes) - 1, float("nan")) * spread / len(changes) ** 0.5
         rows.append(
             {
                 "factor": factor,
                 "variant": name,
-                "acceptance length": statistics.mean(e["acceptance_length"] for e in own.values()),
+                "draft tokens": draft_tokens,
+                "acceptance length": statistics.mean(map(length, own.values())),
                 "difference": statistics.mean(changes),
                 "95 % +-": half,
                 "steps": statistics.mean(e["steps"] for e in own.values()),

@@ -79,7 +79,7 @@ def main() -> None:
     args.add_argument("--rounds", type=int, default=3)
     given = args.parse_args()
     one_thread()
-    bench = Bench(given.run, {}, held_out=1)
+    bench = Bench(given.run, {}, held_out=1, draft_tokens=1)
     train, target = bench.run.config.train, bench.run.config.target
     head = read_head(
         TargetWeights(bench.target),

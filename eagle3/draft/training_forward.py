@@ -17,12 +17,7 @@ import torch
 
 from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.rope import angles
-from eagle3.draft.training_layer import (
-    EmbeddingProjections,
-    MixedLinear,
-    RotaryTable,
-    TrainingLayer,
-)
+from eagle3.draft.training_layer import EmbeddingProjections, MixedLinear, TrainingLayer
 from eagle3.kernels.fused_ops import at_least_fp32, rms_norm
 
 
@@ -34,7 +29,7 @@ class TrainingDraft:
         self.config, self.dtype, self.norm = draft.config, dtype, draft.norm
         wide = at_least_fp32(draft.fc.weight.detach()).dtype
         where = torch.arange(positions, device=draft.fc.weight.device)
-        rotary = RotaryTable(*angles(where, draft.inv_freq, draft.rope_scaling, wide))
+        rotary = angles(where, draft.inv_freq, draft.rope_scaling, wide)
         width = self.config.hidden_size
         self.input_norm, attn = draft.midlayer.input_layernorm, draft.midlayer.self_attn
         stacked = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
@@ -73,10 +68,11 @@ class TrainingDraft:
         normed = rms_norm(embedding.to(self.dtype), norm.weight, norm.eps)
         if len(self.layers) > 1:
             return EmbeddingProjections.of_all(self.qkv_embedding(normed), self.query_width, taught)
-        q = self.qkv_embedding.rows(0, self.query_width)(normed[taught])
+        q = self.qkv_embedding.rows(0, self.query_width)(normed.index_select(0, taught))
         kv = self.qkv_embedding.rows(self.query_width, len(self.qkv_embedding.narrow))(normed)
         kv = at_least_fp32(kv)
-        return EmbeddingProjections(kv, torch.cat((at_least_fp32(q), kv[taught]), dim=1))
+        both = at_least_fp32(q), kv.index_select(0, taught)
+        return EmbeddingProjections.of(kv, torch.cat(both, dim=1))
 
     def finish(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the last layer gives [N, H] -> hidden of the next step [N, H]"""

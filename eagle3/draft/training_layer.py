@@ -8,7 +8,9 @@ import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import FurtherLayer, MidLayer
-from eagle3.kernels.fused_ops import at_least_fp32, gathered_sum, rms_norm, rotation, swiglu
+from eagle3.kernels.fused_ops import at_least_fp32, rms_norm, swiglu
+from eagle3.kernels.gradient_sum import GradientSum, shared
+from eagle3.kernels.heads import Angles, TableRows, gathered_sum, turned_heads
 from eagle3.kernels.matmul import linear
 
 Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, values
@@ -16,32 +18,23 @@ Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, 
 
 @dataclass(frozen=True)
 class MixedLinear:
-    """A weight [out, in] and its copy in the type that products are computed in."""
+    """Rows of a weight in the type that products are computed in."""
 
-    weight: torch.Tensor
-    narrow: torch.Tensor
+    weight: torch.Tensor  # [out, in], the whole of it, and its gradient
+    gradient: GradientSum
+    narrow: torch.Tensor  # [n, in]
+    first: int = 0  # which of the weight's rows these begin with
 
     @classmethod
     def of(cls, weight: torch.Tensor, dtype: torch.dtype) -> MixedLinear:
-        return cls(weight, weight.detach().to(dtype).contiguous())
+        return cls(*shared(weight), weight.detach().to(dtype).contiguous())
 
     def rows(self, first: int, stop: int) -> MixedLinear:
-        return MixedLinear(self.weight[first:stop], self.narrow[first:stop])
+        first, narrow = self.first + first, self.narrow[first:stop]
+        return MixedLinear(self.weight, self.gradient, narrow, first)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return linear(x, self.weight, self.narrow)
-
-
-@dataclass(frozen=True)
-class RotaryTable:
-    """cos and sin of every position [P, 1, d / 2]."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-    def __call__(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Rotate x [N, heads, d] by its positions int64 [N]."""
-        return rotation(x, self.cos[positions], self.sin[positions])
+        return linear(x, self.weight, self.narrow, self.gradient, self.first)
 
 
 @dataclass(frozen=True)
@@ -52,13 +45,18 @@ class EmbeddingProjections:
     # some tokens are read by later steps only (sequence parallelism)
     qkv: torch.Tensor  # [R, (heads + 2 kv_heads) d], of the tokens that later steps read too; of
     # several layers the first has a query of every row, so [T, …] then,
+    gradient: GradientSum  # of qkv
     places: torch.Tensor | None = None  # int64 [R], and where among them those R are
+
+    @classmethod
+    def of(cls, kv: torch.Tensor, qkv: torch.Tensor) -> EmbeddingProjections:
+        return cls(kv, *shared(qkv))
 
     @classmethod
     def of_all(cls, qkv: torch.Tensor, queries: int, places: torch.Tensor) -> EmbeddingProjections:
         """From the projections of every token, `queries` of whose columns are those of queries."""
         qkv = at_least_fp32(qkv)
-        return cls(qkv[:, queries:], qkv, places)
+        return cls(qkv[:, queries:], *shared(qkv), places)
 
     def of_reads(self, reads: torch.Tensor) -> Reads:
         """Those of rows that read the tokens `reads` int64 [N], among the R."""
@@ -76,6 +74,10 @@ class Reads:
     embedded: EmbeddingProjections
     index: torch.Tensor  # int64 [N]
 
+    @property
+    def rows(self) -> TableRows:
+        return TableRows(self.embedded.qkv, self.embedded.gradient, self.index)
+
 
 class TrainingLayer:
     """A layer's weights as one pack uses them."""
@@ -85,9 +87,10 @@ class TrainingLayer:
         config: DraftConfig,
         layer: MidLayer | FurtherLayer,
         qkv: MixedLinear,
-        rotary: RotaryTable,
+        rotary: tuple[torch.Tensor, torch.Tensor],
     ) -> None:
-        """`qkv` [(heads + 2 kv_heads) d, H]: what projections make of the normed hidden state."""
+        """`qkv` [(heads + 2 kv_heads) d, H]: what projections make of the normed hidden state;
+        `rotary`: cos and sin of every position [P, 1, d / 2]."""
         attn, dtype = layer.self_attn, qkv.narrow.dtype
         self.config, self.layer, self.qkv, self.rotary = config, layer, qkv, rotary
         self.norm = layer.state_norm
@@ -95,6 +98,7 @@ class TrainingLayer:
         self.heads = config.num_attention_heads
         self.query_width = self.heads * config.head_dim
         self.rotary_heads = self.heads + config.num_key_value_heads
+        self.kv_parts = (config.num_key_value_heads,) * 2
         self.head_gains = None
         if config.qk_norm:
             kv_heads = self.rotary_heads - self.heads
@@ -122,16 +126,13 @@ class TrainingLayer:
         kv = at_least_fp32(self.qkv.rows(self.query_width, len(self.qkv.narrow))(x))
         if reads is not None:
             kv = reads.embedded.kv[: len(hidden)] + kv
-        k, v = self._heads(kv).chunk(2, dim=1)
-        chosen = slice(None) if queried is None else queried
-        q = self.qkv.rows(0, self.query_width)(x[chosen])
-        if reads is None:
-            q = at_least_fp32(q)
-        else:
-            q = gathered_sum(reads.embedded.qkv[:, : self.query_width], reads.index, q)
-        q = self.rotary(self._head_normed(self._heads(q), 0), positions[chosen])
-        k = self.rotary(self._head_normed(k, self.heads), positions)
-        return q.to(self.dtype), k.to(self.dtype), v.to(self.dtype)
+        at = positions
+        if queried is not None:
+            x, at = x.index_select(0, queried), positions[queried]
+        q = self.qkv.rows(0, self.query_width)(x)
+        (q,) = self._turned(q, reads, at, (self.heads,), 0)
+        k, v = self._turned(kv, None, positions, self.kv_parts, self.heads)
+        return q, k, v
 
     def projections(
         self,
@@ -141,27 +142,28 @@ class TrainingLayer:
     ) -> Projections:
         """Later steps: rotated queries [A_k, heads, d], keys and values [A_k, kv_heads, d]."""
         qkv = self.qkv(self.normed(hidden))
-        if reads is None:
-            qkv = at_least_fp32(qkv)
-        else:
-            qkv = gathered_sum(reads.embedded.qkv, reads.index, qkv)
-        qkv = self._heads(qkv)
-        qk = self._head_normed(qkv[:, : self.rotary_heads], 0)
-        rotated = self.rotary(qk, positions).to(self.dtype)
-        q, k = rotated.split((self.heads, self.rotary_heads - self.heads), dim=1)
-        return q, k, qkv[:, self.rotary_heads :].to(self.dtype)
+        q, k, v = self._turned(qkv, reads, positions, (self.heads, *self.kv_parts), 0)
+        return q, k, v
 
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, n d] -> [N, n, d]"""
-        return x.unflatten(-1, (-1, self.config.head_dim))
-
-    def _head_normed(self, x: torch.Tensor, first: int) -> torch.Tensor:
-        """x [N, n, d]: heads `first` and on of queries, then keys. The norm is no linear map, so it
-        comes after the halves are added up."""
-        if self.head_gains is None:
-            return x
-        gains = self.head_gains[first : first + x.shape[1]]
-        return rms_norm(x, gains, self.config.rms_norm_eps)
+    def _turned(
+        self,
+        x: torch.Tensor,  # [N, n d], products
+        reads: Reads | None,  # what is added to them
+        positions: torch.Tensor,  # int64 [N]
+        parts: tuple[int, ...],  # of the n heads
+        first: int,  # which of queries, keys and values these begin with
+    ) -> tuple[torch.Tensor, ...]:
+        """Heads [N, parts[0], d], …, queries and keys rotated."""
+        turned = min(self.rotary_heads - first, sum(parts))
+        rows = None if reads is None else reads.rows
+        if self.head_gains is not None:  # no linear map, so it comes after the sum
+            sums = at_least_fp32(x) if rows is None else gathered_sum(x, rows)
+            heads = sums.unflatten(-1, (-1, self.config.head_dim))
+            gains = self.head_gains[first : first + turned]
+            normed = rms_norm(heads[:, :turned], gains, self.config.rms_norm_eps)
+            x, rows = torch.cat((normed, heads[:, turned:]), 1).flatten(1), None
+        angles = Angles(*self.rotary, positions)
+        return turned_heads(x, rows, angles, parts, turned, self.dtype)
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the projections read of the hidden state."""

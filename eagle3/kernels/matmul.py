@@ -1,7 +1,7 @@
 """Matrix products of training: narrow operands, and weight gradients as wide as the weights.
 
 A weight is used once per TTT step. Under plain autocast its gradients would be added up in the
-narrow type; here each product's gradient is returned in the type of the master weight.
+narrow type; here they are summed in the type of the master weight, where they lie.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from eagle3.kernels.gradient_sum import GradientSum
 from eagle3.kernels.torch_internals import multiplies_bfloat16, onednn_linear
 
 
@@ -66,28 +67,60 @@ def weight_gradient(dy: torch.Tensor, x: torch.Tensor, wide: torch.dtype) -> tor
     return _product(as_factor(dy).t(), as_factor(x).t()).to(wide)
 
 
+def add_weight_gradient(total: torch.Tensor, dy: torch.Tensor, x: torch.Tensor) -> None:
+    """Add the `weight_gradient` of dy [N, out] and x [N, in] to `total` [out, in]; on CUDA inside
+    the product, which then is the only pass over it."""
+    if dy.device.type != "cuda":
+        total += weight_gradient(dy, x, total.dtype)
+    elif total.dtype == dy.dtype:
+        total.addmm_(dy.t(), x)
+    else:
+        torch.addmm(total, dy.t(), x, out_dtype=total.dtype, out=total)
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor
+        ctx: Any,
+        x: torch.Tensor,
+        _weight: torch.Tensor,
+        narrow: torch.Tensor,
+        gradient: GradientSum,
+        first: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(x, narrow)
-        ctx.wide = weight.dtype
+        ctx.gradient, ctx.first = gradient, first
         return times_transposed(x, narrow)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (dy,) = grads
         x, narrow = ctx.saved_tensors
-        need_x, need_weight, _ = ctx.needs_input_grad
+        need_x, need_weight, *_ = ctx.needs_input_grad
         dx = times_transposed(dy, narrow.t()) if need_x else None
-        dw = weight_gradient(dy, x, ctx.wide) if need_weight else None
-        return dx, dw, None
+        if need_weight:
+            _add_product(ctx.gradient, dy, x, ctx.first)
+        return dx, None, None, None, None
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor) -> torch.Tensor:
-    """x [N, in] times a weight [out, in] -> [N, out], computed in the type of `narrow`.
+def _add_product(gradient: GradientSum, dy: torch.Tensor, x: torch.Tensor, first: int) -> None:
+    count = dy.shape[1]
+    if gradient.total is None and count == gradient.shape[0]:
+        gradient.total = weight_gradient(dy, x, gradient.dtype)
+    else:
+        add_weight_gradient(gradient.so_far()[first : first + count], dy, x)
 
-    `narrow` is the weight in the type of `x` (the weight itself where that is the same).
+
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    narrow: torch.Tensor,
+    gradient: GradientSum,
+    first: int = 0,
+) -> torch.Tensor:
+    """x [N, in] times rows `first` and on of a weight [out, in] -> [N, n], computed in the type of
+    `narrow` [n, in]: those rows in the type of `x` (of the weight itself where that is the same).
+
+    `weight` and `gradient` as `gradient_sum.shared` gives them.
     """
-    return _Linear.apply(x, weight, narrow)
+    return _Linear.apply(x, weight, narrow, gradient, first)

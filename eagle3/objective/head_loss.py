@@ -18,7 +18,7 @@ import torch
 
 from eagle3.draft.training_layer import MixedLinear
 from eagle3.kernels.fused_ops import at_least_fp32
-from eagle3.kernels.matmul import times_transposed, weight_gradient
+from eagle3.kernels.matmul import add_weight_gradient, times_transposed, weight_gradient
 from eagle3.objective.losses import WITH_LOGS, row_losses
 from eagle3.objective.sending import send
 from eagle3.objective.teacher import Teacher
@@ -67,7 +67,7 @@ class _HeadLoss(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         wide = at_least_fp32(narrow[:0]).dtype
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        dweight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        dweight: torch.Tensor | None = None
         loss, accepted = (x.new_empty(len(x), dtype=wide) for _ in range(2))
         correct = x.new_empty(len(x), dtype=torch.bool)
         for at, rows, place in _chunks(pairs, len(narrow)):
@@ -82,8 +82,12 @@ class _HeadLoss(torch.autograd.Function):
             dlogits = losses.gradient
             if dx is not None:
                 dx[at] = times_transposed(dlogits, narrow.t()) * step_weight.to(x.dtype)
-            if dweight is not None:  # a frozen head takes none
-                dweight += weight_gradient(dlogits, (x[at] * step_weight).to(x.dtype), weight.dtype)
+            if ctx.needs_input_grad[1]:  # a frozen head takes none
+                weighted = (x[at] * step_weight).to(x.dtype)
+                if dweight is None:
+                    dweight = weight_gradient(dlogits, weighted, weight.dtype)
+                else:
+                    add_weight_gradient(dweight, dlogits, weighted)
         ctx.save_for_backward(dx, dweight)
         ctx.mark_non_differentiable(loss, correct, accepted)
         total = torch.dot(loss, kind.weights.to(wide)[pairs.step])

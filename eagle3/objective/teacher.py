@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from eagle3.kernels.compiled import compiled_on_cuda
 from eagle3.target_model.reader import Head
 
 
@@ -40,11 +41,21 @@ class Teacher:
     def probs(self, rows: torch.Tensor, logs: bool) -> TeacherProbs:
         """The distributions of `rows` int64 [r]."""
         logits = self.head.exact_logits(self.last[rows])  # [r, V_draft]
-        p = logits.softmax(-1)
-        # where p is largest its logarithm is most exact
-        lse = logits.amax(-1) - p.amax(-1).log()
-        # at most one but for rounding: both are of the state as stored
-        on_draft = (lse - self.lse[rows]).exp().clamp(max=1.0)
-        entropy = lse - torch.linalg.vecdot(p, logits)  # sum p (lse - logits)
+        p, on_draft, entropy, lse = distributions(logits, self.lse[rows])
         log_p = logits.sub_(lse[:, None]) if logs else logits[:, :0]
         return TeacherProbs(p, on_draft, entropy, log_p)
+
+
+@compiled_on_cuda
+def distributions(
+    logits: torch.Tensor,  # [r, V_draft]
+    whole_lse: torch.Tensor,  # [r], log-sum-exp over the full vocabulary
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """p, on_draft and entropy of `TeacherProbs`, and the log-sum-exp of the logits [r]."""
+    p = logits.softmax(-1)
+    # where p is largest its logarithm is most exact
+    lse = logits.amax(-1) - p.amax(-1).log()
+    # at most one but for rounding: both are of the state as stored
+    on_draft = (lse - whole_lse).exp().clamp(max=1.0)
+    entropy = lse - torch.linalg.vecdot(p, logits)  # sum p (lse - logits)
+    return p, on_draft, entropy, lse

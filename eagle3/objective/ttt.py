@@ -56,7 +56,7 @@ def ttt_loss(
     states = hidden_states(layer, pack, target, index, attention, objective.recompute)
     teacher = target.teacher(pack)
     pairs, places, reachable = index.pairs(known_teachers(pack, target, index))
-    x = layer.head_input(torch.cat(states)[places])
+    x = layer.head_input(torch.cat(states).index_select(0, places))
     kind = objective.loss_kind(acceptance, x.device)
     loss, results = head_loss(x, layer.head, pairs, teacher, kind)
     index.totals.add_pairs(pairs, results, reachable)
@@ -87,7 +87,7 @@ def hidden_states(
     keys.append(attention.keys(k0, v0))
     states = []
     for k, rows in enumerate(index.steps):
-        hidden, queries = hidden[rows.rows], q if k == 0 else None
+        hidden, queries = hidden.index_select(0, rows.rows), q if k == 0 else None
         hidden, keys = run(ttt_step, draft, attention, embedded, k, rows, hidden, keys, queries)
         states.append(hidden)
     return states

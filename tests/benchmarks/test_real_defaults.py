@@ -54,7 +54,8 @@ class FakeBench:
     def score(self, variant, seed, steps):
         self.trained.append((json.dumps(variant), seed, steps))
         depth = variant.get("train", {}).get("ttt_steps", 4)
-        return {"acceptance_length": 2.0 + depth / 10 + seed, "cpu_seconds": 10.0}
+        chain = [0.5 + seed / 10, depth / 10, 0.1]
+        return {"per_position_acceptance": chain, "acceptance_length": 9.9, "cpu_seconds": 10.0}
 
 
 TODO = list(variants(["depth"], []))
@@ -69,11 +70,14 @@ def test_time_is_equal_and_steps_are_not(tmp_path) -> None:
     record = measure(bench, TODO, given(tmp_path / "r.jsonl"))
     steps = {variant: count for variant, _, count in bench.trained}
     assert steps['{"train": {"ttt_steps": 7}}'] == 5 and steps["{}"] == 10
-    rows = {row["variant"]: row for row in table(record, TODO)}
+    rows = {row["variant"]: row for row in table(record, TODO, draft_tokens=2)}
     assert rows[DEFAULT]["difference"] == 0
     assert rows["7 steps"]["difference"] == pytest.approx(0.3)
     assert rows["2 steps"]["difference"] == pytest.approx(-0.2)
+    assert rows["2 steps"]["acceptance length"] == pytest.approx(1 + 0.55 + 0.2)
     assert rows["7 steps"]["95 % +-"] == pytest.approx(0.0, abs=1e-9)
+    first = {row["variant"]: row for row in table(record, TODO, draft_tokens=1)}
+    assert first["7 steps"]["difference"] == 0
 
 
 def test_what_a_step_costs_is_measured_once_for_all_that_cost_the_same() -> None:

@@ -24,6 +24,14 @@ def mm_wide(a: torch.Tensor, b: torch.Tensor, out_dtype: torch.dtype) -> torch.T
     return a.float() @ b.float()
 
 
+def addmm_wide(added, a, b, out_dtype, *, out, beta=1, alpha=1):
+    """aten::addmm.dtype_out, in place"""
+    assert beta == alpha == 1
+    if out_dtype != out.dtype or added.dtype not in (out_dtype, a.dtype):
+        raise RuntimeError("self dtype must match either out_dtype or mat1 dtype")
+    return out.copy_(added + mm_wide(a, b, out_dtype))
+
+
 def flash(q, k, v, bounds_q, bounds_k, _longest_q, _longest_k, dropout, causal, _debug):
     """aten::_flash_attention_forward, of documents between bounds."""
     _check_flash(q, k, v, bounds_q, bounds_k)
@@ -94,6 +102,7 @@ def _weights(q, k, v, lse=None):
 
 EMULATED = {
     aten.mm.dtype: mm_wide,
+    aten.addmm.dtype_out: addmm_wide,
     aten._flash_attention_forward.default: flash,
     aten._flash_attention_backward.default: flash_backward,
 }

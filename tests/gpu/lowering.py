@@ -38,8 +38,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 from triton.backends.compiler import GPUTarget
 
-from eagle3.kernels import fused_ops
-from eagle3.objective import losses
+from eagle3.kernels import fused_ops, heads
+from eagle3.objective import losses, teacher
 from eagle3.objective.attention import own_keys
 from eagle3.objective.losses import LOSSES
 from eagle3.objective.teacher import TeacherProbs
@@ -211,7 +211,7 @@ def empty(*size: int, dtype: torch.dtype = FP32) -> torch.Tensor:
 
 def compiled_functions() -> dict[str, Any]:
     """By name."""
-    rooms = vars(fused_ops) | vars(own_keys) | vars(losses)
+    rooms = vars(fused_ops) | vars(heads) | vars(own_keys) | vars(losses) | vars(teacher)
     return {name: f for name, f in rooms.items() if hasattr(f, "__wrapped__")}
 
 
@@ -219,14 +219,24 @@ def cases() -> dict[str, tuple[Any, ...]]:
     """Every function that is compiled on CUDA, at the shape of an 8B target's draft."""
     n, r, h, i, d, vocab = 5184, 1024, 4096, 14336, 128, 32000
     x, dy, wide = empty(n, h, dtype=BF16), empty(n, h, dtype=BF16), empty(n, i, dtype=BF16)
-    angle, scale = empty(n, 1, d // 2), empty(n, 1)
+    scale, heads_of = empty(n, 1), empty(n, 48 * d, dtype=BF16)
+    angle, at = empty(8192, 1, d // 2), empty(n, dtype=I64)
+    looked_up = angle, angle.clone(), at.clone()
     result = {
         "_norm": (x, empty(h), 1e-5),
         "_norm_backward": (dy, x, empty(h), scale),
         "_gain_gradient": (dy, x, scale),
         "_gated": (wide, wide.clone()),
         "_gated_backward": (wide, wide.clone(), wide.clone()),
-        "_rotated": (empty(n, 32, d), angle, angle.clone()),
+        "_turned": (heads_of, empty(r, 48 * d), at, *looked_up, 40, BF16),
+        "_turned alone": (empty(n, 16 * d), None, None, *looked_up, 8, BF16),
+        "_turned_back": (
+            [empty(n, heads, d, dtype=BF16) for heads in (32, 8, 8)],
+            *looked_up,
+            40,
+            BF16,
+        ),
+        "distributions": (empty(r, vocab), empty(r)),
     }
     for kind in LOSSES:
         probs = TeacherProbs(empty(r, vocab), empty(r), empty(r), empty(r, vocab))

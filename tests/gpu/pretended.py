@@ -7,6 +7,9 @@ what the tensors hold, and on the way the mode
 * counts where the host would wait for the device, by the line of the project that asks for it;
 * counts kernels, a compiled function as one, and the peak of bytes that are alive.
 
+With a `Ledger` the tensors of floating-point numbers hold none: a pass of a large draft costs no
+more than its bookkeeping, and the ledger hears of every kernel (`roofline`).
+
 `install` comes before anything of the project is imported, and `guard.load` before torch.
 """
 
@@ -19,7 +22,7 @@ from collections import Counter
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -29,7 +32,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from tests.gpu.kernels import EMULATED, SCRATCH
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+GPU, CPU, META = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 VIEWS = {
     *("view", "_unsafe_view", "expand", "transpose", "t", "permute", "slice", "select", "detach"),
     *("unsqueeze", "squeeze", "as_strided", "alias", "split", "split_with_sizes", "unbind"),
@@ -44,6 +47,24 @@ WAITS = {
     *("masked_select", "bincount", "equal"),
 }
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
+
+
+LOOKUPS = {"index", "index_select", "gather", "embedding"}
+
+
+class Ledger(Protocol):
+    """Hears of kernels, with the tensors that they read and write."""
+
+    def kernel(self, func: Any, read: list[torch.Tensor], written: list[torch.Tensor]) -> None: ...
+
+    def compiled(
+        self,
+        function: Any,
+        read: list[torch.Tensor],
+        looked_up: list[torch.Tensor],
+        written: list[torch.Tensor],
+    ) -> None:
+        """One kernel of several operations; `looked_up`: rows that it takes from tables."""
 
 
 class OnGpu(torch.Tensor):
@@ -66,7 +87,7 @@ class OnGpu(torch.Tensor):
 
     def tolist(self) -> Any:
         PretendedGpu.current.waited("tolist")
-        return self.raw.tolist()
+        return _on_host(self.raw).tolist()
 
     def new_tensor(self, data: Any, dtype: Any = None, **more: Any) -> torch.Tensor:
         return torch.tensor(data, dtype=dtype or self.dtype, device=more.get("device") or GPU)
@@ -84,8 +105,10 @@ class PretendedGpu(TorchDispatchMode):
 
     current: PretendedGpu
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
         super().__init__()
+        self.ledger = ledger
+        self.tables: dict[int, list[torch.Tensor]] = {}  # that a compiled function looks rows up in
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.bytes = 0
         self.compiled = 0  # depth of compiled functions
@@ -136,15 +159,19 @@ class PretendedGpu(TorchDispatchMode):
             self.waited(name)
         floats = any(x.dtype.is_floating_point for x in there)
         self.operators.add(name.strip("_") + " float" * floats)
+        shapes = any(x.raw.device == META for x in there)
+        shapes = shapes or bool(self.ledger and not there and _makes_floats(kwargs))
         if "device" in kwargs:
-            kwargs["device"] = CPU
+            kwargs["device"] = META if shapes else CPU
         flat, spec = tree_flatten((args, kwargs))
         raws = [x.raw if isinstance(x, OnGpu) else x for x in flat]
-        own_args, own_kwargs = tree_unflatten(raws, spec)
-        out = EMULATED.get(func, func)(*own_args, **own_kwargs)
+        given = [x for x in raws if isinstance(x, torch.Tensor)]
+        own_args, own_kwargs = tree_unflatten(_shapes_of(raws) if shapes else raws, spec)
+        out = _stand_in(func, name, shapes)(*own_args, **own_kwargs)
         if func in SCRATCH:
             self.peak = max(self.peak, self.bytes + SCRATCH[func](*own_args, **own_kwargs))
-        self.kernels += name not in NO_KERNEL and not self.compiled
+        if name not in NO_KERNEL:
+            self._launched(func, name, given, out)
         if name == "_local_scalar_dense":
             return out
         if isinstance(args[0] if args else None, torch.Tensor) and name == "copy_":
@@ -152,9 +179,19 @@ class PretendedGpu(TorchDispatchMode):
         same = {id(x.raw): x for x in there}  # what was written to comes back as it was passed
         return tree_map(lambda x: same.get(id(x)) if id(x) in same else self.wrap(x), out)
 
+    def _launched(self, func: Any, name: str, given: list[torch.Tensor], out: Any) -> None:
+        made = [x for x in tree_flatten(out)[0] if isinstance(x, torch.Tensor)]
+        self.kernels += not self.compiled
+        if self.compiled and name in LOOKUPS:
+            self.tables.setdefault(given[0].untyped_storage()._cdata, []).extend(made)
+        if self.ledger and not self.compiled:
+            self.ledger.kernel(func, given, made)
+
     def wrap(self, raw: Any) -> Any:
         if not isinstance(raw, torch.Tensor):
             return raw
+        if self.ledger and raw.is_floating_point():
+            raw = _shapes_of([raw])[0]
         if not self.compiled:
             self._count_bytes(raw)
         return OnGpu(raw)
@@ -166,8 +203,10 @@ class PretendedGpu(TorchDispatchMode):
         rest = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")}
         if from_gpu != to_gpu and not kwargs.get("non_blocking"):
             self.waited("copy")
-        self.kernels += (from_gpu or to_gpu) and not self.compiled
-        out = func(source.raw if from_gpu else source, **rest)
+        raw = source.raw if from_gpu else source
+        out = func(raw if to_gpu else _on_host(raw), **rest)
+        if from_gpu or to_gpu:
+            self._launched(func, "_to_copy", [raw], out)
         return self.wrap(out) if to_gpu else out
 
     def _refuse_two_devices(self, func: Any, name: str, args: Any, flat: list[Any]) -> None:
@@ -251,13 +290,62 @@ def as_one_kernel(function: Any, **_options: Any) -> Any:
             out = function(*args, **kwargs)
         finally:
             mode.compiled -= 1
-        for x in tree_flatten(out)[0]:  # what it makes on the way is never in memory
-            for tensor in vars(x).values() if is_dataclass(x) else (x,):
-                if isinstance(tensor, OnGpu) and not mode.compiled:
-                    mode._count_bytes(tensor.raw)
+        if mode.compiled:
+            return out
+        written = _raws_in(out)
+        for raw in written:  # what it makes on the way is never in memory
+            mode._count_bytes(raw)
+        if mode.ledger:
+            read = [x for x in _raws_in((args, kwargs)) if _storage(x) not in mode.tables]
+            looked_up = [x for rows in mode.tables.values() for x in rows]
+            mode.ledger.compiled(function, read, looked_up, written)
+        mode.tables = {}
         return out
 
     return call
+
+
+def _raws_in(tree: Any) -> list[torch.Tensor]:
+    """What the tensors of a tree hold, also those in fields of dataclasses."""
+    leaves = [
+        value
+        for x in tree_flatten(tree)[0]
+        for value in (vars(x).values() if is_dataclass(x) else (x,))
+    ]
+    return [x.raw for x in leaves if isinstance(x, OnGpu)]
+
+
+def _storage(raw: torch.Tensor) -> int:
+    return raw.untyped_storage()._cdata
+
+
+def _shapes_of(values: list[Any]) -> list[Any]:
+    """The same with tensors that have shapes and no numbers."""
+
+    def shape_of(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor) or x.device == META or not x.dim():
+            return x
+        return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=META)
+
+    return [shape_of(x) for x in values]
+
+
+def _on_host(raw: torch.Tensor) -> torch.Tensor:
+    """What the host reads; ones, of a tensor that has no numbers."""
+    return torch.ones(raw.shape, dtype=raw.dtype) if raw.device == META else raw
+
+
+def _stand_in(func: Any, name: str, shapes: bool) -> Any:
+    """What carries an operator out on a CPU, or on shapes alone."""
+    if shapes and name.startswith("_fused_adam"):  # in place, and PyTorch has none for shapes
+        return lambda *_args, **_kwargs: None
+    return func if shapes else EMULATED.get(func, func)
+
+
+def _makes_floats(kwargs: dict[str, Any]) -> bool:
+    """Whether an operator of no tensors makes one of floating-point numbers."""
+    dtype = kwargs.get("dtype")
+    return dtype is not None and dtype.is_floating_point
 
 
 def install() -> None:
@@ -306,9 +394,10 @@ def moved(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _unpinned(make: Any) -> Any:
-    """Threads that read packs have no mode, which would do the same."""
+    """Threads that read packs have no mode, which would do the same. `with torch.device(...)` does
+    not know the function that stands here."""
 
     def call(*size: int, pin_memory: bool = False, **more: Any) -> torch.Tensor:
-        return make(*size, **more)
+        return make(*size, **more | {"device": more.get("device") or torch.get_default_device()})
 
     return call

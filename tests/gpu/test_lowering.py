@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.kernels import fused_ops
+from eagle3.kernels import fused_ops, heads
 from eagle3.objective.losses import LOSSES
 from tests.gpu import guard
 
@@ -20,8 +20,11 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 LOSS = [f"row_losses {kind}" for kind in LOSSES]
 OWN = [f"{name} {steps}" for name in ("merged_with_own", "own_gradients") for steps in (1, 6)]
+ROOMS = vars(fused_ops) | vars(heads)
 FUNCTIONS = [
-    *(name for name, f in vars(fused_ops).items() if name[0] == "_" and hasattr(f, "__wrapped__")),
+    *(name for name, f in ROOMS.items() if name[0] == "_" and hasattr(f, "__wrapped__")),
+    "_turned alone",
+    "distributions",
     *LOSS,
     *OWN,
     "prefix_gradients",

@@ -8,7 +8,8 @@ import shutil
 import pytest
 import torch
 
-from eagle3.kernels import compiled, fused_ops
+from eagle3.kernels import compiled, fused_ops, heads
+from eagle3.objective import teacher
 from eagle3.objective.attention import own_keys
 from eagle3.objective.losses import LOSSES, row_losses
 from tests.objective.cases import random_logits
@@ -33,29 +34,12 @@ def test_on_a_cpu_nothing_is_compiled(monkeypatch):
     assert double("a", torch.ones(2)).tolist() == [2, 2]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["_norm_backward", "_rotated"])
-def test_compiled_operations_give_the_same(compiler, name):
-    written = inspect.unwrap(getattr(fused_ops, name))
-    draw = torch.Generator().manual_seed(0)
-
-    def normal(*size):
-        return torch.randn(*size, generator=draw)
-
-    inputs = {
-        "_norm_backward": (normal(9, 8), normal(9, 8), normal(8), normal(9, 1)),
-        "_rotated": (normal(9, 2, 8), normal(9, 1, 4), normal(9, 1, 4)),
-    }[name]
-    expected = written(*(t.clone() for t in inputs))
-    result = torch.compile(written, dynamic=True)(*inputs)
-    torch.testing.assert_close(result, expected)
-
-
-FUNCTIONS = [
-    name
-    for name, f in vars(fused_ops).items()
-    if name.startswith("_") and hasattr(f, "__wrapped__")
-]
+FUNCTIONS = {
+    name: inspect.unwrap(f)
+    for room in (fused_ops, heads, teacher)
+    for name, f in vars(room).items()
+    if hasattr(f, "__wrapped__")
+}
 
 
 def inputs_of(name, rows, dtype=torch.bfloat16):
@@ -67,18 +51,26 @@ def inputs_of(name, rows, dtype=torch.bfloat16):
 
     x, dy, up = (normal(rows, 16, dtype=dtype) for _ in range(3))
     gain, scale = normal(16), normal(rows, 1)
+    places, positions = (torch.randint(9, (rows,), generator=draw) for _ in range(2))
+    looked_up = places, normal(9, 1, 8), normal(9, 1, 8), positions
     return {
         "_norm": (x, gain, 1e-5),
         "_norm_backward": (dy, x, gain, scale),
         "_gain_gradient": (dy, x, scale),
         "_gated": (x, up),
         "_gated_backward": (dy, x, up),
-        "_rotated": (normal(rows, 2, 16), normal(rows, 1, 8), normal(rows, 1, 8)),
+        "_turned": (normal(rows, 48, dtype=dtype), normal(9, 64), *looked_up, 2, dtype),
+        "_turned_back": (
+            [normal(rows, heads, 16, dtype=dtype) for heads in (2, 1)],
+            *looked_up[1:],
+            *(2, dtype),
+        ),
+        "distributions": (normal(rows, 40), 5 + normal(rows)),
     }[name]
 
 
 def test_every_function_that_is_compiled_has_a_case():
-    assert len(FUNCTIONS) >= 6
+    assert len(FUNCTIONS) >= 8
     for name in FUNCTIONS:
         assert inputs_of(name, 3)
 
@@ -100,11 +92,22 @@ def counted():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_is_one_graph_for_any_number_of_rows(counted, name):
     backend, count = counted
-    written = inspect.unwrap(getattr(fused_ops, name))
+    written = FUNCTIONS[name]
     compiled_once = torch.compile(written, dynamic=True, fullgraph=True, backend=backend)
     for rows in (192, 48, 7, 513):
         compiled_once(*inputs_of(name, rows))
     assert len(count) == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compiled_functions_give_the_same(compiler, name):
+    written, dtype = FUNCTIONS[name], torch.float32
+    expected, result = (
+        written(*inputs_of(name, 9, dtype)),
+        torch.compile(written, dynamic=True)(*inputs_of(name, 9, dtype)),
+    )
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("kind", LOSSES)

@@ -69,8 +69,8 @@ def own_gradients(
         share = (score - logsum).exp()
         dscore = share * ((down * _picked(v, at)).sum(-1) - inner) * q.shape[-1] ** -0.5
         into_q = into_q + dscore[..., None] * _picked(k, at)
-        keys.append((dscore[..., None] * queries).sum(2))
-        values.append((share[..., None] * down).sum(2))
+        keys.append((dscore[..., None] * queries).sum(2).to(k.dtype))
+        values.append((share[..., None] * down).sum(2).to(v.dtype))
     return [into_q.flatten(1, 2).to(q.dtype), *keys, *values]
 
 
@@ -131,12 +131,10 @@ def merge(
 def of_own(
     by_query: Sequence[torch.Tensor], own: Sequence[torch.Tensor], index: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Gradients of own keys and values, like `own`, from those of each query that looked one up."""
-    sums = []
-    for gradient, tensor, at in zip(by_query, own, [*index, *index], strict=True):
-        total = torch.zeros_like(tensor, dtype=gradient.dtype).index_add_(0, at, gradient)
-        sums.append(total.to(tensor.dtype))
-    return sums
+    """Gradients of own keys and values, like `own`, from those of the queries that looked them up:
+    each looks up another one."""
+    by_own = zip(by_query, own, [*index, *index], strict=True)
+    return [torch.zeros_like(each).index_copy_(0, at, part) for part, each, at in by_own]
 
 
 def _by_key_head(x: torch.Tensor, kv_heads: int) -> torch.Tensor:

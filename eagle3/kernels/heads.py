@@ -1,0 +1,150 @@
+"""Projections become heads of attention: rows of a table added, rotated, and narrowed, in one pass.
+
+On CUDA that is one kernel each way. What the table's rows take as a gradient is added to one sum
+(`gradient_sum`), since each TTT step looks up other rows of the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eagle3.kernels.compiled import compiled_on_cuda
+from eagle3.kernels.fused_ops import at_least_fp32
+from eagle3.kernels.gradient_sum import GradientSum
+
+
+@dataclass(frozen=True)
+class Angles:
+    """By which N rows are rotated."""
+
+    cos: torch.Tensor  # [P, 1, d / 2], of every position
+    sin: torch.Tensor
+    positions: torch.Tensor  # int64 [N]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a table that N rows look up; `table` and `gradient` as `shared` gives them."""
+
+    table: torch.Tensor  # [M, C], at least float32
+    gradient: GradientSum
+    index: torch.Tensor  # int64 [N]
+
+
+@compiled_on_cuda
+def _turned(
+    x: torch.Tensor,  # [N, n d]
+    table: torch.Tensor | None,  # [M, n d or more]
+    index: torch.Tensor | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+    turned: int,  # how many of the heads are rotated, the first ones
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Heads [N, n, d]."""
+    wide = at_least_fp32(x)
+    if table is not None and index is not None:
+        wide = table[:, : x.shape[1]].index_select(0, index).add_(x)
+    heads = wide.unflatten(1, (-1, 2 * cos.shape[-1]))
+    out = torch.empty_like(heads, dtype=dtype)
+    _rotate(heads, out, cos[positions], sin[positions], turned)
+    return out
+
+
+@compiled_on_cuda
+def _turned_back(
+    grads: list[torch.Tensor],  # [N, .., d] each, side by side the gradient of the heads
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+    turned: int,
+    dtype: torch.dtype,
+) -> list[torch.Tensor]:
+    """Gradient of the sums [N, n d], and the same in `dtype` if that is narrower."""
+    down = torch.cat([at_least_fp32(part) for part in grads], 1)
+    wide = torch.empty_like(down)
+    _rotate(down, wide, cos[positions], -sin[positions], turned)  # by the opposite angle
+    wide = wide.flatten(1)
+    return [wide] if dtype == wide.dtype else [wide, wide.to(dtype)]
+
+
+def _rotate(
+    heads: torch.Tensor, out: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int
+) -> None:
+    """Write heads [N, n, d], the first `turned` of them rotated, to `out`."""
+    low, high = heads[:, :turned].chunk(2, dim=-1)
+    out_low, out_high = out[:, :turned].chunk(2, dim=-1)
+    # by copies: compiled code takes no strided `out=`
+    out_low.copy_((low * cos).addcmul_(high, sin, value=-1))
+    out_high.copy_((high * cos).addcmul_(low, sin))
+    out[:, turned:].copy_(heads[:, turned:])
+
+
+class _TurnedHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        _table: torch.Tensor | None,
+        rows: TableRows | None,
+        angles: Angles,
+        parts: tuple[int, ...],
+        turned: int,
+        dtype: torch.dtype,
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.rows, ctx.angles, ctx.turned, ctx.dtype = None, angles, turned, x.dtype
+        if rows is not None:
+            ctx.rows = rows.gradient, rows.index
+        table, index = (rows.table.detach(), rows.index) if rows else (None, None)
+        out = _turned(x, table, index, angles.cos, angles.sin, angles.positions, turned, dtype)
+        return out.split(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        angles = ctx.angles
+        wide, *narrow = _turned_back(
+            list(grads), angles.cos, angles.sin, angles.positions, ctx.turned, ctx.dtype
+        )
+        if ctx.needs_input_grad[1]:
+            gradient, index = ctx.rows
+            gradient.so_far()[:, : wide.shape[1]].index_add_(0, index, wide)
+        return (narrow or [wide])[0], None, None, None, None, None, None
+
+
+def turned_heads(
+    x: torch.Tensor,  # [N, n d]
+    rows: TableRows | None,
+    angles: Angles,
+    parts: tuple[int, ...],
+    turned: int,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, ...]:
+    """x plus the first columns of the table's rows, as heads of type `dtype`, `turned` of them
+    rotated: [N, parts[0], d], [N, parts[1], d], …"""
+    table = None if rows is None else rows.table
+    return _TurnedHeads.apply(x, table, rows, angles, parts, turned, dtype)
+
+
+class _GatheredSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, table: torch.Tensor, gradient: GradientSum, index: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.gradient, ctx.index, ctx.dtype = gradient, index, x.dtype
+        return table[:, : x.shape[1]].index_select(0, index).add_(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (dy,) = grads
+        if ctx.needs_input_grad[1]:
+            ctx.gradient.so_far()[:, : dy.shape[1]].index_add_(0, ctx.index, dy)
+        return dy.to(ctx.dtype), None, None, None
+
+
+def gathered_sum(x: torch.Tensor, rows: TableRows) -> torch.Tensor:
+    """x [N, C'] plus the first C' columns of the table's rows, in the type of the table."""
+    return _GatheredSum.apply(x, rows.table, rows.gradient, rows.index)
