@@ -1,7 +1,7 @@
 """Projections become heads of attention: rows of a table added, rotated, and narrowed, in one pass.
 
-On CUDA that is one kernel each way. What the table's rows take as a gradient is added to one sum
-(`gradient_sum`), since each TTT step looks up other rows of the same table.
+On CUDA that is one compiled function each way. The gradients of the table's rows are added to one
+sum (`gradient_sum`), since each TTT step looks up other rows of the same table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long a training step would take on a GPU if every kernel ran at the card's best rates.
 
     python -m tests.gpu.roofline                    # needs g++ and no GPU
-    python -m tests.gpu.roofline --lines 20         # and the lines that take longest
+    python -m tests.gpu.roofline --documents 8x1024 --lines 20      # and the longest lines
 
 The step of `benchmarks.gpu` runs on the pretended GPU with tensors that have shapes and no numbers.
 Each kernel takes the longer of its arithmetic and its memory traffic, and a launch at least; a
@@ -186,14 +186,19 @@ def step(
 
 def main() -> None:
     args = parser(__doc__)
+    args.add_argument(
+        "--documents", nargs="*", metavar="NxTOKENS", help="a pack of the 8B draft shape each"
+    )
     args.add_argument("--lines", type=int, default=0, help="how many of the longest lines to list")
     for field in fields(Card):
         name = f"--{field.name.replace('_', '-')}"
         args.add_argument(name, type=float, default=field.default, help="of the card, per second")
     given = args.parse_args()
     card = Card(**{field.name: getattr(given, field.name) for field in fields(Card)})
-    cases = [(f"{n} x {length}", LLAMA_8B, [length] * n, 0.64) for n, length in PACKS]
-    cases += [(f"{c.lengths}, H {c.shape.hidden}", c.shape, c.lengths, 0.75) for c in SPECFORGE]
+    packs = [tuple(map(int, pack.split("x"))) for pack in given.documents or []]
+    cases = [(f"{n} x {size}", LLAMA_8B, [size] * n, 0.64) for n, size in packs or PACKS]
+    if not packs:
+        cases += [(f"{c.lengths}, H {c.shape.hidden}", c.shape, c.lengths, 0.75) for c in SPECFORGE]
     rows, longest = [], {}
     for name, shape, lengths, supervised in cases:
         for recompute in (False, True):
