@@ -89,8 +89,8 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
             x = torch.cat((reads.embedded.kv, self.normed(hidden)), 1)
             q = self.whole.rows(0, self.query_width)(x[queried])
             kv = self.whole.rows(self.query_width, len(self.whole.narrow))(x)
-            (q,) = self._turned(q, None, positions[queried], (self.heads,), 0)
-            k, v = self._turned(kv, None, positions, self.kv_parts, self.heads)
+            (q,) = self._as_heads(q, None, positions[queried], (self.heads,), 0)
+            k, v = self._as_heads(kv, None, positions, self.kv_parts, self.heads)
             return q, k, v
 
         def projections(
@@ -98,7 +98,7 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
         ) -> Projections:
             x = torch.cat((reads.embedded.qkv[reads.index], self.normed(hidden)), 1)
             parts = (self.heads, *self.kv_parts)
-            q, k, v = self._turned(self.whole(x), None, positions, parts, 0)
+            q, k, v = self._as_heads(self.whole(x), None, positions, parts, 0)
             return q, k, v
 
     class Whole(TrainingDraft):

@@ -56,8 +56,8 @@ def operations(bench: Bench) -> Iterator[Row]:
         "_gain_gradient": (dy, x, scale.abs()),
         "_gated": (x, up),
         "_gated_backward": (dy, x, up),
-        "_turned": (x, wide(40, width), places, angles.cos(), angles.sin(), positions, 3, BF16),
-        "_turned_back": (
+        "_heads": (x, wide(40, width), places, angles.cos(), angles.sin(), positions, 3, BF16),
+        "_heads_backward": (
             [normal(rows, heads, width // 4) for heads in (2, 1, 1)],
             *(angles.cos(), angles.sin(), positions, 3, BF16),
         ),

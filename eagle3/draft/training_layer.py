@@ -10,7 +10,7 @@ from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import FurtherLayer, MidLayer
 from eagle3.kernels.fused_ops import at_least_fp32, rms_norm, swiglu
 from eagle3.kernels.gradient_sum import GradientSum, shared
-from eagle3.kernels.heads import Angles, TableRows, gathered_sum, turned_heads
+from eagle3.kernels.heads import Angles, TableRows, gathered_sum, rotary_heads
 from eagle3.kernels.matmul import linear
 
 Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, values
@@ -130,8 +130,8 @@ class TrainingLayer:
         if queried is not None:
             x, at = x.index_select(0, queried), positions[queried]
         q = self.qkv.rows(0, self.query_width)(x)
-        (q,) = self._turned(q, reads, at, (self.heads,), 0)
-        k, v = self._turned(kv, None, positions, self.kv_parts, self.heads)
+        (q,) = self._as_heads(q, reads, at, (self.heads,), 0)
+        k, v = self._as_heads(kv, None, positions, self.kv_parts, self.heads)
         return q, k, v
 
     def projections(
@@ -142,10 +142,10 @@ class TrainingLayer:
     ) -> Projections:
         """Later steps: rotated queries [A_k, heads, d], keys and values [A_k, kv_heads, d]."""
         qkv = self.qkv(self.normed(hidden))
-        q, k, v = self._turned(qkv, reads, positions, (self.heads, *self.kv_parts), 0)
+        q, k, v = self._as_heads(qkv, reads, positions, (self.heads, *self.kv_parts), 0)
         return q, k, v
 
-    def _turned(
+    def _as_heads(
         self,
         x: torch.Tensor,  # [N, n d], products
         reads: Reads | None,  # what is added to them
@@ -154,16 +154,16 @@ class TrainingLayer:
         first: int,  # which of queries, keys and values these begin with
     ) -> tuple[torch.Tensor, ...]:
         """Heads [N, parts[0], d], …, queries and keys rotated."""
-        turned = min(self.rotary_heads - first, sum(parts))
+        rotated = min(self.rotary_heads - first, sum(parts))
         rows = None if reads is None else reads.rows
         if self.head_gains is not None:  # no linear map, so it comes after the sum
             sums = at_least_fp32(x) if rows is None else gathered_sum(x, rows)
             heads = sums.unflatten(-1, (-1, self.config.head_dim))
-            gains = self.head_gains[first : first + turned]
-            normed = rms_norm(heads[:, :turned], gains, self.config.rms_norm_eps)
-            x, rows = torch.cat((normed, heads[:, turned:]), 1).flatten(1), None
+            gains = self.head_gains[first : first + rotated]
+            normed = rms_norm(heads[:, :rotated], gains, self.config.rms_norm_eps)
+            x, rows = torch.cat((normed, heads[:, rotated:]), 1).flatten(1), None
         angles = Angles(*self.rotary, positions)
-        return turned_heads(x, rows, angles, parts, turned, self.dtype)
+        return rotary_heads(x, rows, angles, parts, rotated, self.dtype)
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the projections read of the hidden state."""

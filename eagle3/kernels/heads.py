@@ -35,14 +35,14 @@ class TableRows:
 
 
 @compiled_on_cuda
-def _turned(
+def _heads(
     x: torch.Tensor,  # [N, n d]
     table: torch.Tensor | None,  # [M, n d or more]
     index: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
     positions: torch.Tensor,
-    turned: int,  # how many of the heads are rotated, the first ones
+    rotated: int,  # how many of the heads are rotated, the first ones
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """Heads [N, n, d]."""
@@ -51,40 +51,40 @@ def _turned(
         wide = table[:, : x.shape[1]].index_select(0, index).add_(x)
     heads = wide.unflatten(1, (-1, 2 * cos.shape[-1]))
     out = torch.empty_like(heads, dtype=dtype)
-    _rotate(heads, out, cos[positions], sin[positions], turned)
+    _rotate(heads, out, cos[positions], sin[positions], rotated)
     return out
 
 
 @compiled_on_cuda
-def _turned_back(
+def _heads_backward(
     grads: list[torch.Tensor],  # [N, .., d] each, side by side the gradient of the heads
     cos: torch.Tensor,
     sin: torch.Tensor,
     positions: torch.Tensor,
-    turned: int,
+    rotated: int,
     dtype: torch.dtype,
 ) -> list[torch.Tensor]:
     """Gradient of the sums [N, n d], and the same in `dtype` if that is narrower."""
     down = torch.cat([at_least_fp32(part) for part in grads], 1)
     wide = torch.empty_like(down)
-    _rotate(down, wide, cos[positions], -sin[positions], turned)  # by the opposite angle
+    _rotate(down, wide, cos[positions], -sin[positions], rotated)  # by the opposite angle
     wide = wide.flatten(1)
     return [wide] if dtype == wide.dtype else [wide, wide.to(dtype)]
 
 
 def _rotate(
-    heads: torch.Tensor, out: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int
+    heads: torch.Tensor, out: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rotated: int
 ) -> None:
-    """Write heads [N, n, d], the first `turned` of them rotated, to `out`."""
-    low, high = heads[:, :turned].chunk(2, dim=-1)
-    out_low, out_high = out[:, :turned].chunk(2, dim=-1)
+    """Write heads [N, n, d], the first `rotated` of them rotated, to `out`."""
+    low, high = heads[:, :rotated].chunk(2, dim=-1)
+    out_low, out_high = out[:, :rotated].chunk(2, dim=-1)
     # by copies: compiled code takes no strided `out=`
     out_low.copy_((low * cos).addcmul_(high, sin, value=-1))
     out_high.copy_((high * cos).addcmul_(low, sin))
-    out[:, turned:].copy_(heads[:, turned:])
+    out[:, rotated:].copy_(heads[:, rotated:])
 
 
-class _TurnedHeads(torch.autograd.Function):
+class _RotaryHeads(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -93,21 +93,21 @@ class _TurnedHeads(torch.autograd.Function):
         rows: TableRows | None,
         angles: Angles,
         parts: tuple[int, ...],
-        turned: int,
+        rotated: int,
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, ...]:
-        ctx.rows, ctx.angles, ctx.turned, ctx.dtype = None, angles, turned, x.dtype
+        ctx.rows, ctx.angles, ctx.rotated, ctx.dtype = None, angles, rotated, x.dtype
         if rows is not None:
             ctx.rows = rows.gradient, rows.index
         table, index = (rows.table.detach(), rows.index) if rows else (None, None)
-        out = _turned(x, table, index, angles.cos, angles.sin, angles.positions, turned, dtype)
+        out = _heads(x, table, index, angles.cos, angles.sin, angles.positions, rotated, dtype)
         return out.split(parts, dim=1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         angles = ctx.angles
-        wide, *narrow = _turned_back(
-            list(grads), angles.cos, angles.sin, angles.positions, ctx.turned, ctx.dtype
+        wide, *narrow = _heads_backward(
+            list(grads), angles.cos, angles.sin, angles.positions, ctx.rotated, ctx.dtype
         )
         if ctx.needs_input_grad[1]:
             gradient, index = ctx.rows
@@ -115,18 +115,18 @@ class _TurnedHeads(torch.autograd.Function):
         return (narrow or [wide])[0], None, None, None, None, None, None
 
 
-def turned_heads(
+def rotary_heads(
     x: torch.Tensor,  # [N, n d]
     rows: TableRows | None,
     angles: Angles,
     parts: tuple[int, ...],
-    turned: int,
+    rotated: int,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, ...]:
-    """x plus the first columns of the table's rows, as heads of type `dtype`, `turned` of them
+    """x plus the first columns of the table's rows, as heads of type `dtype`, `rotated` of them
     rotated: [N, parts[0], d], [N, parts[1], d], …"""
     table = None if rows is None else rows.table
-    return _TurnedHeads.apply(x, table, rows, angles, parts, turned, dtype)
+    return _RotaryHeads.apply(x, table, rows, angles, parts, rotated, dtype)
 
 
 class _GatheredSum(torch.autograd.Function):

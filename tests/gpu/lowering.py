@@ -228,9 +228,9 @@ def cases() -> dict[str, tuple[Any, ...]]:
         "_gain_gradient": (dy, x, scale),
         "_gated": (wide, wide.clone()),
         "_gated_backward": (wide, wide.clone(), wide.clone()),
-        "_turned": (heads_of, empty(r, 48 * d), at, *looked_up, 40, BF16),
-        "_turned alone": (empty(n, 16 * d), None, None, *looked_up, 8, BF16),
-        "_turned_back": (
+        "_heads": (heads_of, empty(r, 48 * d), at, *looked_up, 40, BF16),
+        "_heads alone": (empty(n, 16 * d), None, None, *looked_up, 8, BF16),
+        "_heads_backward": (
             [empty(n, heads, d, dtype=BF16) for heads in (32, 8, 8)],
             *looked_up,
             40,

@@ -23,7 +23,7 @@ OWN = [f"{name} {steps}" for name in ("merged_with_own", "own_gradients") for st
 ROOMS = vars(fused_ops) | vars(heads)
 FUNCTIONS = [
     *(name for name, f in ROOMS.items() if name[0] == "_" and hasattr(f, "__wrapped__")),
-    "_turned alone",
+    "_heads alone",
     "distributions",
     *LOSS,
     *OWN,
@@ -66,7 +66,7 @@ def test_a_function_is_one_graph_and_a_kernel_or_a_few(kernels, name):
     # a second kernel: a sum over all rows, or over the heads that share a key; the gradient of a
     # norm has a sum along each row too; halves of rotated heads and values are written apart
     most = {"_norm_backward": 3, "_gain_gradient": 2, "own_gradients": 2}
-    most = most | {"_turned": 4, "_turned_back": 5}
+    most = most | {"_heads": 4, "_heads_backward": 5}
     most = most.get(name.split()[0], 1)
     assert 1 <= len(result["kernels"]) <= most
 

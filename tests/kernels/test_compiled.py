@@ -59,8 +59,8 @@ def inputs_of(name, rows, dtype=torch.bfloat16):
         "_gain_gradient": (dy, x, scale),
         "_gated": (x, up),
         "_gated_backward": (dy, x, up),
-        "_turned": (normal(rows, 48, dtype=dtype), normal(9, 64), *looked_up, 2, dtype),
-        "_turned_back": (
+        "_heads": (normal(rows, 48, dtype=dtype), normal(9, 64), *looked_up, 2, dtype),
+        "_heads_backward": (
             [normal(rows, heads, 16, dtype=dtype) for heads in (2, 1)],
             *looked_up[1:],
             *(2, dtype),

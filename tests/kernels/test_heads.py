@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 
 from eagle3.draft.rope import angles, rotate
 from eagle3.kernels.gradient_sum import shared
-from eagle3.kernels.heads import Angles, TableRows, gathered_sum, turned_heads
+from eagle3.kernels.heads import Angles, TableRows, gathered_sum, rotary_heads
 
 INVERSE, SCALING, POSITIONS = torch.tensor([1.0, 0.5, 0.1, 0.01]), 0.9, 7
 PLACES = torch.tensor([4, 0, 0, 2])  # a row of the table that is looked up twice
@@ -24,20 +24,22 @@ def of_all(at=AT):
     return Angles(*angles(torch.arange(POSITIONS), INVERSE, SCALING, torch.float64), at)
 
 
-def plain(x, rows, parts, turned):
+def plain(x, rows, parts, rotated):
     """The same in separate operations."""
     wide = (x if rows is None else rows + x).unflatten(1, (-1, 8))
-    turned_ones = rotate(wide[:, :turned], AT, INVERSE, SCALING)
-    return torch.cat((turned_ones, wide[:, turned:]), 1).split(parts, 1)
+    first = rotate(wide[:, :rotated], AT, INVERSE, SCALING)
+    return torch.cat((first, wide[:, rotated:]), 1).split(parts, 1)
 
 
-@pytest.mark.parametrize(("parts", "turned"), [((2, 1, 1), 3), ((2,), 2), ((1, 1), 1), ((2, 2), 0)])
-def test_heads_are_sums_rotated(parts, turned):
+@pytest.mark.parametrize(
+    ("parts", "rotated"), [((2, 1, 1), 3), ((2,), 2), ((1, 1), 1), ((2, 2), 0)]
+)
+def test_heads_are_sums_rotated(parts, rotated):
     x, table = normal(4, 8 * sum(parts)), normal(5, 40, seed=1)
-    found = turned_heads(
-        x, TableRows(*shared(table), PLACES), of_all(), parts, turned, torch.float64
+    found = rotary_heads(
+        x, TableRows(*shared(table), PLACES), of_all(), parts, rotated, torch.float64
     )
-    wanted = plain(x, table[PLACES, : x.shape[1]], parts, turned)
+    wanted = plain(x, table[PLACES, : x.shape[1]], parts, rotated)
     downs = [normal(*part.shape, seed=2) for part in wanted]
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
@@ -48,10 +50,10 @@ def test_heads_are_sums_rotated(parts, turned):
 
 def test_without_a_table_the_projections_alone_are_rotated():
     x = normal(4, 24)
-    (found,) = turned_heads(x, None, of_all(), (3,), 3, torch.float64)
+    (found,) = rotary_heads(x, None, of_all(), (3,), 3, torch.float64)
     (wanted,) = plain(x, None, (3,), 3)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-    assert gradcheck(lambda x: turned_heads(x, None, of_all(), (2, 1), 2, torch.float64), (x,))
+    assert gradcheck(lambda x: rotary_heads(x, None, of_all(), (2, 1), 2, torch.float64), (x,))
 
 
 def test_several_steps_add_to_one_gradient_of_the_table():
@@ -70,7 +72,7 @@ def test_several_steps_add_to_one_gradient_of_the_table():
 def test_sums_and_angles_are_wide_whatever_the_type_of_the_products():
     x, table = normal(4, 24, dtype=torch.bfloat16), normal(5, 24, seed=1, dtype=torch.float32)
     wide = Angles(*(t.float() for t in (of_all().cos, of_all().sin)), AT)
-    found = turned_heads(x, TableRows(*shared(table), PLACES), wide, (2, 1), 2, torch.bfloat16)
+    found = rotary_heads(x, TableRows(*shared(table), PLACES), wide, (2, 1), 2, torch.bfloat16)
     wanted = plain(x.float(), table[PLACES], (2, 1), 2)
     assert all(part.dtype == torch.bfloat16 for part in found)
     for one, other in zip(found, wanted, strict=True):
@@ -82,5 +84,5 @@ def test_sums_and_angles_are_wide_whatever_the_type_of_the_products():
 def test_what_is_rotated_is_kept_as_it_was():
     x = normal(4, 24).detach()
     before = x.clone()
-    turned_heads(x, None, of_all(), (3,), 2, torch.float64)
+    rotary_heads(x, None, of_all(), (3,), 2, torch.float64)
     assert torch.equal(x, before)
