@@ -35,6 +35,7 @@ from benchmarks.real.record import Record, table
 from benchmarks.recipes import ALONE, DEFAULT
 from benchmarks.tables import parser, show
 from eagle3.config.train import Train
+from eagle3.errors import UserError
 from eagle3.evaluation.held_out import simulate
 from eagle3.files.artifact import Settings
 from eagle3.parallel.device import keep_freed_memory
@@ -49,6 +50,7 @@ from eagle3.training.loader import TrainingData
 from eagle3.training.optimizer import muon_ratio
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
+from workflow_scripts import ending
 
 TRIAL = 8  # steps after the first, whose cost counts
 # keys of `train` that no step's cost depends on
@@ -300,6 +302,7 @@ def main() -> None:
     args = parser(__doc__)
     args.add_argument("--run", type=Path, required=True, help="results of the pipeline's run")
     args.add_argument("--factors", nargs="+", choices=FACTORS, default=list(FACTORS))
+    args.add_argument("--variants", nargs="+", metavar="NAME", help="only these of the factors")
     args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args.add_argument("--cpu-seconds", type=float, required=True, help="of each training")
     args.add_argument("--held-out", type=int, default=64, help="documents to score on, at most")
@@ -313,7 +316,10 @@ def main() -> None:
     others = {name: Path(place) for name, _, place in (s.partition("=") for s in given.states)}
     bench = Bench(given.run, others, given.held_out, max(given.draft_tokens))
     named = [(f, name, bench.changed(v)) for f, name, v in variants(given.factors, others)]
-    todo = [each for each in named if each[1] == DEFAULT or each[2]]
+    wanted = {DEFAULT, *(given.variants or [name for _, name, _ in named])}
+    if unknown := wanted - {name for _, name, _ in named}:
+        raise UserError(f"--variants: the factors have no {', '.join(sorted(unknown))}")
+    todo = [each for each in named if each[1] in wanted and (each[1] == DEFAULT or each[2])]
     with ProcessPoolExecutor(given.jobs, get_context("spawn"), one_thread) as pool:
         record = measure(bench, todo, given, pool.map)
     rows = [row for length in given.draft_tokens for row in table(record, todo, length)]
@@ -327,4 +333,4 @@ def one_thread() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    ending.run(main)
