@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from eagle3.data.prompts import Question, questions
-from eagle3.data.rows import Dataset
+from eagle3.data.rows import DatasetFile
 from eagle3.data.sources import Source, read_rows
 from eagle3.evaluation.acceptance import KIND
 from eagle3.evaluation.evaluator import Evaluator, evaluate
@@ -60,7 +60,7 @@ def _held_out(job: entry.Job) -> tuple[Iterator[Question], str]:
     there are tokens alone, whose prompts are what comes before their last answers."""
     run, digest = job.run, job.settings("evaluate").upstream["dataset"]
     if not run.imports:
-        dataset = Dataset(Path(run.paths.dataset), "eval", digest)
+        dataset = DatasetFile(Path(run.paths.dataset), "eval", digest)
         return map(Question.of, dataset), dataset.manifest.inputs["rows"]
     _, report = read_json(Path(run.paths.rows_report), DATASET, digest)
     paths = map(Path, run.held_out_tokens())

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.answer_record import Engine, Record
+from eagle3.data.answer_record import Generate, Record
 from eagle3.data.regeneration import regenerate, write_answers
-from eagle3.data.rows import Dataset, check_enough
+from eagle3.data.rows import DatasetFile, check_enough
 from eagle3.data.templates import Renderer
 from eagle3.engines.hf_answers import HFAnswers
 from eagle3.engines.openai_answers import OpenAIEngine
@@ -23,7 +23,7 @@ from workflow_scripts import entry
 def main(job: entry.Job) -> None:
     torch.set_num_threads(job.threads)
     run, paths, settings = job.run, job.run.paths, job.settings("regenerate")
-    dataset = Dataset(Path(paths.dataset), job.split, settings.upstream["dataset"])
+    dataset = DatasetFile(Path(paths.dataset), job.split, settings.upstream["dataset"])
     if job.split == "train":
         check_enough(len(dataset), run.config.dataset.num_samples)
     size = settings.values["dataset"]["shard_size"]
@@ -53,7 +53,7 @@ def _template(job: entry.Job) -> dict[str, Any]:
     }
 
 
-def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Engine:
+def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Generate:
     """Where answers come from."""
     jobs, target = job.run.config.resources.regenerate, job.run.config.target
     template = _template(job)

@@ -8,7 +8,7 @@ from pathlib import Path
 from eagle3.config.tokens import Tokens
 from eagle3.data.masks import Masker
 from eagle3.data.regeneration import read_answers
-from eagle3.data.rows import Dataset, check_enough
+from eagle3.data.rows import DatasetFile, check_enough
 from eagle3.target_model.config import load_config, stop_ids
 from eagle3.target_model.files import check_length
 from eagle3.target_model.tokenizer import load_tokenizer
@@ -18,7 +18,7 @@ from workflow_scripts import entry
 
 def main(job: entry.Job) -> None:
     run, paths, settings = job.run, job.run.paths, job.settings("tokens")
-    dataset = Dataset(Path(paths.dataset), job.split, settings.upstream.get("dataset"))
+    dataset = DatasetFile(Path(paths.dataset), job.split, settings.upstream.get("dataset"))
     if job.split == "train":
         check_enough(len(dataset), run.config.dataset.num_samples)
     directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code

@@ -32,7 +32,7 @@ from eagle3.tokens.shards import TokenShard
 log = logging.getLogger(__name__)
 
 
-class Engine(Protocol):
+class CaptureEngine(Protocol):
     """What runs a target in this process: `engines.hf.HFTarget` does."""
 
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +168,7 @@ class ShardCapture:
         return f"{self._done} of {total} tokens, {rate:.0f} tokens/s, done in {left:.0f} s"
 
 
-def capture(engine: Engine, shard: ShardCapture, batch_tokens: int) -> None:
+def capture(engine: CaptureEngine, shard: ShardCapture, batch_tokens: int) -> None:
     """Run an engine of this process over every document of a shard, `finish` left to the caller."""
     documents = documents_to_run(shard.tokens)
     for batch in token_batches(shard.layout.needed.kept, batch_tokens):

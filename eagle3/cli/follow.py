@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eagle3.cli.parts import Part, parts_of, score_inside
+from eagle3.cli.parts import RuleProgress, parts_of, score_inside
 from eagle3.run import Run
 
 NAMES = {
@@ -46,7 +46,7 @@ def follow(run: Run, base: Path, every: float = 2.0) -> None:
         bar.close()
 
 
-def show(parts: list[Part], note: str, bars: dict[str, tqdm]) -> None:
+def show(parts: list[RuleProgress], note: str, bars: dict[str, tqdm]) -> None:
     """A bar for each part; the time left follows from what was seen while watching."""
     for place, part in enumerate(parts):
         if part.name not in bars:

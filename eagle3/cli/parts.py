@@ -25,10 +25,9 @@ RECENT = 50  # steps over which the pace is averaged
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a run. `seconds`: work that is left, None if unknown; `source`: of the estimate.
-
-    Jobs that run in parallel share the seconds.
+class RuleProgress:
+    """How far a rule of a run is. `seconds`: work that is left, None if unknown; `source`: of the
+    estimate. Jobs that run in parallel share the seconds.
     """
 
     name: str
@@ -58,20 +57,22 @@ class Score:
         )
 
 
-def parts_of(run: Run, base: Path) -> list[Part]:
+def parts_of(run: Run, base: Path) -> list[RuleProgress]:
     """The parts of a run whose results/ is in the folder `base`."""
     return [_timed(part, run, base) for part in _counted(run, base)]
 
 
-def _counted(run: Run, base: Path) -> Iterator[Part]:
+def _counted(run: Run, base: Path) -> Iterator[RuleProgress]:
     paths = run.paths
 
-    def files(name: str, wanted: Sequence[str], unit: str = "jobs") -> Part:
+    def files(name: str, wanted: Sequence[str], unit: str = "jobs") -> RuleProgress:
         rule = IMPORTING.get(name, name) if run.imports else name
-        return Part(rule, sum((base / path).is_file() for path in wanted), len(wanted), unit)
+        return RuleProgress(
+            rule, sum((base / path).is_file() for path in wanted), len(wanted), unit
+        )
 
     if run.target_files:
-        yield Part("embedded_target", int(files("", run.target_files).finished), 1)
+        yield RuleProgress("embedded_target", int(files("", run.target_files).finished), 1)
     yield files("dataset", [paths.rows_report])
     splits = [("train", shard) for shard in run.shards] + [("eval", s) for s in run.held_out]
     if run.regenerates:
@@ -94,17 +95,17 @@ def _counted(run: Run, base: Path) -> Iterator[Part]:
     yield files("report", [paths.report])
 
 
-def _training(run: Run, base: Path) -> Part:
+def _training(run: Run, base: Path) -> RuleProgress:
     """Training, in stages; in optimiser steps as soon as there is a schedule."""
     schedule = base / run.paths.schedule
     stages = [(base / path).is_file() for path in run.stage_metrics()]
     if not schedule.is_file():
-        return Part("train_stage", sum(stages), len(stages), "stages")
+        return RuleProgress("train_stage", sum(stages), len(stages), "stages")
     steps = json.loads(schedule.read_text(encoding="utf-8"))["total_steps"]
     done = sum(len(_lines(_metrics(run, base, stage))) for stage in run.stages.numbers)
     if all(stages):
         done = steps  # training may have stopped early
-    return Part("train_stage", min(done, steps), steps, "steps")
+    return RuleProgress("train_stage", min(done, steps), steps, "steps")
 
 
 def _metrics(run: Run, base: Path, stage: int) -> Path:
@@ -133,17 +134,17 @@ def _lines(path: Path) -> list[str]:
     return text[: text.rfind("\n") + 1].splitlines()
 
 
-def _timed(part: Part, run: Run, base: Path) -> Part:
+def _timed(part: RuleProgress, run: Run, base: Path) -> RuleProgress:
     """The part, with the time left."""
     left = part.total - part.done
     if left <= 0:
         return part
     seconds_each, source = _pace(part, run, base)
     seconds = None if seconds_each is None else seconds_each * left
-    return Part(part.name, part.done, part.total, part.unit, seconds, source)
+    return RuleProgress(part.name, part.done, part.total, part.unit, seconds, source)
 
 
-def _pace(part: Part, run: Run, base: Path) -> tuple[float | None, str]:
+def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str]:
     """Seconds per unit of work, and the source of the estimate."""
     if part.name == "train_stage" and part.unit == "steps":
         records = [

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from eagle3.cli.parts import Part
+    from eagle3.cli.parts import RuleProgress
 
 
 @click.command(short_help="Show what is done, what is next, time left.")
@@ -69,7 +69,7 @@ def _sources(sources: tuple) -> str:
     return ", ".join(source.place for source in sources)
 
 
-def _left(part: Part) -> str:
+def _left(part: RuleProgress) -> str:
     if part.finished:
         return ""
     if part.seconds is None:
@@ -81,7 +81,7 @@ def _left(part: Part) -> str:
     return f"{time_text(part.seconds)} left{how}{beside}"
 
 
-def _plain(name: str, parts: list[Part]) -> dict[str, Any]:
+def _plain(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
     following = next((part.name for part in parts if not part.finished), None)
     known = [part.seconds for part in parts if not part.finished]
     total = None if None in known else sum(second for second in known if second is not None)

@@ -37,7 +37,7 @@ class Answer:
 
 
 # Answers to some requests, as they come: the number of each, and the answer.
-Engine = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
+Generate = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
 
 
 class Record:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eagle3.data.answer_record import Answer, Engine, Record, Request
+from eagle3.data.answer_record import Answer, Generate, Record, Request
 from eagle3.data.conversations import BadRow, Conversation, Message
 from eagle3.errors import UserError
 from eagle3.files.artifact import (
@@ -104,7 +104,7 @@ class _Chat:
 
 def regenerate(
     conversations: Iterable[Conversation],
-    engine: Engine,
+    engine: Generate,
     seed: int,
     record: Record,
     check: Callable[[Conversation], object] | None = None,
@@ -146,7 +146,7 @@ def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]
 
 
 def _answer_all(
-    waiting: list[_Chat], engine: Engine, seed: int, record: Record, turns: int | None = None
+    waiting: list[_Chat], engine: Generate, seed: int, record: Record, turns: int | None = None
 ) -> None:
     """Have the chats answered, all of them forward together, to their end or so many turns."""
     while waiting and turns != 0:

@@ -239,7 +239,7 @@ def _in_order(
     return checksum.hexdigest(), {"offsets": offsets, "crc32": crc32}
 
 
-class Dataset:
+class DatasetFile:
     """Random access to the rows of one split, in their fixed order."""
 
     def __init__(self, folder: Path, split: str, settings_digest: str | None = None) -> None:

@@ -30,7 +30,7 @@ PAUSE, REMIND = 0.2, 60.0  # seconds between looks, and between log lines
 
 
 @dataclass(frozen=True)
-class Job:
+class LeasingJob:
     """One living job's file."""
 
     number: int
@@ -61,7 +61,7 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
         descriptor = os.open(queue / f"{number:09d}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
         os.fchmod(descriptor, 0o644)  # others open it to see whether its lock is free
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        own = Job(number, wants, [], os.getpid(), name)
+        own = LeasingJob(number, wants, [], os.getpid(), name)
         _write(descriptor, own)
     reminded = float("-inf")
     while True:
@@ -73,7 +73,7 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
             free = [gpu for gpu in gpus if gpu.key not in taken | promised][:count]
             if len(free) == count:
                 held = [gpu.key for gpu in free]
-                _write(descriptor, Job(number, wants, held, own.process, name))
+                _write(descriptor, LeasingJob(number, wants, held, own.process, name))
                 break
         if time.monotonic() - reminded > REMIND:
             reminded = time.monotonic()
@@ -118,7 +118,7 @@ def _queue_lock(queue: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _living(queue: Path) -> list[Job]:
+def _living(queue: Path) -> list[LeasingJob]:
     """Jobs whose file is locked; files of the dead are removed where this user may do so."""
     jobs = []
     for path in queue.iterdir():
@@ -129,19 +129,19 @@ def _living(queue: Path) -> list[Job]:
             with suppress(PermissionError):
                 path.unlink()
         except BlockingIOError:
-            jobs.append(Job(**json.loads(os.pread(descriptor, 2**16, 0))))
+            jobs.append(LeasingJob(**json.loads(os.pread(descriptor, 2**16, 0))))
         finally:
             os.close(descriptor)
     return jobs
 
 
-def _write(descriptor: int, job: Job) -> None:
+def _write(descriptor: int, job: LeasingJob) -> None:
     """Replace the file's content; readers wait for `_queue_lock`."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(asdict(job)).encode(), 0)
 
 
-def _report_wait(gpus: Sequence[Gpu], count: int, others: Sequence[Job]) -> None:
+def _report_wait(gpus: Sequence[Gpu], count: int, others: Sequence[LeasingJob]) -> None:
     """One log line: what is waited for, and which jobs have it."""
     keys = {gpu.key for gpu in gpus}
     holders = [

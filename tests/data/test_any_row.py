@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eagle3.data.conversations import parse_row
-from eagle3.data.rows import Dataset, Stream, write_dataset
+from eagle3.data.rows import DatasetFile, Stream, write_dataset
 from eagle3.files.artifact import Settings
 
 VALUES = {"seed": 7, "eval_fraction": 1e-9, "max_bad_fraction": 1.0, "deduplicate": False}
@@ -68,7 +68,7 @@ def test_whatever_a_file_holds_every_row_is_used_or_counted(rows: list[Any]) -> 
         assert report["rows_read"] == len(rows) + 3
         assert report["valid"] + sum(report["rejected"].values()) == len(rows) + 3
         assert len(report["first_rejected"]) == sum(report["rejected"].values())
-        result = list(Dataset(Path(folder), "train"))
+        result = list(DatasetFile(Path(folder), "train"))
         assert len(result) == report["valid"] >= 3
         for conversation in result:
             assert parse_row(json.loads(conversation.to_json())) == (conversation, [])

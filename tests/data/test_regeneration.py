@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.answer_record import Answer, Engine, Record, Request
+from eagle3.data.answer_record import Answer, Generate, Record, Request
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.regeneration import FIRST, Outcome, read_answers, regenerate, write_answers
 from eagle3.engines.openai_answers import OpenAIEngine
@@ -49,7 +49,7 @@ class Echo:
             yield number, Answer(reply, cause=cause, cut="cut" in question)
 
 
-def run(folder: Path, rows: list[Conversation], engine: Engine, identity: str = "a") -> Outcome:
+def run(folder: Path, rows: list[Conversation], engine: Generate, identity: str = "a") -> Outcome:
     with Record.opened(folder / "record", identity) as record:
         return regenerate(rows, engine, SAMPLING.seed, record)
 

@@ -14,7 +14,7 @@ import pytest
 
 from eagle3.data.conversations import Conversation, parse_row
 from eagle3.data.row_files import Unreadable
-from eagle3.data.rows import Dataset, Stream, check_enough, write_dataset
+from eagle3.data.rows import DatasetFile, Stream, check_enough, write_dataset
 from eagle3.errors import UserError
 from eagle3.files.artifact import Settings, file_sha256, read_json
 
@@ -32,7 +32,7 @@ def write(out: Path, rows: list[Any], want: int = 1, **changed: Any) -> dict[str
 
 
 def ids(out: Path, split: str) -> list[str]:
-    dataset = Dataset(out, split)
+    dataset = DatasetFile(out, split)
     return [c.id for c in dataset.read(0, len(dataset))]
 
 
@@ -49,7 +49,7 @@ def test_the_files_equal_those_of_a_naive_sort_in_memory(tmp_path: Path) -> None
     held = [int.from_bytes(naive_hash(7, c.id)[24:], "big") / 2**64 < 0.2 for c in parsed]
     for split, wanted in (("train", False), ("eval", True)):
         expected = [c for c, out in zip(parsed, held, strict=True) if out == wanted]
-        dataset = Dataset(tmp_path, split, SETTINGS.digest)
+        dataset = DatasetFile(tmp_path, split, SETTINGS.digest)
         assert dataset.read(0, 300) == expected
         assert len(dataset) == report["splits"][split] == len(expected)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -57,7 +57,9 @@ def test_the_files_equal_those_of_a_naive_sort_in_memory(tmp_path: Path) -> None
         "rows.jsonl",
         "rows.report.json",
     ]
-    assert Dataset(tmp_path, "eval").manifest.inputs["rows"] == file_sha256(tmp_path / "rows.jsonl")
+    assert DatasetFile(tmp_path, "eval").manifest.inputs["rows"] == file_sha256(
+        tmp_path / "rows.jsonl"
+    )
 
 
 def test_order_and_split_depend_on_seed_and_ids_and_not_on_the_source(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_repeat_is_refused_and_a_used_id_with_other_content_gets_its_own(
     answers = {
         c.messages[1]["content"]
         for split in ("train", "eval")
-        for c in Dataset(tmp_path, split).read(0, 9)
+        for c in DatasetFile(tmp_path, split).read(0, 9)
     }
     assert answers == {"Hello", "Other", "Third"}
 
@@ -186,7 +188,7 @@ def test_too_few_training_rows_say_how_many_there_are(tmp_path: Path) -> None:
 
 def test_rows_are_read_by_number_and_end_where_the_split_ends(tmp_path: Path) -> None:
     write(tmp_path, [row(i) for i in range(30)])
-    dataset = Dataset(tmp_path, "train")
+    dataset = DatasetFile(tmp_path, "train")
     everything = dataset.read(0, len(dataset))
     assert dataset.read(5, 9) == everything[5:9]
     assert dataset.read(len(dataset) - 2, len(dataset) + 50) == everything[-2:]
@@ -197,7 +199,7 @@ def test_rows_are_read_by_number_and_end_where_the_split_ends(tmp_path: Path) ->
 def test_a_dataset_of_other_settings_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [row(i) for i in range(9)])
     with pytest.raises(UserError, match=r"rows.index.safetensors: was made under other settings"):
-        Dataset(tmp_path, "train", "0" * 16)
+        DatasetFile(tmp_path, "train", "0" * 16)
 
 
 def test_missing_or_cut_rows_are_refused(tmp_path: Path) -> None:
@@ -206,22 +208,22 @@ def test_missing_or_cut_rows_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     for _ in ("cut", "gone"):
         with pytest.raises(UserError, match=r"rows.jsonl: missing, or not the file its index"):
-            Dataset(tmp_path, "train")
+            DatasetFile(tmp_path, "train")
         path.unlink(missing_ok=True)
 
 
 def test_a_damaged_row_is_refused_and_the_others_can_be_read(tmp_path: Path) -> None:
     write(tmp_path, [row(i) for i in range(40)])
     path = tmp_path / "rows.jsonl"
-    dataset = Dataset(tmp_path, "train")
+    dataset = DatasetFile(tmp_path, "train")
     lines = path.read_bytes().splitlines(keepends=True)
     bad = int(dataset.rows[3])
     lines[bad] = lines[bad].replace(b"Hello", b"Hallo")
     path.write_bytes(b"".join(lines))
     assert json.loads(lines[bad])["conversations"][1]["content"] == "Hallo"
-    assert len(Dataset(tmp_path, "train").read(0, 3)) == 3
+    assert len(DatasetFile(tmp_path, "train").read(0, 3)) == 3
     with pytest.raises(UserError, match=f"line {bad + 1} does not match its checksum: delete it"):
-        Dataset(tmp_path, "train").read(0, 9)
+        DatasetFile(tmp_path, "train").read(0, 9)
 
 
 def talks(name: str, count: int) -> list[dict[str, Any]]:
@@ -238,13 +240,13 @@ ANSWER = {"role": "assistant", "content": "Yes"}
 def test_several_sources_are_mixed_by_weight_in_every_stretch(tmp_path: Path) -> None:
     sizes, weights = {"a": 300, "b": 100, "c": 30}, {"a": 2.0, "b": 1.0, "c": 0.5}
 
-    def build(folder: str) -> Dataset:
+    def build(folder: str) -> DatasetFile:
         streams = [Stream(talks(n, sizes[n]), n, weights[n]) for n in sizes]
         values = {**VALUES, "eval_fraction": 1e-9}
         report = write_dataset(streams, values, tmp_path / folder, SETTINGS, 400)
         whole = {n: {"read": c, "valid": c, "commits": []} for n, c in sizes.items()}
         assert report["sources"] == whole
-        return Dataset(tmp_path / folder, "train")
+        return DatasetFile(tmp_path / folder, "train")
 
     ids = [row.id for row in build("one")]
     assert ids == [row.id for row in build("again")]
@@ -270,5 +272,5 @@ def test_a_message_of_ten_megabytes_is_a_row_like_any_other(tmp_path: Path) -> N
     large = {"id": "l", "messages": [{"role": "user", "content": "x\0y" * 3_500_000}, ANSWER]}
     values = {**VALUES, "eval_fraction": 1e-9}
     write_dataset([Stream([large, *talks("a", 2)])], values, tmp_path, SETTINGS, 1)
-    result = {row.id: row for row in Dataset(tmp_path, "train")}
+    result = {row.id: row for row in DatasetFile(tmp_path, "train")}
     assert result["l"].messages == large["messages"]

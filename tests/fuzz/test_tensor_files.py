@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from eagle3.data.rows import Dataset, Stream, write_dataset
+from eagle3.data.rows import DatasetFile, Stream, write_dataset
 from eagle3.files.artifact import Manifest
 from eagle3.files.tensor_file import save_tensors
 from eagle3.files.tensor_stream import read_header
@@ -64,7 +64,7 @@ def index_file(folder: Path, _: Any) -> Reader:
     values = {"seed": 7, "eval_fraction": 0.3, "max_bad_fraction": 1.0, "deduplicate": False}
     rows = [{"id": f"row {n}", "messages": TALK} for n in range(9)]
     write_dataset([Stream(rows)], values, folder, stage_settings("dataset"), 1)
-    return folder / "rows.index.safetensors", lambda: list(Dataset(folder, "train"))
+    return folder / "rows.index.safetensors", lambda: list(DatasetFile(folder, "train"))
 
 
 def checkpoint_file(name: str) -> Callable[[Path, Any], Reader]:
