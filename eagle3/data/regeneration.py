@@ -1,8 +1,9 @@
 """Answers that the target writes itself, turn by turn, so that the draft learns what it will meet.
 
-All conversations of a shard go forward together: for each, the target answers the first question,
-then the next one with its own answer before it, and so on. Every answer is recorded as soon as it
-is there, under the row's id and the turn, so a killed job asks for nothing twice.
+For each conversation, the target answers the first question, then the next one with its own answer
+before it, and so on. No conversation waits for another: its next turn is asked as soon as an answer
+is there, so no server idles until the longest answer of a turn has come. Every answer is recorded
+as soon as it is there, under the row's id and the turn, so a killed job asks for nothing twice.
 
 An answer that was cut off is never kept as if it were whole: the conversation ends with it, and it
 is trained up to the cut. A row without an answer is dropped and counted. A call of a tool whose
@@ -35,7 +36,7 @@ from eagle3.files.artifact import (
 KIND = "answers"
 CUT = "answer cut off at max_tokens"
 LISTED = 100  # dropped rows named one by one in the report
-FIRST = 8  # conversations whose first answers are checked before the rest is requested
+FIRST = 8  # conversations whose first answers are checked
 
 
 @dataclass
@@ -82,6 +83,11 @@ class _Chat:
         behind = (m["role"] for m in self.original.messages[self.place + 1 :])
         return next(behind, None) == "tool"
 
+    @property
+    def begun(self) -> bool:
+        """Whether the first answer is there, or there will be none."""
+        return self.complete > 0 or self.cause is not None
+
     def answered(self, answer: Answer) -> None:
         if answer.cause is not None:
             self.cause = answer.cause
@@ -104,28 +110,50 @@ class _Chat:
 
 def regenerate(
     conversations: Iterable[Conversation],
-    engine: Generate,
+    generate: Generate,
     seed: int,
     record: Record,
     check: Callable[[Conversation], object] | None = None,
 ) -> Outcome:
-    """The same conversations, in the same order, with answers of `engine`.
+    """The same conversations, in the same order, with answers of `generate`.
 
     `check` raises BadRow for a conversation that training could not use: the first answers are
-    shown to it before the rest is requested. Raises UserError if it refuses most of them.
+    shown to it as soon as they are there. Raises UserError if it refuses most of them.
     """
     chats = [_Chat(conversation, []) for conversation in conversations]
+    requests: list[Request] = []
+    asking: list[_Chat] = []
+
+    def go_on(chat: _Chat) -> None:
+        """Up to an answer that the record does not have."""
+        while chat.cause is None and chat.to_the_next_answer():
+            known = record.known(chat.original.id, chat.place)
+            if known is None:
+                requests.append(_request(chat, seed))
+                asking.append(chat)
+                return
+            chat.answered(known)
+
     waiting = [chat for chat in chats if chat.to_the_next_answer()]
-    if check is not None:
-        _answer_all(waiting[:FIRST], engine, seed, record, turns=1)
-        _check_first(waiting[:FIRST], check)
-        waiting = [c for c in waiting if c.cause is None and c.to_the_next_answer()]
-    _answer_all(waiting, engine, seed, record)
+    for chat in waiting:
+        go_on(chat)
+    unchecked = _unchecked(waiting[:FIRST], check)
+    for number, answer in generate(requests) if requests else ():
+        chat = asking[number]
+        record.add(chat.original.id, chat.place, answer)
+        chat.answered(answer)
+        go_on(chat)
+        unchecked = _unchecked(unchecked, check)
     return _outcome(chats)
 
 
-def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]) -> None:
-    """Raise UserError if most answers are unusable, before the rest is requested in vain."""
+def _unchecked(chats: list[_Chat], check: Callable[[Conversation], object] | None) -> list[_Chat]:
+    """Those whose first answers are to be checked: all of them, until all are there; then none.
+
+    Raises UserError if most are unusable, before many more are requested in vain.
+    """
+    if check is None or not all(chat.begun for chat in chats):
+        return chats
     faults: list[BadRow] = []
     answered = [part for part in (chat.answered_part() for chat in chats) if part is not None]
     for conversation in answered:
@@ -143,26 +171,7 @@ def _check_first(chats: Sequence[_Chat], check: Callable[[Conversation], object]
             f"dataset.regenerate: {len(faults)} of the first {len(answered)} answers would be "
             f"refused in training ({first}: {first.detail}); {remedy}"
         )
-
-
-def _answer_all(
-    waiting: list[_Chat], engine: Generate, seed: int, record: Record, turns: int | None = None
-) -> None:
-    """Have the chats answered, all of them forward together, to their end or so many turns."""
-    while waiting and turns != 0:
-        turns = None if turns is None else turns - 1
-        new = []
-        for chat in waiting:
-            known = record.known(chat.original.id, chat.place)
-            if known is None:
-                new.append(chat)
-            else:
-                chat.answered(known)
-        requests = [_request(chat, seed) for chat in new]
-        for number, answer in engine(requests) if requests else ():
-            record.add(new[number].original.id, new[number].place, answer)
-            new[number].answered(answer)
-        waiting = [c for c in waiting if c.cause is None and c.to_the_next_answer()]
+    return []
 
 
 def _outcome(chats: Sequence[_Chat]) -> Outcome:

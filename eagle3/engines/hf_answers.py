@@ -59,9 +59,18 @@ class HFAnswers:
         self.renderer = Renderer(self.tokenizer, stops=stops, **renderer)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """See `Generate`. What is appended waits for all that was there before, so batches do not
+        depend on how fast answers come."""
+        listed = 0
+        while listed < len(requests):
+            first, listed = listed, len(requests)
+            yield from self._answers(requests, first)
+
+    def _answers(self, requests: Sequence[Request], begin: int) -> Iterator[tuple[int, Answer]]:
+        """Of the requests from `begin` on that are there now."""
         ready: list[tuple[int, list[int]]] = []
         prompts: dict[int, str] = {}
-        for number, request in enumerate(requests):
+        for number, request in list(enumerate(requests))[begin:]:
             try:
                 text = self.renderer.prompt(request.messages, request.tools, request.options)
             except BadRow as fault:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from eagle3.config.dataset import Regenerate
@@ -70,11 +72,24 @@ class OpenAIEngine:
         return str(fault) if self._key == "none" else str(fault).replace(self._key, "[key]")
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """See `Generate`. What is appended is asked before what waits: a server still has the turns
+        before it in its cache, and long conversations do not come last."""
+        answers: SimpleQueue[Future[Answer]] = SimpleQueue()
+        numbers: dict[Future[Answer], int] = {}  # of the requests under way
+        listed = len(requests)
+        waiting = deque(range(listed))
         with ThreadPoolExecutor(self.workers) as pool:
-            pending = {pool.submit(self._ask, request): n for n, request in enumerate(requests)}
             try:
-                for done in as_completed(pending):
-                    yield pending[done], done.result()
+                while waiting or numbers:
+                    while waiting and len(numbers) < self.workers:
+                        number = waiting.popleft()
+                        future = pool.submit(self._ask, requests[number])
+                        numbers[future] = number
+                        future.add_done_callback(answers.put)
+                    done = answers.get()
+                    yield numbers.pop(done), done.result()
+                    waiting.extendleft(range(listed, len(requests)))
+                    listed = len(requests)
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -17,7 +17,7 @@ class FakeServer:
 
     busy, broken: status 429 or 500 at the first try; hangs up: no reply at the first try; never:
     status 503 always; refuses: status 400; cut: ended by max_tokens; empty: no text; half: half a
-    character; slow.
+    character; slow; waits for: <question>, which may be of another conversation.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,8 @@ class FakeServer:
             first = self.tries[json.dumps(body["messages"])] == 1
         if "slow" in question:
             time.sleep(0.05)
+        if "waits for: " in question:
+            self._wait_for(question.partition("waits for: ")[2])
         for word, status in (("busy", 429), ("broken", 500)):
             if word in question and first:
                 return status, {"error": {"message": word}}
@@ -59,6 +61,15 @@ class FakeServer:
             "model": body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": reason}],
         }
+
+    def _wait_for(self, question: str) -> None:
+        """Until somebody has asked it, for at most 20 seconds."""
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with self.lock:
+                if any(body["messages"][-1]["content"] == question for body in self.requests):
+                    return
+            time.sleep(0.01)
 
 
 @contextmanager

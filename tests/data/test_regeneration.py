@@ -38,15 +38,31 @@ class Echo:
         self.left = fails_after
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        for number, request in reversed(list(enumerate(requests))):
-            if self.left == 0:
-                raise UserError("killed")
-            self.left -= 1
-            self.asked.append(request)
-            question = request.messages[-1]["content"]
-            cause = "refused" if "refuse" in question else None
-            reply = "" if cause else f"{question}!"
-            yield number, Answer(reply, cause=cause, cut="cut" in question)
+        listed = 0
+        while listed < len(requests):  # as many as are there, the last one first
+            begin, listed = listed, len(requests)
+            for number in reversed(range(begin, listed)):
+                yield number, self.answer(requests[number])
+
+    def answer(self, request: Request) -> Answer:
+        if self.left == 0:
+            raise UserError("killed")
+        self.left -= 1
+        self.asked.append(request)
+        question = request.messages[-1]["content"]
+        cause = "refused" if "refuse" in question else None
+        reply = "" if cause else f"{question}!"
+        return Answer(reply, cause=cause, cut="cut" in question)
+
+
+class InOrder(Echo):
+    """Answers the first request first."""
+
+    def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        number = 0
+        while number < len(requests):
+            yield number, self.answer(requests[number])
+            number += 1
 
 
 def run(folder: Path, rows: list[Conversation], engine: Generate, identity: str = "a") -> Outcome:
@@ -132,7 +148,7 @@ def test_a_misfit_shows_in_the_first_answers_and_not_after_the_last(tmp_path: Pa
         checked.append(conversation)
         raise BadRow("rewritten", "row 'a', template 'b'", "do this")
 
-    engine = Echo()
+    engine = InOrder()
     with (
         Record.opened(tmp_path / "record", "a") as record,
         pytest.raises(UserError) as refused,
@@ -142,7 +158,7 @@ def test_a_misfit_shows_in_the_first_answers_and_not_after_the_last(tmp_path: Pa
         f"dataset.regenerate: {FIRST} of the first {FIRST} answers would be refused in training "
         "(rewritten: row 'a', template 'b'); do this"
     )
-    assert [request.id for request in reversed(engine.asked)] == [row.id for row in rows[:FIRST]]
+    assert [request.id for request in engine.asked] == [row.id for row in rows[:FIRST]]
     assert [len(conversation.messages) for conversation in checked] == [3] * FIRST
     # what was answered is known when the misfit is mended
     again = Echo()
@@ -285,6 +301,27 @@ def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: P
         "answer is not valid Unicode: dropped": 4,
     }
     assert server.most_at_once <= 5
+
+
+def test_no_conversation_waits_for_the_answer_to_another(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """The server holds the first answer back until the last turn of the other one was asked."""
+    rows = [talk("a", "waits for: third", "and?"), talk("b", "first", "second", "third")]
+    result = run(tmp_path, rows, OpenAIEngine([server.url], "target", 2, SAMPLING))
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert set(asked[:2]) == {"waits for: third", "first"}
+    assert asked[2:] == ["second", "third", "and?"]
+    assert [len(said(row)) for row in result.rows] == [5, 7]
+
+
+def test_a_conversation_that_has_begun_goes_before_those_that_have_not(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    rows = [talk(name, f"{name} one", f"{name} two") for name in ("a", "b", "c")]
+    run(tmp_path, rows, OpenAIEngine([server.url], "target", 1, SAMPLING))
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert asked == ["a one", "a two", "b one", "b two", "c one", "c two"]
 
 
 def test_a_server_that_stays_away_stops_the_job_and_keeps_what_was_answered(
