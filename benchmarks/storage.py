@@ -75,7 +75,7 @@ def write(
         if layout.needed.kept[number]:
             parts = {n: document[n] for n in ("teacher_argmax", "teacher_lse")}
             for part, chunks in (("aux", layers), ("last", LAST_CHUNKS)):
-                encoded = CODECS[layout.name].encode(document[part].unflatten(1, (chunks, hidden)))
+                encoded = CODECS[layout.codec].encode(document[part].unflatten(1, (chunks, hidden)))
                 parts |= {part + suffix: rows for suffix, rows in encoded.items()}
             writer.put([number], parts)
     writer.finish({})

@@ -20,7 +20,7 @@ from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.files.hub import cached_file
-from eagle3.objective.attention.limits import refusal
+from eagle3.objective.attention.limits import unsupported_reason
 from eagle3.store.columns import STORED
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object
@@ -134,7 +134,7 @@ def check_shape(config: Config, text: Any) -> None:
 def _check_attention(config: Config, head_dim: int) -> None:
     """A back end of attention that is named can train on the device, in the precision."""
     train, device = config["train"], config["resources"]["device"]
-    if why := refusal(train["attention_backend"], device, train["precision"], head_dim):
+    if why := unsupported_reason(train["attention_backend"], device, train["precision"], head_dim):
         raise UserError(
             f"config: train.attention_backend is {train['attention_backend']}, {why}; use auto"
         )

@@ -24,7 +24,12 @@ from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
-from eagle3.training.gpu import PackSize, check_gpu, memory_suffices, repeat_exactly
+from eagle3.training.gpu import (
+    PackSize,
+    check_gpu,
+    explain_out_of_memory,
+    use_deterministic_kernels,
+)
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
@@ -48,7 +53,7 @@ def main(job: entry.Job) -> None:
         return
     keep_freed_memory()
     if train.deterministic:
-        repeat_exactly(run.config.resources.device)
+        use_deterministic_kernels(run.config.resources.device)
     with joined_ranks(
         run.config.resources.device, jobs.sp_ulysses_size, jobs.sp_ring_size
     ) as ranks:
@@ -79,7 +84,7 @@ def main(job: entry.Job) -> None:
             trainer.scorer = scorer_of(run, settings, target, train, job.target_folder(), ranks)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
-        enough = memory_suffices(ranks.device, *memory_of(run, trainer, data))
+        enough = explain_out_of_memory(ranks.device, *memory_of(run, trainer, data))
         tracked = tracking(tracker, Path(paths.tracking))
         trace = Path(paths.trace(job.stage, ranks.rank))
         traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
@@ -90,7 +95,7 @@ def main(job: entry.Job) -> None:
 
 def memory_of(run: Run, trainer: StageTrainer, data: TrainingData) -> tuple[StepMemory, PackSize]:
     """What a step should need of a GPU, and the pack that it is for."""
-    train, documents, ranks = trainer.settings, data.documents, trainer.ranks
+    train, documents, ranks = trainer.train, data.documents, trainer.ranks
     jobs = run.config.resources.train
     # later steps have fewer rows
     active = [documents.rows.sum() / max(documents.lengths.sum(), 1)] * train.ttt_steps

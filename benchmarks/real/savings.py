@@ -44,7 +44,7 @@ def times(
     trainer: StageTrainer, packs: list[Pack], head: Head, rounds: int
 ) -> dict[str, tuple[float, float]]:
     """CPU seconds of all packs and their loss, by variant."""
-    objective = objective_of(trainer.settings)
+    objective = objective_of(trainer.train)
     best: dict[str, tuple[float, float]] = {}
     for _ in range(rounds):
         for name in VARIANTS:

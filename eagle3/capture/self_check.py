@@ -113,7 +113,7 @@ def _cosines(
     layers: Sequence[int],
 ) -> dict[str, float]:
     """Median cosine between stored rows and the given ones, which go through the same codec."""
-    codec, stored = CODECS[shard.layout.name], shard.read(document)
+    codec, stored = CODECS[shard.layout.codec], shard.read(document)
     cosines: dict[str, float] = {}
     by_layer = [f"layer {layer}" for layer in layers]
     for rows, name, names in ((aux, "aux", by_layer), (last, "last", ["last"])):

@@ -112,7 +112,7 @@ class ShardCapture:
         ):  # the one time per batch that a GPU is waited for
             self._refuse(documents, of_aux, aux)
             self._refuse(documents, of_last, own)
-        codec = CODECS[self.layout.name]
+        codec = CODECS[self.layout.codec]
         parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
         stored = codec.encode(own[:, None])
         parts |= {f"last{suffix}": rows for suffix, rows in stored.items()}
@@ -136,8 +136,7 @@ class ShardCapture:
         full; returns None on ranks that do not write."""
         if self._writer is None:
             return None
-        # share of rows whose next token is the target's own choice: near one on answers that the
-        # target itself gave greedily
+        # rows whose next token is the target's own choice: nearly all, on greedy answers of its own
         return self._writer.finish({"argmax_agrees": int(self._agreed)})
 
     def close(self) -> None:

@@ -36,8 +36,8 @@ class Answer:
     cut: bool = False  # max_tokens ended it: the target would have gone on
 
 
-# Answers to requests as they come: the number of each, and the answer. The reader may append to the
-# requests after each answer, and these are answered too.
+# Answers to requests as they arrive: the number of each, and the answer. The caller may append
+# requests after each answer; they are answered too.
 Generate = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
 
 

@@ -1,9 +1,10 @@
 """Answers that the target writes itself, turn by turn, so that the draft learns what it will meet.
 
 For each conversation, the target answers the first question, then the next one with its own answer
-before it, and so on. No conversation waits for another: its next turn is asked as soon as an answer
-is there, so no server idles until the longest answer of a turn has come. Every answer is recorded
-as soon as it is there, under the row's id and the turn, so a killed job asks for nothing twice.
+before it, and so on. No conversation waits for another: its next turn is requested as soon as the
+answer before it arrives, so no server idles until the longest answer of a turn has come. Every
+answer is recorded as soon as it arrives, under the row's id and the turn, so a killed job asks for
+nothing twice.
 
 An answer that was cut off is never kept as if it were whole: the conversation ends with it, and it
 is trained up to the cut. A row without an answer is dropped and counted. A call of a tool whose

@@ -30,7 +30,7 @@ CLASSES = (
     *("LlamaForCausalLMEagle3", "LlamaForCausalLM", "Eagle3LlamaForCausalLM"),
     *("Eagle3Speculator", "Eagle3DraftModel", "Eagle3Qwen3ForCausalLM", "Eagle3Draft"),
 )
-TAKEN = (
+COPIED_KEYS = (
     *(
         "num_hidden_layers",
         "intermediate_size",
@@ -67,7 +67,7 @@ EXPECTED: dict[str, Any] = {
     "speculators_model_type": "eagle3",
 }
 # about files, the target, generation or training; or read by no class of CLASSES
-SAYS_NOTHING = frozenset(
+IGNORED_KEYS = frozenset(
     (
         *("architectures", "auto_map", "model_type", "target_model_type", "transformers_version"),
         *("_name_or_path", "torch_dtype", "dtype", "use_cache", "initializer_range"),
@@ -77,7 +77,7 @@ SAYS_NOTHING = frozenset(
         "parallel_draft_heads_num_layers",
     )
 )
-ELSEWHERE = frozenset(  # looked at below
+CHECKED_SEPARATELY = frozenset(  # looked at below
     (
         *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
         *("sliding_window", "use_sliding_window", "target_hidden_size", OUTPUTS, INPUTS, AUX_COUNT),
@@ -92,104 +92,104 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     Raises UserError for a key that cannot be honoured.
     """
-    return what_it_says(read_object(path, KEY), f"{KEY}: {path}")
+    return parse_config(read_object(path, KEY), f"{KEY}: {path}")
 
 
-def what_it_says(
-    found: Mapping[str, Any], where: str, of_a_model: bool | None = None
+def parse_config(
+    raw: Mapping[str, Any], where: str, whole_model: bool | None = None
 ) -> dict[str, Any]:
-    """The same of a file's content; refusals begin with `where`. `of_a_model`: what the file leaves
-    out is what engines take for it; None: see `is_of_a_model`."""
-    eagle, layer = _inner(found, "eagle_config", where), _inner(found, LAYER, where)
-    kinds = _classes(found, where)
-    if LAYER in found:
-        _check_nested(found, layer, where)
-    whole = {name: value for name, value in found.items() if name not in ("eagle_config", LAYER)}
+    """The same of a file's content; refusals begin with `where`. `whole_model`: what the file
+    leaves out is what engines take for it; None: see `configures_model`."""
+    eagle, layer = _inner(raw, "eagle_config", where), _inner(raw, LAYER, where)
+    kinds = _classes(raw, where)
+    if LAYER in raw:
+        _check_nested(raw, layer, where)
+    whole = {name: value for name, value in raw.items() if name not in ("eagle_config", LAYER)}
     for part in (layer, eagle):
         for name, value in part.items():
             if whole.get(name) is None or name == "model_type":
                 whole[name] = value
     _check(whole, where)
-    said = {name: whole[name] for name in TAKEN if whole.get(name) is not None}
+    values = {name: whole[name] for name in COPIED_KEYS if whole.get(name) is not None}
     # elsewhere the class decides, and a Llama's has no such norms whatever model_type is
     qwen3 = "Eagle3Qwen3ForCausalLM" in kinds
-    if LAYER in found or "Eagle3Draft" in kinds:
+    if LAYER in raw or "Eagle3Draft" in kinds:
         qwen3 = whole.get("model_type") == "qwen3"
-    said |= {"qk_norm": True} if qwen3 else {}
-    said |= _rope(whole, where) | _window(whole, where)
-    if of_a_model or (of_a_model is None and is_of_a_model(found)):
-        said = _as_engines(said)
+    values |= {"qk_norm": True} if qwen3 else {}
+    values |= _rope(whole, where) | _window(whole, where)
+    if whole_model or (whole_model is None and configures_model(raw)):
+        values = _as_engines(values)
     try:
-        kept = Draft.model_validate(said)
+        kept = Draft.model_validate(values)
     except ValidationError as fault:
         raise UserError(f"{where}: {sentences(fault, Draft)[0]}") from None
-    said = {name: getattr(kept, name) for name in said}
+    values = {name: getattr(kept, name) for name in values}
     for name in OF_TARGET:
         if whole.get(name) is not None:
             if type(whole[name]) is not int:
                 raise _refused(where, name, whole[name], "must be a whole number")
-            said[name] = whole[name]
-    heads, hidden = said.get("num_attention_heads"), said.get("hidden_size")
+            values[name] = whole[name]
+    heads, hidden = values.get("num_attention_heads"), values.get("hidden_size")
     if heads and hidden and hidden % heads == 0:  # what a Llama's configuration makes of the two
-        said.setdefault("head_dim", hidden // heads)
-    return said | _aux_layers(found, eagle, whole.get(AUX_COUNT), where)
+        values.setdefault("head_dim", hidden // heads)
+    return values | _aux_layers(raw, eagle, whole.get(AUX_COUNT), where)
 
 
-def _check_nested(found: Mapping[str, Any], layer: Mapping[str, Any], where: str) -> None:
+def _check_nested(raw: Mapping[str, Any], layer: Mapping[str, Any], where: str) -> None:
     """Raise UserError for what the form of speculators must say, or cannot be."""
-    if found.get("norm_before_residual") is None:
+    if raw.get("norm_before_residual") is None:
         raise _refused(where, "norm_before_residual", None, "readers disagree; write it down")
     kind = layer.get("model_type", "llama")
     if kind not in ("llama", "qwen3"):
         raise _refused(where, f"{LAYER}.model_type", kind, "llama and qwen3 are layers known")
 
 
-def is_of_a_model(found: Mapping[str, Any]) -> bool:
+def configures_model(raw: Mapping[str, Any]) -> bool:
     """Whether a file configures a whole model (it names its class or type), as an engine reads it;
     any other is a list of keys, and leaves the rest to the target."""
-    return any(found.get(name) is not None for name in ("architectures", "model_type", LAYER))
+    return any(raw.get(name) is not None for name in ("architectures", "model_type", LAYER))
 
 
-def leaves_theta_out(path: Path) -> bool:
+def omits_rope_theta(path: Path) -> bool:
     """Whether a file is of a model and names no base of the rotary frequencies."""
-    found = read_object(path, KEY)
-    said = what_it_says(found, KEY, of_a_model=False)
-    return is_of_a_model(found) and "rope_theta" not in said
+    raw = read_object(path, KEY)
+    values = parse_config(raw, KEY, whole_model=False)
+    return configures_model(raw) and "rope_theta" not in values
 
 
-def _as_engines(said: dict[str, Any]) -> dict[str, Any]:
+def _as_engines(values: dict[str, Any]) -> dict[str, Any]:
     """With the defaults of transformers' Llama for what decides which model the weights make."""
     unsaid: dict[str, Any] = {
         "rms_norm_eps": 1e-6,
         "rope_theta": THETA,
         "rope_scaling": {"rope_type": "default"},
     }
-    if "num_attention_heads" in said:
-        unsaid["num_key_value_heads"] = said["num_attention_heads"]
-    return unsaid | said
+    if "num_attention_heads" in values:
+        unsaid["num_key_value_heads"] = values["num_attention_heads"]
+    return unsaid | values
 
 
-def resolved(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def resolved(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what `draft.config` says where its own keys are null."""
     draft, states = dict(config["draft"]), dict(config["hidden_states"])
-    for name, value in said.items():
+    for name, value in values.items():
         if name != "aux_layers" and draft.get(name) is None:
             draft[name] = value
     if states["aux_layers"] is None:
-        states["aux_layers"] = said.get("aux_layers")
+        states["aux_layers"] = values.get("aux_layers")
     return {**config, "draft": draft, "hidden_states": states}
 
 
-def _classes(found: Mapping[str, Any], where: str) -> list[str]:
-    names = found.get("architectures") or []
+def _classes(raw: Mapping[str, Any], where: str) -> list[str]:
+    names = raw.get("architectures") or []
     for name in names:
         if name not in CLASSES:
             raise _refused(where, "architectures", names, f"known are {', '.join(CLASSES)}")
     return list(names)
 
 
-def _inner(found: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    inside = found.get(name) or {}
+def _inner(raw: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    inside = raw.get(name) or {}
     if not isinstance(inside, dict):
         raise _refused(where, name, inside, "must be an object")
     return inside
@@ -198,13 +198,13 @@ def _inner(found: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
 def _check(whole: Mapping[str, Any], where: str) -> None:
     """Raise UserError for a key that is not known, or says what is not trained here."""
     for name, value in whole.items():
-        if value is None or name in SAYS_NOTHING or name in ELSEWHERE:
+        if value is None or name in IGNORED_KEYS or name in CHECKED_SEPARATELY:
             continue
         if name in EXPECTED:
             if value != EXPECTED[name]:
                 wanted = json.dumps(EXPECTED[name])
                 raise _refused(where, name, value, f"a draft here has {wanted}")
-        elif name not in TAKEN and name not in OF_TARGET:
+        elif name not in COPIED_KEYS and name not in OF_TARGET:
             raise _refused(where, name, value, "which is no key of a draft known here: remove it")
     tied = whole.get("tie_word_embeddings")
     if tied and whole.get("draft_vocab_size", whole.get("vocab_size")) == whole.get("vocab_size"):
@@ -230,8 +230,8 @@ def _rope(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
     kept = {name: value for name, value in (scaling or {}).items() if name != "rope_theta"}
     if not {"rope_type", "type"} & kept.keys():
         kept["rope_type"] = "default"
-    found = theta if theta is not None else inside
-    return {"rope_scaling": kept} | ({} if found is None else {"rope_theta": found})
+    raw = theta if theta is not None else inside
+    return {"rope_scaling": kept} | ({} if raw is None else {"rope_theta": raw})
 
 
 def _window(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _window(whole: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _aux_layers(
-    found: Mapping[str, Any], eagle: Mapping[str, Any], count: Any, where: str
+    raw: Mapping[str, Any], eagle: Mapping[str, Any], count: Any, where: str
 ) -> dict[str, Any]:
     """`aux_layers`: layers of the target by their outputs; their number alone if the file, which
     says `count`, names none of them.
@@ -270,8 +270,8 @@ def _aux_layers(
     """
     named = [
         (f"eagle_config.{OUTPUTS}", eagle.get(OUTPUTS), 0),
-        (OUTPUTS, found.get(OUTPUTS), 1),
-        (INPUTS, found.get(INPUTS), 1),
+        (OUTPUTS, raw.get(OUTPUTS), 1),
+        (INPUTS, raw.get(INPUTS), 1),
     ]
     layers: list[int] | None = None
     for name, ids, offset in named:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3.draft.config import DraftConfig
-from eagle3.draft.config_file import what_it_says
+from eagle3.draft.config_file import parse_config
 from eagle3.draft.rope_parameters import chosen, meaning
 from eagle3.draft.weight_files import KEY, config_of
 from eagle3.errors import UserError
@@ -36,7 +36,7 @@ def check_existing(folder: Path, config: DraftConfig, target_layers: int | None 
     `target_layers`: how many the target has; a draft that names none of them reads the usual ones.
     """
     path = config_of(folder)
-    said = what_it_says(read_object(path, KEY), f"{KEY}: {path}", of_a_model=True)
+    said = parse_config(read_object(path, KEY), f"{KEY}: {path}", whole_model=True)
     for name in ("norm_output", "norm_before_residual"):
         said.setdefault(name, False)  # as engines read them
     said.setdefault("sliding_window", None)
@@ -58,7 +58,7 @@ def check_existing(folder: Path, config: DraftConfig, target_layers: int | None 
 
 
 def _check_rope(folder: Path, said: dict[str, Any], config: DraftConfig) -> None:
-    """Its heads are turned by the same angles."""
+    """The rotary angles are the same."""
     key = f"{KEY}: rope_scaling of {folder}"
     theta, given = chosen(said["rope_theta"], said["rope_scaling"], key)
     rope = {**given, "rope_theta": theta}

@@ -2,8 +2,7 @@
 
 Frequencies and the attention factor of a scaled rotary type (linear, llama3, yarn) come from
 transformers, as engines take them; the plain ones are one formula, and transformers takes seconds
-to be imported. The rotation itself is written out here because it
-is needed in float64 too.
+to be imported. The rotation itself is written out here because it is needed in float64 too.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def chosen(
         )
     if given.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UserError(
-            f"{key} has a partial_rotary_factor; a draft's positions turn whole heads: leave it out"
+            f"{key} has a partial_rotary_factor; a draft rotates whole heads: leave it out"
         )
     if inside is not None:
         _check_number(key, "rope_theta", inside)
@@ -99,7 +99,7 @@ def of_target(target: Any) -> tuple[dict[str, Any], str | None]:
         return _plain(THETA), "the target has no rotary positions"
     kind, share = given.get("rope_type", "default"), given.get("partial_rotary_factor") or 1.0
     if share != 1.0:
-        reason = f"the target's rotary positions turn {share:.0%} of a head"
+        reason = f"the target's rotary positions rotate {share:.0%} of a head"
         return _plain(given["rope_theta"]), reason
     if kind not in ROPE_TYPES:
         return _plain(given["rope_theta"]), f"the target's rotary positions are of type {kind!r}"
@@ -108,7 +108,7 @@ def of_target(target: Any) -> tuple[dict[str, Any], str | None]:
 
 def meaning(rope: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that angles follow from, with the defaults of those that are not written: two
-    ropes turn heads alike if these are equal."""
+    ropes rotate heads alike if these are equal."""
     kind = rope.get("rope_type", "default")
     found = {"rope_type": kind, "rope_theta": float(rope["rope_theta"])}
     found |= {name: float(rope[name]) for name in NEEDED[kind] if rope.get(name) is not None}

@@ -36,7 +36,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Models:
     """A target and a draft that proposes for it."""
 
     engine: HFTarget
@@ -57,7 +57,7 @@ class Limits:
 
 @torch.inference_mode()
 def decode_batch(
-    pair: Pair,
+    pair: Models,
     prompts: Sequence[Sequence[int]],
     limits: Limits,
     sampling: Sampling = GREEDY,
@@ -82,7 +82,7 @@ class _Decoding:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: Models,
         prompts: Sequence[Sequence[int]],
         limits: Limits,
         sampling: Sampling,

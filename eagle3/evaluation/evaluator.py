@@ -20,7 +20,7 @@ from eagle3.draft.config import check_pair
 from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.evaluation.acceptance import acceptance, unigram_acceptance, unlearned
-from eagle3.evaluation.decoding import GREEDY, Decoded, Limits, Pair, compare, decode_batch
+from eagle3.evaluation.decoding import GREEDY, Decoded, Limits, Models, compare, decode_batch
 from eagle3.evaluation.sampling import Sampling
 from eagle3.export.load import load_draft
 from eagle3.target_model.config import load_config, stop_ids
@@ -86,7 +86,7 @@ class Evaluator:
         where = engine.device, engine.dtype
         weights = TargetWeights(target)
         keys = loading["lm_head_key"], loading["embedding_key"]
-        self.pair = Pair(
+        self.models = Models(
             engine,
             read_head(weights, self.config, *keys).to(*where),
             loaded.to(*where),
@@ -148,7 +148,7 @@ class Evaluator:
         for start in range(0, len(order), self.batch):
             chosen = order[start : start + self.batch]
             ids = [prompts[i].tokens for i in chosen]
-            decoded = decode_batch(self.pair, ids, limits, sampling, chosen)
+            decoded = decode_batch(self.models, ids, limits, sampling, chosen)
             answers |= dict(zip(chosen, decoded, strict=True))
             log.info("%d of %d prompts answered", len(answers), len(prompts))
         return [answers[i] for i in range(len(prompts))]

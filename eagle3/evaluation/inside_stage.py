@@ -21,7 +21,7 @@ from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.parallel.ranks import Ranks
 from eagle3.tokens.packing import pack_documents
 from eagle3.training.loader import TrainingData, read_ahead
-from eagle3.training.record import quality
+from eagle3.training.record import quality_figures
 from eagle3.training.stage import objective_of
 
 
@@ -55,7 +55,7 @@ class HeldOutScorer:
         if self.loss.needs_acceptance:
             acceptance = self._sums(draft)[0].mean_acceptance().to(self.ranks.device)
         totals, chains = self._sums(draft, acceptance)
-        figures = quality(self.rows, totals, self.train.step_decay)
+        figures = quality_figures(self.rows, totals, self.train.step_decay)
         accepted, counted = chains.numpy()
         share = accepted / np.maximum(counted, 1)
         return {

@@ -15,7 +15,10 @@ import torch
 
 
 class GradientSum:
-    """The sum, while a backward pass runs. Autograd's graph holds it, so it holds nothing of it."""
+    """The sum, while a backward pass runs.
+
+    Autograd's graph refers to it, so it must not refer to the graph: a cycle would not be freed.
+    """
 
     def __init__(self, like: torch.Tensor) -> None:
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
@@ -27,7 +30,7 @@ class GradientSum:
             self.total = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         return self.total
 
-    def taken(self) -> torch.Tensor | None:
+    def pop(self) -> torch.Tensor | None:
         """The sum, and the next one begins; None if nothing was added."""
         total, self.total = self.total, None
         return total
@@ -42,7 +45,7 @@ class _Shared(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        (others,), total = grads, ctx.gradient.taken()  # others: of uses that return a gradient
+        (others,), total = grads, ctx.gradient.pop()  # others: of uses that return a gradient
         if total is None or others is None:
             return others if total is None else total, None
         return total.add_(others), None

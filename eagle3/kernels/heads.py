@@ -65,9 +65,9 @@ def _heads_backward(
     dtype: torch.dtype,
 ) -> list[torch.Tensor]:
     """Gradient of the sums [N, n d], and the same in `dtype` if that is narrower."""
-    down = torch.cat([at_least_fp32(part) for part in grads], 1)
-    wide = torch.empty_like(down)
-    _rotate(down, wide, cos[positions], -sin[positions], rotated)  # by the opposite angle
+    d_heads = torch.cat([at_least_fp32(part) for part in grads], 1)
+    wide = torch.empty_like(d_heads)
+    _rotate(d_heads, wide, cos[positions], -sin[positions], rotated)  # by the opposite angle
     wide = wide.flatten(1)
     return [wide] if dtype == wide.dtype else [wide, wide.to(dtype)]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import pad
 
-from eagle3.objective.attention.interface import EVERY, Attention, Keys, Pair
+from eagle3.objective.attention.interface import EVERY, Attention, Keys, KeyValue
 from eagle3.objective.row_index import RowIndex, StepIndex
 
 MULTIPLE = 64
@@ -53,7 +53,7 @@ class WithoutCopies:
         return self.attention.keys(k0, v0)
 
     def attend(
-        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+        self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """See `interface.Attention`."""
         count = len(q) if step == EVERY else self.counts[step]

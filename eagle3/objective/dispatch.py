@@ -25,7 +25,7 @@ from eagle3.objective.attention.interface import (
     PackAttention,
     reference_attention,
 )
-from eagle3.objective.attention.limits import FLEX_NARROW, FLEX_WIDE_BYTES, refusal
+from eagle3.objective.attention.limits import FLEX_NARROW, FLEX_WIDE_BYTES, unsupported_reason
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import (
@@ -87,7 +87,7 @@ def dispatch(
     return index.sent(device), attention
 
 
-def known_teachers(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:
+def teachers_in_draft_vocab(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:
     """bool [R]: teachers whose argmax is in the draft vocabulary, where the index was made."""
     if index.host is None:
         return target.draft_ids[pack.teacher_argmax] >= 0
@@ -109,17 +109,19 @@ def choose_backend(
         return BACKENDS["chunked" if name in ("auto", "usp") else name]
     if name in ("auto", "usp"):
         fast = ["flex"] if partial else ["flash", "flex"]
-        usable = [each for each in fast if not cuda_refuses(each, device, dtype, head_dim)]
+        usable = [each for each in fast if not unsupported_on_gpu(each, device, dtype, head_dim)]
         return BACKENDS[usable[0] if usable else "chunked"]
-    if why := cuda_refuses(name, device, dtype, head_dim):
+    if why := unsupported_on_gpu(name, device, dtype, head_dim):
         raise UserError(f"train.attention_backend is {name}, {why}; use auto")
     return BACKENDS[name]
 
 
 @cache
-def cuda_refuses(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+def unsupported_on_gpu(
+    name: str, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> str | None:
     """Why a back end cannot be used on this GPU, None if it can."""
-    if why := refusal(name, "cuda", str(dtype).removeprefix("torch."), head_dim):
+    if why := unsupported_reason(name, "cuda", str(dtype).removeprefix("torch."), head_dim):
         return why
     if name == "flash" and torch.cuda.get_device_capability(device) < (8, 0):
         return "whose kernel needs a GPU of the Ampere generation or a newer one"

@@ -59,30 +59,30 @@ def row_losses(
         accepted = torch.minimum(p.mul_(on_draft), q, out=p).sum(-1)
         gradient = ratio.sub_(loss[:, None]).mul_(q)
         return RowLosses(loss, accepted, top, gradient.to(narrow))
-    along = torch.linalg.vecdot(p, logits)
+    expected_logit = torch.linalg.vecdot(p, logits)
     q = torch.softmax(logits, -1, out=logits)
     # the log-sum-exp of the logits, where q is largest and its logarithm most exact
-    cross_entropy = top - q.amax(-1).log() - along
-    divergence = q - p  # d cross entropy / d logits
-    own = p.mul_(on_draft)  # P
+    cross_entropy = top - q.amax(-1).log() - expected_logit
+    ce_gradient = q - p  # d cross entropy / d logits
+    target_p = p.mul_(on_draft)  # P
     if kind in ("soft_ce", "kl"):
         loss = cross_entropy - teacher.entropy if kind == "kl" else cross_entropy
-        accepted = torch.minimum(own, q, out=own).sum(-1)
-        return RowLosses(loss, accepted, top, divergence.to(narrow))
-    accepted = torch.minimum(own, q).sum(-1)
+        accepted = torch.minimum(target_p, q, out=target_p).sum(-1)
+        return RowLosses(loss, accepted, top, ce_gradient.to(narrow))
+    accepted = torch.minimum(target_p, q).sum(-1)
     # d tv / d logits = q (sum q [q < P] - [q < P])
-    below = (q < own).to(q.dtype)
+    below = (q < target_p).to(q.dtype)
     inside = torch.linalg.vecdot(below, q)[:, None]
-    variation = (inside - below).mul_(q)
+    tv_gradient = (inside - below).mul_(q)
     if kind == "tv":
-        return RowLosses(1 - accepted, accepted, top, variation.to(narrow))
+        return RowLosses(1 - accepted, accepted, top, tv_gradient.to(narrow))
     if kind == "lk_alpha":
         safe = accepted.clamp_min(torch.finfo(q.dtype).tiny)
-        gradient = variation.div_(safe[:, None])
+        gradient = tv_gradient.div_(safe[:, None])
         return RowLosses(-safe.log(), accepted, top, gradient.to(narrow))
     share = mix[:, None]
     loss = mix * (cross_entropy - teacher.entropy) + (1 - mix) * (1 - accepted)
-    gradient = divergence.mul_(share).addcmul_(variation, 1 - share)
+    gradient = ce_gradient.mul_(share).addcmul_(tv_gradient, 1 - share)
     return RowLosses(loss, accepted, top, gradient.to(narrow))
 
 

@@ -55,12 +55,13 @@ class RowIndex:
         """This index, made on the host, on `device`."""
         return self if device.type == "cpu" else replace(send(self, device), host=self)
 
-    def pairs(self, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    def pairs(self, in_draft_vocab: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         """Pairs of a row and a step that have a loss, by teacher row; the index of each among
-        the hidden states of all steps, and whether serving can reach it. `known` bool [R]: teachers
-        whose argmax is in the draft vocabulary, on the host if this index was made there."""
+        the hidden states of all steps, and whether serving can reach it. `in_draft_vocab` bool [R]:
+        teachers whose argmax is in the draft vocabulary, on the host if this index was made there.
+        """
         if self.host is not None:
-            here = self.host.pairs(known)
+            here = self.host.pairs(in_draft_vocab)
             there = send(here, self.taught.device)
             return replace(there[0], host=here[0]), there[1], there[2]
         steps, reads, places, begin = [], [], [], 0
@@ -71,7 +72,7 @@ class RowIndex:
             begin += len(rows.reads)
         read = torch.cat(reads)
         order = read.argsort(stable=True)
-        order = order[known[read[order]]]
+        order = order[in_draft_vocab[read[order]]]
         reachable = torch.cat([rows.reachable for rows in self.steps])[order]
         return Pairs(read[order], torch.cat(steps)[order]), torch.cat(places)[order], reachable
 
@@ -81,7 +82,7 @@ class Prefixes:
     """Keys of step 0 that an active row sees: those of rows `starts` to `rows`, itself included."""
 
     rows: torch.Tensor  # int64 [A_0], of the active rows among the T rows of the pack
-    starts: torch.Tensor  # int64 [A_0], first row of each one's document
+    starts: torch.Tensor  # int64 [A_0], first row of each one's document, whatever the window
     documents: torch.Tensor  # int64 [T], of every row
     window: int | None = None  # keys that a query sees at most, its own and later ones included
 

@@ -73,7 +73,7 @@ def step_rows(
     """Active rows of steps 0..steps-1 over the tokens of a pack. `by_mask`: the first of the two
     conditions is enough."""
     supervised = _padded(run_lengths(loss_mask, documents))
-    known = _padded(run_lengths(in_draft_vocab[input_ids], documents))
+    in_vocab_runs = _padded(run_lengths(in_draft_vocab[input_ids], documents))
     index = torch.arange(len(input_ids), device=input_ids.device)
     # x_{t+1} must follow x_t in the same document; a run from t + 1 then stays inside it
     inside = torch.zeros_like(loss_mask)
@@ -82,7 +82,7 @@ def step_rows(
     tokens = (run >= 2).nonzero().flatten()
     # the last step at which each row is active: both runs must be long enough
     allowed = run[tokens] - 2
-    reach = torch.minimum(allowed, known[tokens + 2])
+    reach = torch.minimum(allowed, in_vocab_runs[tokens + 2])
     last = allowed if by_mask else reach
     slots = [(last >= k).nonzero().flatten() for k in range(steps)]
     return ActiveRows(tokens, last, reach, allowed, slots)

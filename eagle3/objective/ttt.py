@@ -24,7 +24,7 @@ from eagle3.draft.model import Eagle3Draft
 from eagle3.draft.training_forward import TrainingDraft
 from eagle3.draft.training_layer import EmbeddingProjections, Reads, TrainingLayer
 from eagle3.objective.attention.interface import EVERY, Attention, Keys
-from eagle3.objective.dispatch import dispatch, known_teachers
+from eagle3.objective.dispatch import dispatch, teachers_in_draft_vocab
 from eagle3.objective.head_loss import head_loss
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import RowIndex, StepIndex
@@ -51,16 +51,21 @@ def ttt_loss(
     index, attention = dispatch(pack, target, objective, draft.config)
     if not index.steps:
         return torch.zeros((), device=pack.aux.device), index.totals
-    last = int(pack.columns.positions.max()) + objective.steps
-    layer = TrainingDraft(draft, objective.dtype, last + 1)
-    states = hidden_states(layer, pack, target, index, attention, objective.recompute)
+    model = training_draft(draft, pack, objective)
+    states = hidden_states(model, pack, target, index, attention, objective.recompute)
     teacher = target.teacher(pack)
-    pairs, places, reachable = index.pairs(known_teachers(pack, target, index))
-    x = layer.head_input(torch.cat(states).index_select(0, places))
+    pairs, places, reachable = index.pairs(teachers_in_draft_vocab(pack, target, index))
+    x = model.head_input(torch.cat(states).index_select(0, places))
     kind = objective.loss_kind(acceptance, x.device)
-    loss, results = head_loss(x, layer.head, pairs, teacher, kind)
+    loss, results = head_loss(x, model.head, pairs, teacher, kind)
     index.totals.add_pairs(pairs, results, reachable)
     return loss, index.totals
+
+
+def training_draft(draft: Eagle3Draft, pack: Pack, objective: Objective) -> TrainingDraft:
+    """The draft's weights, and rotary angles of all positions that a row of the pack gets to."""
+    positions = int(pack.columns.positions.max()) + objective.steps + 1
+    return TrainingDraft(draft, objective.dtype, positions)
 
 
 def hidden_states(
@@ -156,14 +161,13 @@ def right_choices(
     index, attention = dispatch(pack, target, objective, draft.config)
     if not index.steps:
         return right
-    last = int(pack.columns.positions.max()) + objective.steps
-    layer = TrainingDraft(draft, objective.dtype, last + 1)
-    states = hidden_states(layer, pack, target, index, attention)
+    model = training_draft(draft, pack, objective)
+    states = hidden_states(model, pack, target, index, attention)
     answers = target.draft_ids[pack.teacher_argmax]  # int64 [R], -1 outside
     for k, (rows, state) in enumerate(zip(index.steps, states, strict=True)):
         reads = rows.reads[: rows.count]
-        x = layer.head_input(state[: rows.count])
-        chosen = [layer.head(part).argmax(-1) for part in x.split(CHOSEN_AT_ONCE)]
+        x = model.head_input(state[: rows.count])
+        chosen = [model.head(part).argmax(-1) for part in x.split(CHOSEN_AT_ONCE)]
         # -1 is never chosen: a token outside the draft vocabulary is a miss
         right[reads - k, k] = torch.cat(chosen) == answers[reads]
     return right

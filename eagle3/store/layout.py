@@ -43,7 +43,7 @@ class Layout:
     def __init__(self, needed: NeededStates, codec: str, hidden: int, layers: int) -> None:
         """`layers`: how many of the target's are in aux. Raises UserError if the codec cannot hold
         states of width `hidden`."""
-        self.needed, self.name, self.hidden, self.layers = needed, codec, hidden, layers
+        self.needed, self.codec, self.hidden, self.layers = needed, codec, hidden, layers
         self.stored = STORED[codec]
         self.framed = self.stored.compressed_planes > 0
         self.parts = [

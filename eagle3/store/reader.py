@@ -44,10 +44,10 @@ class FeatureShard:
                 f"{path}: holds other tensors than its tokens and codec require: {REMAKE}"
             )
         self._place = {name: place for name, (_, place) in present.items()}
-        self._checksums = self._whole(CHECKSUM, np.dtype("<u8"), declared[CHECKSUM].shape)
+        self._checksums = self._read_tensor(CHECKSUM, np.dtype("<u8"), declared[CHECKSUM].shape)
         self._index = None
         if self.layout.framed:
-            self._index = self._whole(INDEX, np.dtype("<i8"), declared[INDEX].shape)
+            self._index = self._read_tensor(INDEX, np.dtype("<i8"), declared[INDEX].shape)
         if self._index is not None:
             frames, _ = present[FRAMES]
             least, most = self._index.min(initial=0), self._index.max(initial=0)
@@ -87,8 +87,8 @@ class FeatureShard:
         """The decoded rows of one document: aux [T, C H], last [R, H] and the teacher's [R]."""
         buffers = {}
         for part in self.layout.parts:
-            first, last = self.layout.rows(part, document)
-            shape = last - first, part.column.row_bytes
+            first, stop = self.layout.rows(part, document)
+            shape = stop - first, part.column.row_bytes
             buffers[part.name] = torch.empty(shape, dtype=torch.uint8)
         self.read_into(document, {name: tensor.numpy() for name, tensor in buffers.items()})
         return decoded(self.layout, buffers)
@@ -102,9 +102,9 @@ class FeatureShard:
         pieces = {}
         for part in self.layout.parts:
             if not part.framed:
-                first, last = self.layout.rows(part, document)
+                first, stop = self.layout.rows(part, document)
                 width = part.column.row_bytes
-                pieces[part.name] = self._place[part.name] + first * width, (last - first) * width
+                pieces[part.name] = self._place[part.name] + first * width, (stop - first) * width
         if self._index is not None:
             start, aux, last = self._index[document].tolist()
             pieces[FRAMES] = self._place[FRAMES] + start, aux + last
@@ -117,8 +117,8 @@ class FeatureShard:
         _, aux, _ = self._index[document].tolist()
         return {"aux": frame[:aux], "last": frame[aux:]}
 
-    def _whole(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        """A small tensor."""
+    def _read_tensor(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """One tensor of the file, read whole."""
         count = int(np.prod(shape))
         data = self._bytes(self._place[name], count * dtype.itemsize)
         return np.frombuffer(data, dtype).reshape(shape)
@@ -146,5 +146,5 @@ def decoded(layout: Layout, buffers: dict[str, torch.Tensor]) -> dict[str, torch
     states = {}
     for name, chunks in (("aux", layout.layers), ("last", LAST_CHUNKS)):
         columns = {n.removeprefix(name): t for n, t in parts.items() if n.startswith(name)}
-        states[name] = CODECS[layout.name].decode(columns, chunks)
+        states[name] = CODECS[layout.codec].decode(columns, chunks)
     return states | {n: parts[n].flatten() for n in ("teacher_argmax", "teacher_lse")}

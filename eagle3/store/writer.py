@@ -166,9 +166,9 @@ class ShardWriter:
         for document in batch.documents:
             piece = {}
             for part in self.layout.parts:
-                first, last = self.layout.rows(part, document)
+                first, stop = self.layout.rows(part, document)
                 start = starts[part.name]
-                starts[part.name] = start + last - first
+                starts[part.name] = start + stop - first
                 piece[part.name] = rows[part.name][start : starts[part.name]]
             pieces.append(piece)
         return pieces

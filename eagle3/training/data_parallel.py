@@ -10,6 +10,7 @@ are float32 under any `train.precision`; products round the gathered weights the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -19,11 +20,8 @@ from eagle3.parallel.ranks import Ranks
 BUCKET = 2**25  # elements that are summed in one call
 
 
-class Replicated:
-    """All weights on every rank (`data_parallel: ddp`)."""
-
-    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
-        self.draft, self.ranks = draft, ranks
+class MasterWeights(Protocol):
+    """The draft's weights in float32, of which the optimiser updates what this rank has."""
 
     def gather(self) -> None:
         """Have whole weights at hand until the gradients are summed, or `release`."""
@@ -33,6 +31,25 @@ class Replicated:
 
     def sum_gradients(self) -> None:
         """Every parameter gets its gradient over all ranks; those without a row take part."""
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A weight, or a tensor of its state, in one piece; all ranks must ask together."""
+
+    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The inverse: what this rank keeps of it, on the device of the weight `like`."""
+
+
+class Replicated:
+    """All weights on every rank (`data_parallel: ddp`). See `MasterWeights`."""
+
+    def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
+        self.draft, self.ranks = draft, ranks
+
+    def gather(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def sum_gradients(self) -> None:
         fill_gradients(self.draft)
         if self.ranks.world == 1:
             return
@@ -43,15 +60,13 @@ class Replicated:
                 gradient.copy_(part.view_as(gradient))
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A weight, or a tensor of its state, in one piece; all ranks must ask together."""
         return tensor.detach()
 
     def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """The inverse: what this rank keeps of it, on the device of the weight `like`."""
         return whole.to(like.device)
 
 
-def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> Replicated:
+def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> MasterWeights:
     """`ddp` or `fsdp2`; one rank has nothing to share."""
     if kind == "fsdp2" and ranks.world > 1:
         from eagle3.training.fsdp import Sharded  # a second and a half of imports

@@ -13,14 +13,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from eagle3.parallel.ranks import Ranks
-from eagle3.training.data_parallel import Replicated, fill_gradients
+from eagle3.training.data_parallel import fill_gradients
 
 
-class Sharded(Replicated):
-    """A part of each weight on every rank (`data_parallel: fsdp2`)."""
+class Sharded:
+    """A part of each weight on every rank (`data_parallel: fsdp2`). See `MasterWeights`."""
 
     def __init__(self, draft: nn.Module, ranks: Ranks) -> None:
-        super().__init__(draft, ranks)
+        self.draft = draft
         mesh = init_device_mesh(ranks.device.type, (ranks.world,), mesh_dim_names=("shard",))
         self.root = _Root(draft)
         self.hooks = fully_shard(self.root, mesh=mesh, reshard_after_forward=False)

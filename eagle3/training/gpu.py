@@ -32,7 +32,7 @@ def check_gpu(device: torch.device, precision: str) -> None:
     compiles_for_cuda()
 
 
-def repeat_exactly(device: str) -> None:
+def use_deterministic_kernels(device: str) -> None:
     """Have CUDA take kernels that repeat bit for bit (`train.deterministic`), before its first
     product; nothing to do on a CPU. Raises UserError if the environment forbids it."""
     if device != "cuda":
@@ -59,7 +59,9 @@ class PackSize:
 
 
 @contextmanager
-def memory_suffices(device: torch.device, memory: StepMemory, pack: PackSize) -> Iterator[None]:
+def explain_out_of_memory(
+    device: torch.device, memory: StepMemory, pack: PackSize
+) -> Iterator[None]:
     """Raises UserError in place of PyTorch's error if the GPU runs out of memory inside, with the
     largest pack that fits."""
     try:

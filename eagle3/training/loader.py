@@ -210,7 +210,7 @@ class TrainingData:
     def _ends(self, part: Part, located: list[Located]) -> list[int]:
         """Where each document's rows of a part begin in the pack, and where the last ones end."""
         spans = [pair.features.layout.rows(part, document) for pair, document in located]
-        return [0, *np.cumsum([last - first for first, last in spans]).tolist()]
+        return [0, *np.cumsum([stop - first for first, stop in spans]).tolist()]
 
 
 def _columns(located: list[Located]) -> dict[str, torch.Tensor]:

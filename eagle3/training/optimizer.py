@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from eagle3.config.train import Train
+from eagle3.draft.shapes import HEAD
 from eagle3.parallel.ranks import Ranks
-from eagle3.training.data_parallel import Replicated
+from eagle3.training.data_parallel import MasterWeights
 from eagle3.training.muon import DealtMuon
 
 BETAS = (0.9, 0.95)
@@ -33,7 +34,7 @@ def build_optimizers(
     share Muon's work; `muon_ratio`: Muon's rate over AdamW's."""
     named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in named if p.dim() > 1]
-    by_adam = [kind == "adamw" or name.startswith("lm_head") for name, _ in matrices]
+    by_adam = [kind == "adamw" or name == HEAD for name, _ in matrices]
     others = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if adam]
     inside = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if not adam]
     adamw = torch.optim.AdamW(
@@ -113,7 +114,7 @@ def restore_optimizer(
     draft: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: dict[str, torch.Tensor],
-    masters: Replicated,
+    masters: MasterWeights,
 ) -> None:
     """The inverse of `optimizer_tensors`, of whole tensors."""
     names = {parameter: name for name, parameter in draft.named_parameters()}

@@ -16,7 +16,7 @@ from eagle3.objective.step_totals import StepTotals
 from eagle3.training.step import StepResult
 
 
-def quality(rows: int, totals: StepTotals, decay: float) -> dict[str, Any]:
+def quality_figures(rows: int, totals: StepTotals, decay: float) -> dict[str, Any]:
     """Loss, accuracy and acceptance of a step. Per-step losses are means over trained rows;
     accuracy and acceptance are divided by all rows that the mask allows."""
     sums = {name: value.cpu() for name, value in vars(totals).items()}
@@ -33,7 +33,7 @@ def quality(rows: int, totals: StepTotals, decay: float) -> dict[str, Any]:
     }
 
 
-def speed(
+def speed_figures(
     result: StepResult,
     draft: DraftConfig,
     tokens: int,
@@ -68,7 +68,7 @@ def speed(
     }
 
 
-def line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
+def progress_line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
     """A metrics record for people."""
     left = (last_of_stage - record["step"]) * record["seconds"]
     accuracy = " ".join(f"{value:.2f}" for value in record["accuracy_at"])
@@ -88,7 +88,7 @@ def line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
     )
 
 
-def append(metrics: FileIO, record: dict[str, Any]) -> None:
+def append_record(metrics: FileIO, record: dict[str, Any]) -> None:
     """Add a record to a metrics file that is opened without a buffer: whoever watches sees it at
     once. Raises UserError if the disk is full."""
     text = json.dumps(record).encode() + b"\n"

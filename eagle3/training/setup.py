@@ -10,6 +10,7 @@ import torch
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.draft.pretrained import warm_start
+from eagle3.draft.shapes import HEAD
 from eagle3.objective.ttt import TargetParts
 from eagle3.target_model.config import load_config
 from eagle3.target_model.layers import aux_layers, layer_count
@@ -45,7 +46,7 @@ def build_draft(
         norm = read_final_norm(weights, config, section["final_norm_key"])
     rows = None if train["head_init"] == "random" else head.weight.float()
     initialise(draft, train["seed"], rows, norm)
-    starts = {"lm_head.weight": train["head_init"], "norm.weight": train["norm_init"]}
+    starts = {HEAD: train["head_init"], "norm.weight": train["norm_init"]}
     frozen = [name for name, start in starts.items() if start == "frozen"]
     if existing is not None:
         warm_start(draft, existing, chosen, frozen, layer_count(config))

@@ -43,7 +43,12 @@ from eagle3.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
-from eagle3.training.record import append, line, quality, speed
+from eagle3.training.record import (
+    append_record,
+    progress_line,
+    quality_figures,
+    speed_figures,
+)
 from eagle3.training.speed import matrix_rate
 from eagle3.training.step import StepRunner
 from eagle3.training.tracker import Track
@@ -69,7 +74,7 @@ class StageTrainer:
         draft: Eagle3Draft,
         target: TargetParts,
         data: TrainingData,
-        settings: Train,
+        train: Train,
         schedule: dict[str, Any],
         stage: int,
         ranks: Ranks,
@@ -78,21 +83,21 @@ class StageTrainer:
         """Raises UserError if the shards do not give the packs that the schedule was made for, or
         if ranks cannot share the draft's heads."""
         self.draft, self.target, self.data = draft, target, data
-        self.settings, self.ranks, self.stage = settings, ranks, stage
+        self.train, self.ranks, self.stage = train, ranks, stage
         self.stop = StopRequest()
         self.track: Track | None = None  # takes the record of each step
         self.trace: Callable[[], None] | None = None  # is called after each step
         self.scorer: Callable[[Eagle3Draft], dict[str, Any]] | None = None  # on held-out states
         self.total_steps, self.all_steps = schedule["total_steps"], schedule["all_steps"]
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
-        self.steps = _planned(data, settings, schedule["stages"][stage - 1])
-        objective = objective_of(settings, jobs.recompute)
-        self.sharding = SequenceSharding(ranks, settings.ttt_steps)
+        self.steps = _planned(data, train, schedule["stages"][stage - 1])
+        objective = objective_of(train, jobs.recompute)
+        self.sharding = SequenceSharding(ranks, train.ttt_steps)
         if objective.attention == "usp":
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(jobs.data_parallel, draft, ranks)
         self.optimizers = build_optimizers(
-            draft, settings.optimizer, settings.weight_decay, ranks, muon_ratio(settings)
+            draft, train.optimizer, train.weight_decay, ranks, muon_ratio(train)
         )
         self.runner = StepRunner(
             draft,
@@ -100,7 +105,7 @@ class StageTrainer:
             self.masters,
             self.optimizers,
             objective,
-            settings.max_grad_norm,
+            train.max_grad_norm,
             ranks,
         )
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
@@ -152,11 +157,11 @@ class StageTrainer:
         """
         last_of_stage = self.steps[-1].number if self.steps else 0
         todo = [step for step in self.steps if step.number >= first_step]
-        dealt = [(step.number, pack) for step in todo for pack in self._dealt(step)]
+        dealt = [(step.number, pack) for step in todo for pack in self._local_packs(step)]
         wanted = [pack for _, pack in dealt]
         packs = read_ahead(self.data, wanted, self.ranks.device, self.sharding)
-        if self.settings.feature_noise > 0:
-            packs = with_noise(packs, dealt, self.settings.feature_noise, self.settings.seed)
+        if self.train.feature_noise > 0:
+            packs = with_noise(packs, dealt, self.train.feature_noise, self.train.seed)
         progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None
         stopping = False
         with open(metrics, "ab", buffering=0) as out, resume.saving() as save:
@@ -166,12 +171,13 @@ class StageTrainer:
                     self.trace()
                 if not stopping:
                     record |= self._scores(step)
-                append(out, record)
+                append_record(out, record)
                 last = step is todo[-1]
                 if self.track:
                     self.track(record)
                 if progress:
-                    progress.advance(1, partial(line, record, self.total_steps, last_of_stage))
+                    line = partial(progress_line, record, self.total_steps, last_of_stage)
+                    progress.advance(1, line)
                 due = (step.number + 1) % save_interval == 0 and not last
                 if due or stopping:
                     checkpoint = self.checkpoint(step.number + 1, {"inputs": resume.inputs})
@@ -186,7 +192,7 @@ class StageTrainer:
 
     def _scores(self, step: Step) -> dict[str, Any]:
         """Figures of the draft on held-out states after a step, if it is one that has some."""
-        every = self.settings.score_every_steps
+        every = self.train.score_every_steps
         if self.scorer is None or every is None or (step.number + 1) % every:
             return {}
         self.masters.gather()
@@ -203,27 +209,27 @@ class StageTrainer:
             f"stopped by {self.stop.name} at step {step}; the next call continues from there"
         )
 
-    def _dealt(self, step: Step) -> list[np.ndarray]:
+    def _local_packs(self, step: Step) -> list[np.ndarray]:
         """Packs of a step that fall to this rank, and to those it shares them with."""
         data = self.ranks.data
         return step.packs[data.index :: data.size]
 
     def _step(self, step: Step, packs: Iterator[Pack]) -> tuple[dict[str, Any], bool]:
         """One optimiser step over the packs of all ranks; and whether any of them must stop."""
-        settings, documents = self.settings, self.data.documents
+        train, documents = self.train, self.data.documents
         rows = self.data.rows(step.packs)
-        rate = learning_rate(step.number, self.total_steps, settings)
+        rate = learning_rate(step.number, self.total_steps, train)
         requested = self.stop.requested
-        result = self.runner.run(packs, len(self._dealt(step)), rows, rate, requested)
+        result = self.runner.run(packs, len(self._local_packs(step)), rows, rate, requested)
         lengths = np.concatenate([documents.lengths[pack] for pack in step.packs])
         record: dict[str, Any] = {"step": step.number, "epoch": step.epoch}
-        record |= quality(rows, result.totals, settings.step_decay)
+        record |= quality_figures(rows, result.totals, train.step_decay)
         record |= {
             "gradient_norm": result.gradient_norm,
-            "clipped": result.gradient_norm > settings.max_grad_norm,
+            "clipped": result.gradient_norm > train.max_grad_norm,
             "learning_rate": rate,
         }
-        record |= speed(
+        record |= speed_figures(
             result,
             self.draft.config,
             tokens=int(lengths.sum()),
@@ -256,9 +262,9 @@ def objective_of(train: Train, recompute: bool = False) -> Objective:
     )
 
 
-def _planned(data: TrainingData, settings: Train, planned: dict[str, Any]) -> list[Step]:
+def _planned(data: TrainingData, train: Train, planned: dict[str, Any]) -> list[Step]:
     """The steps of a stage, checked against the schedule."""
-    plans = stage_packs(data.documents, settings, planned["epochs"])
+    plans = stage_packs(data.documents, train, planned["epochs"])
     if packs_digest(plans) != planned["packs_digest"]:
         raise UserError(
             f"stage {planned['stage']}: the token shards do not give the packs of the schedule; "
@@ -266,6 +272,6 @@ def _planned(data: TrainingData, settings: Train, planned: dict[str, Any]) -> li
         )
     steps: list[Step] = []
     for epoch, packs in zip(planned["epochs"], plans, strict=True):
-        for batch in batches(packs, settings.packs_per_batch):
+        for batch in batches(packs, train.packs_per_batch):
             steps.append(Step(planned["first_step"] + len(steps), epoch, batch))
     return steps[: planned["steps"]]  # `train.max_steps` may end inside the stage

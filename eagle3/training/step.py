@@ -20,7 +20,7 @@ from eagle3.objective.pack import Pack
 from eagle3.objective.step_totals import StepTotals
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.parallel.ranks import Ranks
-from eagle3.training.data_parallel import Replicated
+from eagle3.training.data_parallel import MasterWeights
 from eagle3.training.optimizer import set_rate
 from eagle3.training.speed import Stopwatch
 
@@ -42,7 +42,7 @@ class StepRunner:
         self,
         draft: Eagle3Draft,
         target: TargetParts,
-        masters: Replicated,
+        masters: MasterWeights,
         optimizers: Sequence[torch.optim.Optimizer],
         objective: Objective,
         max_grad_norm: float,

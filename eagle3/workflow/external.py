@@ -19,7 +19,7 @@ from eagle3.checks import (
 )
 from eagle3.data.row_files import SUFFIXES, files_of, readable
 from eagle3.data.sources import Source, located, sources_of, unknown_place
-from eagle3.draft.config_file import leaves_theta_out, read_config_file, resolved
+from eagle3.draft.config_file import omits_rope_theta, read_config_file, resolved
 from eagle3.draft.rope_parameters import THETA
 from eagle3.draft.weight_files import config_of, weight_files
 from eagle3.errors import UserError
@@ -178,7 +178,7 @@ def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:
     else:
         path = fetched_file(given, "draft.config", "config.json")
     said = read_config_file(path)
-    if section["rope_theta"] is None and leaves_theta_out(path):
+    if section["rope_theta"] is None and omits_rope_theta(path):
         print(
             f"warning: draft.config: {path} is of a model and names no rope_theta, which every "
             f"engine reads as {THETA:g}: so does the draft; draft.rope_theta sets another",

@@ -13,13 +13,13 @@ from eagle3.config.configuration import Config
 from eagle3.draft.config import derive_config
 from eagle3.draft.config_file import (
     CLASSES,
+    COPIED_KEYS,
     EXPECTED,
     OF_TARGET,
-    TAKEN,
-    leaves_theta_out,
+    omits_rope_theta,
+    parse_config,
     read_config_file,
     resolved,
-    what_it_says,
 )
 from eagle3.errors import UserError
 from eagle3.export.exported import Description, Verifier
@@ -49,7 +49,7 @@ def target_of(file: dict[str, Any], **changes: Any) -> LlamaConfig:
 
 def derived(file: dict[str, Any], target: Any = None, **keys: Any) -> Any:
     """The draft of a run with this file and these keys of section `draft`."""
-    said = what_it_says(file, WHERE)
+    said = parse_config(file, WHERE)
     config = Config.of({"run": "x", "draft": keys}).to_dict()
     section = resolved(config, said)
     size = file.get("draft_vocab_size", 8)
@@ -65,7 +65,7 @@ def test_a_published_configuration_becomes_the_draft_that_it_describes(name: str
         draft = derived(file, target_of(file, rope_parameters=rope))
     else:
         draft = derived(file)
-    for key in (*TAKEN, *OF_TARGET):
+    for key in (*COPIED_KEYS, *OF_TARGET):
         if key in file:
             assert getattr(draft, key) == file[key], key
     assert draft.head_dim == LlamaConfig(**file).head_dim
@@ -97,7 +97,7 @@ def test_the_nested_part_of_nvidia_says_what_every_draft_here_is() -> None:
     draft = derived(PLAIN | {"eagle_config": NVIDIA})
     assert draft == derived(PLAIN)
     with pytest.raises(UserError, match=r"has use_mtp_layernorm = true; a draft here has false"):
-        what_it_says(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, WHERE)
+        parse_config(PLAIN | {"eagle_config": NVIDIA | {"use_mtp_layernorm": True}}, WHERE)
 
 
 def test_as_many_layers_as_a_file_names_are_read_and_trained() -> None:
@@ -126,7 +126,7 @@ def test_a_window_is_the_files_where_it_is_used(change: dict[str, Any], window: 
 
 
 def test_a_number_of_layers_without_their_names_has_to_be_that_of_the_run() -> None:
-    said = what_it_says(PLAIN | {"num_aux_hidden_states": 2}, WHERE)
+    said = parse_config(PLAIN | {"num_aux_hidden_states": 2}, WHERE)
     target = target_of(PLAIN)
     size = PLAIN["draft_vocab_size"]
     assert derive_config(target, said, size, (4, 7)).aux_layers == (4, 7)
@@ -153,7 +153,7 @@ def test_our_own_exports_say_the_draft_that_was_exported(
     written = json.loads(
         json.dumps(DRAFT_FORMATS[form].write(Description(config, "bfloat16", verifier)))
     )
-    said = what_it_says(written, WHERE)
+    said = parse_config(written, WHERE)
     section = resolved(Config.of({"run": "x"}).to_dict(), said)
     layers = tuple(section["hidden_states"]["aux_layers"])
     target = target_of(
@@ -186,7 +186,7 @@ def test_a_key_of_the_section_goes_before_the_file_and_the_file_before_the_targe
 
 
 def test_the_sections_own_layers_go_before_the_files() -> None:
-    said = what_it_says(SPECFORGE["kimi-k2-eagle3.json"], WHERE)
+    said = parse_config(SPECFORGE["kimi-k2-eagle3.json"], WHERE)
     config = Config.of({"run": "x", "hidden_states": {"aux_layers": [3, 4, 5]}}).to_dict()
     assert resolved(config, said)["hidden_states"]["aux_layers"] == [3, 4, 5]
     assert resolved(config, {}) == config
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_be_honoured_is_refused_by_name(case: str) -> None:
     change, sentence = REFUSED[case]
     with pytest.raises(UserError) as refusal:
-        what_it_says(PLAIN | change, WHERE)
+        parse_config(PLAIN | change, WHERE)
     assert sentence in str(refusal.value)
     assert str(refusal.value).startswith("draft.config: config.json")
 
@@ -242,23 +242,23 @@ def test_what_cannot_be_honoured_is_refused_by_name(case: str) -> None:
 def test_speculators_must_say_where_its_residual_is_taken() -> None:
     unsaid = {name: value for name, value in SPECULATORS.items() if name != "norm_before_residual"}
     with pytest.raises(UserError, match=r"norm_before_residual = null; readers disagree"):
-        what_it_says(unsaid, WHERE)
+        parse_config(unsaid, WHERE)
     other = SPECULATORS | {"transformer_layer_config": LAYER | {"model_type": "deepseek_v3"}}
     with pytest.raises(UserError, match=r"transformer_layer_config\.model_type"):
-        what_it_says(other, WHERE)
+        parse_config(other, WHERE)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_expected_value_passes_and_every_other_is_refused(name: str) -> None:
-    what_it_says(PLAIN | {name: EXPECTED[name]}, WHERE)
+    parse_config(PLAIN | {name: EXPECTED[name]}, WHERE)
     other = not EXPECTED[name] if isinstance(EXPECTED[name], bool) else "other"
     with pytest.raises(UserError, match=f"has {name} = "):
-        what_it_says(PLAIN | {name: other}, WHERE)
+        parse_config(PLAIN | {name: other}, WHERE)
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_passes(name: str) -> None:
-    said = what_it_says(LLAMA | {"architectures": [name]}, WHERE, of_a_model=False)
+    said = parse_config(LLAMA | {"architectures": [name]}, WHERE, whole_model=False)
     assert said == {"num_hidden_layers": 1} | ({"qk_norm": True} if "Qwen3" in name else {})
 
 
@@ -268,19 +268,19 @@ READ_AS = {"rms_norm_eps": 1e-6, "rope_theta": 1e4, "rope_scaling": {"rope_type"
 def test_what_a_models_file_leaves_out_is_what_engines_take_and_a_lists_is_the_targets() -> None:
     """One rule for `draft.config` and `train.warm_start`; transformers is the judge."""
     for file in ({"model_type": "llama"}, {"architectures": ["LlamaForCausalLMEagle3"]}):
-        assert what_it_says(file, WHERE) == READ_AS
+        assert parse_config(file, WHERE) == READ_AS
     engine = LlamaConfig()
     rope = engine.rope_parameters
     assert (engine.rms_norm_eps, rope["rope_theta"]) == (1e-6, 1e4)
     assert rope["rope_type"] == "default"
     heads = {"model_type": "llama", "num_attention_heads": 4, "hidden_size": 16}
-    said = what_it_says(heads, WHERE)
+    said = parse_config(heads, WHERE)
     assert said["num_key_value_heads"] == LlamaConfig(**heads).num_key_value_heads == 4
     yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
-    said = what_it_says({"model_type": "llama", "rope_scaling": yarn}, WHERE)
+    said = parse_config({"model_type": "llama", "rope_scaling": yarn}, WHERE)
     assert (said["rope_theta"], said["rope_scaling"]) == (1e4, yarn)
-    assert what_it_says({"intermediate_size": 64}, WHERE) == {"intermediate_size": 64}
-    assert what_it_says({}, WHERE, of_a_model=True) == READ_AS
+    assert parse_config({"intermediate_size": 64}, WHERE) == {"intermediate_size": 64}
+    assert parse_config({}, WHERE, whole_model=True) == READ_AS
     draft = derived({"hidden_size": 32, "vocab_size": 40, "intermediate_size": 80})
     assert draft.rope == {"rope_type": "linear", "rope_theta": 77.0, "factor": 2.0}
 
@@ -294,7 +294,7 @@ def test_a_models_file_without_a_theta_is_known(tmp_path: Path) -> None:
         ({"intermediate_size": 64}, False),
     ):
         path.write_text(json.dumps(file))
-        assert leaves_theta_out(path) == left_out, file
+        assert omits_rope_theta(path) == left_out, file
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_configuration_for_another_target_is_refused(
     with pytest.raises(UserError, match=sentence):
         derived(PLAIN, target_of(PLAIN, **{name: other}))
     with pytest.raises(UserError, match="set it to 131072"):
-        derive_config(target_of(PLAIN), what_it_says(PLAIN, WHERE), 32000, (0, 1, 2))
+        derive_config(target_of(PLAIN), parse_config(PLAIN, WHERE), 32000, (0, 1, 2))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ FULL = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
     [
         (FULL, 1e6, None),
         ({"rope_type": "dynamic", "rope_theta": 3e4, "factor": 2.0}, 3e4, "of type 'dynamic'"),
-        ({"rope_theta": 3e4, "partial_rotary_factor": 0.25}, 3e4, "turn 25% of a head"),
+        ({"rope_theta": 3e4, "partial_rotary_factor": 0.25}, 3e4, "rotate 25% of a head"),
         ({"sliding_attention": {"rope_theta": 1e4}, "full_attention": FULL}, 1e6, "of 2 kinds"),
         ({"main": {"rope_theta": 2e4}, "other": FULL}, 2e4, "of 2 kinds"),
         ({"rope_type": "default", "rope_theta": None}, 1e4, "has no rotary positions"),

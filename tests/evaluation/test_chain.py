@@ -23,7 +23,7 @@ PROMPTS = [np.random.default_rng(i).integers(3, VOCAB, 4 + 2 * i).tolist() for i
 
 
 @dataclass
-class Pair:
+class Models:
     """A target and a draft that has learned the target's own greedy text."""
 
     engine: HFTarget
@@ -74,7 +74,7 @@ def pair(request, targets, tmp_path_factory):
     made.settings.values["draft"] |= switches
     draft, parts = train_draft(made, folder)
     target_ids = torch.from_numpy(made.mapping.target_ids)
-    return Pair(engine, head, draft.eval(), parts, target_ids, answers)
+    return Models(engine, head, draft.eval(), parts, target_ids, answers)
 
 
 def random_draft(pair):

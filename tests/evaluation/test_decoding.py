@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft, initialise
 from eagle3.evaluation.caches import WholeTexts, target_batch
-from eagle3.evaluation.decoding import Limits, Pair, decode_batch
+from eagle3.evaluation.decoding import Limits, Models, decode_batch
 from eagle3.evaluation.sampling import Sampling
 from eagle3.target_model.config import load_config
 from tests.builders.models import COMMON, LAYERS, VOCAB
@@ -36,7 +36,7 @@ def pair(request, targets, tmp_path_factory):
     made = training_set(folder, target, train, texts=texts)
     draft, parts = train_draft(made, folder)
     ids = torch.from_numpy(made.mapping.target_ids)
-    return Pair(engine, head, draft.eval(), parts.embedding, ids)
+    return Models(engine, head, draft.eval(), parts.embedding, ids)
 
 
 def one_at_a_time(pair, prompt, limits):
@@ -107,7 +107,7 @@ def test_a_target_with_recurrent_layers_gives_its_own_greedy_text(tmp_path, kind
     weights = engine.body.embed_tokens.weight.detach()
     draft = Eagle3Draft(derive_config(engine.body.config, {}, 32, (1, 3, 4)))
     initialise(draft, 3)
-    pair = Pair(engine, head, draft.eval(), weights, torch.arange(3, 35))
+    pair = Models(engine, head, draft.eval(), weights, torch.arange(3, 35))
     for count in (0, 3):
         for prompt, answer in zip(
             PROMPTS, decode_batch(pair, PROMPTS, Limits(NEW, set(), count)), strict=True
@@ -129,7 +129,7 @@ def test_a_window_that_slides_sees_whole_windows(tmp_path):
     weights = engine.body.embed_tokens.weight.detach()
     draft = Eagle3Draft(derive_config(load_config(folder), {}, 32, (1, 3, 4)))
     initialise(draft, 3)
-    pair = Pair(engine, head, draft.eval(), weights, torch.arange(3, 35))
+    pair = Models(engine, head, draft.eval(), weights, torch.arange(3, 35))
     limits = Limits(NEW, set(), 3)
     result = decode_batch(pair, PROMPTS, limits)
     plain = decode_batch(pair, PROMPTS, Limits(NEW, set(), 0))

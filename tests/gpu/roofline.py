@@ -36,7 +36,7 @@ from benchmarks.gpu.bench import Bench, Row
 from benchmarks.gpu.step import LLAMA_8B, SPECFORGE, Trial
 from benchmarks.synthetic import Shape
 from benchmarks.tables import parser, show
-from eagle3.objective.dispatch import dispatch, known_teachers
+from eagle3.objective.dispatch import dispatch, teachers_in_draft_vocab
 from eagle3.objective.flops import Work
 from eagle3.objective.pack import Pack
 from eagle3.objective.settings import Objective, TargetParts
@@ -150,7 +150,7 @@ def needed(trial: Trial) -> float:
     )
     parts = TargetParts(torch.empty(0), target.head, target.host_draft_ids)
     index, _ = dispatch(on_host, parts, Objective(), trial.config)
-    pairs, _, _ = index.pairs(known_teachers(on_host, parts, index))
+    pairs, _, _ = index.pairs(teachers_in_draft_vocab(on_host, parts, index))
     return Work(
         rows=len(there.row_tokens),
         active=[int(n) for n in index.totals.active.tolist()],

@@ -30,7 +30,7 @@ if __name__ == "__main__":  # before the project
 from benchmarks.gpu.states import SMALL, TOKENS, _settings, _shard, _token_shard, random_target
 from benchmarks.synthetic import Shape, build_draft, build_pack, shard_of
 from eagle3.capture.shard_capture import capture
-from eagle3.evaluation.decoding import GREEDY, Limits, Pair, decode_batch
+from eagle3.evaluation.decoding import GREEDY, Limits, Models, decode_batch
 from eagle3.kernels import torch_internals
 from eagle3.objective.attention import flex as flex_attention
 from eagle3.objective.memory import StepMemory
@@ -327,7 +327,7 @@ def evaluation(_mode):
             engine.device, head, own = GPU, head.to(GPU, FP32), on_gpu(draft)
         embedding = raw(engine.body.embed_tokens.weight).to(device)
         ids = torch.arange(0, 128 * 7, 7).to(device)
-        pair = Pair(engine, head, own, embedding, ids)
+        pair = Models(engine, head, own, embedding, ids)
         prompts = [[5, 6, 7], [8, 9, 10, 11, 12], [900, 3]]
         with torch.no_grad():
             answers = decode_batch(pair, prompts, Limits(8, set(), 3), GREEDY)

@@ -20,7 +20,7 @@ from eagle3.draft.config import derive_config
 from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.evaluation.caches import TargetBatch, target_batch
-from eagle3.evaluation.decoding import Limits, Pair, compare, decode_batch
+from eagle3.evaluation.decoding import Limits, Models, compare, decode_batch
 from eagle3.export.load import load_draft
 from eagle3.target_model.config import load_config
 from eagle3.target_model.layers import aux_layers
@@ -208,7 +208,7 @@ def work(kind: str, folder: Path) -> Outcome:
     steps = sum(stage["steps"] for stage in made.schedule["stages"])
     write("sglang", folder / "draft", draft.state_dict(), made.mapping, draft.config, "float32")
     loaded, mapping = load_draft(folder / "draft")
-    pair = Pair(engine, head, loaded, parts.embedding, torch.from_numpy(mapping.target_ids))
+    pair = Models(engine, head, loaded, parts.embedding, torch.from_numpy(mapping.target_ids))
     prompts = [text.tolist() for text in random_texts(7, 4)]
     limits = Limits(NEW, set(), CHAIN)
     answers = decode_batch(pair, prompts, limits)

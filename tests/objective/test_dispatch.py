@@ -9,7 +9,7 @@ import torch
 
 from eagle3.errors import UserError
 from eagle3.objective import dispatch
-from eagle3.objective.dispatch import BACKENDS, choose_backend, cuda_refuses
+from eagle3.objective.dispatch import BACKENDS, choose_backend, unsupported_on_gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -20,7 +20,7 @@ def card(monkeypatch):
     """A GPU of this compute capability that operations can be compiled for, or not."""
 
     def make(capability, compiles=True):
-        cuda_refuses.cache_clear()
+        unsupported_on_gpu.cache_clear()
         # a block's shared memory as CUDA's programming guide has it
         room = {(9, 0): 232448, (8, 0): 166912}.get(capability, 101376)
         properties = SimpleNamespace(shared_memory_per_block_optin=room)
@@ -29,7 +29,7 @@ def card(monkeypatch):
         monkeypatch.setattr(dispatch, "compiles_for_cuda", lambda: compiles)
 
     yield make
-    cuda_refuses.cache_clear()
+    unsupported_on_gpu.cache_clear()
 
 
 def test_a_cpu_takes_chunks_unless_another_is_named():

@@ -97,7 +97,7 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
         whole.total_memory = whole_gib * 2**30
         with (
             pytest.raises(UserError) as refusal,
-            gpu.memory_suffices(device, replace(MEMORY, **changes), pack),
+            gpu.explain_out_of_memory(device, replace(MEMORY, **changes), pack),
         ):
             raise torch.OutOfMemoryError("CUDA out of memory")
         assert "\n" not in str(refusal.value)
@@ -124,7 +124,7 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     assert "alone take about" in said(small, whole_gib=5)
     with (
         pytest.raises(ValueError, match="another fault"),
-        gpu.memory_suffices(device, MEMORY, pack),
+        gpu.explain_out_of_memory(device, MEMORY, pack),
     ):
         raise ValueError("another fault")
 
@@ -145,16 +145,16 @@ def test_kernels_that_repeat_are_asked_for_on_cuda_alone(monkeypatch):
     monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    gpu.repeat_exactly("cpu")
+    gpu.use_deterministic_kernels("cpu")
     assert asked == [] and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    gpu.repeat_exactly("cuda")
+    gpu.use_deterministic_kernels("cuda")
     assert asked == [True] and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert torch.utils.deterministic.fill_uninitialized_memory is False
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    gpu.repeat_exactly("cuda")
+    gpu.use_deterministic_kernels("cuda")
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     with pytest.raises(UserError, match=r"CUBLAS_WORKSPACE_CONFIG is ':0:0'.*unset it"):
-        gpu.repeat_exactly("cuda")
+        gpu.use_deterministic_kernels("cuda")
 
 
 def test_jobs_on_a_gpu_share_what_is_compiled(monkeypatch):

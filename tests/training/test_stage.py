@@ -16,7 +16,7 @@ from eagle3.parallel.ranks import Ranks
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
 from eagle3.training.job import run_stage
 from eagle3.training.loader import TrainingData
-from eagle3.training.record import append
+from eagle3.training.record import append_record
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.shards import TRAIN, changed, schedule_of, training_set
@@ -137,7 +137,7 @@ def test_a_resumed_stage_drops_half_a_line_and_the_steps_after_its_save(made, tm
 def test_a_record_that_finds_no_room_is_one_sentence():
     sentence = r"^/dev/full: cannot be written: No space left on device$"
     with open("/dev/full", "ab", buffering=0) as full, pytest.raises(UserError, match=sentence):
-        append(full, {"step": 0})
+        append_record(full, {"step": 0})
 
 
 @pytest.mark.parametrize("when", ["before the last step", "after it"])

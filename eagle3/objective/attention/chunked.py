@@ -21,6 +21,7 @@ import torch
 
 from eagle3.kernels.matmul import as_factor
 from eagle3.objective.attention.interface import Keys, Queries
+from eagle3.objective.attention.own_keys import scatter_to_own_rows
 
 CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
 SCORES = 2**21  # of a chunk, all heads: fewer queries where they see more keys
@@ -38,6 +39,11 @@ class Chunk:
     stop_key: int
     mask_from: int  # keys from here on are not seen by every query, relative to first_key
 
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the softmax weights are few enough to be kept for the backward pass."""
+        return self.stop_key - self.first_key <= MOST_KEPT
+
 
 def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
     """Cut the queries into chunks."""
@@ -51,14 +57,14 @@ def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
         if not full and starts[at] > rows[at - 1]:  # another document
             full = rows[at - 1] + 1 - starts[first] > SHORT
         if full:
-            one_document = starts[first] == starts[at - 1]
+            same_start = starts[first] == starts[at - 1]
             chunks.append(
                 Chunk(
                     first,
                     at,
                     starts[first],
                     rows[at - 1] + 1,
-                    rows[first] + 1 - starts[first] if one_document else 0,
+                    rows[first] + 1 - starts[first] if same_start else 0,
                 )
             )
             first = at
@@ -78,40 +84,40 @@ class _Scores:
         self.queries, self.k0 = queries, k0
         self.q = (q * q.shape[-1] ** -0.5).unflatten(1, (len(k0), -1))  # [A, kv, g, d]
         self.own_k = picked(own_k, queries, k0)  # [A, kv, k, d]
-        self.own = self.q @ self.own_k.mT  # [A, kv, g, k]
+        self.own_scores = self.q @ self.own_k.mT  # [A, kv, g, k]
 
-    def of_head(self, chunk: Chunk) -> torch.Tensor:
+    def queries_by_head(self, chunk: Chunk) -> torch.Tensor:
         """A chunk's queries [kv, g c, d]."""
         return by_head(self.q[chunk.first : chunk.stop])
 
     def weights(self, chunk: Chunk, chunk_queries: torch.Tensor) -> torch.Tensor:
         """[kv, g c, t + k] for the chunk's c queries and the t keys that they reach, own keys at
         the end; `chunk_queries`: its queries by head."""
-        own = by_head(self.own[chunk.first : chunk.stop])
+        own = by_head(self.own_scores[chunk.first : chunk.stop])
         keys = self.k0[:, chunk.first_key : chunk.stop_key]
         size = (*chunk_queries.shape[:2], keys.shape[1] + own.shape[-1])
         scores = torch.empty(size, dtype=chunk_queries.dtype, device=chunk_queries.device)
         shared = scores[..., : keys.shape[1]]
         torch.bmm(chunk_queries, keys.mT, out=shared)
-        hidden = self._hidden_keys(chunk)
-        if hidden is not None:
+        masked = self._masked_keys(chunk)
+        if masked is not None:
             by_group = shared.unflatten(1, (-1, chunk.stop - chunk.first))[..., chunk.mask_from :]
-            by_group.masked_fill_(hidden, float("-inf"))
+            by_group.masked_fill_(masked, float("-inf"))
         scores[..., keys.shape[1] :] = own
         wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
         return scores.softmax(-1, dtype=wide).to(scores.dtype)
 
-    def _hidden_keys(self, chunk: Chunk) -> torch.Tensor | None:
+    def _masked_keys(self, chunk: Chunk) -> torch.Tensor | None:
         """bool [c, keys from mask_from on]: what a query must not see; None if nothing."""
         begin = chunk.first_key + chunk.mask_from
         if begin >= chunk.stop_key:
             return None
         key = torch.arange(begin, chunk.stop_key, device=self.k0.device)
         at = slice(chunk.first, chunk.stop)
-        hidden = key > self.queries.rows[at, None]
+        masked = key > self.queries.rows[at, None]
         if chunk.mask_from == 0:
-            hidden |= key < self.queries.starts[at, None]
-        return hidden
+            masked |= key < self.queries.starts[at, None]
+        return masked
 
 
 def by_head(x: torch.Tensor) -> torch.Tensor:
@@ -145,13 +151,13 @@ class _Chunked(torch.autograd.Function):
         steps, narrow, inputs = len(own) // 2, q.dtype, (q, k0, v0, *own)
         q, k0, v0, *wide = map(as_factor, inputs)
         scores = _Scores(queries, q, k0, wide[:steps])
-        out, own_weights = torch.empty_like(scores.q), torch.empty_like(scores.own)
+        out, own_weights = torch.empty_like(scores.q), torch.empty_like(scores.own_scores)
         kept = []
         for chunk in chunks:
             keys = slice(chunk.first_key, chunk.stop_key)
             at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
-            weights = scores.weights(chunk, scores.of_head(chunk))
-            if chunk.stop_key - chunk.first_key <= MOST_KEPT and any(ctx.needs_input_grad):
+            weights = scores.weights(chunk, scores.queries_by_head(chunk))
+            if chunk.keeps_weights and any(ctx.needs_input_grad):
                 kept.append(weights.to(narrow))
             shared, own_part = weights.split((weights.shape[-1] - steps, steps), dim=-1)
             out[at] = by_query(torch.bmm(shared, v0[:, keys]), count)
@@ -178,15 +184,17 @@ class _Chunked(torch.autograd.Function):
         for chunk in ctx.chunks:
             keys = slice(chunk.first_key, chunk.stop_key)
             at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
-            chunk_queries = scores.of_head(chunk)
-            known = chunk.stop_key - chunk.first_key <= MOST_KEPT
-            weights = as_factor(next(kept)) if known else scores.weights(chunk, chunk_queries)
+            chunk_queries = scores.queries_by_head(chunk)
+            if chunk.keeps_weights:
+                weights = as_factor(next(kept))
+            else:
+                weights = scores.weights(chunk, chunk_queries)
             t = weights.shape[-1] - steps
-            down = by_head(dout[at])  # [kv, g c, d]
+            dout_by_head = by_head(dout[at])  # [kv, g c, d]
             d_scores = torch.empty_like(weights)
-            torch.bmm(down, v0[:, keys].mT, out=d_scores[..., :t])
+            torch.bmm(dout_by_head, v0[:, keys].mT, out=d_scores[..., :t])
             d_scores[..., t:] = by_head(d_own[at])
-            dv0[:, keys].baddbmm_(weights[..., :t].mT, down)
+            dv0[:, keys].baddbmm_(weights[..., :t].mT, dout_by_head)
             own_weights[at] = by_query(weights[..., t:], count)
             d_scores.sub_(by_head(inner[at])).mul_(weights)
             dq[at] = by_query(torch.bmm(d_scores[..., :t], k0[:, keys]), count)
@@ -194,20 +202,15 @@ class _Chunked(torch.autograd.Function):
             d_own[at] = by_query(d_scores[..., t:], count)
         if steps:
             dq += d_own @ scores.own_k
-        down_k = (d_own.mT @ scores.q).unbind(2) if steps else ()  # [A, kv, d] each
-        down_v = (own_weights.mT @ dout).unbind(2) if steps else ()
-        d_picked = [
-            torch.zeros_like(tensor).index_add_(0, index, part)
-            for tensor, index, part in zip(
-                own, [*queries.own, *queries.own], [*down_k, *down_v], strict=True
-            )
-        ]
+        d_own_k = (d_own.mT @ scores.q).unbind(2) if steps else ()  # [A, kv, d] each
+        d_own_v = (own_weights.mT @ dout).unbind(2) if steps else ()
+        d_own_rows = scatter_to_own_rows([*d_own_k, *d_own_v], own, queries.own)
         dq = dq.flatten(1, 2).mul_(q.shape[-1] ** -0.5)
-        return None, None, *(d.to(inputs[0].dtype) for d in (dq, dk0, dv0, *d_picked))
+        return None, None, *(d.to(inputs[0].dtype) for d in (dq, dk0, dv0, *d_own_rows))
 
 
 def chunked_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
-    """See `interface.Attention`."""
+    """Attention of one step; see `interface.Backend`."""
     heads_first = [t.transpose(0, 1).contiguous() for t in (keys.k0, keys.v0)]  # [kv, T, d]
     own = (*keys.own_k, *keys.own_v)
     out: torch.Tensor = _Chunked.apply(

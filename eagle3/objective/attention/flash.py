@@ -21,7 +21,11 @@ import torch
 from eagle3.kernels import torch_internals
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.attention.interface import Keys, Queries
-from eagle3.objective.attention.own_keys import merged_with_own, of_own, own_gradients
+from eagle3.objective.attention.own_keys import (
+    merged_with_own,
+    own_gradients,
+    scatter_to_own_rows,
+)
 from eagle3.objective.sending import send
 
 
@@ -90,15 +94,15 @@ class _Flash(torch.autograd.Function):
         dq, dk, dv = _prefix_backward(
             whole_dout, whole_q, keys, values, whole_out, whole_lse, documents, ctx.state
         )
-        dq, down = dq[documents.at], list[torch.Tensor]()
+        dq, d_own = dq[documents.at], list[torch.Tensor]()
         if own:
             steps, index = len(own) // 2, ctx.queries.own
             terms = own[:steps], own[steps:], index
             dq, *by_query = own_gradients(dout, q, merged, merged_lse, dq, *terms)
-            down = of_own(by_query, own, index)
+            d_own = scatter_to_own_rows(by_query, own, index)
         dk0 = torch.zeros_like(k0).index_copy_(0, documents.keys, dk)
         dv0 = torch.zeros_like(v0).index_copy_(0, documents.keys, dv)
-        return None, dq, dk0, dv0, *down
+        return None, dq, dk0, dv0, *d_own
 
 
 def _prefix(
@@ -158,6 +162,6 @@ def _expanded(
 
 
 def flash_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
-    """See `interface.Attention`."""
+    """Attention of one step; see `interface.Backend`."""
     own = (*keys.own_k, *keys.own_v)
     return _Flash.apply(queries, q, keys.k0, keys.v0, *own).flatten(1)

@@ -32,7 +32,7 @@ def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
-    """See `interface.Attention`."""
+    """Attention of one step; see `interface.Backend`."""
     attend, build_mask = _kernels(q.device.type)
     k0, v0 = keys.k0, keys.v0
 

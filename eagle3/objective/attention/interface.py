@@ -1,7 +1,8 @@
 """Attention of the training-time test: a causal prefix plus a row's own later keys.
 
-Query row t at step k sees the keys of step 0 at rows <= t of its document, and its own keys of
-steps 1..k (not those of other rows). For document rows 0..3 at step 2, row 2 being inactive:
+Query row t at step k sees the keys of step 0 at rows <= t of its document (within its sliding
+window, if there is one), and its own keys of steps 1..k, not those of other rows. For document rows
+0..3 at step 2, row 2 being inactive:
 
                  step-0 keys          own keys
     row          0  1  2  3           k=1  k=2
@@ -23,7 +24,7 @@ import torch
 
 from eagle3.kernels.fused_ops import at_least_fp32
 
-Pair = tuple[torch.Tensor, torch.Tensor]  # keys and values
+KeyValue = tuple[torch.Tensor, torch.Tensor]  # keys and values
 EVERY = -1  # in the place of a step: the queries of all rows at step 0, if there are several layers
 
 
@@ -32,7 +33,9 @@ class Queries:
     """The places of a step's queries among the T rows that have keys of step 0."""
 
     rows: torch.Tensor  # int64 [A], ascending
-    starts: torch.Tensor  # int64 [A], first row of each query's document
+    starts: (
+        torch.Tensor
+    )  # int64 [A], first row that each query sees: its document's, or its window's
     own: Sequence[torch.Tensor]  # int64 [A] for each step 1..k, indices of its own keys
     host: Queries | None = None  # the same on the host, where they were made
 
@@ -51,7 +54,7 @@ class Keys:
     own_k: Sequence[torch.Tensor] = ()  # [A_j, kv_heads, d] of steps j = 1..k
     own_v: Sequence[torch.Tensor] = ()
 
-    def with_own(self, own: Pair | None) -> Keys:
+    def with_own(self, own: KeyValue | None) -> Keys:
         """The same with the keys and values of one more step."""
         if own is None:
             return self
@@ -69,7 +72,7 @@ class Attention(Protocol):
         """Keys and values of step 0 [T, kv_heads, d], rotated, as later calls take them."""
 
     def attend(
-        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+        self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """Rotated queries [A_k, heads, d] of a step -> attended values [A_k, heads d], and the keys
         for the next step. `own`: the keys and values [A_k, kv_heads, d] that later steps add.
@@ -90,7 +93,7 @@ class PackAttention:
         return Keys(k0, v0)
 
     def attend(
-        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+        self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """See `Attention`."""
         keys = keys.with_own(own)

@@ -9,7 +9,7 @@ HALF = ("bfloat16", "float16")
 FLEX_NARROW, FLEX_WIDE_BYTES = 128, 134 * 1024
 
 
-def refusal(name: str, device: str, precision: str, head_dim: int) -> str | None:
+def unsupported_reason(name: str, device: str, precision: str, head_dim: int) -> str | None:
     """Why a back end cannot train with these products on such a device (cpu, cuda), whichever one
     it is; None if it can. The words go on after "train.attention_backend is flash"."""
     if device != "cuda":

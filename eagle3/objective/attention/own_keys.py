@@ -58,19 +58,19 @@ def own_gradients(
     """Gradient of the queries, prefix included [A, heads, d]; then of the own key of each query
     [A, kv_heads, d], step by step, and of the own values."""
     kv_heads = own_k[0].shape[1]
-    queries, down, out = (_by_key_head(t, kv_heads) for t in (q, dout, merged))
+    queries, d_out, out = (_by_key_head(t, kv_heads) for t in (q, dout, merged))
     logsum = lse.unflatten(1, (kv_heads, -1))
-    inner = (down * out).sum(-1)
+    inner = (d_out * out).sum(-1)
     into_q = _by_key_head(dq, kv_heads)
     keys: list[torch.Tensor] = []
     values: list[torch.Tensor] = []
     scores = _scores(queries, own_k, index)
     for score, k, v, at in zip(scores, own_k, own_v, index, strict=True):
         share = (score - logsum).exp()
-        dscore = share * ((down * _picked(v, at)).sum(-1) - inner) * q.shape[-1] ** -0.5
+        dscore = share * ((d_out * _picked(v, at)).sum(-1) - inner) * q.shape[-1] ** -0.5
         into_q = into_q + dscore[..., None] * _picked(k, at)
         keys.append((dscore[..., None] * queries).sum(2).to(k.dtype))
-        values.append((share[..., None] * down).sum(2).to(v.dtype))
+        values.append((share[..., None] * d_out).sum(2).to(v.dtype))
     return [into_q.flatten(1, 2).to(q.dtype), *keys, *values]
 
 
@@ -84,9 +84,9 @@ def prefix_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of the prefix's attention [A, heads, d] and of its log-sum-exp [A, heads], for
     kernels that take both."""
-    share, down = (prefix_lse - lse).exp(), at_least_fp32(dout)
+    share, d_out = (prefix_lse - lse).exp(), at_least_fp32(dout)
     apart = at_least_fp32(prefix) - at_least_fp32(merged)
-    return (share[..., None] * down).to(prefix.dtype), share * (down * apart).sum(-1)
+    return (share[..., None] * d_out).to(prefix.dtype), share * (d_out * apart).sum(-1)
 
 
 class _Merged(torch.autograd.Function):
@@ -113,7 +113,7 @@ class _Merged(torch.autograd.Function):
         dq, *by_query = own_gradients(
             dout, q, merged, lse, torch.zeros_like(q), own[: len(index)], own[len(index) :], index
         )
-        return None, dq, dprefix, dlse, *of_own(by_query, own, index)
+        return None, dq, dprefix, dlse, *scatter_to_own_rows(by_query, own, index)
 
 
 def merge(
@@ -128,7 +128,7 @@ def merge(
     return _Merged.apply(index, q, prefix, prefix_lse, *own_k, *own_v)
 
 
-def of_own(
+def scatter_to_own_rows(
     by_query: Sequence[torch.Tensor], own: Sequence[torch.Tensor], index: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Gradients of own keys and values, like `own`, from those of the queries that looked them up:

@@ -1,11 +1,12 @@
-"""Sequence parallelism: several ranks share a pack. Without it nothing here is called.
+"""Sequence parallelism: several ranks share a pack. Without it, only `SequenceSharding.of` is
+called, and returns None.
 
 The objective (`objective.ttt`) is defined on two things only: an index of rows, and attention among
 them. Both are handed to it by `objective.dispatch`, which is where this package plugs in:
 
     objective            one rank                    ranks that share a pack
     index of rows        row_index.whole_index       local_rows.local_index: the rows computed here
-    attention            attention.PackAttention     attention.GatheredKeys or Ulysses around it
+    attention            interface.PackAttention     attention.GatheredKeys or Ulysses around it
 
 Everything else works row by row, so it needs no word about ranks: a rank computes fewer rows, and
 loss, totals and gradients add up to those of the whole pack.

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.objective.attention.interface import Attention, Backend, Keys, PackAttention, Pair
+from eagle3.objective.attention.interface import Attention, Backend, Keys, KeyValue, PackAttention
 from eagle3.objective.row_index import Prefixes, sent_queries
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sending import send
@@ -71,7 +71,7 @@ class GatheredKeys:
         return self.local.keys(k, v)
 
     def attend(
-        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+        self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """See `interface.Attention`."""
         return attend_if_any(self.local, step, q, own, keys)
@@ -121,7 +121,7 @@ class Ulysses:
         return self.local.keys(k, v)
 
     def attend(
-        self, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+        self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
     ) -> tuple[torch.Tensor, Keys]:
         """See `interface.Attention`."""
         heads = [self.query_heads] + [self.kv_heads] * (2 if own else 0)
@@ -143,7 +143,7 @@ class Ulysses:
 
 
 def attend_if_any(
-    local: PackAttention, step: int, q: torch.Tensor, own: Pair | None, keys: Keys
+    local: PackAttention, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
 ) -> tuple[torch.Tensor, Keys]:
     """Attention of this rank. Without a query its output is empty, and a part of the graph of all
     keys, so that the backward passes of the ranks meet."""
