@@ -137,9 +137,14 @@ def kept_logits(_pack: Pack, _head: Head) -> Iterator[None]:
     """All logits at once, and autograd for their gradient."""
 
     def kept(
-        x: torch.Tensor, head: MixedLinear, pairs: Pairs, teacher: Teacher, kind: LossKind
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        narrow: torch.Tensor,
+        pairs: Pairs,
+        teacher: Teacher,
+        kind: LossKind,
     ) -> tuple[torch.Tensor, PairResults]:
-        logits = at_least_fp32(head(x))  # [N, V_draft]
+        logits = at_least_fp32(MixedLinear.of(weight, narrow.dtype)(x))  # [N, V_draft]
         unique, place = pairs.teacher.unique_consecutive(return_inverse=True)
         probs = teacher.probs(unique, logs=False)
         p = probs.p[place]

@@ -50,6 +50,8 @@ class TrainingDraft:
         if self.config.fc_norm:
             self.fc_gains = torch.stack([*draft.fc_norm.parameters()])  # [C, H]
         self.head = MixedLinear.of(draft.lm_head.weight, dtype)
+        # for the loss, which returns its gradient: one that is shared would be kept to the end
+        self.head_weight = draft.lm_head.weight
 
     def project_aux(self, aux: torch.Tensor) -> torch.Tensor:
         """aux [T, C H] -> g [T, H]"""

@@ -57,7 +57,7 @@ class Limits:
 
 @torch.inference_mode()
 def decode_batch(
-    pair: Models,
+    models: Models,
     prompts: Sequence[Sequence[int]],
     limits: Limits,
     sampling: Sampling = GREEDY,
@@ -68,7 +68,7 @@ def decode_batch(
     `seeds` of sampling, one for each prompt, else its number: what is drawn for a prompt does not
     depend on the other prompts of the batch.
     """
-    decoding = _Decoding(pair, prompts, limits, sampling, seeds or range(len(prompts)))
+    decoding = _Decoding(models, prompts, limits, sampling, seeds or range(len(prompts)))
     decoding.start(prompts)
     while decoding.going:
         decoding.round()
@@ -82,29 +82,31 @@ class _Decoding:
 
     def __init__(
         self,
-        pair: Models,
+        models: Models,
         prompts: Sequence[Sequence[int]],
         limits: Limits,
         sampling: Sampling,
         seeds: Sequence[int],
     ) -> None:
-        self.pair, self.limits, self.sampling = pair, limits, sampling
-        self.count, self.device = limits.num_draft_tokens, pair.engine.device
+        self.models, self.limits, self.sampling = models, limits, sampling
+        self.count, self.device = limits.num_draft_tokens, models.engine.device
         self.answers = [Decoded() for _ in prompts]
         self.going = list(range(len(prompts)))  # numbers of the sequences that are left
         self.numbers = [_numbers(sampling.seed, seed) for seed in seeds]
-        self.target = target_batch(pair.engine)
+        self.target = target_batch(models.engine)
         self.draft: DraftBatch | None = None
         if self.count:
             # beyond the last answer: one chain that ran over, and its rows rebuilt
             rows = max(map(len, prompts)) + limits.max_new + 2 * (self.count + 1)
-            self.draft = DraftBatch(pair.draft, pair.embedding, pair.target_ids, len(prompts), rows)
+            self.draft = DraftBatch(
+                models.draft, models.embedding, models.target_ids, len(prompts), rows
+            )
         self.newest = self.hidden = torch.empty(0)  # int64 [A], tokens not yet run; [A, H]
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
         """Run the prompts; each gives the first token of its answer."""
         aux, last = self.target.start(prompts)
-        logits = self.pair.head.logits(last)
+        logits = self.models.head.logits(last)
         if self.sampling.greedy:
             self.newest = logits.argmax(-1)
         else:
@@ -135,12 +137,12 @@ class _Decoding:
             proposing = uniform[:, : self.count]
             drafts, q = self.draft.propose(self.hidden, start, proposing, self.sampling)
         aux, last = self.target.run(torch.cat((self.newest[:, None], drafts), 1))
-        logits = self.pair.head.logits(last)  # [A, count + 1, V]
+        logits = self.models.head.logits(last)  # [A, count + 1, V]
         if self.sampling.greedy:
             accepted, own = verify_greedy(logits.argmax(-1), drafts)
         else:
             p = (logits.float() / self.sampling.temperature).softmax(-1)
-            accepted, own = verify(p, drafts, q, self.pair.target_ids, uniform[:, self.count :])
+            accepted, own = verify(p, drafts, q, self.models.target_ids, uniform[:, self.count :])
         self._note_gaps(logits[:, 0])
         stays, kept = self._take(drafts, accepted, own)
         counts = torch.tensor(kept, dtype=torch.int64, device=self.device)

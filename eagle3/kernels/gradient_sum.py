@@ -53,6 +53,10 @@ class _Shared(torch.autograd.Function):
 
 def shared(tensor: torch.Tensor) -> tuple[torch.Tensor, GradientSum]:
     """The same tensor for autograd's graph, and what its uses add their gradients to. A use takes
-    both, and returns no gradient of the tensor itself."""
+    both, and returns no gradient of the tensor itself.
+
+    Uses add whatever gradients are asked for, so every backward pass must ask for the tensor's too,
+    and gradients of gradients are wrong.
+    """
     gradient = GradientSum(tensor)
     return _Shared.apply(tensor, gradient), gradient

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from eagle3.draft.training_layer import MixedLinear
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.kernels.matmul import add_weight_gradient, times_transposed, weight_gradient
 from eagle3.objective.losses import WITH_LOGS, row_losses
@@ -103,11 +102,16 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def head_loss(
-    x: torch.Tensor, head: MixedLinear, pairs: Pairs, teacher: Teacher, kind: LossKind
+    x: torch.Tensor,  # [N, H], what the head reads for each pair
+    weight: torch.Tensor,  # [V_draft, H], of the head
+    narrow: torch.Tensor,  # the same in the type of products
+    pairs: Pairs,
+    teacher: Teacher,
+    kind: LossKind,
 ) -> tuple[torch.Tensor, PairResults]:
-    """Weighted sum of the losses of the pairs with head inputs x [N, H], and its parts."""
-    weight = head.weight if torch.is_grad_enabled() else head.weight.detach()
-    total, *results = _HeadLoss.apply(x, weight, head.narrow, pairs, teacher, kind)
+    """Weighted sum of the losses of the pairs, and its parts."""
+    weight = weight if torch.is_grad_enabled() else weight.detach()
+    total, *results = _HeadLoss.apply(x, weight, narrow, pairs, teacher, kind)
     return total, PairResults(*results)
 
 

@@ -57,7 +57,7 @@ def ttt_loss(
     pairs, places, reachable = index.pairs(teachers_in_draft_vocab(pack, target, index))
     x = model.head_input(torch.cat(states).index_select(0, places))
     kind = objective.loss_kind(acceptance, x.device)
-    loss, results = head_loss(x, model.head, pairs, teacher, kind)
+    loss, results = head_loss(x, model.head_weight, model.head.narrow, pairs, teacher, kind)
     index.totals.add_pairs(pairs, results, reachable)
     return loss, index.totals
 

@@ -110,8 +110,8 @@ def test_a_decoder_that_changes_the_text_stops_the_evaluation(places, monkeypatc
 def test_low_precision_keeps_rotary_frequencies_exact(places):
     """Only the weights are narrowed: rounded frequencies would turn far positions wrongly."""
     narrow, wide = evaluator(places, dtype="bfloat16"), evaluator(places)
-    assert narrow.pair.draft.fc.weight.dtype == torch.bfloat16
-    assert torch.equal(narrow.pair.draft.inv_freq, wide.pair.draft.inv_freq)
+    assert narrow.models.draft.fc.weight.dtype == torch.bfloat16
+    assert torch.equal(narrow.models.draft.inv_freq, wide.models.draft.inv_freq)
     evaluate(narrow, held_out(0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.nn.attention import flex_attention as torchs
 
 from eagle3.kernels.compiled import VARIANTS
+from eagle3.kernels.heads import Angles, rotary_heads
 from eagle3.objective.attention import flex
 from eagle3.objective.attention.interface import Keys, Queries
 
@@ -23,7 +25,7 @@ SIZES = [
 
 
 @pytest.fixture
-def variants(monkeypatch) -> Counter[str]:
+def variants(monkeypatch) -> Iterator[Counter[str]]:
     """How often each function was compiled; it then runs as its graph on the CPU."""
     counts: Counter[str] = Counter()
 
@@ -38,16 +40,21 @@ def variants(monkeypatch) -> Counter[str]:
     monkeypatch.setattr(torch, "compile", counted)
     kernels = flex._kernels.__wrapped__("cuda")
     monkeypatch.setattr(flex, "_kernels", lambda _device: kernels)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     torch._dynamo.reset()
-    return counts
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield counts
 
 
 @pytest.mark.parametrize("heads", [(4, 2), (2, 2)])
 def test_no_shape_of_a_pack_exhausts_what_flex_may_be_compiled_for(variants, heads) -> None:
     for turn, (rows, total) in enumerate([*SIZES, *reversed(SIZES)]):
         gradient = turn % 3 != 2  # held-out states are scored without
-        q = torch.randn(rows, heads[0], 16, requires_grad=gradient)
+        # as training has it: a part of what projections gave, here rotated by nothing
+        x = torch.randn(rows, (heads[0] + 2 * heads[1]) * 16, requires_grad=gradient)
+        still = Angles(torch.ones(1, 1, 8), torch.zeros(1, 1, 8), torch.zeros(rows, dtype=int))
+        with torch.set_grad_enabled(gradient):
+            parts = heads[0], heads[1], heads[1]
+            q, _, _ = rotary_heads(x, None, still, parts, heads[0] + heads[1], torch.float32)
         k, v = (torch.randn(total, heads[1], 16, requires_grad=gradient) for _ in range(2))
         at = torch.sort(torch.randint(total, (rows,))).values
         queries = Queries(rows=at, starts=torch.zeros_like(at), own=[])

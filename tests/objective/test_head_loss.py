@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3.draft.training_layer import MixedLinear
 from eagle3.objective import head_loss as room
 from eagle3.objective.head_loss import LossKind, Pairs, head_loss
 from eagle3.objective.teacher import Teacher
@@ -58,7 +57,7 @@ def test_chunks_give_what_autograd_over_all_logits_gives(monkeypatch, seed, chun
     expected, loss, correct, accepted = plain(whole, chosen, teacher, pairs, x, weight, weights)
     wanted = torch.autograd.grad(expected * 0.37, (x, weight))
     kind = LossKind("soft_ce", weights, torch.ones(STEPS))
-    total, result = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
+    total, result = head_loss(x, weight, weight.detach(), pairs, teacher, kind)
     torch.testing.assert_close(total, expected, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(result.loss, loss.detach(), rtol=1e-10, atol=1e-11)
     torch.testing.assert_close(result.accepted, accepted.detach(), rtol=1e-10, atol=1e-11)
@@ -71,5 +70,5 @@ def test_without_a_gradient_none_is_formed():
     _, _, teacher, pairs, x, weight = random_case(0)
     kind = LossKind("soft_ce", torch.full((STEPS,), 0.25), torch.ones(STEPS))
     with torch.no_grad():
-        total, _ = head_loss(x, MixedLinear.of(weight, torch.float64), pairs, teacher, kind)
+        total, _ = head_loss(x, weight, weight.detach(), pairs, teacher, kind)
     assert not total.requires_grad
