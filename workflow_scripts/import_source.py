@@ -38,13 +38,14 @@ def main(job: entry.Job) -> None:
     target = job.target_folder()
     capture = CaptureJob(settings, Path(), target, job.adapter)
     sample = Sample.of(files, listing.numbers, expected_of(capture))
-    tokens, trusted = Tokens.from_settings(settings.values["tokens"]), capture.section
-    answers = answers_of_target(target, capture.config, tokens, trusted["trust_remote_code"])
+    tokens, section = Tokens.from_settings(settings.values["tokens"]), capture.section
+    answers = answers_of_target(target, capture.config, tokens, section["trust_remote_code"])
     fit = None
     if settings.values["hidden_states"]["source"]["check_template"]:
         fit = check_masks(sample, answers)
-    jobs = run.config.resources
-    errors = check_sample(capture, sample, files.normed, Placement(jobs.device, 1, jobs.capture))
+    resources = run.config.resources
+    placement = Placement(resources.device, 1, resources.capture)
+    errors = check_sample(capture, sample, files.normed, placement)
     eval_rows = int(held_out.sum())
     report = {
         "source": f"{PEERS[source.kind]} ({source.name})",

@@ -54,7 +54,7 @@ def main() -> None:
         environment[LAUNCHER] = str(os.getpid())  # it becomes torchrun
         if args.gpus > 0:
             check_processes(args.processes, args.gpus)
-            place(environment, args.gpus, job[0])
+            lease_gpus(environment, args.gpus, job[0])
     os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is wanted
 
 
@@ -117,7 +117,7 @@ def check_processes(processes: int, gpus: int) -> None:
         )
 
 
-def place(environment: MutableMapping[str, str], count: int, name: str) -> None:
+def lease_gpus(environment: MutableMapping[str, str], count: int, name: str) -> None:
     """Lease devices and show the job no others, unless a scheduler has given just enough."""
     gpus = visible_gpus(environment)
     if len(gpus) <= count and any(variable in environment for variable in ALLOCATIONS):

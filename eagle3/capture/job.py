@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from eagle3.capture.self_check import check
+from eagle3.capture.self_check import check_shard
 from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run
 from eagle3.capture.teacher_rows import TeacherRows
 from eagle3.config.hidden_states import CaptureJobs
@@ -138,7 +138,7 @@ def capture_shard(
     # a body that is split, or is on several GPUs, has no class into which a head could be put
     whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
     head = job.head if whole else None
-    return check(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
+    return check_shard(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
 
 
 def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, float]) -> None:

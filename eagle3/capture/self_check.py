@@ -29,7 +29,7 @@ LEAST = 0.999  # median cosine below which a capture is refused
 CHOICES, LEAST_EQUAL = 64, 0.9
 
 
-def check(
+def check_shard(
     path: Path | None,
     tokens: TokenShard,
     target: HFTarget,

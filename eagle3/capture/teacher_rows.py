@@ -29,8 +29,8 @@ class TeacherRows:
         self.head = head.part(self.first, stop).to(ranks.device, dtype)
         self.ranks = ranks
         # a block of the weight may be converted to float32, so it has the same bound
-        self.tokens = max(1, min(block_bytes // (4 * hidden), max(1, stop - self.first)))
-        self.rows = max(1, block_bytes // (4 * self.tokens))
+        self.block_tokens = max(1, min(block_bytes // (4 * hidden), max(1, stop - self.first)))
+        self.block_rows = max(1, block_bytes // (4 * self.block_tokens))
 
     @torch.inference_mode()
     def __call__(
@@ -50,8 +50,8 @@ class TeacherRows:
         argmax = torch.zeros(rows, dtype=torch.int32, device=own.device)
         lse = torch.full((rows,), -torch.inf, device=own.device)
         for start, part in self._blocks():
-            for first in range(0, rows, self.rows):
-                at = slice(first, first + self.rows)
+            for first in range(0, rows, self.block_rows):
+                at = slice(first, first + self.block_rows)
                 same = stored is own
                 logits, exact = _logits(part, own[at], None if same else stored[at])
                 value, token = logits.max(dim=-1)  # the first of equals
@@ -64,8 +64,8 @@ class TeacherRows:
     def _blocks(self) -> Iterator[tuple[int, Head]]:
         """This rank's part of the head in blocks, each with its first token id."""
         size = len(self.head.weight)
-        for start in range(0, size, self.tokens):
-            stop = min(start + self.tokens, size)
+        for start in range(0, size, self.block_tokens):
+            stop = min(start + self.block_tokens, size)
             yield self.first + start, self.head.part(start, stop)
 
     def _merged(

@@ -66,14 +66,14 @@ def write_dataset(
     Raises UserError when too many rows are bad or too few are valid.
     """
     census = Census()
-    with TemporaryFile(dir=_made(out)) as spool:
+    with TemporaryFile(dir=_ensure_folder(out)) as spool:
         keys, offsets, held_out, stream_of = _spool(streams, spool, census, values)
         valid = len(keys)
         _check_quality(census, valid, values["max_bad_fraction"])
         train = valid - int(held_out.sum())
         check_enough(train, want)
         order = _order(np.array(keys, dtype="S32"), stream_of, [s.weight for s in streams])
-        checksum, index = _in_order(spool, offsets, order, out / "rows.jsonl")
+        checksum, index = _write_sorted(spool, offsets, order, out / "rows.jsonl")
     manifest = Manifest.of("dataset", settings, {"rows": checksum}, {"valid": valid})
     index["held_out"] = held_out[order]
     save_tensors(out / "rows.index.safetensors", index, manifest)
@@ -115,7 +115,7 @@ def check_held_out(count: int) -> None:
         )
 
 
-def _made(folder: Path) -> Path:
+def _ensure_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -139,9 +139,9 @@ def _spool(
             conversation, repairs = parse_row(row)
             if len(streams) > 1:
                 conversation = replace(conversation, id=f"{streams[number].name}/{conversation.id}")
-            conversation = _unique(conversation, content_of)
+            conversation = _with_unique_id(conversation, content_of)
             if values["deduplicate"]:
-                _new(conversation, seen)
+                _reject_duplicate(conversation, seen)
         except BadRow as fault:
             census.reject(str(fault), row)
             continue
@@ -163,17 +163,17 @@ def _spool(
 def _order(keys: np.ndarray, stream_of: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     """int64 [N]: rows by key; of several sources so that every stretch from the start on has as
     much of each as the weights say, until one has no more."""
+    if len(weights) == 1:
+        return np.argsort(keys, kind="stable")
     place = np.empty(len(keys))
     for number, weight in enumerate(weights):
         rows = np.flatnonzero(stream_of == number)
         rows = rows[np.argsort(keys[rows], kind="stable")]
         place[rows] = (np.arange(len(rows)) + 0.5) / weight
-    if len(weights) == 1:
-        return np.argsort(keys, kind="stable")
     return np.lexsort((keys, place))
 
 
-def _new(conversation: Conversation, seen: set[bytes]) -> None:
+def _reject_duplicate(conversation: Conversation, seen: set[bytes]) -> None:
     """Refuse a conversation that equals an earlier one, whatever its id."""
     content = replace(conversation, id="").to_json().encode()
     digest = hashlib.sha256(content).digest()[:12]
@@ -188,11 +188,11 @@ def row_hash(seed: int, identity: str) -> bytes:
 
 
 def is_held_out(hashed: bytes, eval_fraction: float) -> bool:
-    """Whether the row of this hash is: the last 8 bytes decide, the whole decides the order."""
+    """Whether a row with this hash is held out: its last 8 bytes decide, all 32 the order."""
     return int.from_bytes(hashed[24:], "big") < eval_fraction * 2**64
 
 
-def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:
+def _with_unique_id(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:
     """Refuse an exact repeat; give a second conversation under a used id another id."""
     content = hashlib.sha256(conversation.to_json().encode()).digest()[:8]
     known = content_of.setdefault(conversation.id, content)
@@ -207,11 +207,10 @@ def _unique(conversation: Conversation, content_of: dict[str, bytes]) -> Convers
 
 def _check_quality(census: Census, valid: int, max_bad_fraction: float) -> None:
     bad = census.rejected.total()
+    causes = "; ".join(f"{n} x {cause}" for cause, n in census.rejected.most_common(5))
     if census.read == 0 or valid == 0:
-        causes = "; ".join(f"{n} x {cause}" for cause, n in census.rejected.most_common(5))
         raise UserError(f"dataset.source: no usable row among {census.read} ({causes or 'empty'})")
     if bad > max_bad_fraction * census.read:
-        causes = "; ".join(f"{n} x {cause}" for cause, n in census.rejected.most_common(5))
         raise UserError(
             f"dataset.source: {bad} of {census.read} rows cannot be used ({causes}), more than "
             f"dataset.max_bad_fraction {max_bad_fraction} allows; first bad row: number "
@@ -219,7 +218,7 @@ def _check_quality(census: Census, valid: int, max_bad_fraction: float) -> None:
         )
 
 
-def _in_order(
+def _write_sorted(
     spool: BinaryIO, offsets: np.ndarray, order: np.ndarray, path: Path
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Copy the spooled rows in their final order; return the checksum of all, and where they lie.

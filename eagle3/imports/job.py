@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from eagle3.capture.job import CaptureJob, Placement
-from eagle3.capture.self_check import check
+from eagle3.capture.self_check import check_shard
 from eagle3.capture.shard_capture import ShardCapture, documents_to_run
 from eagle3.data.faults import BadRow
 from eagle3.engines.hf import DTYPES
@@ -102,7 +102,7 @@ def import_shard(
     spread = placement.jobs.tensor_parallel > 1
     engine = job.engine(placement.device, spread=spread)
     head = None if spread else job.head
-    return check(path, tokens, engine, job.layers(), job.settings.digest, head)
+    return check_shard(path, tokens, engine, job.layers(), job.settings.digest, head)
 
 
 def _add(

@@ -48,7 +48,7 @@ class ShardWriter:
         self._index = np.zeros((layout.documents, 3), dtype=np.int64)
         growing = FRAMES if layout.framed else None
         self._stream = TensorStream(path, layout.declared(), manifest, growing)
-        self._side: torch.cuda.Stream | None = None
+        self._copy_stream: torch.cuda.Stream | None = None
         self._fault: BaseException | None = None
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
         self._pool = ThreadPoolExecutor(threads) if layout.framed else None
@@ -113,15 +113,15 @@ class ShardWriter:
         device = next(iter(parts.values())).device
         if device.type == "cpu":
             return parts, None
-        if self._side is None:
-            self._side = torch.cuda.Stream(device)
-        self._side.wait_stream(torch.cuda.current_stream(device))
+        if self._copy_stream is None:
+            self._copy_stream = torch.cuda.Stream(device)
+        self._copy_stream.wait_stream(torch.cuda.current_stream(device))
         host = {}
-        with torch.cuda.stream(self._side):
+        with torch.cuda.stream(self._copy_stream):
             for name, tensor in parts.items():
                 into = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 host[name] = into.copy_(tensor, non_blocking=True)
-            return host, self._side.record_event()
+            return host, self._copy_stream.record_event()
 
     def _raise(self) -> None:
         if self._fault is not None:

@@ -245,7 +245,7 @@ def read_ahead(
     if device.type != "cuda":
         yield from _in_order(partial(data.pack, sharding=sharding), data, planned)
         return
-    side = torch.cuda.Stream(device)
+    copy_stream = torch.cuda.Stream(device)
     sent: deque[tuple[Pack, torch.cuda.Event]] = deque()
     staged_packs = _in_order(
         partial(data.staged, sharding=sharding, pinned=True),
@@ -256,9 +256,9 @@ def read_ahead(
         partial(torch.cuda.set_device, device),
     )
     for staged in staged_packs:
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(copy_stream):
             pack = staged.to(device).decoded(data.layout)
-            sent.append((pack, side.record_event()))
+            sent.append((pack, copy_stream.record_event()))
         if len(sent) > 1:  # one pack is on its way while another is computed on
             yield _received(*sent.popleft())
     while sent:

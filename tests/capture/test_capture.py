@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from eagle3.capture import self_check as selfcheck
 from eagle3.capture.job import CaptureJob, capture_shard
-from eagle3.capture.self_check import check, sampled_document
+from eagle3.capture.self_check import check_shard, sampled_document
 from eagle3.capture.shard_capture import ShardCapture, capture, token_batches
 from eagle3.capture.teacher_rows import TeacherRows
 from eagle3.engines.hf import HFTarget
@@ -235,7 +235,7 @@ def self_check(targets, file, tmp_path, codec="fp32", wrap=lambda engine: engine
     shard = CaptureJob(settings, file, targets["llama"]).shard(tmp_path / "a", ALONE, 1)
     capture(wrap(engine), shard, 64)
     shard.finish()
-    return check(tmp_path / "a", shard.tokens, engine, layers, settings.digest)
+    return check_shard(tmp_path / "a", shard.tokens, engine, layers, settings.digest)
 
 
 @pytest.mark.parametrize("codec", ["fp32", "bf16_zstd", "fp8_e4m3", "int8", "nf4"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from eagle3.capture.self_check import check
+from eagle3.capture.self_check import check_shard
 from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.target_model.layers import aux_layers
@@ -26,7 +26,7 @@ def test_a_right_capture_chooses_as_the_target_does(
     path = tmp_path / "states.safetensors"
     captured(path, targets[kind], tmp_path / "tokens.safetensors")
     engine, head = open_target(targets[kind])
-    assert check(path, tokens, engine, LAYER_IDS, None, head)
+    assert check_shard(path, tokens, engine, LAYER_IDS, None, head)
     ids = torch.arange(3, 20)
     states = engine.plain_states(ids)[1][-4:]
     assert torch.equal(engine.own_choices(ids, 4, head), head.logits(states).argmax(-1))
@@ -59,9 +59,9 @@ def test_states_from_before_the_norm_are_refused(
     _, head = open_target(targets["llama"])
     # gains and widths of the norm differ from one, so most choices do too
     engine.body.norm.weight.data[::2] *= -1
-    assert check(path, tokens, engine, LAYER_IDS)
+    assert check_shard(path, tokens, engine, LAYER_IDS)
     with pytest.raises(UserError, match=r"`last` is not what the target's head reads"):
-        check(path, tokens, engine, LAYER_IDS, None, head)
+        check_shard(path, tokens, engine, LAYER_IDS, None, head)
 
 
 def test_another_head_is_refused(targets: dict[str, Path], tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_another_head_is_refused(targets: dict[str, Path], tmp_path: Path) -> No
     captured(path, targets["llama"], tmp_path / "tokens.safetensors")
     engine, head = open_target(targets["llama"])
     with pytest.raises(UserError, match=r"check target\.lm_head_key"):
-        check(path, tokens, engine, LAYER_IDS, None, type(head)(head.weight.roll(7, 0)))
+        check_shard(path, tokens, engine, LAYER_IDS, None, type(head)(head.weight.roll(7, 0)))
