@@ -104,7 +104,7 @@ def test_the_figures_are_those_of_the_draft_at_that_step(made, held_out, tmp_pat
     assert last["held_out_acceptance_length"] == expected["acceptance_length"]
     assert last["held_out_acceptance_at"] == expected["per_position_acceptance"]
     with torch.no_grad():
-        slow = slow_loss(trainer.draft, trainer.target, held_out, trainer.settings)
+        slow = slow_loss(trainer.draft, trainer.target, held_out, trainer.train)
     assert last["held_out_loss"] == pytest.approx(slow, rel=1e-4)
     assert last["held_out_seconds"] > 0
 
@@ -122,7 +122,7 @@ class Part(Ranks):
 
 def test_ranks_share_the_packs_and_their_sums_are_the_whole(made, held_out, tmp_path):
     trainer, _, _ = train(made, held_out, tmp_path)
-    common = held_out, trainer.target, trainer.settings, torch.float32, DEPTH, STOP
+    common = held_out, trainer.target, trainer.train, torch.float32, DEPTH, STOP
 
     def scored(rank, world):
         added = []
