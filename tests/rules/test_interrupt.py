@@ -16,7 +16,7 @@ from tests.builders.processes import HEARS_INTERRUPTS, code_of, ended
 from tests.rules.workflow import command, snakemake
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
-SPOOLED = "eagle3.data.rows:_in_order"  # half of the dataset job
+SPOOLED = "eagle3.data.rows:_write_sorted"  # half of the dataset job
 OUT = Path("results/small")
 TWO_RANKS: dict[str, Any] = {
     "train": {"pack_tokens": 1024, "epochs": 1},
