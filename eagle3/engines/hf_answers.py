@@ -70,7 +70,7 @@ class HFAnswers:
         """Of the requests from `begin` on that are there now."""
         ready: list[tuple[int, list[int]]] = []
         prompts: dict[int, str] = {}
-        for number, request in list(enumerate(requests))[begin:]:
+        for number, request in enumerate(requests[begin:], begin):
             try:
                 text = self.renderer.prompt(request.messages, request.tools, request.options)
             except BadRow as fault:

@@ -1,7 +1,8 @@
 """The gradient of a tensor that many operations use, summed where it lies.
 
 Autograd would keep each use's own gradient, as large as the whole tensor, and add them up in passes
-of their own: on a GPU these took a tenth of a training step. Here each use adds to one sum.
+of their own: a tenth of a training step on a GPU, as modelled in docs/performance.md. Here each use
+adds to one sum.
 
     weight --- node --+-- product of step 0      gradient.add...
                       +-- product of step 1      gradient.add...
