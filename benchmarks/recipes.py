@@ -41,8 +41,8 @@ from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.data import TrainingData
 from eagle3.training.job import run_stage
-from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 
@@ -94,6 +94,13 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
+    """Tokens and states of some shards of a run."""
+    names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
+    tokens, states = results / "tokens", results / "hidden_states"
+    return TrainingData([tokens / n for n in names], [states / n for n in names])
+
+
 class Bench:
     """States, tokens and target of a run, opened once."""
 
@@ -103,21 +110,15 @@ class Bench:
         self.mapping, _ = read_mapping(given.results / "vocab" / "mapping.safetensors")
         self.stop = set(stop_ids(self.target, load_config(self.target)))
         self.depth = self.config["evaluation"]["num_draft_tokens"]
-        self.data = self._opened(given.results, "train", range(given.shards))
-        self.others = self._opened(given.results, "train", given.warm_shard)
-        held_out = self._opened(given.results, "eval", range(1))
+        self.data = opened(given.results, "train", range(given.shards))
+        self.others = opened(given.results, "train", given.warm_shard)
+        held_out = opened(given.results, "eval", range(1))
         lengths = held_out.documents.lengths.copy()
         lengths[np.flatnonzero(lengths)[given.held_out :]] = 0  # takes no part
         size = self.config["train"]["pack_tokens"]
         packed = pack_documents(lengths, size, seed=0, epoch=0)
         self.packs = [held_out.pack(numbers) for numbers in packed]
         self.documents = int((lengths > 0).sum())
-
-    @staticmethod
-    def _opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
-        names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
-        tokens, states = results / "tokens", results / "hidden_states"
-        return TrainingData([tokens / n for n in names], [states / n for n in names])
 
     def score(self, recipe: str, seed: int, epochs: int) -> dict[str, Any]:
         """Train a draft and score it."""

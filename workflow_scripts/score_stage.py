@@ -10,10 +10,9 @@ import torch
 from eagle3.evaluation.scoring import score_checkpoint
 from eagle3.files.artifact import Manifest, part_of, write_json
 from eagle3.files.tensor_file import read_manifest
-from eagle3.store.byte_source import address
 from eagle3.tokens.vocab import read_mapping
+from eagle3.training.data import held_out_data
 from eagle3.training.early_stop import SCORE
-from eagle3.training.loader import TrainingData
 from workflow_scripts import entry
 
 
@@ -21,12 +20,7 @@ def main(job: entry.Job) -> None:
     torch.set_num_threads(job.threads)
     run, settings = job.run, job.settings("score")
     mapping, _ = read_mapping(Path(run.paths.vocab), settings.upstream["vocab"])
-    data = TrainingData(
-        [Path(path) for path in run.held_out_tokens()],
-        [address(path) for path in run.held_out_states()],
-        settings.upstream["tokens"],
-        settings.upstream["hidden_states"],
-    )
+    data = held_out_data(run)
     figures, state = score_checkpoint(
         job.checkpoint.parent,
         settings,

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from eagle3.config.train import Train
 from eagle3.draft.hub import draft_folder
 from eagle3.evaluation.inside_stage import HeldOutScorer
-from eagle3.files.artifact import Settings, read_json
+from eagle3.files.artifact import read_json
 from eagle3.files.tensor_file import content_sha256
-from eagle3.objective.memory import StepMemory
-from eagle3.objective.settings import TargetParts
 from eagle3.parallel.device import keep_freed_memory
-from eagle3.parallel.ranks import Ranks, joined_ranks
-from eagle3.run import Run
-from eagle3.store.byte_source import address
-from eagle3.target_model.config import load_config, stop_ids
+from eagle3.parallel.ranks import joined_ranks
 from eagle3.tokens.schedule import KIND as SCHEDULE
 from eagle3.tokens.vocab import read_mapping
 from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.data import window_data
 from eagle3.training.early_stop import carry_on, is_exhausted, lengths_before
-from eagle3.training.gpu import (
-    PackSize,
-    check_gpu,
-    explain_out_of_memory,
-    use_deterministic_kernels,
-)
+from eagle3.training.gpu import check_gpu, explain_out_of_memory, use_deterministic_kernels
 from eagle3.training.job import run_stage
-from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from eagle3.training.tracing import tracing
@@ -61,12 +50,7 @@ def main(job: entry.Job) -> None:
         torch.set_num_threads(max(job.threads // ranks.world, 1))
         if not ranks.first:
             logging.disable(logging.INFO)
-        data = TrainingData(
-            [Path(path) for path in run.window_tokens(job.stage)],
-            [address(path) for path in run.window_states(job.stage)],
-            settings.upstream["tokens"],
-            settings.upstream["hidden_states"],
-        )
+        data = window_data(run, job.stage)
         mapping, vocab = read_mapping(Path(paths.vocab), settings.upstream["vocab"])
         schedule, _ = read_json(Path(paths.schedule), SCHEDULE, settings.upstream["schedule"])
         begun = None if previous else run.external.warm_start
@@ -81,59 +65,17 @@ def main(job: entry.Job) -> None:
         }
         trainer = StageTrainer(draft, target, data, train, schedule, job.stage, ranks, jobs)
         if run.scores_inside:
-            trainer.scorer = scorer_of(run, settings, target, train, job.target_folder(), ranks)
+            trainer.scorer = HeldOutScorer.of(run, job.target_folder(), trainer)
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
-        enough = explain_out_of_memory(ranks.device, *memory_of(run, trainer, data))
+        memory, longest = trainer.step_memory(), run.config.tokens.max_length
+        enough = explain_out_of_memory(ranks.device, memory, train, longest)
         tracked = tracking(tracker, Path(paths.tracking))
         trace = Path(paths.trace(job.stage, ranks.rank))
         traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
         with enough, tracked as trainer.track, traced as trainer.trace:
             resume = ResumeFolder(Path(paths.resume(job.stage)), settings, inputs)
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
-
-
-def memory_of(run: Run, trainer: StageTrainer, data: TrainingData) -> tuple[StepMemory, PackSize]:
-    """What a step should need of a GPU, and the pack that it is for."""
-    train, documents, ranks = trainer.train, data.documents, trainer.ranks
-    jobs = run.config.resources.train
-    # later steps have fewer rows
-    active = [documents.rows.sum() / max(documents.lengths.sum(), 1)] * train.ttt_steps
-    memory = StepMemory(
-        trainer.draft.config,
-        sum(p.numel() for p in trainer.draft.parameters() if p.requires_grad),
-        active,
-        getattr(torch, train.precision).itemsize,
-        jobs.recompute,
-        ranks.world if jobs.data_parallel == "fsdp2" else 1,
-        ranks.sequence.size,
-        muon=trainer.muon_parameters,
-    )
-    length = run.config.tokens.max_length
-    return memory, PackSize(train.pack_tokens, length, train.packs_per_batch)
-
-
-def scorer_of(
-    run: Run, settings: Settings, target: TargetParts, train: Train, folder: Path, ranks: Ranks
-) -> HeldOutScorer:
-    """What scores the draft inside a stage, as `score_stage` does its checkpoint."""
-    evaluation: dict[str, Any] = settings.values["evaluation"]
-    data = TrainingData(
-        [Path(path) for path in run.held_out_tokens()],
-        [address(path) for path in run.held_out_states()],
-        settings.upstream["tokens"],
-        settings.upstream["hidden_states"],
-    )
-    config = load_config(folder, settings.values["target"]["trust_remote_code"])
-    return HeldOutScorer(
-        data,
-        target,
-        train,
-        getattr(torch, evaluation["dtype"]),
-        evaluation["num_draft_tokens"],
-        set(stop_ids(folder, config)),
-        ranks,
-    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from eagle3.parallel.ranks import Ranks
 from eagle3.store.codecs import CODECS
 from eagle3.target_model.reader import Head
 from eagle3.tokens.shards import TokenShard, read_token_shard, write_token_shard
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.data import TrainingData
+from eagle3.training.loader import read_ahead
 
 TOKENS = Settings("tokens", {}, {})
 BF16 = torch.bfloat16

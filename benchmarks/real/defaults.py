@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.real.record import Record, table
-from benchmarks.recipes import ALONE, DEFAULT
+from benchmarks.recipes import ALONE, DEFAULT, opened
 from benchmarks.tables import parser, show
 from eagle3.config.train import Train
 from eagle3.errors import UserError
@@ -46,7 +46,7 @@ from eagle3.tokens.packing import pack_documents
 from eagle3.tokens.schedule import Documents, build_schedule
 from eagle3.tokens.stages import Stages
 from eagle3.training.checkpoint import ResumeFolder
-from eagle3.training.loader import TrainingData
+from eagle3.training.data import TrainingData
 from eagle3.training.optimizer import muon_ratio
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
@@ -218,13 +218,6 @@ class Bench:
 def reopened(folder: Path, others: tuple[tuple[str, Path], ...], *sizes: int) -> Bench:
     """The bench of a worker process, opened once."""
     return Bench(folder, dict(others), *sizes)
-
-
-def opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
-    """Tokens and states of some shards of a run."""
-    names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
-    tokens, states = results / "tokens", results / "hidden_states"
-    return TrainingData([tokens / n for n in names], [states / n for n in names])
 
 
 def _schedule(documents: Documents, train: Train, shards: int, steps: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ training ends with do not depend on it.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from eagle3.evaluation.held_out import check_scorable, runs_of
 from eagle3.objective.step_totals import StepTotals
 from eagle3.objective.ttt import Objective, TargetParts, ttt_loss
 from eagle3.parallel.ranks import Ranks
+from eagle3.run import Run
+from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens.packing import pack_documents
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.data import TrainingData, held_out_data
+from eagle3.training.loader import read_ahead
 from eagle3.training.record import quality_figures
-from eagle3.training.stage import objective_of
+from eagle3.training.stage import StageTrainer, objective_of
 
 
 class HeldOutScorer:
@@ -47,6 +51,22 @@ class HeldOutScorer:
         packs = pack_documents(data.documents.lengths, train.pack_tokens, seed=0, epoch=0)
         check_scorable(len(packs))
         self.rows, self.share = data.rows(packs), packs[ranks.rank :: ranks.world]
+
+    @classmethod
+    def of(cls, run: Run, directory: Path, trainer: StageTrainer) -> HeldOutScorer:
+        """What scores the trainer's draft as `score_stage` does its checkpoint. `directory`: of the
+        target."""
+        evaluation = run.config.evaluation
+        config = load_config(directory, run.config.target.trust_remote_code)
+        return cls(
+            held_out_data(run),
+            trainer.target,
+            trainer.train,
+            getattr(torch, evaluation.dtype),
+            evaluation.num_draft_tokens,
+            set(stop_ids(directory, config)),
+            trainer.ranks,
+        )
 
     @torch.no_grad()
     def __call__(self, draft: Eagle3Draft) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from eagle3.target_model.weights import TargetWeights
 from eagle3.tokens.packing import pack_documents
 from eagle3.tokens.vocab import VocabMapping
 from eagle3.training.checkpoint import read_model
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.data import TrainingData
+from eagle3.training.loader import read_ahead
 
 
 def score_checkpoint(

@@ -11,7 +11,7 @@ from eagle3.objective.sequence_parallel.sharding import PackShards
 
 
 @dataclass(frozen=True)
-class Columns:
+class HostColumns:
     """What of a pack says which rows are computed, on the host."""
 
     input_ids: torch.Tensor  # as in `Pack`
@@ -40,15 +40,15 @@ class Pack:
     teacher_argmax: torch.Tensor  # int64 [R]
     teacher_lse: torch.Tensor  # float32 [R]
     shards: PackShards | None = None  # of sequence parallelism
-    host: Columns | None = None  # as the loader read them, if the pack is on a GPU
+    host: HostColumns | None = None  # as the loader read them, if the pack is on a GPU
 
     @cached_property
-    def columns(self) -> Columns:
+    def columns(self) -> HostColumns:
         """The small tensors on the host; a GPU is waited for if the loader kept none."""
         if self.host is not None:
             return self.host
-        names = Columns.__dataclass_fields__
-        return Columns(**{name: getattr(self, name).cpu() for name in names})
+        names = HostColumns.__dataclass_fields__
+        return HostColumns(**{name: getattr(self, name).cpu() for name in names})
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors but those of `shards`."""

@@ -19,7 +19,7 @@ import torch
 
 from eagle3.objective.attention.interface import Queries
 from eagle3.objective.head_loss import Pairs
-from eagle3.objective.pack import Columns
+from eagle3.objective.pack import HostColumns
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sending import send
 from eagle3.objective.step_totals import StepTotals
@@ -87,7 +87,7 @@ class Prefixes:
     window: int | None = None  # keys that a query sees at most, its own and later ones included
 
     @classmethod
-    def of(cls, pack: Columns, active: ActiveRows, window: int | None = None) -> Prefixes:
+    def of(cls, pack: HostColumns, active: ActiveRows, window: int | None = None) -> Prefixes:
         row_of_token = torch.full_like(pack.input_ids, -1, dtype=torch.int64)
         row_of_token[pack.row_tokens] = torch.arange(
             len(pack.row_tokens), device=pack.row_tokens.device
@@ -129,7 +129,7 @@ def sent_queries(queries: list[Queries], device: torch.device) -> list[Queries]:
     return [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
 
 
-def whole_index(pack: Columns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
+def whole_index(pack: HostColumns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
     """The index of a pack that one rank computes."""
     slots = torch.arange(len(active.tokens), device=pack.input_ids.device)
     return RowIndex(
@@ -142,7 +142,7 @@ def whole_index(pack: Columns, active: ActiveRows, prefixes: Prefixes) -> RowInd
 
 
 def step_indices(
-    pack: Columns,
+    pack: HostColumns,
     active: ActiveRows,
     slots: Sequence[torch.Tensor],  # int64 [A_k] for each step, the active rows that are computed
     rows: torch.Tensor,  # int64 [A_0], indices of active rows among the rows of aux

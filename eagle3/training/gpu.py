@@ -7,10 +7,11 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
+from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.kernels.compiled import compiles_for_cuda
 from eagle3.objective.memory import USABLE, StepMemory
@@ -48,22 +49,13 @@ def use_deterministic_kernels(device: str) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True)
-class PackSize:
-    """What a step takes: tokens of a pack, the most of a document (`tokens.max_length`), which has
-    to fit into one, and packs of a batch."""
-
-    tokens: int
-    max_length: int
-    packs_per_batch: int
-
-
 @contextmanager
 def explain_out_of_memory(
-    device: torch.device, memory: StepMemory, pack: PackSize
+    device: torch.device, memory: StepMemory, train: Train, max_length: int
 ) -> Iterator[None]:
     """Raises UserError in place of PyTorch's error if the GPU runs out of memory inside, with the
-    largest pack that fits."""
+    largest pack that fits. `max_length`: tokens of the longest document, which has to fit into a
+    pack."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -71,11 +63,11 @@ def explain_out_of_memory(
         whole = torch.cuda.get_device_properties(device).total_memory
         raise UserError(
             f"the GPU is out of memory ({used:.1f} of {whole / 2**30:.1f} GiB in tensors) at packs "
-            f"of {pack.tokens} tokens: {_remedy(memory, pack, whole)}"
+            f"of {train.pack_tokens} tokens: {_remedy(memory, train, max_length, whole)}"
         ) from None
 
 
-def _remedy(memory: StepMemory, pack: PackSize, whole: int) -> str:
+def _remedy(memory: StepMemory, train: Train, max_length: int, whole: int) -> str:
     if memory.constant > USABLE * whole:
         return (
             f"weights and optimiser state alone take about {memory.constant / 2**30:.1f} GiB; "
@@ -83,18 +75,18 @@ def _remedy(memory: StepMemory, pack: PackSize, whole: int) -> str:
         )
     ways = []
     for recompute in (memory.recompute, True):
-        fits = fitting_pack(replace(memory, recompute=recompute), pack.tokens, whole, memory)
-        if fits >= pack.tokens:
+        fits = fitting_pack(replace(memory, recompute=recompute), train.pack_tokens, whole, memory)
+        if fits >= train.pack_tokens:
             ways.append("resources.train.recompute, with packs as they are")
-        elif fits >= pack.max_length:
-            batch = math.ceil(pack.tokens * pack.packs_per_batch / fits)
+        elif fits >= max_length:
+            batch = math.ceil(train.pack_tokens * train.packs_per_batch / fits)
             way = f"train.pack_tokens {fits} (with packs_per_batch {batch} for as large a batch)"
             ways.append(way + " and resources.train.recompute" * (recompute > memory.recompute))
         if memory.recompute:
             break
     if not ways:
         return (
-            f"no pack fits that holds a document of tokens.max_length {pack.max_length}; lower it, "
+            f"no pack fits that holds a document of tokens.max_length {max_length}; lower it, "
             "or have ranks share packs (resources.train.sp_ring_size)"
         )
     return f"by the plan's estimate it fits with {', or '.join(ways)}"

@@ -1,6 +1,4 @@
-"""From shards on disk to packs on the device, read ahead of the computation.
-
-Of a pack that ranks share, each keeps its own rows; a document is read whole, as its checksum is.
+"""Packs on the device, read ahead of the computation.
 
 Reader threads fill one buffer for each part of a pack with the documents' bytes as they are stored.
 The buffer goes to the device as it is, so a quantised state crosses the bus at its stored size, and
@@ -10,227 +8,21 @@ is decoded there. On CUDA buffers are pinned, and copy and decoding run on a sep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from eagle3.errors import UserError
-from eagle3.objective.pack import Columns, Pack
-from eagle3.objective.sequence_parallel.sharding import PackShards, RowShard, SequenceSharding
-from eagle3.store.byte_source import Address
-from eagle3.store.codecs import TYPES
-from eagle3.store.layout import Layout, Part
-from eagle3.store.reader import FeatureShard, decoded
-from eagle3.tokens.schedule import Documents
-from eagle3.tokens.shards import TokenShard, read_token_shard
+from eagle3.objective.pack import Pack
+from eagle3.objective.sequence_parallel.sharding import SequenceSharding
+from eagle3.training.data import TrainingData
 
 Read = TypeVar("Read")
 READERS = 2  # threads that read packs
-OPENERS = 8  # threads that open shards, each of which may be read over a network
 ANNOUNCED = 8  # packs that are fetched ahead; of objects, their states in stored form are kept
-
-
-@dataclass(frozen=True)
-class ShardPair:
-    """A token shard and the states captured from it."""
-
-    tokens: TokenShard
-    features: FeatureShard
-
-
-Located = tuple[ShardPair, int]  # a document: its shards, and its number there
-
-
-@dataclass(frozen=True)
-class StagedPack:
-    """A pack, or a shard of it, whose states are still in stored form. N tokens, T rows of aux, R
-    rows of last."""
-
-    input_ids: torch.Tensor  # int64 [N]
-    loss_mask: torch.Tensor  # bool [N]
-    documents: torch.Tensor  # int64 [N]
-    positions: torch.Tensor  # int64 [N]
-    row_tokens: torch.Tensor  # int64 [T]
-    last_tokens: torch.Tensor  # int64 [R]
-    buffers: dict[str, torch.Tensor]  # uint8 [T or R, row_bytes] for each part of the layout
-    shards: PackShards | None = None
-    host: Columns | None = None  # what stays on the host of a pack that goes to a GPU
-
-    def to(self, device: torch.device) -> StagedPack:
-        moved: dict[str, Any] = {
-            name: getattr(self, name).to(device, non_blocking=True) for name in COLUMNS
-        }
-        buffers = {n: t.to(device, non_blocking=True) for n, t in self.buffers.items()}
-        return replace(self, **moved, buffers=buffers, host=self.columns())
-
-    def columns(self) -> Columns:
-        """What says which rows are computed."""
-        argmax = self.buffers["teacher_argmax"].view(TYPES["I32"]).flatten().long()
-        small = {name: getattr(self, name) for name in COLUMNS if name != "last_tokens"}
-        return Columns(**small, teacher_argmax=argmax)
-
-    def decoded(self, layout: Layout) -> Pack:
-        states = decoded(layout, self.buffers)
-        return Pack(
-            input_ids=self.input_ids,
-            loss_mask=self.loss_mask,
-            documents=self.documents,
-            positions=self.positions,
-            aux=states["aux"],
-            row_tokens=self.row_tokens,
-            last=states["last"],
-            last_tokens=self.last_tokens,
-            teacher_argmax=states["teacher_argmax"].long(),
-            teacher_lse=states["teacher_lse"],
-            shards=self.shards,
-            host=self.host,
-        )
-
-
-COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shards", "host")]
-
-
-class TrainingData:
-    """All documents of a stage, numbered through its shards in order."""
-
-    def __init__(
-        self,
-        token_paths: list[Path],
-        feature_paths: Sequence[Address],
-        tokens_digest: str | None = None,
-        features_digest: str | None = None,
-    ) -> None:
-        """Raises UserError if shards do not pair up, are damaged, or are of other settings."""
-        if len(token_paths) != len(feature_paths):
-            raise UserError(f"{len(token_paths)} token shards but {len(feature_paths)} of states")
-
-        def pair(token_path: Path, feature_path: Address) -> ShardPair:
-            tokens = read_token_shard(token_path, tokens_digest)
-            return ShardPair(tokens, FeatureShard(feature_path, tokens, features_digest))
-
-        with ThreadPoolExecutor(OPENERS) as openers:
-            self.pairs = list(openers.map(pair, token_paths, feature_paths))
-        self.documents = Documents.of(pair.tokens for pair in self.pairs)
-        self.first_document = np.cumsum([0, *(len(pair.tokens) for pair in self.pairs)])
-
-    @property
-    def layout(self) -> Layout:
-        """How states are stored, the same in every shard."""
-        return self.pairs[0].features.layout
-
-    def inputs(self) -> dict[str, str]:
-        """Checksums of the token shards; those of the states are tied to them."""
-        return {f"tokens-{i}": p.tokens.manifest.content_sha256 for i, p in enumerate(self.pairs)}
-
-    def pack(self, numbers: np.ndarray, sharding: SequenceSharding | None = None) -> Pack:
-        """The pack of some documents, or this rank's shard of it, in ordinary memory."""
-        return self.staged(numbers, sharding).decoded(self.layout)
-
-    def staged(
-        self, numbers: np.ndarray, sharding: SequenceSharding | None = None, pinned: bool = False
-    ) -> StagedPack:
-        """The pack of some documents, or this rank's shard of it, its states as stored."""
-        located = [self._find(number) for number in numbers.tolist()]
-        tensors = _columns(located)
-        shards = sharding.of(tensors["row_tokens"], tensors["last_tokens"]) if sharding else None
-        if shards is None:
-            buffers = self._whole(located, pinned)
-        else:
-            buffers = self._shard(located, shards.local, pinned)
-        if pinned:
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return StagedPack(buffers=buffers, shards=shards, host=None, **tensors)
-
-    def announce(self, numbers: np.ndarray) -> None:
-        """Have the states of some documents fetched; returns at once."""
-        for number in numbers.tolist():
-            pair, document = self._find(number)
-            pair.features.will_need(document)
-
-    def rows(self, packs: Iterable[np.ndarray]) -> int:
-        """n_0 of some packs: rows with a loss at step 0, known before any forward pass."""
-        return int(sum(self.documents.rows[pack].sum() for pack in packs))
-
-    def _find(self, number: int) -> Located:
-        """The shards that hold a document, and its number there."""
-        shard = int(np.searchsorted(self.first_document, number, side="right")) - 1
-        return self.pairs[shard], number - int(self.first_document[shard])
-
-    def _whole(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
-        """The states of documents: one uint8 [n, row_bytes] for each part."""
-        buffers: dict[str, torch.Tensor] = {}
-        views: list[dict[str, np.ndarray]] = [{} for _ in located]
-        for part in self.layout.parts:
-            ends = self._ends(part, located)
-            width = part.column.row_bytes
-            buffer = torch.empty(ends[-1], width, dtype=torch.uint8, pin_memory=pinned)
-            buffers[part.name] = buffer
-            for view, start, end in zip(views, ends[:-1], ends[1:], strict=True):
-                view[part.name] = buffer.numpy()[start:end]
-        for (pair, document), view in zip(located, views, strict=True):
-            pair.features.read_into(document, view)
-        return buffers
-
-    def _shard(
-        self, located: list[Located], shard: RowShard, pinned: bool
-    ) -> dict[str, torch.Tensor]:
-        """The rows of a share, as `_whole` has them."""
-        parts = self.layout.parts
-        wanted = {
-            part.name: (shard.rows if part.of_aux else shard.taught).numpy() for part in parts
-        }
-        ends = {part.name: self._ends(part, located) for part in parts}
-        cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
-        buffers = {
-            part.name: torch.empty(
-                len(wanted[part.name]), part.column.row_bytes, dtype=torch.uint8, pin_memory=pinned
-            )
-            for part in parts
-        }
-        for number, (pair, document) in enumerate(located):
-            at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
-            if all(where.start == where.stop for where in at.values()):
-                continue  # nothing of this document falls to this rank
-            whole = {}
-            for part in parts:
-                begin, end = ends[part.name][number : number + 2]
-                whole[part.name] = np.empty((end - begin, part.column.row_bytes), dtype=np.uint8)
-            pair.features.read_into(document, whole)
-            for name, states in whole.items():
-                local = wanted[name][at[name]] - ends[name][number]
-                buffers[name].numpy()[at[name]] = states[local]
-        return buffers
-
-    def _ends(self, part: Part, located: list[Located]) -> list[int]:
-        """Where each document's rows of a part begin in the pack, and where the last ones end."""
-        spans = [pair.features.layout.rows(part, document) for pair, document in located]
-        return [0, *np.cumsum([stop - first for first, stop in spans]).tolist()]
-
-
-def _columns(located: list[Located]) -> dict[str, torch.Tensor]:
-    """The tensors of a pack that are not states."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
-    start = 0
-    for slot, (pair, document) in enumerate(located):
-        needed = pair.features.layout.needed
-        kept = int(needed.kept[document])
-        where = slice(int(pair.tokens.doc_offsets[document]), None)
-        first, last = needed.last_offsets[document : document + 2].tolist()
-        ids, mask = pair.tokens.input_ids[where][:kept], pair.tokens.loss_mask[where][:kept]
-        columns["input_ids"].append(ids.astype(np.int64))
-        columns["loss_mask"].append(mask.astype(bool))
-        columns["documents"].append(np.full(kept, slot))
-        columns["positions"].append(np.arange(kept))
-        columns["row_tokens"].append(start + np.arange(max(kept - 2, 0)))
-        columns["last_tokens"].append(start + needed.last_positions[first:last])
-        start += kept
-    return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
 
 
 def read_ahead(

@@ -22,6 +22,7 @@ from eagle3.config.train import Train, TrainJobs
 from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
+from eagle3.objective.memory import StepMemory
 from eagle3.objective.pack import Pack
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.objective.ttt import Objective, TargetParts
@@ -32,9 +33,10 @@ from eagle3.progress import Progress
 from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import packs_digest, stage_packs
 from eagle3.training.checkpoint import Checkpoint, ResumeFolder
+from eagle3.training.data import TrainingData
 from eagle3.training.data_parallel import masters_of
 from eagle3.training.feature_noise import with_noise
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.loader import read_ahead
 from eagle3.training.muon import DealtMuon
 from eagle3.training.optimizer import (
     build_optimizers,
@@ -83,7 +85,7 @@ class StageTrainer:
         """Raises UserError if the shards do not give the packs that the schedule was made for, or
         if ranks cannot share the draft's heads."""
         self.draft, self.target, self.data = draft, target, data
-        self.train, self.ranks, self.stage = train, ranks, stage
+        self.train, self.ranks, self.stage, self.jobs = train, ranks, stage, jobs
         self.stop = StopRequest()
         self.track: Track | None = None  # takes the record of each step
         self.trace: Callable[[], None] | None = None  # is called after each step
@@ -110,11 +112,22 @@ class StageTrainer:
         )
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
 
-    @property
-    def muon_parameters(self) -> int:
-        """How many parameters Muon updates, on whichever rank."""
+    def step_memory(self) -> StepMemory:
+        """What a step should need of a GPU."""
+        documents = self.data.documents
+        # later steps have fewer rows
+        active = documents.rows.sum() / max(documents.lengths.sum(), 1)
         muons = [each for each in self.optimizers if isinstance(each, DealtMuon)]
-        return sum(matrix.numel() for muon in muons for matrix in muon.owners)
+        return StepMemory(
+            self.draft.config,
+            sum(p.numel() for p in self.draft.parameters() if p.requires_grad),
+            [active] * self.train.ttt_steps,
+            self.runner.objective.dtype.itemsize,
+            self.jobs.recompute,
+            self.ranks.world if self.jobs.data_parallel == "fsdp2" else 1,
+            self.ranks.sequence.size,
+            muon=sum(matrix.numel() for muon in muons for matrix in muon.owners),
+        )
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Take over weights and optimiser state; return the global step to continue from."""

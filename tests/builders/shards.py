@@ -30,8 +30,8 @@ from eagle3.tokens.stages import Stages
 from eagle3.tokens.vocab import KIND as VOCABULARY
 from eagle3.tokens.vocab import build_mapping, count_supervised
 from eagle3.training.checkpoint import ResumeFolder
+from eagle3.training.data import TrainingData
 from eagle3.training.job import run_stage
-from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.models import VOCAB

@@ -17,7 +17,7 @@ from eagle3.evaluation.acceptance import rows_acceptance
 from eagle3.evaluation.held_out import SupervisedRun, runs_of, simulate
 from eagle3.objective.ttt import Objective, TargetParts
 from eagle3.target_model.reader import Head
-from eagle3.training.loader import TrainingData
+from eagle3.training.data import TrainingData
 from tests.builders.models import VOCAB
 from tests.builders.shards import (
     TRAIN,

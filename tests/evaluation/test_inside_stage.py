@@ -16,8 +16,8 @@ from eagle3.objective.losses import step_weights
 from eagle3.objective.ttt import Objective, ttt_loss
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint
+from eagle3.training.data import TrainingData
 from eagle3.training.job import run_stage
-from eagle3.training.loader import TrainingData
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from tests.builders.shards import (

@@ -42,8 +42,9 @@ from eagle3.objective.settings import Objective, TargetParts
 from eagle3.objective.ttt import ttt_loss
 from eagle3.parallel.ranks import Group, Ranks
 from eagle3.store.codecs import CODECS
+from eagle3.training.data import TrainingData
 from eagle3.training.data_parallel import Replicated
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.loader import read_ahead
 from eagle3.training.optimizer import build_optimizers
 from eagle3.training.step import StepRunner
 from tests.gpu import kernels

@@ -16,6 +16,7 @@ import torch
 from benchmarks.gpu.step import LLAMA_8B
 from benchmarks.synthetic import draft_config
 from eagle3.config.configuration import Config
+from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.objective import head_loss, memory
 from eagle3.objective.memory import StepMemory
@@ -93,17 +94,19 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: whole)
     device = torch.device("cuda")
 
-    def said(pack: gpu.PackSize, whole_gib: int = 80, **changes: Any) -> str:
+    def said(pack: tuple[int, int, int], whole_gib: int = 80, **changes: Any) -> str:
         whole.total_memory = whole_gib * 2**30
+        tokens, longest, batch = pack
+        train = Train(pack_tokens=tokens, packs_per_batch=batch)
         with (
             pytest.raises(UserError) as refusal,
-            gpu.explain_out_of_memory(device, replace(MEMORY, **changes), pack),
+            gpu.explain_out_of_memory(device, replace(MEMORY, **changes), train, longest),
         ):
             raise torch.OutOfMemoryError("CUDA out of memory")
         assert "\n" not in str(refusal.value)
         return str(refusal.value)
 
-    pack = gpu.PackSize(262144, 2048, 2)
+    pack = (262144, 2048, 2)
     text = said(pack)
     assert "(70.0 of 80.0 GiB in tensors) at packs of 262144 tokens: by the plan's" in text
     ways = re.findall(r"train\.pack_tokens (\d+) \(with packs_per_batch (\d+) for", text)
@@ -112,11 +115,11 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     assert MEMORY.bytes(fits) <= 80 * 2**30 and text.endswith("and resources.train.recompute")
     assert "recompute" not in said(pack, recompute=True)
     # where the estimate would have let it pass, it is scaled to what has happened
-    small = gpu.PackSize(8192, 512, 8)
+    small = (8192, 512, 8)
     assert MEMORY.bytes(8192) < 40 * 2**30
     scaled = int(re.findall(r"train.pack_tokens (\d+)", said(small))[0])
     assert 512 <= scaled < 8192
-    long = gpu.PackSize(8192, 8192, 8)
+    long = (8192, 8192, 8)
     assert said(long).endswith("it fits with resources.train.recompute, with packs as they are")
     assert "no pack fits that holds a document of tokens.max_length 8192" in said(
         long, recompute=True
@@ -124,7 +127,7 @@ def test_out_of_memory_is_a_sentence_with_a_way_out(monkeypatch):
     assert "alone take about" in said(small, whole_gib=5)
     with (
         pytest.raises(ValueError, match="another fault"),
-        gpu.explain_out_of_memory(device, MEMORY, pack),
+        gpu.explain_out_of_memory(device, MEMORY, Train(), 2048),
     ):
         raise ValueError("another fault")
 

@@ -15,7 +15,8 @@ from eagle3.files import object_storage
 from eagle3.files.object_storage import split_address, upload
 from eagle3.store.codecs import CODECS
 from eagle3.store.reader import FeatureShard
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.data import TrainingData
+from eagle3.training.loader import read_ahead
 from tests.builders.ports import address_of_nobody
 from tests.builders.shards import TOKENS, captured, chats, state_settings, token_shard
 from tests.builders.waiting import wait_for

@@ -13,7 +13,8 @@ from eagle3.objective.rows import step_rows
 from eagle3.objective.sequence_parallel.sharding import SequenceSharding
 from eagle3.parallel.ranks import Group, Ranks
 from eagle3.target_model.layers import aux_layers
-from eagle3.training.loader import TrainingData, read_ahead
+from eagle3.training.data import TrainingData
+from eagle3.training.loader import read_ahead
 from tests.builders.models import LAYERS
 from tests.builders.shards import (
     STATES,

@@ -14,8 +14,8 @@ import torch
 from eagle3.errors import UserError
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.checkpoint import ResumeFolder, read_checkpoint, write_checkpoint
+from eagle3.training.data import TrainingData
 from eagle3.training.job import run_stage
-from eagle3.training.loader import TrainingData
 from eagle3.training.record import append_record
 from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import torch
 
-from eagle3.objective.pack import Columns
+from eagle3.objective.pack import HostColumns
 from eagle3.objective.row_index import Prefixes, RowIndex, count_rows, step_indices
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sequence_parallel.sharding import RowShard
 
 
-def local_index(pack: Columns, active: ActiveRows, prefixes: Prefixes, shard: RowShard) -> RowIndex:
+def local_index(
+    pack: HostColumns, active: ActiveRows, prefixes: Prefixes, shard: RowShard
+) -> RowIndex:
     """As `row_index.whole_index`, for the rows of a shard of the pack."""
     computed_here = numbering(shard.slots, len(active.tokens))[shard.taught] >= 0
     rows = torch.cat((shard.rows, prefixes.rows[shard.taught[~computed_here]]))  # [T_p + X]
