@@ -27,7 +27,7 @@ import torch
 from benchmarks.tables import parser, show
 from eagle3.capture.job import CaptureJob, Placement, request_of, shard_consumer
 from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run, token_batches
-from eagle3.config.hidden_states import CaptureJobs
+from eagle3.config.hidden_states import CaptureResources
 from eagle3.engines.hf import HFTarget
 from eagle3.engines.separate.run import run_separately
 from eagle3.files.artifact import Settings
@@ -121,7 +121,7 @@ def named(text: str) -> tuple[str, str]:
 def by_engine(name: str, python: str, given: Any, folder: Path) -> dict[str, Any]:
     """A row of an engine that captures in processes of its own."""
     arguments = json.loads(dict(given.arguments).get(name, "{}"))
-    jobs = CaptureJobs(batch_tokens=given.batch_tokens, **{f"{name}_arguments": arguments})
+    jobs = CaptureResources(batch_tokens=given.batch_tokens, **{f"{name}_arguments": arguments})
     job = job_of(given.tokens, given.target, given.dtype, "bf16", name)
     request = request_of(job, folder / name, Placement(given.device, given.threads, jobs))
     report = folder / f"{name}.json"

@@ -13,7 +13,7 @@ import torch
 from eagle3.capture.self_check import check_shard
 from eagle3.capture.shard_capture import ShardCapture, capture, documents_to_run
 from eagle3.capture.teacher_rows import TeacherRows
-from eagle3.config.hidden_states import CaptureJobs
+from eagle3.config.hidden_states import CaptureResources
 from eagle3.engines.hf import DTYPES, HFTarget
 from eagle3.engines.separate.request import EngineRequest
 from eagle3.engines.separate.run import run_separately
@@ -39,7 +39,7 @@ class Placement:
 
     device: str
     threads: int
-    jobs: CaptureJobs
+    jobs: CaptureResources
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import torch
 from eagle3.capture.teacher_rows import TeacherRows
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, Settings
-from eagle3.parallel.device import sent
+from eagle3.parallel.device import to_device
 from eagle3.progress import Progress
 from eagle3.store.codecs import CODECS
 from eagle3.store.layout import LAST_CHUNKS, Layout
@@ -123,7 +123,7 @@ class ShardCapture:
             self.tokens.input_ids[self.tokens.doc_offsets[d] + 1 :][rows - start]
             for d, start, rows in zip(documents, starts, of_last, strict=True)
         ]
-        next_tokens = sent(torch.from_numpy(np.concatenate(following)), argmax.device)
+        next_tokens = to_device(torch.from_numpy(np.concatenate(following)), argmax.device)
         self._agreed = self._agreed + (argmax == next_tokens).sum()
         if self._writer is not None:
             self._writer.put(documents, parts)
@@ -213,4 +213,4 @@ def all_finite(states: torch.Tensor) -> torch.Tensor:
 def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
     """The rows of each document that are kept."""
     index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
-    return states[sent(index, states.device)]
+    return states[to_device(index, states.device)]

@@ -142,7 +142,7 @@ class Dataset(Section):
     )
 
 
-class RegenerateJobs(Section):
+class RegenerateResources(Section):
     """The jobs in which the target writes answers."""
 
     servers: list[Address] = Field(

@@ -88,7 +88,7 @@ class Evaluation(Section):
     )
 
 
-class EvaluateJobs(Section):
+class EvaluateResources(Section):
     """The jobs that score checkpoints and measure the draft."""
 
     threads: int = Field(default=2, ge=1, description="CPU threads of the evaluation.")

@@ -95,7 +95,7 @@ class HiddenStates(Section):
     )
 
 
-class CaptureJobs(Section):
+class CaptureResources(Section):
     """The jobs that run the target."""
 
     threads: int = Field(default=1, ge=1, description="CPU threads of a capture job.")

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from eagle3.config.dataset import RegenerateJobs
-from eagle3.config.evaluation import EvaluateJobs
-from eagle3.config.hidden_states import CaptureJobs, Containers
+from eagle3.config.dataset import RegenerateResources
+from eagle3.config.evaluation import EvaluateResources
+from eagle3.config.hidden_states import CaptureResources, Containers
 from eagle3.config.section import Section, matching
-from eagle3.config.train import TrainJobs
+from eagle3.config.train import TrainResources
 
 Prefix = Annotated[
     str,
@@ -41,10 +41,10 @@ class Resources(Section):
         "disk (docs/storage.md). Endpoint and credentials come from the environment only. "
         "disk_budget_gb then has no effect.",
     )
-    capture: CaptureJobs = Field(default_factory=CaptureJobs)
-    regenerate: RegenerateJobs = Field(default_factory=RegenerateJobs)
-    train: TrainJobs = Field(default_factory=TrainJobs)
-    evaluate: EvaluateJobs = Field(default_factory=EvaluateJobs)
+    capture: CaptureResources = Field(default_factory=CaptureResources)
+    regenerate: RegenerateResources = Field(default_factory=RegenerateResources)
+    train: TrainResources = Field(default_factory=TrainResources)
+    evaluate: EvaluateResources = Field(default_factory=EvaluateResources)
 
 
 class Hardware(Section):

@@ -152,7 +152,7 @@ class Train(Section):
     )
 
 
-class TrainJobs(Section):
+class TrainResources(Section):
     """The training jobs."""
 
     threads: int = Field(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from eagle3.errors import Foreign, UserError
-from eagle3.parallel.device import check_device, sent
+from eagle3.parallel.device import check_device, to_device
 from eagle3.parallel.ranks import Ranks
 from eagle3.target_model.adapter import merge, read_adapter
 from eagle3.target_model.config import load_text_config, load_whole_config
@@ -109,7 +109,7 @@ class HFTarget:
     ) -> tuple[list[torch.Tensor], Any]:
         """The captured states and the last one, each [B, L, H]."""
         output = self.body(
-            input_ids=sent(input_ids, self.device),
+            input_ids=to_device(input_ids, self.device),
             past_key_values=cache,
             use_cache=cache is not None,
             **places,
@@ -199,7 +199,7 @@ class HFTarget:
             for i, states in enumerate(captured):
                 aux[:, i * width : (i + 1) * width] = states.flatten(0, 1)
             return aux, last.flatten(0, 1)
-        rows = sent(real.flatten().nonzero()[:, 0], self.device)  # [N]
+        rows = to_device(real.flatten().nonzero()[:, 0], self.device)  # [N]
         for i, states in enumerate(captured):
             into = aux[:, i * width : (i + 1) * width]
             torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, C H] is made

@@ -21,7 +21,7 @@ from eagle3.errors import UserError
 from eagle3.imports.document import Expected, PeerDocument, PeerFiles
 from eagle3.imports.listing import KEY, PEERS, Listing
 from eagle3.imports.source_check import Norm, Sample, check_states
-from eagle3.parallel.device import sent
+from eagle3.parallel.device import to_device
 from eagle3.parallel.ranks import Ranks
 from eagle3.target_model.final_norm import load_final_norm
 
@@ -122,10 +122,8 @@ def _add(
             f"document {name} has other tokens than when they were imported, so its file has "
             "changed: put the old one back, or delete the token shard and run snakemake again"
         )
-    last = sent(read.last[:kept], device)
-    shard.add(
-        [document], sent(read.aux[:kept], device), last.to(dtype) if norm is None else norm(last)
-    )
+    aux, last = to_device(read.aux[:kept], device), to_device(read.last[:kept], device)
+    shard.add([document], aux, last.to(dtype) if norm is None else norm(last))
 
 
 def _read_ahead(

@@ -84,7 +84,7 @@ def dispatch(
             name == "usp", backend, active, prefixes, pack.shards, draft, device
         )
     index, attention = in_buckets(index, attention)
-    return index.sent(device), attention
+    return index.to(device), attention
 
 
 def teachers_in_draft_vocab(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:

@@ -18,8 +18,8 @@ import torch
 
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.kernels.matmul import add_weight_gradient, times_transposed, weight_gradient
+from eagle3.objective.host_tensors import tree_to_device
 from eagle3.objective.losses import WITH_LOGS, row_losses
-from eagle3.objective.sending import send
 from eagle3.objective.teacher import Teacher
 
 CHUNK_BYTES = {"cpu": 4 * 2**20, "cuda": 512 * 2**20}  # of logits; a few tensors are as large
@@ -123,5 +123,5 @@ def _chunks(pairs: Pairs, vocab: int) -> list[tuple[slice, torch.Tensor, torch.T
     stretches = [slice(n, min(n + size, len(teacher))) for n in range(0, len(teacher), size)]
     found = [teacher[at].unique_consecutive(return_inverse=True) for at in stretches]
     if pairs.host is not None:
-        found = send(found, device)
+        found = tree_to_device(found, device)
     return [(at, *each) for at, each in zip(stretches, found, strict=True)]

@@ -19,9 +19,9 @@ import torch
 
 from eagle3.objective.attention.interface import Queries
 from eagle3.objective.head_loss import Pairs
+from eagle3.objective.host_tensors import tree_to_device
 from eagle3.objective.pack import HostColumns
 from eagle3.objective.rows import ActiveRows
-from eagle3.objective.sending import send
 from eagle3.objective.step_totals import StepTotals
 
 
@@ -51,9 +51,9 @@ class RowIndex:
     totals: StepTotals  # counts of rows; sums over losses are zero
     host: RowIndex | None = None  # the same on the host, where it was made
 
-    def sent(self, device: torch.device) -> RowIndex:
+    def to(self, device: torch.device) -> RowIndex:
         """This index, made on the host, on `device`."""
-        return self if device.type == "cpu" else replace(send(self, device), host=self)
+        return self if device.type == "cpu" else replace(tree_to_device(self, device), host=self)
 
     def pairs(self, in_draft_vocab: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         """Pairs of a row and a step that have a loss, by teacher row; the index of each among
@@ -62,7 +62,7 @@ class RowIndex:
         """
         if self.host is not None:
             here = self.host.pairs(in_draft_vocab)
-            there = send(here, self.taught.device)
+            there = tree_to_device(here, self.taught.device)
             return replace(there[0], host=here[0]), there[1], there[2]
         steps, reads, places, begin = [], [], [], 0
         for k, rows in enumerate(self.steps):
@@ -125,7 +125,7 @@ def sent_queries(queries: list[Queries], device: torch.device) -> list[Queries]:
     """Queries made on the host, on `device`."""
     if device.type == "cpu":
         return queries
-    there = send(queries, device)
+    there = tree_to_device(queries, device)
     return [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
 
 

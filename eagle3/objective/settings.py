@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 
 from eagle3.objective.head_loss import LossKind
+from eagle3.objective.host_tensors import tree_to_device
 from eagle3.objective.losses import step_weights
 from eagle3.objective.pack import Pack
-from eagle3.objective.sending import send
 from eagle3.objective.teacher import Teacher
 from eagle3.target_model.reader import Head
 
@@ -55,7 +55,7 @@ class Objective:
     def loss_kind(self, acceptance: torch.Tensor | None, device: torch.device) -> LossKind:
         """The loss with its weights; `acceptance` [K]: the mean of each step, for lk_hybrid."""
         weights = torch.tensor(step_weights(self.steps, self.decay), dtype=torch.float64)
-        weights = send(weights, device)
+        weights = tree_to_device(weights, device)
         mix = torch.ones_like(weights)
         if acceptance is not None:
             mix = torch.exp(-self.lk_eta * acceptance)

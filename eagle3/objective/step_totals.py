@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from eagle3.objective.head_loss import PairResults, Pairs
-from eagle3.objective.sending import send
+from eagle3.objective.host_tensors import tree_to_device
 
 
 @dataclass
@@ -50,7 +50,9 @@ class StepTotals:
         for name, values in sums.items():
             getattr(self, name).index_add_(0, pairs.step, values.double())
         counts = torch.bincount((pairs.host or pairs).step, minlength=len(self.trained))
-        self.trained += counts if pairs.host is None else send(counts, self.trained.device)
+        self.trained += (
+            counts if pairs.host is None else tree_to_device(counts, self.trained.device)
+        )
 
     def mean_acceptance(self) -> torch.Tensor:
         """[K], of rows with a loss that serving can reach"""

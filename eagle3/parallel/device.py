@@ -59,7 +59,7 @@ def driver_version() -> tuple[int, int] | None:
     return version.value // 1000, version.value % 1000 // 10
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on `device`: a GPU is not waited for, since the copy is pinned."""
     if device.type == "cpu" or tensor.device.type != "cpu":
         return tensor.to(device)

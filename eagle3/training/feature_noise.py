@@ -16,7 +16,7 @@ import torch
 
 from eagle3.kernels.fused_ops import at_least_fp32
 from eagle3.objective.pack import Pack
-from eagle3.parallel.device import sent
+from eagle3.parallel.device import to_device
 
 # lowbias32 (github.com/skeeto/hash-prospector), and 2^32 over the golden ratio: as signed numbers
 FIRST, SECOND, COLUMN = 0x7FEB352D, 0x846CA68B - 2**32, 0x9E3779B9 - 2**32
@@ -31,7 +31,7 @@ def with_noise(
         tokens = columns.row_tokens
         rows = tokens if pack.shards is None else tokens[pack.shards.local.rows]
         documents = torch.from_numpy(numbers)[columns.documents[rows]]
-        keys = sent(row_keys(seed, step, documents, columns.positions[rows]), pack.aux.device)
+        keys = to_device(row_keys(seed, step, documents, columns.positions[rows]), pack.aux.device)
         yield replace(pack, aux=noisy(pack.aux, keys, size, pack.last.shape[1]))
 
 

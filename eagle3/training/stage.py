@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eagle3.config.train import Train, TrainJobs
+from eagle3.config.train import Train, TrainResources
 from eagle3.draft.config import check_heads
 from eagle3.draft.model import Eagle3Draft
 from eagle3.errors import UserError
@@ -56,7 +56,7 @@ from eagle3.training.step import StepRunner
 from eagle3.training.tracker import Track
 
 log = logging.getLogger(__name__)
-DEFAULT_JOBS = TrainJobs()
+DEFAULT_RESOURCES = TrainResources()
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class StageTrainer:
         schedule: dict[str, Any],
         stage: int,
         ranks: Ranks,
-        jobs: TrainJobs = DEFAULT_JOBS,
+        jobs: TrainResources = DEFAULT_RESOURCES,
     ) -> None:
         """Raises UserError if the shards do not give the packs that the schedule was made for, or
         if ranks cannot share the draft's heads."""

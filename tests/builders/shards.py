@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from eagle3.capture.job import CaptureJob, Placement, capture_shard
-from eagle3.config.hidden_states import CaptureJobs
+from eagle3.config.hidden_states import CaptureResources
 from eagle3.config.train import Train
 from eagle3.data.conversations import Conversation
 from eagle3.data.masks import TokenizedDocument
@@ -98,7 +98,7 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 
 def placement(**changes):
     """Where a capture runs: one CPU process, no self-check."""
-    jobs = CaptureJobs(**{"batch_tokens": 256, "self_check": False} | changes)
+    jobs = CaptureResources(**{"batch_tokens": 256, "self_check": False} | changes)
     return Placement("cpu", 1, jobs)
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from eagle3.config.hidden_states import CaptureJobs, Containers, HiddenStates
+from eagle3.config.hidden_states import CaptureResources, Containers, HiddenStates
 from eagle3.engines.table import ENGINES, SEPARATE
 from eagle3.errors import UserError
 
@@ -20,7 +20,7 @@ def test_the_configuration_offers_the_engines_of_the_table():
     assert {name for name, engine in ENGINES.items() if not engine.in_job} == set(SEPARATE)
     of_engines = {f"{name}_{key}" for name in SEPARATE for key in ("python", "arguments")}
     assert {
-        k for k in CaptureJobs.model_fields if k.endswith(("_python", "_arguments"))
+        k for k in CaptureResources.model_fields if k.endswith(("_python", "_arguments"))
     } == of_engines
     assert set(Containers.model_fields) == {engine.environment for engine in ENGINES.values()}
 

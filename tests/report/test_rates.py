@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from eagle3.config.resources import Hardware, Resources
-from eagle3.config.train import TrainJobs
+from eagle3.config.train import TrainResources
 from eagle3.kernels.processor_rate import processor_rate
 from eagle3.parallel.processor import processor
 from eagle3.report import rates as module
 from eagle3.report.rates import CAPTURE_SHARE, TRAINING_SHARE, rates
 
-CPU = Resources(device="cpu", train=TrainJobs(threads=2))
+CPU = Resources(device="cpu", train=TrainResources(threads=2))
 CUDA = Resources(device="cuda")
 
 

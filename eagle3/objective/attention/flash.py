@@ -26,7 +26,7 @@ from eagle3.objective.attention.own_keys import (
     own_gradients,
     scatter_to_own_rows,
 )
-from eagle3.objective.sending import send
+from eagle3.objective.host_tensors import tree_to_device
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class QueriedDocuments:
         keys = keys + shift.repeat_interleave(lengths)
         at = queries.rows - shift.repeat_interleave(counts)
         bounds = torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int()
-        return cls(*send((keys, at, bounds), device), lengths.tolist())
+        return cls(*tree_to_device((keys, at, bounds), device), lengths.tolist())
 
     @property
     def longest(self) -> int:

@@ -26,13 +26,13 @@ import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.objective.attention.interface import Attention, Backend, Keys, KeyValue, PackAttention
+from eagle3.objective.host_tensors import tree_to_device
 from eagle3.objective.row_index import Prefixes, sent_queries
 from eagle3.objective.rows import ActiveRows
-from eagle3.objective.sending import send
 from eagle3.objective.sequence_parallel.collectives import all_gather, all_to_all, ring_gather
 from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
 from eagle3.objective.sequence_parallel.sharding import PackShards
-from eagle3.parallel.device import sent
+from eagle3.parallel.device import to_device
 from eagle3.parallel.ranks import Group
 
 
@@ -62,7 +62,8 @@ class GatheredKeys:
         self.local, self.group = local, shards.ranks.sequence
         rows = [shard.rows for shard in shards.all]
         self.counts = [len(part) for part in rows]
-        self.order = sent(torch.cat(rows).argsort(), device)  # of all rows among the gathered ones
+        # of all rows among the gathered ones
+        self.order = to_device(torch.cat(rows).argsort(), device)
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
         """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T."""
@@ -93,7 +94,7 @@ class Ulysses:
         size = self.group.size
         heads = query_heads(draft, size), kv_heads(draft, size)
         tensors = [[torch.tensor(of_rank) for of_rank in kind] for kind in heads]
-        self.query_heads, self.kv_heads = send(tensors, device)
+        self.query_heads, self.kv_heads = tree_to_device(tensors, device)
         blocks = [shards.all[at : at + size] for at in range(0, len(shards.all), size)]
         rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
         self.sizes = [[len(of_rank) for of_rank in block] for block in rows]
@@ -109,7 +110,7 @@ class Ulysses:
         order = [torch.cat(ranks).argsort() for ranks in steps]
         back = [index.argsort() for index in order]
         of_keys = torch.cat([of_rank for block in rows for of_rank in block]).argsort()
-        self.order, self.back, self.order_of_keys = send((order, back, of_keys), device)
+        self.order, self.back, self.order_of_keys = tree_to_device((order, back, of_keys), device)
         self.local = PackAttention(backend, sent_queries(queries, device))
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:

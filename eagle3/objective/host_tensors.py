@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from eagle3.parallel.device import sent
+from eagle3.parallel.device import to_device
 
 Tree = TypeVar("Tree")  # a tensor, a dataclass with some, or a list or tuple of such
 
 
-def send(tree: Tree, device: torch.device) -> Tree:
+def tree_to_device(tree: Tree, device: torch.device) -> Tree:
     """`tree` with all its tensors on `device`; itself on a CPU. Tensors may share memory then."""
     if device.type == "cpu":
         return tree
@@ -26,7 +26,7 @@ def send(tree: Tree, device: torch.device) -> Tree:
     there: dict[int, torch.Tensor] = {}
     for dtype in dict.fromkeys(tensor.dtype for tensor in here.values()):
         same = {key: tensor for key, tensor in here.items() if tensor.dtype == dtype}
-        whole = sent(torch.cat([tensor.flatten() for tensor in same.values()]), device)
+        whole = to_device(torch.cat([tensor.flatten() for tensor in same.values()]), device)
         parts = whole.split([tensor.numel() for tensor in same.values()])
         for (key, tensor), part in zip(same.items(), parts, strict=True):
             there[key] = part.view(tensor.shape)
