@@ -142,7 +142,7 @@ class Run:
     def held_out(self) -> range:
         """Numbers of the held-out shards whose states are captured."""
         held_out = self.config.evaluation.held_out_samples
-        return range(math.ceil(held_out / self.config.dataset.shard_size))
+        return range(math.ceil(held_out / self.config.dataset.rows_of_shard("eval")))
 
     @cached_property
     def stages(self) -> Stages:

@@ -9,6 +9,7 @@ from pathlib import Path
 from eagle3.draft.config import compromises, derive_config
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, read_json, write_json
+from eagle3.report.loading import Loading, loading_doubt
 from eagle3.report.plan import build_plan, plan_table
 from eagle3.report.plan_warnings import (
     idle_arguments,
@@ -40,6 +41,8 @@ def main(job: entry.Job) -> None:
     dtype = job.settings("hidden_states").values["target"]["dtype"]
     if dtype == "auto":
         dtype = stated_dtype(folder) or "float32"
+    weights = weight_bytes(folder)
+    loading = Loading.of(run.config, weights)
     speed = rates(run.config.hardware, resources, dtype, run.config.train.precision)
     plan = build_plan(
         _named(run.token_shards(), upstream["tokens"], manifests),
@@ -51,18 +54,22 @@ def main(job: entry.Job) -> None:
         Path(run.paths.states("train", 0, 1)).parent,
         None if resources.storage_prefix else resources.disk_budget_gb,
         speed,
+        loading,
     )
     supervised = sum(manifest.counts["supervised"] for manifest in manifests)
     plan["doubts"] = [f"draft: {sentence}" for sentence in compromises(config, values["draft"])]
     plan["doubts"] += plan_warnings(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
+    if plan["loads"]:
+        size = run.config.dataset.shard_size
+        plan["doubts"] += loading_doubt(loading, plan["capture_seconds"], plan["shards"], size)
     plan["doubts"] += idle_stages(schedule)
     plan["doubts"] += idle_arguments(run.config)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
     room, stored = run.config.hardware.memory_gb, stated_dtype(folder) or "float32"
     plan["doubts"] += target_doubts(
-        weight_bytes(folder), None if method_of(folder) else stored, run.config, room
+        weights, None if method_of(folder) else stored, run.config, room
     )
     if speed.remark and run.external.target:
         plan["doubts"].append(speed.remark)

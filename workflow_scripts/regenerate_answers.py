@@ -26,7 +26,7 @@ def main(job: entry.Job) -> None:
     dataset = DatasetFile(Path(paths.dataset), job.split, settings.upstream["dataset"])
     if job.split == "train":
         check_enough(len(dataset), run.config.dataset.num_samples)
-    size = settings.values["dataset"]["shard_size"]
+    size = run.config.dataset.rows_of_shard(job.split)
     rows = dataset.read(job.shard * size, (job.shard + 1) * size)
     sampling = Regenerate.from_settings(settings.values["dataset"]["regenerate"])
     inputs = {"dataset": dataset.manifest.inputs["rows"]}

@@ -32,7 +32,7 @@ def main(job: entry.Job) -> None:
         rows, checksum = read_answers(answers, report, settings.upstream["regenerate"])
         inputs = {"answers": checksum}
     else:
-        size = settings.values["dataset"]["shard_size"]
+        size = run.config.dataset.rows_of_shard(job.split)
         rows = dataset.read(job.shard * size, (job.shard + 1) * size)
         inputs = {"dataset": dataset.manifest.inputs["rows"]}
     out, most_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction

@@ -158,11 +158,15 @@ def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str]:
     if seconds:
         return sum(seconds) / len(seconds), "measured"
     plan = base / run.paths.plan
-    estimated = {"hidden_states": "capture_seconds", "train_stage": "training_seconds"}
+    estimated = {
+        "hidden_states": ("capture_seconds", "loading_seconds"),
+        "train_stage": ("training_seconds",),
+    }
     if part.name in estimated and plan.is_file():
-        whole = json.loads(plan.read_text(encoding="utf-8"))[estimated[part.name]]
-        if whole is not None:
-            return whole / part.total, "the plan's estimate"
+        known = json.loads(plan.read_text(encoding="utf-8"))
+        parts = [known.get(key) for key in estimated[part.name]]
+        if None not in parts:
+            return sum(parts) / part.total, "the plan's estimate"
     return None, ""
 
 

@@ -10,26 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from eagle3.cli.devices import Devices
 from eagle3.cli.material import Data, Model
 from eagle3.cli.overlay import Line
 from eagle3.errors import UserError
+from eagle3.report.loading import load_seconds
 from eagle3.report.plan_warnings import FEW_STEPS, REAL_HIDDEN
-from eagle3.store.columns import STORED
 from eagle3.target_model import split
 from eagle3.target_model.config import dense_width
+from eagle3.target_model.cost import target_flops_per_token
 
 MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
 USABLE = 0.95  # share of the rows; with fewer, dataset.max_bad_fraction stops a run
 PACK, PACKS, RATE = 4096, 8, 1.0e-4  # the presets' batch, and its rate
-SHARD_BYTES = 2.5e9
+SHARDS = "conversations per capture job, each of which loads the target"
+LEAST_SHARD, LOADS = 256, 10  # of a shard: conversations, and times that loading takes
+UNKNOWN_PER_LOAD = 400.0  # conversations: some 8 B parameters on a GPU of 80 GB
 ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
 SMALL_VOCAB = 32_000
-AUX_LAYERS = 3  # of the default
 EXPERTS_ONLY = 6  # width of a draft's MLP, in hidden sizes of a target that has only experts
 
 
@@ -45,7 +46,7 @@ class Sizes:
         """Every key that should differ from its default."""
         samples, fraction = samples_of(self.data.rows)
         length = self.max_length
-        documents = shard_size(samples, self.hidden, self.codec)
+        documents = shard_size(samples, self.conversations_per_load, self.captures_at_once)
         yield from self._dataset(samples, fraction, documents)
         yield Line("target.model", self.model.place)
         if length != 2048:
@@ -93,7 +94,7 @@ class Sizes:
             why = f"of {rows} rows, without held-out and unusable ones"
             why = why if samples < MOST_SAMPLES else f"of {rows} rows; more only add shards"
         yield Line("dataset.num_samples", samples, why)
-        yield Line("dataset.shard_size", documents, "conversations per capture job")
+        yield Line("dataset.shard_size", documents, SHARDS)
         if fraction != 0.05:
             yield Line("dataset.eval_fraction", fraction, "held out, to measure the draft")
         if self.data.tokens_per_row is None:
@@ -159,6 +160,23 @@ class Sizes:
             return False
         return True
 
+    @property
+    def captures_at_once(self) -> int:
+        """Capture jobs that run side by side."""
+        return max(self.devices.count // self.tensor_parallel[0], 1)
+
+    @property
+    def conversations_per_load(self) -> float:
+        """How many are captured in the time that loading the target takes."""
+        weights, tflops = self.model.weight_bytes, self.devices.tflops
+        if not self.on_gpu:
+            return 0.0  # the arithmetic takes longer by far
+        if self.model.text is None or weights is None or tflops is None:
+            return UNKNOWN_PER_LOAD
+        length = min(self.data.tokens_per_row or TYPICAL_TOKENS, self.max_length)
+        flops = length * target_flops_per_token(self.model.text)
+        return load_seconds(weights) * tflops * 1e12 * self.tensor_parallel[0] / flops
+
     def _resources(self) -> Iterator[Line]:
         cores = self.devices.cores
         if not self.on_gpu:
@@ -208,16 +226,13 @@ def _least(rows: int, share: float) -> int:
     return math.floor(rows * share - 3 * math.sqrt(rows * share * (1 - share)))
 
 
-def shard_size(samples: int, hidden: int | None, codec: str) -> int:
-    """Conversations per shard, a power of two: about `SHARD_BYTES` of states, and four shards or
-    more."""
-    documents = 256.0
-    if hidden is not None:
-        columns: Any = STORED[codec].columns(AUX_LAYERS, hidden)
-        row = sum(column.row_bytes for column in columns.values())
-        documents = SHARD_BYTES / (TYPICAL_TOKENS * row)
-    largest = min(max(documents, 16), max(samples / 4, 1), 1024)
-    return int(2 ** math.floor(math.log2(largest)))
+def shard_size(samples: int, per_load: float, at_once: int = 1) -> int:
+    """Conversations per shard, a power of two: loading the target, which takes as long as
+    `per_load` of them, is about a tenth of a capture job. There are four shards or more, and two
+    for each job that runs `at_once`."""
+    largest = samples / max(4, 2 * at_once)
+    documents = min(max(LOADS * per_load, LEAST_SHARD), max(largest, 1))
+    return int(2 ** math.floor(math.log2(documents)))
 
 
 def learning_rate(batch_tokens: int, hidden: int | None) -> float:

@@ -15,6 +15,7 @@ from pydantic import (
 
 from eagle3.config.section import Section, Text, matching
 
+HELD_OUT_SHARD = 256  # the most conversations of a shard that is scored on
 TAGS = {str: "<string>", list: "<array>", dict: "<object>"}  # of an error's location, to pydantic
 
 
@@ -120,7 +121,10 @@ class Dataset(Section):
         "only adds shards.",
     )
     shard_size: int = Field(
-        default=128, ge=1, description="Conversations per shard, the unit of capture."
+        default=128,
+        ge=1,
+        description="Conversations per shard. A capture job loads the target for one shard, so "
+        "large shards save time (docs/capture.md). Held-out shards have at most 256.",
     )
     eval_fraction: float = Field(
         default=0.05,
@@ -140,6 +144,11 @@ class Dataset(Section):
         description="The dataset and token jobs fail if a larger share of the rows is unusable. "
         "This changes no output, so a new value re-runs nothing.",
     )
+
+    def rows_of_shard(self, split: str) -> int:
+        """Conversations of a shard of `split`. Held-out ones are few, however large the shards of
+        training are, because all of a shard are captured."""
+        return self.shard_size if split == "train" else min(self.shard_size, HELD_OUT_SHARD)
 
 
 class RegenerateResources(Section):

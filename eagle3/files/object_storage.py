@@ -25,6 +25,7 @@ ATTEMPTS = 6  # of a request, and of the transfer of its answer
 CONNECT = timedelta(seconds=10)
 SILENCE = timedelta(seconds=60)  # in the middle of an answer
 TRANSFER = timedelta(hours=1)  # of one answer, however large
+LEAST_PART, MOST_PARTS = 8 * 2**20, 9_000  # of a file that is written in parts
 
 
 class ObjectFile:
@@ -89,8 +90,10 @@ def upload(path: Path, address: str) -> None:
     """
     bucket, key = split_address(address)
     client = store(bucket)
+    # S3 takes an object in 10,000 parts at most
+    part = max(LEAST_PART, -(-path.stat().st_size // MOST_PARTS))
     with _one_sentence(address, missing="there is no such bucket"):
-        client.put(key, path)
+        client.put(key, path, chunk_size=part)
 
 
 def download(address: str, path: Path) -> None:

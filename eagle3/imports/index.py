@@ -84,6 +84,6 @@ def files_of_shard(run: Run, split: str, shard: int) -> tuple[ImportIndex, PeerF
     order. Raises UserError as `read_index` and `open_files` do."""
     source = run.states_from
     index = read_index(Path(run.paths.import_index), run.settings["dataset"].digest)
-    names = index.of_shard(split, shard, run.config.dataset.shard_size)
+    names = index.of_shard(split, shard, run.config.dataset.rows_of_shard(split))
     folder = states_folder(source.kind, Path(source.place))
     return index, open_files(source.kind, folder, names, source.dataset), list(names)

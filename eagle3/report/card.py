@@ -53,7 +53,13 @@ def render_card(
     chosen = facts.exported or len(facts.stages)
     served = ""
     if export_format in ENGINES:
-        served = serve_command(export_format, base or TARGET, DRAFT, facts.worth.best_length)
+        served = serve_command(
+            export_format,
+            base or TARGET,
+            DRAFT,
+            facts.worth.best_length,
+            facts.config["tokens"]["chat_template_options"],
+        )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         front=yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False).strip(),
         facts=facts,

@@ -20,11 +20,11 @@ from eagle3.draft.shapes import parameter_shapes
 from eagle3.imports.listing import PEERS
 from eagle3.objective.flops import Work, muon_shapes, orthogonalising_flops
 from eagle3.objective.memory import USABLE, StepMemory
+from eagle3.report.loading import Loading
 from eagle3.report.rates import Rates
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
-from eagle3.target_model.config import dense_width, figure
-from eagle3.target_model.layers import layer_count
+from eagle3.target_model.cost import parameters_read, target_flops_per_token
 from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -53,27 +53,6 @@ def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
     return np.array([np.maximum(longest - k, 0).sum() for k in range(steps)], dtype=np.int64)
 
 
-def target_flops_per_token(config: Any) -> float:
-    """Of one forward pass of the target's body; of a mixture, the experts that are used. Where a
-    configuration names no heads or no width, those of a usual layer."""
-    h, layers = config.hidden_size, layer_count(config)
-    heads = figure(config, "num_attention_heads") or 1
-    kv = figure(config, "num_key_value_heads") or heads
-    d = figure(config, "head_dim") or h // heads
-    attention = h * d * (2 * heads + 2 * kv)
-    experts = figure(config, "num_experts_per_tok") or 1
-    width = figure(config, "moe_intermediate_size")
-    # Mixtral gives the width of one expert as intermediate_size
-    width = width or figure(config, "intermediate_size") or dense_width(config) or 4 * h
-    mlp = 3 * h * experts * width
-    return 2.0 * layers * (attention + mlp)
-
-
-def parameters_read(config: Any) -> float:
-    """Parameters that a pass of the target reads for one token: its body and its head."""
-    return target_flops_per_token(config) / 2 + config.hidden_size * config.vocab_size
-
-
 def build_plan(
     shards: Iterable[tuple[str, TokenShard]],
     held_out: Iterable[tuple[str, TokenShard]],
@@ -84,11 +63,12 @@ def build_plan(
     states_folder: Path,
     budget_gb: float | None,
     rates: Rates,
+    loading: Loading,
 ) -> dict[str, Any]:
     """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
     the names of their files, looked at one by one; `values`: the settings of the plan stage;
-    `budget_gb`: most that hidden states may take in their folder; `rates`: what times rest on, or
-    None where they are not known."""
+    `budget_gb`: most that hidden states may take in their folder; `rates` and `loading`: what times
+    rest on, None where they are not known."""
     states, train, layers = values["hidden_states"], values["train"], len(draft.aux_layers)
     sizes: dict[str, int] = {}
     tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
@@ -110,6 +90,7 @@ def build_plan(
     capture = 0.0 if imported else tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
+    loads = 0 if imported else passes * len(sizes) + len(scored)
     counts = active.tolist()  # as if the whole vocabulary were the draft's
     per_epoch = Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
     training = train["epochs"] * per_epoch
@@ -151,6 +132,8 @@ def build_plan(
         "capture_flops": passes * capture,
         "training_flops": training,
         "capture_seconds": _seconds(passes * capture, rates.capture),
+        "loads": loads,
+        "loading_seconds": loading.whole(loads),
         "training_seconds": _seconds(training, rates.training),
         "training_read_rate": rates.training and total / (per_epoch / rates.training),
         "rates": asdict(rates),
@@ -202,6 +185,7 @@ def plan_table(plan: dict[str, Any]) -> str:
             f"{plan['capture_flops']:.2e} FLOP, {time_text(plan['capture_seconds'])}"
             + (f", states of {plan['imported_from']}" if plan["imported_from"] else ""),
         ),
+        *_loading_rows(plan),
         ("training", f"{plan['training_flops']:.2e} FLOP, {time_text(plan['training_seconds'])}"),
         *_reading_rows(plan["training_read_rate"]),
         ("times from", plan["rates"]["source"]),
@@ -220,6 +204,13 @@ def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
     peak = size_text(plan["bytes_states_peak"])
     captured = "once" if plan["captures"] == 1 else f"{plan['captures']} times"
     return [("rolling", f"{plan['windows']} windows, {peak} at once, each captured {captured}")]
+
+
+def _loading_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a capture, whose jobs load the target."""
+    if not plan["loads"]:
+        return []
+    return [("loading", f"the target {plan['loads']} times, {time_text(plan['loading_seconds'])}")]
 
 
 def _memory_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,13 +13,22 @@ from eagle3.paths import Paths
 ENGINES = {"sglang": "SGLang", "vllm": "vLLM", "speculators": "vLLM, speculators format"}
 
 
-def serve_command(export_format: str, target: str, draft: str, draft_tokens: int) -> str:
+def serve_command(
+    export_format: str,
+    target: str,
+    draft: str,
+    draft_tokens: int,
+    template_options: Mapping[str, Any],
+) -> str:
     """The shell command that serves `target` with the draft of this format in the folder `draft`.
 
-    The speculators format holds its target and the number of draft tokens itself. Raises KeyError
-    for a format of no engine.
+    The speculators format holds its target and the number of draft tokens itself.
+    `template_options`: of the chat template in training. Prompts should be rendered with them, and
+    only vLLM takes them as a default. Raises KeyError for a format of no engine.
     """
     target, length = shlex.quote(target), draft_tokens
+    options = json.dumps(dict(template_options))
+    default = [f"--default-chat-template-kwargs {shlex.quote(options)}"] if template_options else []
     settings = {"method": "eagle3", "model": draft, "num_speculative_tokens": length}
     lines = {
         "sglang": [
@@ -32,9 +41,12 @@ def serve_command(export_format: str, target: str, draft: str, draft_tokens: int
         "vllm": [
             f"vllm serve {target}",
             f"--speculative-config {shlex.quote(json.dumps(settings))}",
+            *default,
         ],
-        "speculators": [f"vllm serve {shlex.quote(draft)}"],
+        "speculators": [f"vllm serve {shlex.quote(draft)}", *default],
     }[export_format]
+    if template_options and export_format == "sglang":
+        lines[-1] += f'  # and "chat_template_kwargs": {options} in each request'
     return " \\\n    ".join(lines)
 
 
@@ -45,8 +57,10 @@ def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, st
     adapter = config["target"].get("adapter")
     # engines merge no adapter at loading, and not every one takes it beside a draft
     before = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""
+    options = config["tokens"]["chat_template_options"]
     return {
-        ENGINES[name]: before + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens)
+        ENGINES[name]: before
+        + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens, options)
         for name in config["export"]["formats"]
         if name in ENGINES
     }

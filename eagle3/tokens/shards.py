@@ -5,9 +5,9 @@
     doc_offsets  int64 [D + 1]  document d is [doc_offsets[d], doc_offsets[d + 1])
     row_ids      uint8 [...]    the ids of the documents' rows, as a JSON list in UTF-8
 
-Shard s holds the rows [s * shard_size, (s + 1) * shard_size) of its split. Rows that cannot be
-used make a shard smaller and never move another row; a shard may be empty. A row may be several
-documents, if its template shows earlier turns differently once the chat goes on.
+Shard s holds the rows [s * size, (s + 1) * size) of its split (`Dataset.rows_of_shard`). Rows that
+cannot be used make a shard smaller and never move another row; a shard may be empty. A row may be
+several documents, if its template shows earlier turns differently once the chat goes on.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from eagle3.config.dataset import HELD_OUT_SHARD
 from eagle3.config.hidden_states import IMPORTED
 from eagle3.draft.config_file import resolved
 from eagle3.engines.table import ENGINES
@@ -153,7 +154,8 @@ def _effective(config: Mapping[str, Any], target_dtype: str | None) -> dict[str,
     dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
     evaluation = dict(config["evaluation"])
     held_out = evaluation.pop("held_out_samples")
-    evaluation["held_out_shards"] = math.ceil(held_out / dataset["shard_size"])
+    held_out_shard = min(dataset["shard_size"], HELD_OUT_SHARD)
+    evaluation["held_out_shards"] = math.ceil(held_out / held_out_shard)
     states = dict(config["hidden_states"])
     # a window of all shards, and one larger than that, are the same
     states["window_shards"] = min(states["window_shards"] or math.inf, dataset["shards"])

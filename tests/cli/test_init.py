@@ -18,16 +18,19 @@ from eagle3.cli import devices
 from eagle3.cli.devices import Devices
 from eagle3.cli.material import Data, Model, data_of
 from eagle3.cli.overlay import Line, text_of, values_of
-from eagle3.cli.sizes import Sizes, learning_rate, samples_of, shard_size
+from eagle3.cli.sizes import TYPICAL_TOKENS, Sizes, learning_rate, samples_of, shard_size
 from eagle3.config.configuration import Config
 from eagle3.errors import UserError
+from eagle3.report.loading import Loading, loading_doubt
 from eagle3.report.plan_warnings import plan_warnings
+from eagle3.target_model.cost import target_flops_per_token
 from tests.builders.models import save_tokenizer
 from tests.builders.shrunken import SHAPES, save_shrunken
 from tests.rules.workflow import ROOT, snakemake
 
 LLAMA_8B = SimpleNamespace(
     hidden_size=4096,
+    num_hidden_layers=32,
     num_attention_heads=32,
     num_key_value_heads=8,
     intermediate_size=14336,
@@ -206,7 +209,13 @@ def test_an_8b_on_one_gpu_is_about_the_preset() -> None:
     assert config.dataset.num_samples == preset.dataset.num_samples
     assert config.hidden_states == preset.hidden_states
     assert config.hardware.tflops == pytest.approx(preset.hardware.tflops, rel=0.02)
-    assert config.dataset.shard_size in (128, 256)
+    assert config.dataset.shard_size == preset.dataset.shard_size == 8192
+    # captured, the plan finds nothing to say about it
+    loading = Loading.of(config, SIZES.model.weight_bytes)
+    tokens = 65_536 * (SIZES.data.tokens_per_row or TYPICAL_TOKENS)
+    flops = tokens * target_flops_per_token(SIZES.model.text)
+    assert loading_doubt(loading, flops / 400e12, 8, 8192) == []
+    assert loading_doubt(loading, flops / 400e12, 257, 256) != []
 
 
 def test_a_target_that_one_gpu_does_not_hold_is_split_over_a_legal_number() -> None:
@@ -252,11 +261,12 @@ def test_samples_leave_room_for_what_is_held_out_and_unusable() -> None:
         samples_of(4)
 
 
-def test_shards_take_a_few_gigabytes() -> None:
-    assert shard_size(65_536, 4096, "fp8_e4m3") == 128
-    assert shard_size(65_536, 8192, "fp8_e4m3") == 64
-    assert shard_size(65_536, None, "bf16") == 256
-    assert shard_size(3, 4096, "bf16") == 1
+def test_shards_are_large_enough_for_loading_to_be_a_small_part() -> None:
+    assert shard_size(65_536, 0.0) == 256  # as on a CPU, whose arithmetic takes longer by far
+    assert shard_size(65_536, 500.0) == 4096
+    assert shard_size(65_536, 5_000.0) == 16_384  # four shards or more
+    assert shard_size(65_536, 500.0, at_once=16) == 2048  # and two for each job
+    assert shard_size(3, 500.0) == 1
 
 
 def test_a_rate_goes_with_the_root_of_the_batch() -> None:

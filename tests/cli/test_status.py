@@ -23,7 +23,10 @@ def prepared(run, folder) -> None:
     touch(folder, [paths.rows_report, paths.vocab_report])
     touch(folder, [*run.token_shards(), *run.held_out_tokens()])
     write(folder / paths.schedule, {"total_steps": 20})
-    write(folder / paths.plan, {"capture_seconds": 30.0, "training_seconds": 40.0})
+    write(
+        folder / paths.plan,
+        {"capture_seconds": 24.0, "loading_seconds": 6.0, "training_seconds": 40.0},
+    )
 
 
 def by_name(run, folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoConfig
 
-from eagle3.report.plan import target_flops_per_token
+from eagle3.target_model.cost import target_flops_per_token
 from tests.builders.target_types import Answer, answer, causal_types
 
 # what people serve, all with rotary positions or heads that a Llama cannot have

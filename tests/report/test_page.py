@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 
 import pytest
 
+from eagle3.config.configuration import Config
 from eagle3.report.page import duration, render_page
+from eagle3.report.serve_commands import serve_commands
 from tests.builders.run_facts import CONFIG, facts, figures, record
 
 HOSTILE = '<script src="https://evil.example/x.js"></script><img onerror=alert(1)> {{ 7 * 7 }} & "'
@@ -116,6 +120,24 @@ def test_there_is_a_command_for_each_engine_that_the_draft_was_exported_for():
     assert "vllm serve results/demo/target" in both and "sglang.launch_server" in both
     assert "&#34;model&#34;: &#34;results/demo/draft/vllm&#34;" in both
     assert "<pre>vllm serve results/demo/draft/speculators</pre>" in both
+
+
+def test_the_command_has_the_template_options_of_training():
+    thinking = {"enable_thinking": False}
+    config = Config.of({"run": "x", "export": {"formats": ["sglang", "vllm", "speculators"]}})
+    plain = serve_commands(config.to_dict(), 3)
+    assert not [name for name, command in plain.items() if "chat_template" in command]
+    tokens = config.tokens.model_copy(update={"chat_template_options": thinking})
+    made = serve_commands(config.model_copy(update={"tokens": tokens}).to_dict(), 3)
+    for name, command in made.items():
+        words = shlex.split(command.replace("\\\n", " "), comments=name == "SGLang")
+        if name == "SGLang":  # which has no such argument
+            assert words == shlex.split(plain[name].replace("\\\n", " "))
+            assert command.endswith(
+                '# and "chat_template_kwargs": {"enable_thinking": false} in each request'
+            )
+        else:
+            assert json.loads(words[words.index("--default-chat-template-kwargs") + 1]) == thinking
 
 
 def test_the_page_loads_nothing_from_outside():

@@ -17,6 +17,7 @@ from eagle3.draft.config import derive_config
 from eagle3.draft.model import Eagle3Draft
 from eagle3.files.tensor_file import open_tensors
 from eagle3.objective.rows import step_rows
+from eagle3.report.loading import Loading, loading_doubt
 from eagle3.report.plan import (
     build_plan,
     draft_parameters,
@@ -24,16 +25,16 @@ from eagle3.report.plan import (
     rows_at_steps,
     size_text,
     state_bytes,
-    target_flops_per_token,
     time_text,
 )
 from eagle3.report.plan_warnings import idle_arguments, memory_doubt, target_doubts
 from eagle3.report.rates import Rates
+from eagle3.target_model.cost import target_flops_per_token
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
 from tests.builders.shards import TRAIN, captured, chats, schedule_of, state_settings, token_shard
 
-RATES = Rates(3e12, 1e12, "a test")
+RATES, LOADING = Rates(3e12, 1e12, "a test"), Loading(20.0)
 EDGES = [([3, 4, 5], [1, 1, 1]), ([3], [1]), ([3, 4], [0, 0]), ([3, 4, 5, 6], [0, 1, 1, 0])]
 
 
@@ -104,6 +105,7 @@ def planned(
     held_out=0,
     memory_gb=None,
     rates=RATES,
+    loading=LOADING,
 ):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = TRAIN.model_dump() | {"epochs": 2, "epochs_per_stage": 2 // stages}
@@ -123,7 +125,8 @@ def planned(
         ((f"shard-{number:05d}.safetensors", shard) for number in range(count))
         for count in (copies, held_out)
     )
-    plan = build_plan(shards, scored, target, draft, values, schedule, folder, budget_gb, rates)
+    room = folder, budget_gb
+    plan = build_plan(shards, scored, target, draft, values, schedule, *room, rates, loading)
     return plan, draft
 
 
@@ -194,6 +197,50 @@ def test_times_follow_the_rates(shard):
     epochs = 2
     read = plan["bytes_states"] * epochs / plan["training_seconds"]
     assert plan["training_read_rate"] == pytest.approx(read)
+
+
+def test_every_capture_job_loads_the_target(shard):
+    plan, _ = planned(shard, copies=4, held_out=2)
+    assert (plan["loads"], plan["loading_seconds"]) == (6, 120.0)
+    assert "the target 6 times, about 2 min" in plan_table(plan)
+    pairs, _ = planned(shard, copies=4, held_out=1, loading=Loading(20.0, parallel=2))
+    assert (pairs["loads"], pairs["loading_seconds"]) == (5, 60.0)
+    again, _ = planned(shard, copies=4, window=1, stages=2)
+    assert again["captures"] == 2 and again["loads"] == 8
+    unknown, _ = planned(shard, loading=Loading(None))
+    assert unknown["loading_seconds"] is None and "1 times, time unknown" in plan_table(unknown)
+
+
+def test_how_long_a_job_loads_follows_from_size_and_engine():
+    def of(backend="hf", self_check=True, devices=1):
+        capture = {"tensor_parallel": 2, "self_check": self_check}
+        values = {
+            "run": "r",
+            "hidden_states": {"backend": backend},
+            "hardware": {"devices": devices},
+            "resources": {"capture": capture},
+        }
+        return Loading.of(Config.of(values), 64 * 10**9)
+
+    assert of() == Loading(79.0, 1) and of(devices=8) == Loading(79.0, 4)
+    # the check of a separate engine's states loads the target once more
+    assert of("sglang") == Loading(143.0, 1) and of("sglang", self_check=False) == Loading(79.0, 1)
+    assert Loading.of(Config.of({"run": "r"}), None).whole(3) is None
+
+
+def test_a_capture_that_mostly_loads_is_warned_of():
+    # an 8B target: 257 shards of 8 seconds, 31 seconds of loading each
+    [said] = loading_doubt(Loading(31.0), 257 * 8.0, 257, 256)
+    assert "257 times, 133 minutes beside 34 of computing" in said
+    size = int(said.rsplit(" ", 1)[1])
+    shards = -(-257 * 256 // size)
+    assert shards * 31.0 < 0.11 * (shards * 31.0 + 257 * 8.0)
+    assert loading_doubt(Loading(31.0), 257 * 8.0, shards, size) == []
+    # no more GPUs idle than before, nothing unknown, and no small run
+    assert loading_doubt(Loading(31.0, parallel=8), 80.0, 8, 256) == []
+    assert loading_doubt(Loading(None), 80.0, 257, 256) == []
+    assert loading_doubt(Loading(31.0), None, 257, 256) == []
+    assert loading_doubt(Loading(10.0), 1.0, 4, 128) == []
 
 
 def test_the_memory_of_a_gpu_is_compared_where_it_is_known(shard):

@@ -32,6 +32,17 @@ def shard(targets, folder, codec="bf16", documents=5):
     return tokens, local
 
 
+def test_a_large_file_is_written_in_few_parts(tmp_path, store, monkeypatch):
+    """S3 refuses more than 10,000 parts; of the client's own size that would be 52 GB."""
+    monkeypatch.setattr(object_storage, "MOST_PARTS", 4)
+    path, size = tmp_path / "states", 40 * 2**20 + 3
+    with path.open("wb") as file:
+        file.truncate(size)
+    upload(path, ADDRESS)
+    there = store.head_object(Bucket=BUCKET, Key=KEY)
+    assert there["ContentLength"] == size and there["ETag"].strip('"').endswith("-4")
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_remote_shard_gives_the_bytes_of_the_local_one(targets, tmp_path, store, codec):
     tokens, local = shard(targets, tmp_path, codec)

@@ -12,8 +12,8 @@ from transformers import AutoConfig
 
 from eagle3.draft.config import derive_config
 from eagle3.errors import UserError
-from eagle3.report.plan import target_flops_per_token
 from eagle3.target_model.config import PLAIN_TYPES, architectures, from_json, load_config
+from eagle3.target_model.cost import target_flops_per_token
 from eagle3.target_model.logits import logit_rules
 
 PUBLISHED = json.loads((Path(__file__).parent / "published/configs.json").read_text())

@@ -1,0 +1,59 @@
+"""What it costs that each capture job loads the target for one shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eagle3.config.configuration import Config
+from eagle3.engines.table import ENGINES
+
+START = 15.0  # seconds of a job before it loads: interpreter, libraries, device
+READ_RATE = 1e9  # bytes a second, of weights into memory
+NOTICEABLE = 300.0  # seconds of loading from which on it is worth a warning
+SHARE, AIM = 0.25, 0.1  # of the capture's time: what is warned of, and what the remedy leads to
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Seconds that a job takes to load the target (None: its size is not known), and jobs at a
+    time."""
+
+    seconds: float | None
+    parallel: int = 1
+
+    @classmethod
+    def of(cls, config: Config, weights: int | None) -> Loading:
+        """`weights`: bytes of the target's weights."""
+        capture = config.resources.capture
+        parallel = max(config.hardware.devices // capture.tensor_parallel, 1)
+        if weights is None:
+            return cls(None, parallel)
+        in_job = ENGINES[config.hidden_states.backend].in_job
+        times = 1 if in_job or not capture.self_check else 2  # the check has a model of its own
+        return cls(load_seconds(times * weights), parallel)
+
+    def whole(self, loads: int) -> float | None:
+        """Seconds of so many loads."""
+        return None if self.seconds is None else self.seconds * -(-loads // self.parallel)
+
+
+def load_seconds(weights: int) -> float:
+    """Until a job has read so many bytes of weights."""
+    return START + weights / READ_RATE
+
+
+def loading_doubt(loading: Loading, capture: float | None, shards: int, size: int) -> list[str]:
+    """A warning if the capture of `shards` shards of `size` conversations loads for too long.
+    `capture`: its seconds without loading."""
+    whole = loading.whole(shards)
+    if capture is None or whole is None or whole < NOTICEABLE or whole < SHARE * (capture + whole):
+        return []
+    most = capture * AIM / (1 - AIM) / whole * shards  # shards with which loading is a small part
+    fewest = min(max(int(most), loading.parallel), shards)
+    if fewest == shards:
+        return []
+    return [
+        f"the capture loads the target {shards} times, {whole / 60:.0f} minutes beside "
+        f"{capture / 60:.0f} of computing: raise dataset.shard_size from {size} to about "
+        f"{-(-size * shards // fewest)}"
+    ]
