@@ -1,14 +1,13 @@
 """Measure acceptance on a running SGLang or vLLM server.
 
-python -m workflow_scripts.measure_server --url http://localhost:30000 \
-    --target models/my-llama --prompts mt_bench.jsonl
+eagle3 serve-check --url http://gpu-3:30000 --target models/my-llama --prompts mt_bench.jsonl
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from eagle3.data.templates import Renderer
@@ -22,7 +21,9 @@ from workflow_scripts import ending
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
+    parser = ArgumentParser(
+        prog="eagle3 serve-check", description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--url", required=True, help="address of the server, such as http://localhost:30000"
     )

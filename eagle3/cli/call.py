@@ -37,23 +37,6 @@ def call(module: str, arguments: Sequence[str]) -> int:
     return 128 - code if code < 0 else code  # a signal, as shells report it
 
 
-def snakemake(
-    target: str,
-    configfiles: Sequence[str],
-    cores: str | None,
-    profile: str | None,
-    dry_run: bool,
-    extra: Sequence[str],
-) -> int:
-    """Call Snakemake for the rule `target` of the project and return its exit code.
-
-    `cores` None: all cores of this machine, or as many jobs as the profile says. `extra`: further
-    options of Snakemake.
-    """
-    arguments = snakemake_arguments(target, configfiles, cores, profile, dry_run, extra)
-    return call("snakemake", arguments)
-
-
 def snakemake_arguments(
     target: str,
     configfiles: Sequence[str],
@@ -62,7 +45,11 @@ def snakemake_arguments(
     dry_run: bool,
     extra: Sequence[str],
 ) -> list[str]:
-    """The arguments of Snakemake for a call of `snakemake`."""
+    """The arguments of Snakemake for the rule `target` of the project.
+
+    `cores` None: all cores of this machine, or as many jobs as the profile says. `extra`: further
+    options of Snakemake.
+    """
     root = project_root()
     arguments = ["--snakefile", str(root / "Snakefile")]
     if cores is not None or profile is None:

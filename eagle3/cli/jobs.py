@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from eagle3.cli import call
+from eagle3.cli.overrides import overrides_file
 from eagle3.errors import UserError
 from eagle3.workflow.project import project_root
 
@@ -37,6 +38,13 @@ def options(function: Function) -> Function:
             click.option(
                 "--demo", is_flag=True, help="The embedded demo, which trains its own tiny target."
             ),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="One value, over all files: --set train.learning_rate=2e-4",
+            ),
             click.option("--cores", metavar="N", help="CPU cores to use; all by default."),
             click.option(
                 "--profile",
@@ -56,6 +64,7 @@ def run(
     configfiles: Sequence[str],
     preset: str | None,
     demo: bool,
+    settings: Sequence[str],
     cores: str | None,
     profile: str | None,
     dry_run: bool,
@@ -64,24 +73,26 @@ def run(
     """Call Snakemake for a rule. Raises UsageError unless exactly one run is meant."""
     if extra and not extra[0].startswith("-"):
         raise click.UsageError(
-            f"unexpected {extra[0]!r}; name a configuration with --configfile, and put options of "
-            "Snakemake after --"
+            f"unexpected {extra[0]!r}; name a configuration with -c FILE, change a value of it "
+            "with --set KEY=VALUE, and put options of Snakemake after --"
         )
-    files = _files(preset, configfiles)
+    files = _files(preset, configfiles, settings)
     if demo and files:
         raise click.UsageError("--demo takes no configuration")
-    if not demo and not files and "--configfile" not in extra:
+    if not demo and not preset and not configfiles and "--configfile" not in extra:
         here = ", ".join(sorted(path.name for path in Path().glob("[!.]*.yaml"))[:5])
         raise click.UsageError(
             "name a configuration with -c FILE or --preset NAME, or run the embedded demo with "
             "--demo" + (f" (files here: {here})" if here else "")
         )
-    return call.snakemake(target, files, cores, profile, dry_run, extra)
+    arguments = call.snakemake_arguments(target, files, cores, profile, dry_run, extra)
+    return call.call("snakemake", arguments)
 
 
-def _files(preset: str | None, configfiles: Sequence[str]) -> list[str]:
+def _files(preset: str | None, configfiles: Sequence[str], settings: Sequence[str]) -> list[str]:
     """The files of the configuration; later ones take precedence."""
-    return [*([preset_file(preset)] if preset else []), *configfiles]
+    first = [preset_file(preset)] if preset else []
+    return [*first, *configfiles, *([overrides_file(settings)] if settings else [])]
 
 
 def preset_file(name: str) -> str:
@@ -112,7 +123,8 @@ def run_name(arguments: dict[str, Any]) -> str:
     """The name of the run in the configuration files; `demo` without one."""
     from eagle3.config.files import read_files
 
-    return str(read_files(_files(arguments["preset"], arguments["configfiles"])).get("run", "demo"))
+    files = _files(arguments["preset"], arguments["configfiles"], arguments["settings"])
+    return str(read_files(files).get("run", "demo"))
 
 
 def _show_plan(path: Path, began: float) -> None:

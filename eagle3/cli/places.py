@@ -26,6 +26,11 @@ def run_folder(place: str) -> Path:
     )
 
 
+def base_of(folder: Path) -> Path:
+    """The working directory that a run's folder lies in, from which its paths count."""
+    return folder.absolute().parents[1]
+
+
 def newest_run() -> Path:
     """The run that was planned last. Raises UserError if there is none."""
     folders = run_folders()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eagle3.cli.places import base_of, run_folder, run_folders
 from eagle3.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def runs() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_runs(as_json: bool) -> None:
     """List every run here: when it was planned, what is next, its acceptance length."""
-    from eagle3.cli.places import run_folders
 
     rows = [_row(folder) for folder in run_folders()]
     if as_json:
@@ -52,7 +52,7 @@ def _row(folder: Path) -> dict[str, str]:
         run = load_run(folder)
     except UserError:
         return {**row, "next": "unreadable", "acceptance_length": "", "target": ""}
-    parts = parts_of(run, folder.absolute().parents[1])
+    parts = parts_of(run, base_of(folder))
     following = next((part.name for part in parts if not part.finished), "finished")
     length = figures(run, folder).get("acceptance length", "")
     return {**row, "next": following, "acceptance_length": length, "target": run.target}
@@ -63,7 +63,6 @@ def _row(folder: Path) -> dict[str, str]:
 @click.argument("second")
 def compare(first: str, second: str) -> None:
     """Compare the configurations of the runs FIRST and SECOND, and their results."""
-    from eagle3.cli.places import run_folder
     from eagle3.run import load_run
 
     folders = run_folder(first), run_folder(second)
@@ -127,7 +126,7 @@ def figures(run: Run, folder: Path) -> dict[str, str]:
     from eagle3.cli.parts import benchmark_seconds
     from eagle3.report.plan import size_text
 
-    base, by_name = folder.absolute().parents[1], {}
+    base, by_name = base_of(folder), {}
     accepted = _read(base / run.paths.acceptance)
     if accepted:
         low, high = accepted["acceptance_length_ci95"]
@@ -173,7 +172,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 def remove(name: str, yes: bool) -> None:
     """Remove the run NAME: everything that belongs to it, and nothing that other runs share."""
-    from eagle3.cli.places import run_folder, run_folders
     from eagle3.cli.removal import belongings, users
     from eagle3.cli.status import busy
     from eagle3.report.plan import size_text

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from eagle3.cli.places import base_of, run_folder
+
 
 @click.command(short_help="Write captured states for speculators.")
 @click.argument("run")
@@ -15,13 +17,12 @@ def export_states(run: str, folder: str) -> None:
 
     RUN is a name or a folder. Held-out documents come last (docs/import.md).
     """
-    from eagle3.cli.places import run_folder
     from eagle3.export import states
     from eagle3.run import load_run
     from eagle3.target_model.files import resolve_target
 
     place = run_folder(run)
-    loaded, base = load_run(place), place.absolute().parents[1]
+    loaded, base = load_run(place), base_of(place)
     inside = base / loaded.target  # a target from outside may be relative to the working directory
     named = str(inside) if inside.is_dir() else loaded.target
     target = resolve_target(named, loaded.config.target.revision)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eagle3.cli.places import base_of, newest_run, run_folder
+
 if TYPE_CHECKING:
     from eagle3.cli.parts import RuleProgress
 
@@ -25,12 +27,11 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     jobs of the run, counted one after another, or else from the plan's estimate.
     """
     from eagle3.cli.parts import parts_of, score_inside
-    from eagle3.cli.places import newest_run, run_folder
     from eagle3.run import load_run
 
     folder = run_folder(run) if run else newest_run()
     loaded = load_run(folder)
-    base = folder.absolute().parents[1]
+    base = base_of(folder)
     if watch:
         from eagle3.cli.follow import follow
 

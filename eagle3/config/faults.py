@@ -23,6 +23,29 @@ LIMITS = {
     "less_than": ("lt", "less than"),
     "multiple_of": ("multiple_of", "a multiple of"),
 }
+# words of other projects, for keys that the spelling does not lead to
+ALIASES = {
+    **dict.fromkeys(("lr", "max_lr", "peak_lr"), "train.learning_rate"),
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_type"), "train.lr_schedule"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "train.warmup_ratio"),
+    **dict.fromkeys(("num_epochs", "num_train_epochs"), "train.epochs"),
+    **dict.fromkeys(("ttt_length", "num_speculative_steps"), "train.ttt_steps"),
+    **dict.fromkeys(
+        ("batch_size", "per_device_train_batch_size", "gradient_accumulation_steps"),
+        "train.packs_per_batch",
+    ),
+    **dict.fromkeys(("max_seq_len", "max_seq_length", "model_max_length"), "tokens.max_length"),
+    **dict.fromkeys(
+        ("gradient_checkpointing", "activation_checkpointing"), "resources.train.recompute"
+    ),
+    **dict.fromkeys(("report_to", "wandb", "tensorboard"), "resources.train.tracker"),
+    **dict.fromkeys(("nproc_per_node", "num_gpus", "gpus"), "resources.train.processes"),
+    **dict.fromkeys(("tp", "tp_size", "tensor_parallel_size"), "resources.capture.tensor_parallel"),
+    **dict.fromkeys(("target_model_path", "model_path", "base_model"), "target.model"),
+    **dict.fromkeys(("data_path", "train_data_path", "train_file"), "dataset.source"),
+    "aux_hidden_state_layer_ids": "hidden_states.aux_layers",
+    "output_dir": "run",
+}
 # of no use in a hint: the demo's own model, whose keys resemble those of targets and drafts
 DEMO = "embedded_target"
 
@@ -111,6 +134,8 @@ def _annotation(path: Sequence[str], model: type[BaseModel]) -> Any:
 def _hint(path: Sequence[str], model: type[BaseModel]) -> str:
     """Where the key that was meant may be."""
     *above, name = path
+    if name in ALIASES:
+        return f"did you mean {ALIASES[name]}?"
     here = next(kind for kind in alternatives(_annotation(above, model)) if is_section(kind))
     elsewhere = [key for key, last in _keys(model) if last == name and not key.startswith(DEMO)]
     if len(elsewhere) > 1 and above:  # train.threads: resources.train.threads

@@ -28,7 +28,7 @@ SUSTAINED = 0.4  # share of the peak that capture and training reach
 
 def known_gpu(name: str | None) -> str | None:
     """The entry of the table that a name means; None if there is none."""
-    known = [key for key in DATA_SHEETS if name and key in name]
+    known = [key for key in DATA_SHEETS if name and key.lower() in name.lower()]
     return max(known, key=len) if known else None
 
 

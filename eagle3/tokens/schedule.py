@@ -38,7 +38,7 @@ def supervised_share(counts: Sequence[Mapping[str, int]]) -> float:
     if tokens and not LEAST_SUPERVISED <= share <= MOST_SUPERVISED:
         raise UserError(
             f"{share:.2%} of {tokens} tokens are supervised, outside of {LEAST_SUPERVISED:.1%} to "
-            f"{MOST_SUPERVISED:.2%}: look at them with workflow_scripts.show_masks, then check "
+            f"{MOST_SUPERVISED:.2%}: look at them with `eagle3 masks`, then check "
             "tokens.chat_template and tokens.max_length"
         )
     return share

@@ -44,7 +44,7 @@ def test_every_subcommand_is_explained_on_the_page(name: str) -> None:
         (["xyz"], 2, "there is no command 'xyz'; choose from init, plan"),
         (["--nix"], 2, "no such option '--nix'"),
         (["plan", "--nix"], 2, "no such option '--nix' (see eagle3 plan --help)"),
-        (["train", "my.yaml"], 2, "unexpected 'my.yaml'; name a configuration with --configfile"),
+        (["train", "my.yaml"], 2, "unexpected 'my.yaml'; name a configuration with -c FILE"),
         (["train", "-c", "my.yaml"], 2, "'my.yaml' does not exist"),
         (
             ["train", "--preset", "nix"],

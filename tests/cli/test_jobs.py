@@ -14,7 +14,10 @@ import pytest
 
 from eagle3.cli import call
 from eagle3.cli.call import snakemake_arguments
+from eagle3.config.files import read_files
+from eagle3.errors import UserError
 from tests.rules.workflow import Outcome, write_overlay
+from workflow_scripts.show_masks import located
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = {
@@ -62,6 +65,28 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
         *("--", "train"),
     ]  # cores are the cluster's
     assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
+
+
+def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:
+    (tmp_path / "my.yaml").write_text("run: mine\ntrain: {epochs: 3}")
+    changes = ("--set", "train.learning_rate=2e-4", "--set", "export.formats=[vllm]")
+    assert command("train", "-c", "my.yaml", *changes, "--set", "train.epochs=null").code == 0
+    [[_, *arguments]] = calls
+    first, own, then, rule = arguments[-4:]
+    assert (first, then, rule) == ("my.yaml", "--", "train")
+    train = {"learning_rate": "2e-4", "epochs": None}
+    assert read_files(["my.yaml", own]) == {
+        "run": "mine",
+        "train": train,
+        "export": {"formats": ["vllm"]},
+    }
+    command("plan", "-c", "my.yaml", *changes, "--set", "train.epochs=null")
+    assert calls[1][-3] == own  # the same values, the same file
+    for wrong in ("train.epochs", "=3", "train..epochs=3", "a=[b"):
+        outcome = command("train", "-c", "my.yaml", "--set", wrong)
+        assert outcome.code == 2 and "--set" in outcome.err and outcome.err.count("\n") == 1
+    assert "name a configuration" in command("train", "--set", "run=x").err
+    assert len(calls) == 2
 
 
 def test_the_demo_runs_only_if_it_is_asked_for(command, calls, tmp_path) -> None:
@@ -125,16 +150,23 @@ def test_a_signal_is_the_childs_to_answer(tmp_path, number) -> None:
         assert process.wait(timeout=20) == 7
 
 
-def test_masks_of_a_run_are_those_of_its_tokens_and_target(command, calls, make_run) -> None:
+def test_masks_of_a_run_are_those_of_its_tokens_and_target(
+    command, calls, make_run, tmp_path, monkeypatch
+) -> None:
+    command("masks", "one", "--shard", "1", "--help")
+    assert calls == [["workflow_scripts.show_masks", "one", "--shard", "1", "--help"]]
     make_run("one", target="/models/m")
-    make_run("demo")
-    command("masks", "one", "--shard", "1", "--count", "2")
-    command("masks", "shard.safetensors", "--target", "t")
-    [first, second] = calls
-    assert first[0] == "workflow_scripts.show_masks"
     shard = "results/one/tokens/train/shard-00001.safetensors"
-    assert first[1:] == [shard, "--target", "/models/m", "--count", "2"]
-    assert second[1:] == ["shard.safetensors", "--target", "t"]
+    assert located("one", 1, None) == (tmp_path / shard, "/models/m", False)
+    assert located("one", 1, "other")[1] == "other"
+    assert located("s.safetensors", 0, "t") == (Path("s.safetensors"), "t", False)
+    with pytest.raises(UserError, match=r"--target is missing: .* s\.safetensors holds"):
+        located("s.safetensors", 0, None)
+    monkeypatch.chdir(tmp_path / "results" / "one")  # inside the run's folder too
+    assert located(".", 1, None)[0] == tmp_path / shard
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="there is no run 'two' here"):
+        located("two", 0, None)
 
 
 def test_serve_check_passes_everything_on(command, calls) -> None:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from eagle3.config import faults
 from eagle3.config.configuration import Config
 from eagle3.config.section import is_section
 from eagle3.config.train import Train
@@ -164,6 +165,9 @@ FAULTS = {
     "train: 3": "train is 3; expected mapping",
     "train: [epochs]": "train is ['epochs']; expected mapping",
     "trian: {}": "unknown key trian; did you mean train?",
+    "train: {lr: 1e-4}": "unknown key train.lr; did you mean train.learning_rate?",
+    "{gradient_checkpointing: true}": "unknown key gradient_checkpointing; did you mean "
+    "resources.train.recompute?",
     "vocab: {zzz: 1}": "unknown key vocab.zzz; known here: draft_vocab_size",
     "vocab: {1: 1, zz: 2}": "unknown key vocab.1, vocab.zz; known here: draft_vocab_size",
     "vocab: {on: 1}": "unknown key vocab.True; known here: draft_vocab_size",
@@ -269,3 +273,9 @@ def test_sources_stay_as_they_were_written() -> None:
     result = complete({"run": "r", "dataset": {"source": written}})["dataset"]["source"]
     assert result == written
     assert type(result[2]["weight"]) is float
+
+
+def test_the_words_of_other_projects_lead_to_keys_that_exist() -> None:
+    keys = {key for key, _ in faults._keys(Config)}
+    assert set(faults.ALIASES.values()) <= keys
+    assert not set(faults.ALIASES) & {key.split(".")[-1] for key in keys}  # else a section has it

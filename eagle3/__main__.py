@@ -1,4 +1,4 @@
-"""`python -m eagle3.cli` is `eagle3`."""
+"""`python -m eagle3` is `eagle3`."""
 
 from eagle3.cli.main import main
 
