@@ -88,7 +88,9 @@ def _fitted(
     from eagle3.cli.devices import TYPICAL_MEMORY
     from eagle3.cli.material import data_of, model_of
     from eagle3.cli.overlay import Line, text_of
+    from eagle3.cli.presets import presets_of
     from eagle3.cli.sizes import Sizes
+    from eagle3.files.hub import HUB
 
     target, data = model_of(model), data_of(dataset)
     run = name or run_name(target.name, data.name)
@@ -104,10 +106,17 @@ def _fitted(
     _write(path, text_of(head, lines))
     remarks = []
     if target.text is None:
+        download = f"hf download {model.removeprefix(HUB)} --include '*.json'"
         remarks.append(
             f"config.json of {model} is not on this machine, so the values suit a target of 8 B "
-            "parameters on one GPU; check tensor_parallel and max_length"
+            f"parameters on one GPU: run `{download}` and eagle3 init again, or check "
+            "tensor_parallel, evaluation.dtype, the template's options and max_length"
         )
+        remarks += [
+            f"--preset {preset} is a configuration for this target: eagle3 plan --preset {preset} "
+            f"--set dataset.source={dataset}"
+            for preset in presets_of(model)
+        ]
     if data.rows is None:
         remarks.append("the number of rows is unknown; set dataset.num_samples to it or lower")
     if gpus.assumed:

@@ -12,8 +12,8 @@ import click
 
 from eagle3.cli import call
 from eagle3.cli.overrides import overrides_file
-from eagle3.errors import UserError
-from eagle3.workflow.project import project_root
+from eagle3.cli.presets import preset_file
+from eagle3.config.files import read_files
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 EXTRA = "Options after -- go to Snakemake: eagle3 {} -c my.yaml -- --keep-going"
@@ -85,6 +85,7 @@ def run(
             "name a configuration with -c FILE or --preset NAME, or run the embedded demo with "
             "--demo" + (f" (files here: {here})" if here else "")
         )
+    read_files(configfiles)  # a fault in one is told with its name, which Snakemake leaves out
     arguments = call.snakemake_arguments(target, files, cores, profile, dry_run, extra)
     return call.call("snakemake", arguments)
 
@@ -93,16 +94,6 @@ def _files(preset: str | None, configfiles: Sequence[str], settings: Sequence[st
     """The files of the configuration; later ones take precedence."""
     first = [preset_file(preset)] if preset else []
     return [*first, *configfiles, *([overrides_file(settings)] if settings else [])]
-
-
-def preset_file(name: str) -> str:
-    """The path of a preset. Raises UserError if there is none of that name."""
-    folder = project_root() / "presets"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        names = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise UserError(f"--preset: there is no preset {name!r}; choose from {', '.join(names)}")
-    return str(path)
 
 
 @click.command(short_help="Estimate what a run takes: disk, time.", epilog=EXTRA.format("plan"))
@@ -121,8 +112,6 @@ def plan(**arguments: Any) -> int:
 
 def run_name(arguments: dict[str, Any]) -> str:
     """The name of the run in the configuration files; `demo` without one."""
-    from eagle3.config.files import read_files
-
     files = _files(arguments["preset"], arguments["configfiles"], arguments["settings"])
     return str(read_files(files).get("run", "demo"))
 

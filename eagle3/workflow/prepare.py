@@ -26,6 +26,7 @@ from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.target_model.quantised import check_packages
 from eagle3.workflow import containers
+from eagle3.workflow.engine_python import engine_warnings
 from eagle3.workflow.external import locate
 from eagle3.workflow.gpu_training import gpu_warnings
 from eagle3.workflow.project import import_folders, package_of
@@ -68,7 +69,10 @@ def new_run(
         _check_tracker(whole.resources.train.tracker)
         if external.target is not None and Path(external.target, "config.json").is_file():
             check_packages(Path(external.target))
-    for sentence in gpu_warnings(whole, os.environ, has_environment):
+    warnings = list(gpu_warnings(whole, os.environ, has_environment))
+    if not has_environment:
+        warnings += engine_warnings(whole, jobs_path())
+    for sentence in warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     if run.imports:
         check_documents(run.states_from, whole.dataset)
@@ -104,7 +108,7 @@ def environment(run: Run, root: Path, has_environment: bool, in_container: bool)
         compiled = str((FOLDER / "compiled").absolute())
         variables["TORCHINDUCTOR_CACHE_DIR"] = os.environ.get("TORCHINDUCTOR_CACHE_DIR", compiled)
     if not has_environment:
-        variables["PATH"] = _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
+        variables["PATH"] = jobs_path()
     if in_container:
         variables |= containers.environment(
             *_visible_paths(run, root), cuda=run.config.resources.device == "cuda"
@@ -114,6 +118,11 @@ def environment(run: Run, root: Path, has_environment: bool, in_container: bool)
         inside = {"PYTHONPATH": os.pathsep.join(own), "PYTHONNOUSERSITE": "1", "PYTHONHOME": ""}
         variables |= {f"{program}ENV_{name}": value for name, value in inside.items()}
     return variables
+
+
+def jobs_path() -> str:
+    """PATH of jobs without an environment of their own."""
+    return _in_front([str(Path(sys.executable).parent)], os.environ.get("PATH"))
 
 
 def image(name: str, run: Run, root: Path) -> str:

@@ -170,10 +170,17 @@ def test_without_its_config_the_target_is_guessed_and_that_is_said(command, tmp_
     outcome = command("init", "hub:nobody/nothing-8b", "hub:nobody/chats", "--gpus", "2")
     assert outcome.code == 0
     assert "config.json of hub:nobody/nothing-8b is not on this machine" in outcome.err
+    assert "run `hf download nobody/nothing-8b --include '*.json'`" in outcome.err
+    assert "--preset" not in outcome.err
     assert "the number of rows is unknown" in outcome.err
     config = yaml.safe_load((tmp_path / "nothing-8b-chats.yaml").read_text())
     assert config["target"]["model"] == "hub:nobody/nothing-8b"
     assert config["dataset"]["num_samples"] == 20_000
+
+
+def test_a_preset_for_the_same_target_is_named(command) -> None:
+    outcome = command("init", "hub:Qwen/Qwen3-32B", "hub:nobody/chats", "--gpus", "2")
+    assert "eagle3 plan --preset qwen3-32b-sharegpt --set dataset.source=hub:" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "folder"])

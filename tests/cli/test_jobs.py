@@ -89,6 +89,18 @@ def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:
     assert len(calls) == 2
 
 
+def test_a_preset_may_be_cut_short_and_a_file_at_fault_is_named(command, calls, tmp_path) -> None:
+    assert command("plan", "--preset", "qwen3-32b").code == 0
+    assert str(ROOT / "presets" / "qwen3-32b-sharegpt.yaml") in calls[0]
+    outcome = command("plan", "--preset", "llama3.1-8b")
+    said = "choose from llama3.1-8b-32k-longalign, llama3.1-8b-sharegpt\n"
+    assert outcome.code == 1 and outcome.err.endswith(said)
+    (tmp_path / "chats.jsonl").write_text('{"a": 1}\n{"b": 2}\n')
+    outcome = command("plan", "-c", "chats.jsonl")
+    assert outcome.code == 1 and "config: chats.jsonl is not YAML" in outcome.err
+    assert len(calls) == 1
+
+
 def test_the_demo_runs_only_if_it_is_asked_for(command, calls, tmp_path) -> None:
     """A forgotten -c must not train the demo's target in the user's folder."""
     outcome = command("plan")
