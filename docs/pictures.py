@@ -1,6 +1,6 @@
 """The picture of docs/parallelism.md, from the code that deals out rows.
 
-python docs/pictures.py
+python -m docs.pictures
 """
 
 from __future__ import annotations

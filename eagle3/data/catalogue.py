@@ -1,8 +1,8 @@
 """Datasets by name: where they are on the hub, in which shape, under which licence.
 
-`python -m eagle3.data.catalogue` prints them as the table of docs/datasets.md. Commits are those
-that public projects pin or the hub's own pages showed; row counts and licences are those of the
-cards. `None` means unknown: what the hub has today is read, and the report of the rows names it.
+`docs/datasets_table.py` prints them as the table of docs/datasets.md. Commits are those that public
+projects pin or the hub's own pages showed; row counts and licences are those of the cards. `None`
+means unknown: what the hub has today is read, and the report of the rows names it.
 """
 
 from __future__ import annotations
@@ -147,27 +147,3 @@ CATALOGUE: dict[str, Entry] = {
     "camel-chemistry": _camel("chemistry"),
     "camel-physics": _camel("physics"),
 }
-
-
-def table() -> str:
-    """The catalogue in Markdown."""
-    lines = [
-        "| `dataset.source` | on the hub | commit | split | columns | rows | licence | answers |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, entry in CATALOGUE.items():
-        subsets = ", ".join(entry.subsets)
-        if subsets:
-            subsets = f" ({'all of' if entry.all_subsets else 'subsets'} {subsets})"
-        rows = f"{entry.rows:,}" if entry.rows else "see card"
-        commit = f"`{entry.revision[:8]}`" if entry.revision else "the latest"
-        lines.append(
-            f"| `{name}` | [{entry.repository}](https://huggingface.co/datasets/"
-            f"{entry.repository}){subsets} | {commit} | {entry.split} | {entry.converter} | {rows} "
-            f"| {entry.licence or 'see card'} | {entry.answers} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.configuration_page import allowed, page
 from eagle3.config.configuration import Config
-from eagle3.config.reference import allowed, page
 from tests.config.test_configuration import keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,7 +16,7 @@ FIELDS = dict(keys())
 
 def test_the_page_is_up_to_date() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert written == page(), "run: python -m eagle3.config.reference > docs/configuration.md"
+    assert written == page(), "run: python -m docs.configuration_page > docs/configuration.md"
 
 
 def test_every_key_is_on_the_page() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import datasets
 import pytest
 
-from eagle3.data.catalogue import CATALOGUE, table
+from docs.datasets_table import table
+from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.converters import CONVERTERS
 from eagle3.data.row_files import Unreadable

@@ -1,6 +1,6 @@
 """Writes docs/configuration.md from the models:
 
-python -m eagle3.config.reference > docs/configuration.md
+python -m docs.configuration_page > docs/configuration.md
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eagle3.config.section import alternatives, is_section, item_type
 
 HEAD = """# Configuration
 
-This page is generated from `eagle3/config/` by `python -m eagle3.config.reference`.
+This page is generated from `eagle3/config/` by `python -m docs.configuration_page`.
 
 Only `run` has no default. A configuration names what differs from the defaults below; a section may
 be omitted or empty. Except where a string is expected, `"1e-4"`, `"true"` and `"null"` are read as
