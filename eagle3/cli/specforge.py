@@ -45,7 +45,8 @@ PROFILE = (
     "resources.train.profile_steps and profile_after"
 )
 VISION = "text only; the target is the text part of a multimodal model"
-TRACKERS = "the trackers are tensorboard and wandb, which reads its own environment variables"
+TRACKERS = "trackers read their own environment variables; swanlab is none of them"
+MLFLOW = "MLFLOW_TRACKING_URI in the environment; experiment eagle3, named by the run"
 ENGINE = "an argument of SGLang's engine, in resources.capture.sglang_arguments"
 TIMEOUT = "a rank that dies ends the others within a minute"
 
@@ -155,16 +156,16 @@ FLAGS = (
     _none("--profile-start-step", (TRAIN,), PROFILE),
     _none("--profile-num-steps", (TRAIN,), PROFILE),
     _none("--profile-record-shapes", (TRAIN,), PROFILE, switch=True),
-    Flag("--report-to", (TRAIN,), "resources.train.tracker", "wandb and tensorboard", "tracker"),
+    Flag("--report-to", (TRAIN,), "resources.train.tracker", "wandb, tensorboard, mlflow", "tracker"),
     _none("--wandb-project", (TRAIN,), "WANDB_PROJECT in the environment"),
     _none("--wandb-name", (TRAIN,), "the run's name"),
     _none("--wandb-key", (TRAIN,), "WANDB_API_KEY in the environment, never on a command line"),
     _none("--wandb-offline", (TRAIN,), "WANDB_MODE=offline in the environment", switch=True),
     _none("--wandb-dir", (TRAIN,), "`results/<run>/tracking`"),
     *(_none(f"--swanlab-{name}", (TRAIN,), TRACKERS) for name in ("project", "name", "key")),
-    _none("--mlflow-tracking-uri", (TRAIN,), TRACKERS),
-    _none("--mlflow-experiment-name", (TRAIN,), TRACKERS),
-    _none("--mlflow-run-name", (TRAIN,), TRACKERS),
+    _none("--mlflow-tracking-uri", (TRAIN,), MLFLOW),
+    _none("--mlflow-experiment-name", (TRAIN,), MLFLOW),
+    _none("--mlflow-run-name", (TRAIN,), MLFLOW),
     *(
         Flag(f"--sglang-{name}", BOTH, "resources.capture.sglang_arguments", ENGINE, "engine")
         for name in ("attention-backend", "mem-fraction-static", "ep-size")

@@ -212,7 +212,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "backend": _choice({"sglang": "sglang"}, "hf"),
     "loss": _choice(LOSSES, "soft_ce"),
     "attention": _choice(ATTENTION, "auto"),
-    "tracker": _choice({"wandb": "wandb", "tensorboard": "tensorboard"}, "none"),
+    "tracker": _choice({name: name for name in ("wandb", "tensorboard", "mlflow")}, "none"),
 }
 
 

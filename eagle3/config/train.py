@@ -164,10 +164,11 @@ class TrainResources(Section):
         ge=1,
         description="Steps between saves within a stage; a killed job continues from the last.",
     )
-    tracker: Literal["none", "tensorboard", "wandb"] = Field(
+    tracker: Literal["none", "tensorboard", "wandb", "mlflow"] = Field(
         default="none",
         description="Tracker of curves during training, in addition to the metrics file. Its "
-        "files are in `results/<run>/tracking`. The key for wandb is read from WANDB_API_KEY.",
+        "files are in `results/<run>/tracking`. wandb reads its key from WANDB_API_KEY, mlflow its "
+        "server from MLFLOW_TRACKING_URI.",
     )
     profile_steps: int = Field(
         default=0,

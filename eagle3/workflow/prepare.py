@@ -25,6 +25,7 @@ from eagle3.imports.split import check_documents
 from eagle3.paths import Paths
 from eagle3.run import VARIABLE, Run, load_run
 from eagle3.target_model.quantised import check_packages
+from eagle3.training.tracker import missing
 from eagle3.workflow import containers
 from eagle3.workflow.engine_python import engine_warnings
 from eagle3.workflow.external import locate
@@ -66,7 +67,8 @@ def new_run(
         whole, external, settings, {name: code_digest(scripts / name, root) for name in RESUMED}
     )
     if not has_environment:
-        _check_tracker(whole.resources.train.tracker)
+        if (tracker := whole.resources.train.tracker) != "none" and find_spec(tracker) is None:
+            raise missing(tracker)
         if external.target is not None and Path(external.target, "config.json").is_file():
             check_packages(Path(external.target))
     warnings = list(gpu_warnings(whole, os.environ, has_environment))
@@ -151,14 +153,6 @@ def _visible_paths(run: Run, root: Path) -> tuple[list[str | Path], bool]:
     states = [f"{paths.out}/hidden_states{split}" for split in ("", "/train", "/eval")]
     own: list[str | Path] = [root, package_of(root), FOLDER, "results", paths.out]
     return [*own, *local, *states], any(source.on_hub for source in outside)
-
-
-def _check_tracker(tracker: str) -> None:
-    if tracker != "none" and find_spec(tracker) is None:
-        raise UserError(
-            f"config: resources.train.tracker is {tracker!r}, which is not installed: "
-            f"`pip install {tracker}`, or set it to none"
-        )
 
 
 def _check_known_rows(report: Path, settings: Settings, want: int) -> None:

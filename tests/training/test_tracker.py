@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,9 +27,9 @@ def test_no_tracker_takes_nothing_and_leaves_nothing(tmp_path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, name) -> None:
-    for module in ("torch.utils.tensorboard", "tensorboard", "wandb"):
+    for module in ("torch.utils.tensorboard", "tensorboard", "wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with (
         pytest.raises(UserError, match=rf"tracker is '{name}', .*`pip install {name}`"),
@@ -95,3 +95,50 @@ def test_wandb_that_refuses_is_said_in_one_sentence(tmp_path, monkeypatch) -> No
     ):
         pass
     assert "\n" not in str(e.value)
+
+
+class FakeMlflow(ModuleType):
+    """What is used of mlflow, which is not installed for the tests."""
+
+    class exceptions:  # noqa: N801 - the name of mlflow's module
+        class MlflowException(Exception):
+            pass
+
+    def __init__(self, refusal: str | None = None) -> None:
+        super().__init__("mlflow")
+        self.refusal, self.calls = refusal, []
+
+    def set_experiment(self, name: str) -> None:
+        if self.refusal:
+            raise self.exceptions.MlflowException(self.refusal)
+        self.calls.append(("experiment", name))
+
+    def start_run(self, **given: str) -> SimpleNamespace:
+        self.calls.append(given)
+        return SimpleNamespace(info=SimpleNamespace(run_id="an id"))
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        self.calls.append((step, values))
+
+    def end_run(self) -> None:
+        self.calls.append("ended")
+
+
+def test_mlflow_has_one_run_for_all_stages_of_a_run(tmp_path, monkeypatch) -> None:
+    fake = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    for step in (7, 8):
+        with tracking("mlflow", tmp_path / "demo" / "tracking") as track:
+            track(RECORD | {"step": step})
+    first = [("experiment", "eagle3"), {"run_name": "demo"}, (7, NAMED), "ended"]
+    assert fake.calls == [*first, {"run_id": "an id"}, (8, NAMED), "ended"]
+
+
+def test_mlflow_that_refuses_is_said_in_one_sentence(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", FakeMlflow("no server there\nsecond line"))
+    with (
+        pytest.raises(UserError, match=r"refuses: no server there; set MLFLOW_TRACKING_URI$"),
+        tracking("mlflow", tmp_path),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())  # no run to go on with
