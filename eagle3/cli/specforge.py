@@ -46,6 +46,7 @@ PROFILE = (
 )
 VISION = "text only; the target is the text part of a multimodal model"
 TRACKERS = "trackers read their own environment variables; swanlab is none of them"
+KNOWN_TRACKERS = "wandb, tensorboard, mlflow"
 MLFLOW = "MLFLOW_TRACKING_URI in the environment; experiment eagle3, named by the run"
 ENGINE = "an argument of SGLang's engine, in resources.capture.sglang_arguments"
 TIMEOUT = "a rank that dies ends the others within a minute"
@@ -156,7 +157,7 @@ FLAGS = (
     _none("--profile-start-step", (TRAIN,), PROFILE),
     _none("--profile-num-steps", (TRAIN,), PROFILE),
     _none("--profile-record-shapes", (TRAIN,), PROFILE, switch=True),
-    Flag("--report-to", (TRAIN,), "resources.train.tracker", "wandb, tensorboard, mlflow", "tracker"),
+    Flag("--report-to", (TRAIN,), "resources.train.tracker", KNOWN_TRACKERS, "tracker"),
     _none("--wandb-project", (TRAIN,), "WANDB_PROJECT in the environment"),
     _none("--wandb-name", (TRAIN,), "the run's name"),
     _none("--wandb-key", (TRAIN,), "WANDB_API_KEY in the environment, never on a command line"),
