@@ -109,7 +109,7 @@ class Bench:
         self.target = given.target or given.results / "target"
         self.mapping, _ = read_mapping(given.results / "vocab" / "mapping.safetensors")
         self.stop = set(stop_ids(self.target, load_config(self.target)))
-        self.depth = self.config["evaluation"]["num_draft_tokens"]
+        self.depth = self.config["evaluation"]["num_speculative_tokens"]
         self.data = opened(given.results, "train", range(given.shards))
         self.others = opened(given.results, "train", given.warm_shard)
         held_out = opened(given.results, "eval", range(1))

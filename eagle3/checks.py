@@ -112,7 +112,7 @@ def check_shape(config: Config, text: Any) -> None:
     draft = derive_config(text, config["draft"], draft_vocab_size, layers)
     check_rope(config["export"]["formats"], draft.rope)
     if draft.sliding_window is not None:
-        chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_draft_tokens"])
+        chain = max(config["train"]["ttt_steps"], config["evaluation"]["num_speculative_tokens"])
         check_window(config["train"]["attention_backend"], draft.sliding_window, chain)
     if config["train"]["warm_start"] is not None:
         check_existing(Path(config["train"]["warm_start"]), draft, count)
@@ -144,7 +144,7 @@ def _check_lengths(config: Config, context: int) -> None:
     """Documents, and prompts with their answers, have to fit into the target's context."""
     check_length(config["tokens"]["max_length"], context)
     answer = config["evaluation"]["max_new_tokens"]
-    if answer + config["evaluation"]["num_draft_tokens"] + 2 > context:
+    if answer + config["evaluation"]["num_speculative_tokens"] + 2 > context:
         raise UserError(
             f"evaluation.max_new_tokens is {answer}, which leaves no room for a prompt in the "
             f"target's context of {context} tokens"

@@ -44,7 +44,7 @@ def main(job: entry.Job) -> None:
 def _verifier(job: entry.Job, values: dict[str, Any]) -> Verifier:
     """The target as vLLM finds it: export.verifier, or else the name in the configuration."""
     name = values["export"]["verifier"] or job.run.target.removeprefix(HUB)
-    count = values["evaluation"]["num_draft_tokens"]
+    count = values["evaluation"]["num_speculative_tokens"]
     return Verifier(name, architectures(job.target_folder(weights=False)), count)
 
 

@@ -235,7 +235,7 @@ def trained(result: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        f"Decoded by the project itself with {result['decoded']['num_draft_tokens']} draft tokens, at "
+        f"Decoded by the project itself with {result['decoded']['num_speculative_tokens']} draft tokens, at "
         f"most {result['config']['draft']['evaluation']['max_new_tokens']} tokens an answer,"
     )
     yield "answers equal to the target's own ([evaluation.md](evaluation.md))."
@@ -257,7 +257,7 @@ def by_time(result: Mapping[str, Any]) -> Iterator[str]:
             f"{low:.2f} to {high:.2f} | {stage['per_position_acceptance'][0]:.0%} |"
         )
     yield ""
-    depth = result["config"]["draft"]["evaluation"]["num_draft_tokens"]
+    depth = result["config"]["draft"]["evaluation"]["num_speculative_tokens"]
     yield f"Simulated with {depth} draft tokens on the stored states of held-out conversations"
     yield "([evaluation.md](evaluation.md))."
     kept = next(stage for stage in stages["stages"] if stage["stage"] == stages["stage"])

@@ -75,16 +75,17 @@ class Evaluation(Section):
         description="Above 0, acceptance is also measured with sampling at this temperature.",
     )
     max_new_tokens: int = Field(default=128, ge=2, description="Maximum tokens of an answer.")
-    num_draft_tokens: int = Field(
+    num_speculative_tokens: int = Field(
         default=5,
         ge=1,
         le=16,
-        description="Length of the chain: tokens that the draft proposes per verification.",
+        description="Tokens that the draft proposes per verify pass, as vLLM names them; SGLang "
+        "calls them steps, and counts one draft token more.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
         description="Precision of target and draft during decoding. float32 takes four bytes a "
-        "parameter of the target: use bfloat16 for one that the GPUs do not hold twice.",
+        "parameter of the target, twice its bfloat16 weights: use bfloat16 if that does not fit.",
     )
 
 

@@ -44,6 +44,7 @@ ALIASES = {
     **dict.fromkeys(("target_model_path", "model_path", "base_model"), "target.model"),
     **dict.fromkeys(("data_path", "train_data_path", "train_file"), "dataset.source"),
     "aux_hidden_state_layer_ids": "hidden_states.aux_layers",
+    "num_draft_tokens": "evaluation.num_speculative_tokens",
     "output_dir": "run",
 }
 # of no use in a hint: the demo's own model, whose keys resemble those of targets and drafts

@@ -16,5 +16,5 @@ def check_window(backend: str, window: int, chain: int) -> None:
     if window < chain:
         raise UserError(
             f"draft.sliding_window is {window}, shorter than a chain of {chain} steps "
-            "(train.ttt_steps, evaluation.num_draft_tokens)"
+            "(train.ttt_steps, evaluation.num_speculative_tokens)"
         )

@@ -25,7 +25,7 @@ OF_STAGE = (
 RESAMPLES = 2000
 
 
-def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dict[str, Any]:
+def acceptance(committed: Sequence[Sequence[int]], num_speculative_tokens: int) -> dict[str, Any]:
     """Figures over prompts; `committed[i]` holds the counts of prompt i's verify passes."""
     flat = np.array([count for prompt in committed for count in prompt], dtype=np.int64)
     passes = max(len(flat), 1)
@@ -33,9 +33,9 @@ def acceptance(committed: Sequence[Sequence[int]], num_draft_tokens: int) -> dic
         "acceptance_length": float(flat.sum() / passes),
         "acceptance_length_ci95": bootstrap_interval(committed),
         "per_position_acceptance": [
-            float((flat >= i + 2).sum() / passes) for i in range(num_draft_tokens)
+            float((flat >= i + 2).sum() / passes) for i in range(num_speculative_tokens)
         ],
-        "accepted_histogram": np.bincount(flat - 1, minlength=num_draft_tokens + 1).tolist(),
+        "accepted_histogram": np.bincount(flat - 1, minlength=num_speculative_tokens + 1).tolist(),
         "verify_passes": len(flat),
     }
 

@@ -52,7 +52,7 @@ class Limits:
 
     max_new: int
     stop: set[int]
-    num_draft_tokens: int  # 0: the target alone, one token a pass
+    num_speculative_tokens: int  # 0: the target alone, one token a pass
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ class _Decoding:
         seeds: Sequence[int],
     ) -> None:
         self.models, self.limits, self.sampling = models, limits, sampling
-        self.count, self.device = limits.num_draft_tokens, models.engine.device
+        self.count, self.device = limits.num_speculative_tokens, models.engine.device
         self.answers = [Decoded() for _ in prompts]
         self.going = list(range(len(prompts)))  # numbers of the sequences that are left
         self.numbers = [_numbers(sampling.seed, seed) for seed in seeds]

@@ -139,10 +139,10 @@ class Evaluator:
         return prompts, answers, dict(skipped)
 
     def decode(
-        self, prompts: Sequence[Prompt], num_draft_tokens: int, sampling: Sampling = GREEDY
+        self, prompts: Sequence[Prompt], num_speculative_tokens: int, sampling: Sampling = GREEDY
     ) -> list[Decoded]:
         """Answers to prompts, those of like length together."""
-        limits = Limits(self.values["max_new_tokens"], self.stop, num_draft_tokens)
+        limits = Limits(self.values["max_new_tokens"], self.stop, num_speculative_tokens)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
         answers: dict[int, Decoded] = {}
         for start in range(0, len(order), self.batch):
@@ -173,7 +173,7 @@ class Evaluator:
         self, question: Question, messages: list[Message], skipped: Counter[str]
     ) -> list[int] | None:
         """Tokens of a prompt; None, and counted, if it cannot be one."""
-        chain, answer = self.values["num_draft_tokens"], self.values["max_new_tokens"]
+        chain, answer = self.values["num_speculative_tokens"], self.values["max_new_tokens"]
         room = self.config.max_position_embeddings - answer - chain - 1
         try:
             tokens = question.tokens or self._tokens(question, messages)
@@ -208,7 +208,7 @@ def evaluate(evaluator: Evaluator, sets: Mapping[str, QuestionRows]) -> dict[str
     for name, rows in sets.items():
         more, answers, skipped[name] = evaluator.ask(name, rows)
         prompts, plain = prompts + more, plain + answers
-    count = values["num_draft_tokens"]
+    count = values["num_speculative_tokens"]
     greedy = evaluator.decode(prompts, count)
     records = [
         _record(evaluator.tokenizer, *item) for item in zip(prompts, plain, greedy, strict=True)
@@ -260,7 +260,7 @@ def _greedy_figures(records: Sequence[dict[str, Any]], count: int) -> dict[str, 
     committed = _by_question([(r["set"], r["id"], r["committed"]) for r in records])
     return {
         **acceptance(committed, count),
-        "num_draft_tokens": count,
+        "num_speculative_tokens": count,
         "greedy_identical": all(r["identical"] or r["tie_at"] is not None for r in records),
         "greedy_ties": sum(r["tie_at"] is not None for r in records),
         "prompts": len(records),
@@ -275,7 +275,7 @@ def _sampled_figures(
     evaluator: Evaluator, prompts: Sequence[Prompt], sets: Sequence[str]
 ) -> dict[str, Any]:
     """Acceptance when sampling, for both kinds of proposals."""
-    count, temperature = evaluator.values["num_draft_tokens"], evaluator.values["temperature"]
+    count, temperature = evaluator.values["num_speculative_tokens"], evaluator.values["temperature"]
     figures: dict[str, Any] = {"temperature": temperature}
     for proposals in ("argmax", "sampled"):
         answers = evaluator.decode(prompts, count, Sampling(temperature, proposals))

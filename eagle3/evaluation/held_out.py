@@ -103,7 +103,7 @@ def simulate(
         **figures,
         "walk": acceptance(committed, depth),
         "documents": len(accepted),
-        "num_draft_tokens": depth,
+        "num_speculative_tokens": depth,
         # the share of places at which the text is the target's own choice
         "text_agreement": agreed / choices,
     }

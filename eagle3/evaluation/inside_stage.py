@@ -63,7 +63,7 @@ class HeldOutScorer:
             trainer.target,
             trainer.train,
             getattr(torch, evaluation.dtype),
-            evaluation.num_draft_tokens,
+            evaluation.num_speculative_tokens,
             set(stop_ids(directory, config)),
             trainer.ranks,
         )

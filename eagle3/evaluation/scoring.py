@@ -57,7 +57,7 @@ def score_checkpoint(
         target,
         read_ahead(data, packs, device),
         dtype,
-        evaluation["num_draft_tokens"],
+        evaluation["num_speculative_tokens"],
         set(stop_ids(directory, config)),
     )
     return figures, state

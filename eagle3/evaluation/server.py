@@ -102,7 +102,7 @@ def _sglang(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions)
     figures = acceptance([committed(info) for info in replies], max(drafts))
     return {
         **figures,
-        "num_draft_tokens": max(drafts),
+        "num_speculative_tokens": max(drafts),
         "new_tokens": sum(info["completion_tokens"] for info in replies),
     }
 
@@ -146,7 +146,7 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
         reported = [own for own in map(_reported, replies) if own is not None]
         drafts = max(own["num_spec_tokens"] for own in reported)
         figures = acceptance([count for count in counts if count is not None], drafts)
-        return {**figures, "num_draft_tokens": drafts, "new_tokens": new_tokens}
+        return {**figures, "num_speculative_tokens": drafts, "new_tokens": new_tokens}
     after = _settled(url)
     for name in (DRAFTS, FINISHED):
         if name not in after:
@@ -166,7 +166,7 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
     totals = [n + 1 for n in range(len(at_least) + 1) for _ in range(reached[n] - reached[n + 1])]
     figures = acceptance([totals], len(at_least))
     figures["acceptance_length_ci95"] = None  # needs the counts of each prompt
-    return {**figures, "num_draft_tokens": len(at_least), "new_tokens": new_tokens}
+    return {**figures, "num_speculative_tokens": len(at_least), "new_tokens": new_tokens}
 
 
 def committed_by_pass(reply: Mapping[str, Any]) -> list[int] | None:

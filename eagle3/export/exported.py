@@ -35,7 +35,7 @@ class Verifier:
 
     name: str  # a hub name or a path
     architectures: tuple[str, ...]
-    num_draft_tokens: int
+    num_speculative_tokens: int
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def write(described: Description) -> dict[str, Any]:
         raise UserError("the speculators format needs the name of the target, and none was given")
     greedy = {
         "proposal_type": "greedy",
-        "speculative_tokens": verifier.num_draft_tokens,
+        "speculative_tokens": verifier.num_speculative_tokens,
         "verifier_accept_k": 1,
         "accept_tolerance": 0.0,
     }

@@ -69,7 +69,7 @@ def summary(run: Run) -> list[str]:
     more = "" if len(warnings) == 1 else f"{len(warnings)}, the first: "
     return [
         f"acceptance length {figures['acceptance_length']:.2f} (95 %: {low:.2f} to {high:.2f}) "
-        f"tokens per target pass with {figures['num_draft_tokens']} draft tokens per round",
+        f"tokens per target pass with {figures['num_speculative_tokens']} draft tokens per round",
         f"against 1.00 without a draft; the first draft token is accepted in {first:.0%} of the "
         f"passes, always guessing the most frequent token would reach {guess:.0%}",
         f"report: {run.paths.report}",

@@ -21,7 +21,7 @@ IMPORTED_KEYS = ("max_length", "train_only_last_turn", *TEMPLATE_KEYS)
 LOADING_KEYS = ("target.revision", "target.trust_remote_code")
 # which forms there are changes none of them
 WITH_EMBEDDING = ("export.dtype", "export.embedding", "target.embedding_key", *LOADING_KEYS)
-NAMING_TARGET = ("export.verifier", "target.model", "evaluation.num_draft_tokens")
+NAMING_TARGET = ("export.verifier", "target.model", "evaluation.num_speculative_tokens")
 EXPORT_KEYS = {
     "sglang": ("export.dtype",),
     "vllm": WITH_EMBEDDING,
@@ -38,7 +38,7 @@ PLANNED = (
     *("train.learning_rate", "train.pack_tokens", "train.packs_per_batch", "train.precision"),
     "train.optimizer",
 )
-SCORING = ("evaluation.num_draft_tokens", "evaluation.dtype", "evaluation.held_out_shards")
+SCORING = ("evaluation.num_speculative_tokens", "evaluation.dtype", "evaluation.held_out_shards")
 SCORED_INSIDE = "score_every_steps"
 DECODING = (
     *SCORING[:2],

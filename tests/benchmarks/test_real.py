@@ -236,7 +236,7 @@ def whole() -> dict:
         "acceptance_length_ci95": [1.9, 2.3],
         "per_position_acceptance": [0.6, 0.3, 0.2],
         "prompts": 6,
-        "num_draft_tokens": 3,
+        "num_speculative_tokens": 3,
     }
     config = yaml.safe_load((ROOT / "benchmarks" / "real" / "config.yaml").read_text())
     return {

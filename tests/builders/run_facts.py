@@ -89,7 +89,7 @@ def facts(text="an answer", run="demo", metrics=None, model="embedded", **more):
             "target_passes_saved": 0.5556,
             "greedy_identical": True,
             "greedy_ties": 1,
-            "num_draft_tokens": 3,
+            "num_speculative_tokens": 3,
             "prompts": 24,
             "unigram_acceptance": 0.0625,
             "sets": {"held_out": figures(2.25, prompts=24)},

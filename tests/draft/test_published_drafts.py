@@ -376,7 +376,7 @@ def test_our_exports_start_a_run_of_their_layers_and_of_no_others(
     old, mapping = export(form, tmp_path / "export", dtype="float32")
     ids = torch.from_numpy(mapping.target_ids)
     draft = Eagle3Draft(CONFIG)
-    warm_start(draft, tmp_path / "export", ids, target_layers=VERIFIER.num_draft_tokens + 2)
+    warm_start(draft, tmp_path / "export", ids, target_layers=VERIFIER.num_speculative_tokens + 2)
     for name, weight in draft.named_parameters():
         assert torch.equal(weight, old.get_parameter(name)), name
     others = Eagle3Draft(type(CONFIG)(**{**vars(CONFIG), "aux_layers": (0, 2, 3)}))

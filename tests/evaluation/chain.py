@@ -127,7 +127,7 @@ def decode_speculative(
     prompt: list[int],
     max_new: int,
     stop: set[int],
-    num_draft_tokens: int,
+    num_speculative_tokens: int,
 ) -> Decoded:
     """The same answer by chain speculation.
 
@@ -142,9 +142,9 @@ def decode_speculative(
     hidden = chain.extend(aux, rows)
     done = tokens[-1] in stop
     while not done and len(tokens) - len(prompt) < max_new:
-        drafts = chain.propose(hidden, num_draft_tokens)
+        drafts = chain.propose(hidden, num_speculative_tokens)
         aux, last = target.run([tokens[-1], *drafts])
-        choices = head.logits(last).argmax(-1).tolist()  # [1 + num_draft_tokens]
+        choices = head.logits(last).argmax(-1).tolist()  # [1 + num_speculative_tokens]
         accepted = 0
         while accepted < len(drafts) and drafts[accepted] == choices[accepted]:
             accepted += 1

@@ -41,10 +41,10 @@ def pair(request, targets, tmp_path_factory):
 
 def one_at_a_time(pair, prompt, limits):
     given = pair.engine, pair.head
-    if limits.num_draft_tokens == 0:
+    if limits.num_speculative_tokens == 0:
         return decode_plain(*given, prompt, limits.max_new, limits.stop)
     chain = DraftChain(pair.draft, pair.embedding, pair.target_ids)
-    rest = prompt, limits.max_new, limits.stop, limits.num_draft_tokens
+    rest = prompt, limits.max_new, limits.stop, limits.num_speculative_tokens
     return decode_speculative(*given, chain, *rest)
 
 

@@ -20,7 +20,7 @@ from tests.builders.shards import TARGET_KEYS, TRAIN, changed, train_draft, trai
 VALUES = {
     "num_prompts": 4,
     "max_new_tokens": 12,
-    "num_draft_tokens": 3,
+    "num_speculative_tokens": 3,
     "dtype": "float32",
     "temperature": 0.0,
 }
@@ -96,7 +96,7 @@ def test_a_decoder_that_changes_the_text_stops_the_evaluation(places, monkeypatc
 
     def wrong(pair, prompts, limits, *more):
         result = whole(pair, prompts, limits, *more)
-        for answer in result if limits.num_draft_tokens else []:
+        for answer in result if limits.num_speculative_tokens else []:
             answer.tokens[0] = (answer.tokens[0] + 1) % 90
         return result
 

@@ -37,7 +37,7 @@ def test_sglangs_figures_are_those_of_our_own_decoding(behind):
     with spec_server("sglang", COUNTS, DRAFTS, behind) as server:
         result = measure(f"{server.url}/", PROMPTS, ASKING)
     expected = acceptance(list(COUNTS.values()), DRAFTS)
-    assert result["engine"] == "sglang" and result["num_draft_tokens"] == DRAFTS
+    assert result["engine"] == "sglang" and result["num_speculative_tokens"] == DRAFTS
     for name in ("acceptance_length", "acceptance_length_ci95", "verify_passes"):
         assert result[name] == expected[name], name
     if not behind:
@@ -72,7 +72,7 @@ def test_vllms_figures_of_every_pass_are_exact(behind):
         result = measure(server.url, PROMPTS, ASKING)
     expected = acceptance(list(COUNTS.values()), DRAFTS)
     assert {name: result[name] for name in expected} == expected
-    assert result["num_draft_tokens"] == DRAFTS
+    assert result["num_speculative_tokens"] == DRAFTS
     assert result["new_tokens"] == sum(1 + sum(counts) for counts in COUNTS.values())
 
 
@@ -82,7 +82,7 @@ def test_vllms_totals_are_those_of_our_requests_alone(metrics):
     with spec_server("vllm", COUNTS, DRAFTS, metrics=metrics) as server:
         result = measure(f"{server.url}/v1", PROMPTS, ASKING)
     expected = acceptance(list(COUNTS.values()), DRAFTS)
-    assert result["engine"] == "vllm" and result["num_draft_tokens"] == DRAFTS
+    assert result["engine"] == "vllm" and result["num_speculative_tokens"] == DRAFTS
     for name in (
         "acceptance_length",
         "verify_passes",

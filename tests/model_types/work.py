@@ -212,7 +212,7 @@ def work(kind: str, folder: Path) -> Outcome:
     prompts = [text.tolist() for text in random_texts(7, 4)]
     limits = Limits(NEW, set(), CHAIN)
     answers = decode_batch(pair, prompts, limits)
-    plain = decode_batch(pair, prompts, replace(limits, num_draft_tokens=0))
+    plain = decode_batch(pair, prompts, replace(limits, num_speculative_tokens=0))
     for prompt, answer, alone in zip(prompts, answers, plain, strict=True):
         same = compare(answer, alone)
         assert same.identical or same.tie_at is not None, (answer.tokens, alone.tokens)

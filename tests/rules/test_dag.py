@@ -167,7 +167,7 @@ PLANNED = {
         {"hidden_states": 2, "held_out_states": 1, "plan": 1, **TRAINING},
     ),
     "chain length": (
-        {"evaluation": {"num_draft_tokens": 2}},
+        {"evaluation": {"num_speculative_tokens": 2}},
         {"score_stage": 2, "select_best": 1, **DELIVERY},
     ),
     "the last checkpoint": ({"export": {"checkpoint": "last"}}, DELIVERY),

@@ -94,7 +94,7 @@ FIRST = {
     "export.verifier": {"export_speculators"},
     "export.dtype": {"export", "export_sglang", *WITH_EMBEDDING},
     "export.checkpoint": {"export", "export_sglang", *WITH_EMBEDDING},
-    "evaluation.num_draft_tokens": {"score", "evaluate", "export_speculators"},
+    "evaluation.num_speculative_tokens": {"score", "evaluate", "export_speculators"},
     "evaluation.dtype": {"score", "evaluate"},
     "evaluation.held_out_samples": {"score", "plan"},
     "evaluation": {"evaluate"},

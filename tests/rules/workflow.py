@@ -50,7 +50,7 @@ SMALL: dict[str, Any] = {
         "held_out_samples": 64,
         "num_prompts": 2,
         "max_new_tokens": 12,
-        "num_draft_tokens": 3,
+        "num_speculative_tokens": 3,
     },
     "resources": {"train": {"threads": 1, "processes": 1, "save_interval": 2}},
 }

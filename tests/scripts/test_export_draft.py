@@ -38,7 +38,7 @@ def test_the_speculators_form_names_the_target_and_holds_its_embedding(targets, 
         {"train": made.settings.digest, "vocab": stage_settings("vocab").digest},
         export=EXPORT,
         target=TARGET_KEYS,
-        evaluation={"num_draft_tokens": 4},
+        evaluation={"num_speculative_tokens": 4},
     )
     run = save_run(tmp_path, [settings], targets["sharded"])
     command = [sys.executable, "-m", "workflow_scripts.export_draft", "--run-file", str(run)]

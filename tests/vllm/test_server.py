@@ -48,7 +48,7 @@ def test_every_prompt_is_exact_where_the_server_reports_its_passes(made, engine_
     for result, stop in ((whole, ()), (ended, (EOS,))):
         expected = acceptance(made.committed(STEPS, stop), STEPS)
         assert {name: result[name] for name in EXACT} == {name: expected[name] for name in EXACT}
-        assert result["num_draft_tokens"] == STEPS
+        assert result["num_speculative_tokens"] == STEPS
     assert any(EOS in answer for answer in made.answers)
     assert ended["verify_passes"] < whole["verify_passes"]
 
