@@ -93,14 +93,18 @@ def _records(folder: Path, start: str, prefix: str | None) -> Iterator[Path]:
 
 
 def users(folder: Path, others: Sequence[Path]) -> list[str]:
-    """Names of the other runs that read files of the run in `folder`."""
+    """Names of the other runs that read files of the run in `folder`. One that cannot be read is
+    left out: it is of another version, whose jobs could not go on here."""
     own = folder.resolve()
-    return [
-        other.name
-        for other in others
-        if other.resolve() != own
-        and any(Path(place).resolve().is_relative_to(own) for place in _outside(load_run(other)))
-    ]
+    readers = []
+    for other in others:
+        try:
+            places = [Path(place).resolve() for place in _outside(load_run(other))]
+        except UserError:
+            continue
+        if other.resolve() != own and any(place.is_relative_to(own) for place in places):
+            readers.append(other.name)
+    return readers
 
 
 def _outside(run: Run) -> Iterator[str]:
@@ -109,5 +113,6 @@ def _outside(run: Run) -> Iterator[str]:
     yield from (source.place for source in external.sources if not source.on_hub)
     yield from (place for _, place in external.prompts)
     states = (external.states.place, external.states.dataset) if external.states else ()
-    named = (external.target, external.warm_start, external.embedded_source, *states)
+    drafts = external.adapter, external.warm_start
+    named = (external.target, *drafts, external.embedded_source, *states)
     yield from (place for place in named if place and not place.startswith("hub:"))

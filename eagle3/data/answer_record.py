@@ -36,6 +36,11 @@ class Answer:
     cut: bool = False  # max_tokens ended it: the target would have gone on
 
 
+def whole_characters(text: str, cut: bool) -> str:
+    """A text without the part of a character that `max_tokens` left of its last one."""
+    return text.rstrip("\ufffd") if cut else text
+
+
 # Answers to requests as they arrive: the number of each, and the answer. The caller may append
 # requests after each answer; they are answered too.
 Generate = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.answer_record import Answer, Request
+from eagle3.data.answer_record import Answer, Request, whole_characters
 from eagle3.data.conversations import BadRow
 from eagle3.data.templates import Renderer
 from eagle3.parallel.device import check_device
@@ -20,8 +20,8 @@ from eagle3.target_model.tokenizer import load_tokenizer
 
 
 class HFAnswers:
-    """Generates answers in batches of consecutive requests, so the same requests always give the
-    same answers on the same machine."""
+    """Generates answers in batches of consecutive requests. An answer that is drawn is a function
+    of its prompt and its own seed, whatever the batch, but for the rounding of its logits."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class HFAnswers:
     ) -> None:
         """`renderer`: the arguments of `Renderer` other than the tokenizer; `adapter`: folder of a
         LoRA adapter on the target."""
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
         self.tokenizer = load_tokenizer(directory, trust_remote_code)
         self.sampling, self.batch = sampling, batch
@@ -52,6 +52,8 @@ class HFAnswers:
         if adapter is not None:
             merge(read_adapter(adapter), model)
         self.model = model.to(self.device)
+        # penalties and limits of the target's own file would be applied to greedy answers too
+        self.model.generation_config = GenerationConfig()
         config = self.model.config.get_text_config(decoder=True)
         self.context = config.max_position_embeddings
         self.stops = stop_ids(directory, config)
@@ -84,12 +86,13 @@ class HFAnswers:
                 prompts[number] = text
         for first in range(0, len(ready), self.batch):
             chosen = ready[first : first + self.batch]
-            generated = self._generated([ids for _, ids in chosen], requests[chosen[0][0]].seed)
+            seeds = [requests[number].seed for number, _ in chosen]
+            generated = self._generated([ids for _, ids in chosen], seeds)
             for (number, _), tokens in zip(chosen, generated, strict=True):
                 yield number, self._answer(tokens, prompts[number])
 
     @torch.no_grad()
-    def _generated(self, prompts: list[list[int]], seed: int) -> list[list[int]]:
+    def _generated(self, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
         """The tokens after each prompt."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
@@ -97,19 +100,14 @@ class HFAnswers:
         for row, prompt in enumerate(prompts):  # an answer begins where all prompts end
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
-        torch.manual_seed(seed)
-        sampled = self.sampling.temperature > 0
-        how: dict[str, Any] = {"do_sample": sampled}
-        if sampled:
-            how |= {"temperature": self.sampling.temperature, "top_p": self.sampling.top_p}
-            how["top_k"] = self.sampling.top_k or 0
         out = self.model.generate(
             ids.to(self.device),
             attention_mask=mask.to(self.device),
             max_new_tokens=self.sampling.max_tokens,
             eos_token_id=self.stops or None,
             pad_token_id=self.stops[0] if self.stops else 0,
-            **how,
+            do_sample=False,
+            logits_processor=_drawing(self.sampling, seeds),
         )
         return [row[longest:].tolist() for row in out]
 
@@ -117,7 +115,29 @@ class HFAnswers:
         """The text up to the token that ended it, or to the last one."""
         end = next((n for n, token in enumerate(tokens) if token in self.stops), None)
         reply = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
+        reply = whole_characters(reply, cut=end is None)
         text, thought = self.renderer.finder.taken_apart(reply, prompt)
         if not text.strip():
             return Answer(cause="answer without text")
         return Answer(text, thought or None, cut=end is None)
+
+
+def _drawing(sampling: Regenerate, seeds: list[int]) -> list[Callable[..., torch.Tensor]]:
+    """What turns the largest logit of each row into a token drawn from its distribution, by a
+    generator of the row's own seed; nothing at temperature 0."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+    if not sampling.temperature:
+        return []
+    steps: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
+    if sampling.top_k:
+        steps.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        steps.append(TopPLogitsWarper(sampling.top_p))
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def with_gumbel_noise(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        drawn = [torch.empty(scores.shape[-1]).exponential_(generator=g) for g in generators]
+        return scores - torch.stack(drawn).log().to(scores.device)
+
+    return [*steps, with_gumbel_noise]

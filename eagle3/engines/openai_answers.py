@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.answer_record import Answer, Request
+from eagle3.data.answer_record import Answer, Request, whole_characters
 from eagle3.data.messages import Message
 from eagle3.data.tool_calls import with_text_arguments
 from eagle3.errors import UserError
@@ -20,6 +20,7 @@ from eagle3.errors import UserError
 log = logging.getLogger(__name__)
 ATTEMPTS = 6  # in all, of a request that meets an overloaded or restarting server
 SECONDS = 600.0  # for one answer
+PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # no change of the distribution
 
 
 class OpenAIEngine:
@@ -105,7 +106,8 @@ class OpenAIEngine:
         chat_template_kwargs to the template; without a template, as for gpt-oss, they read
         reasoning_effort."""
         more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
-        body: dict[str, Any] = {}
+        # servers take what is not said here from the target's generation_config.json
+        body: dict[str, Any] = dict(PLAIN)
         if self.sampling.top_k is not None:
             body["top_k"] = self.sampling.top_k
         options = {**self.options, **(request.options or {})}
@@ -113,7 +115,7 @@ class OpenAIEngine:
             body["chat_template_kwargs"] = options
         if isinstance(options.get("reasoning_effort"), str):
             more["reasoning_effort"] = options["reasoning_effort"]
-        return {**more, "extra_body": body} if body else more
+        return {**more, "extra_body": body}
 
     def _ask(self, request: Request) -> Answer:
         """One answer. Raises UserError if a server stays away."""
@@ -148,6 +150,8 @@ class OpenAIEngine:
 def _for_servers(message: Message) -> Message:
     """A message as the protocol has it: arguments of calls are JSON text."""
     copy = {key: value for key, value in message.items() if key != "train"}
+    if thought := copy.get("reasoning_content"):
+        copy["reasoning"] = thought  # the name that newer versions of vLLM read
     if copy.get("tool_calls"):
         copy["tool_calls"] = [
             {"id": f"call_{number}", **with_text_arguments(call)}
@@ -164,9 +168,10 @@ def _answer(completion: Any) -> Answer:
     if choice.finish_reason not in ("stop", "length"):
         return Answer(cause=f"answer ended by {choice.finish_reason!r}")
     cut = choice.finish_reason == "length"
-    content = choice.message.content or ""
+    content = whole_characters(choice.message.content or "", cut)
     extra = choice.message.model_extra or {}
     thought = extra.get("reasoning_content") or extra.get("reasoning")
+    thought = whole_characters(thought, cut) if thought else None
     # an answer may be cut off inside its thought
     if not content.strip() and not (cut and (thought or "").strip()):
         return Answer(cause="answer without text")

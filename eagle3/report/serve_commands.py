@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from eagle3.files.hub import HUB
@@ -53,7 +54,9 @@ def serve_command(
 def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, str]:
     """Commands for the drafts of a run by the engine's name, none for a format of no engine."""
     paths, model = Paths(config["run"]), config["target"]["model"]
-    target = paths.embedded_target if model == "embedded" else model.removeprefix(HUB)
+    # quoted, a shell would not expand a home folder
+    local = str(Path(model).expanduser()) if model.startswith("~") else model.removeprefix(HUB)
+    target = paths.embedded_target if model == "embedded" else local
     adapter = config["target"].get("adapter")
     # engines merge no adapter at loading, and not every one takes it beside a draft
     before = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""

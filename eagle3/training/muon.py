@@ -4,10 +4,14 @@ An update takes Newton-Schulz iterations over the whole matrix, which every rank
 otherwise: for the draft of an 8B target, as much arithmetic as a pack of 4,000 tokens. Momentum is
 kept where its matrix is updated. Weights have the bits that one rank gives for the same gradients
 (dealt out as in Muon's first implementation, https://kellerjordan.github.io/posts/muon).
+
+torch multiplies in bfloat16, whatever the weights are. A processor without such products takes
+several times as long as in float32, so here they are of the type that training multiplies in.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,11 +25,21 @@ class DealtMuon(torch.optim.Muon):
     """`torch.optim.Muon` of matrices that all ranks have, with whole gradients on each."""
 
     def __init__(
-        self, matrices: Sequence[torch.nn.Parameter], ranks: Ranks, ratio: float, **options: Any
+        self,
+        matrices: Sequence[torch.nn.Parameter],
+        ranks: Ranks,
+        ratio: float,
+        dtype: torch.dtype,
+        **options: Any,
     ) -> None:
-        """`ratio`: see `set_rate`; `options`: of `torch.optim.Muon`."""
-        super().__init__([{"params": [*matrices], "rate_ratio": ratio}], **options)
-        self.ranks = ranks
+        """`ratio`: see `set_rate`; `dtype`: of the iterations' products, which torch always makes
+        in bfloat16; `options`: of `torch.optim.Muon`."""
+        super().__init__(
+            [{"params": [*matrices], "rate_ratio": ratio}],
+            adjust_lr_fn="match_rms_adamw",
+            **options,
+        )
+        self.ranks, self.dtype = ranks, dtype
         owners = dealt([(matrix.shape[0], matrix.shape[1]) for matrix in matrices], ranks.world)
         self.owners: dict[torch.Tensor, int] = dict(zip(matrices, owners, strict=True))
 
@@ -39,16 +53,41 @@ class DealtMuon(torch.optim.Muon):
         for matrix in self.owners:
             if not self.keeps(matrix):
                 matrix.grad = None  # one without a gradient is passed over
-        loss = super().step(closure)
+        (group,) = self.param_groups
+        for matrix in group["params"]:
+            if matrix.grad is not None:
+                self._update(matrix, matrix.grad, group)
         for matrix, owner in self.owners.items():
             self.ranks.broadcast(matrix.detach(), owner)
-        return loss
+
+    def _update(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
+        """What `torch.optim.Muon` does, with the bits that it gives in bfloat16."""
+        state, momentum = self.state[matrix], group["momentum"]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        update = orthogonalised(gradient.lerp(mean, momentum), group, self.dtype)
+        matrix.mul_(1 - group["lr"] * group["weight_decay"])
+        matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
 
     def whole_state(self, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
         """State of a matrix, on every rank; all must ask together, before any step too."""
         momentum = self.state[matrix].get("momentum_buffer") if self.keeps(matrix) else None
         momentum = torch.zeros_like(matrix) if momentum is None else momentum
         return {"momentum_buffer": self.ranks.broadcast(momentum, self.owners[matrix])}
+
+
+def orthogonalised(update: torch.Tensor, group: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+    """About U V^T of an update U S V^T, by Newton-Schulz iterations with products of `dtype`
+    (https://kellerjordan.github.io/posts/muon). `group`: of `torch.optim.Muon`."""
+    a, b, c = group["ns_coefficients"]
+    tall = update.shape[0] > update.shape[1]
+    x = (update.T if tall else update).to(dtype)
+    x = x / x.norm().clamp(min=group["eps"])
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 def dealt(shapes: Sequence[tuple[int, int]], ranks: int) -> list[int]:

@@ -28,10 +28,15 @@ STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 
 
 def build_optimizers(
-    draft: nn.Module, kind: str, weight_decay: float, ranks: Ranks, muon_ratio: float = 1.0
+    draft: nn.Module,
+    kind: str,
+    weight_decay: float,
+    ranks: Ranks,
+    muon_ratio: float = 1.0,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> list[torch.optim.Optimizer]:
     """The optimisers of `kind` for all trained weights; norms have no weight decay. `ranks`: that
-    share Muon's work; `muon_ratio`: Muon's rate over AdamW's."""
+    share Muon's work; `muon_ratio`: Muon's rate over AdamW's; `dtype`: of Muon's products."""
     named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
     matrices = [(name, p) for name, p in named if p.dim() > 1]
     by_adam = [kind == "adamw" or name == HEAD for name, _ in matrices]
@@ -52,9 +57,9 @@ def build_optimizers(
         inside,
         ranks,
         muon_ratio,
+        dtype,
         lr=0.0,
         weight_decay=weight_decay,
-        adjust_lr_fn="match_rms_adamw",
     )
     return [adamw, muon]
 

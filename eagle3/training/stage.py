@@ -99,7 +99,7 @@ class StageTrainer:
             check_heads(draft.config, ranks.ulysses.size)
         self.masters = masters_of(jobs.data_parallel, draft, ranks)
         self.optimizers = build_optimizers(
-            draft, train.optimizer, train.weight_decay, ranks, muon_ratio(train)
+            draft, train.optimizer, train.weight_decay, ranks, muon_ratio(train), objective.dtype
         )
         self.runner = StepRunner(
             draft,

@@ -201,12 +201,13 @@ def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[
     """The sources of a dataset where they were found, and one digest of them all. A file's name
     stands for it in the ids of rows, where there are several; otherwise it may be anywhere."""
     configured = sources_of(section)
+    alone = sources_of({**section, "source": configured[0].place})
     placed = [_source("dataset.source", source, root, memo) for source in configured]
     sources = tuple(source for source, _ in placed)
-    if len(configured) == 1:
+    if configured == alone:  # the section's own keys are among the settings
         return sources, placed[0][1]
     digests = [
-        [digest, source.name, {**asdict(source), "place": ""}]
+        [digest, source.name if len(configured) > 1 else "", {**asdict(source), "place": ""}]
         for source, (_, digest) in zip(configured, placed, strict=True)
     ]
     return sources, json.dumps(digests)
@@ -256,7 +257,7 @@ def _digests(config: Mapping[str, Any], folder: Path, memo: Path) -> tuple[str, 
     """Digests of a target's tokenizer and of its weights."""
     code = sorted(folder.glob("*.py")) if config["target"]["trust_remote_code"] else []
     described_by = [folder / "config.json", *code]
-    names = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    names = {path for name in TOKENIZER_FILES for path in folder.glob(name) if path.is_file()}
     weights = [*folder.glob("*.index.json"), *folder.glob("*.safetensors")]
     return (
         folder_digest([*described_by, *names], memo),

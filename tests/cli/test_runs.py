@@ -92,6 +92,13 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     assert (tmp_path / "results/two").is_dir()
 
 
+def test_a_run_that_cannot_be_read_keeps_no_other(command, make_run, tmp_path) -> None:
+    make_run("one")
+    write(tmp_path / "results/old/run.json", "{}")
+    outcome = command("runs", "remove", "one", "--yes")
+    assert outcome.code == 0 and not (tmp_path / "results/one").exists()
+
+
 @pytest.mark.parametrize("how", ["link", "copy"])
 def test_a_folder_that_is_not_the_runs_own_is_left(command, make_run, tmp_path, how) -> None:
     make_run("one")

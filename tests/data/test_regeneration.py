@@ -13,6 +13,7 @@ from eagle3.config.dataset import Regenerate
 from eagle3.data.answer_record import Answer, Generate, Record, Request
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.regeneration import FIRST, Outcome, read_answers, regenerate, write_answers
+from eagle3.engines import openai_answers
 from eagle3.engines.openai_answers import OpenAIEngine
 from eagle3.errors import UserError
 from eagle3.files.artifact import Settings
@@ -257,6 +258,8 @@ def test_a_server_is_asked_as_the_settings_say(server: FakeServer, tmp_path: Pat
         "max_tokens": 9,
         "tools": tools,
     }
+    # a server fills in what is not said from the target's generation_config.json
+    assert (asked["min_p"], asked["repetition_penalty"]) == (0.0, 1.0)
     assert 0 <= asked["seed"] < 2**31
     answer = result.rows[0].messages[-1]
     assert answer["content"] == "thinks answered"
@@ -281,6 +284,8 @@ def test_all_that_shapes_the_prompt_reaches_the_server(server: FakeServer, tmp_p
     (call,) = third["messages"][2]["tool_calls"]
     assert call["function"] == {"name": "clock", "arguments": '{"zone": "UTC"}'}
     assert "train" not in third["messages"][2]
+    named = openai_answers._for_servers(thought)  # as newer and as older servers name it
+    assert named["reasoning"] == named["reasoning_content"] == "so"
 
 
 def test_faults_of_a_server_cost_time_and_no_row(server: FakeServer, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
 from eagle3.config.dataset import Regenerate
-from eagle3.data.answer_record import Request
-from eagle3.engines.hf_answers import HFAnswers
+from eagle3.data.answer_record import Request, whole_characters
+from eagle3.engines.hf_answers import HFAnswers, _drawing
 from tests.builders.models import save_model, save_tokenizer
 
 RENDERER = {"choice": "auto", "options": {}, "system_prompt": None}
@@ -94,3 +98,50 @@ def test_samples_are_the_same_again_and_follow_the_seed(target):
     asked = requests(3, 4)
     other = [Request(r.id, r.messages, r.tools, r.seed + 1) for r in asked]
     assert sampled(asked) == sampled(asked) != sampled(other)
+
+
+DRAWN = GREEDY.model_copy(update={"temperature": 0.9, "top_p": 0.95, "top_k": 40})
+
+
+def test_an_answer_that_is_drawn_depends_on_its_own_seed_alone(target):
+    """Not on what is in its batch: a killed job asks for the rest alone."""
+    asked = requests(3, 9, 5, 1, 6)
+    whole = dict(engine(target, DRAWN, 5)(asked))
+    for batch in (1, 2):
+        assert dict(engine(target, DRAWN, batch)(asked)) == whole
+    assert dict(engine(target, DRAWN, 5)(asked[3:])) == {n: whole[n + 3] for n in (0, 1)}
+    reseeded = [replace(request, seed=request.seed + 100) for request in asked]
+    assert dict(engine(target, DRAWN, 5)(reseeded)) != whole
+
+
+def test_tokens_are_drawn_from_the_targets_distribution():
+    scores = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    count, seen = 4000, torch.zeros(4)
+    steps = _drawing(
+        DRAWN.model_copy(update={"temperature": 1.0, "top_p": 0.9, "top_k": None}), [3]
+    )
+    for _ in range(count):
+        drawn = scores[None]
+        for step in steps:
+            drawn = step(torch.zeros(1, 1, dtype=torch.int64), drawn)
+        seen[drawn.argmax()] += 1
+    kept = torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95  # top_p leaves the last one out
+    assert torch.allclose(seen / count, kept, atol=0.03) and seen[3] == 0
+    assert _drawing(GREEDY, [1, 2]) == []
+
+
+def test_penalties_of_the_targets_own_file_are_left_out(target, tmp_path):
+    """Answers are what the target says under plain sampling, so greedy ones are its argmax."""
+    folder = tmp_path / "target"
+    shutil.copytree(target, folder)
+    path = folder / "generation_config.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1}))
+    asked = requests(3, 9)
+    assert dict(engine(folder)(asked)) == dict(engine(target)(asked))
+    assert len(set(greedy(engine(target), asked[0]))) < GREEDY.max_tokens  # it repeats itself
+
+
+def test_half_a_character_is_cut_off_with_the_answer():
+    assert whole_characters("so \u4f60\ufffd", cut=True) == "so \u4f60"
+    assert whole_characters("so \ufffd", cut=False) == "so \ufffd"  # the target's own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +121,12 @@ def test_there_is_a_command_for_each_engine_that_the_draft_was_exported_for():
     assert "vllm serve results/demo/target" in both and "sglang.launch_server" in both
     assert "&#34;model&#34;: &#34;results/demo/draft/vllm&#34;" in both
     assert "<pre>vllm serve results/demo/draft/speculators</pre>" in both
+
+
+def test_a_home_folder_is_written_out_in_the_command():
+    config = Config.of({"run": "x", "target": {"model": "~/models/a b"}}).to_dict()
+    (command,) = serve_commands(config, 3).values()
+    assert f"--model '{Path.home()}/models/a b'" in command
 
 
 def test_the_command_has_the_template_options_of_training():

@@ -272,6 +272,45 @@ def test_an_adapter_is_known_by_its_content_and_is_part_of_the_weights(
     assert not moved & {"dataset", "tokens", "tokenizer", "vocab", "schedule"}
 
 
+def test_the_keys_of_a_single_entry_are_part_of_its_source(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    def dataset(source: Any) -> str:
+        chosen = deepcopy(config)
+        chosen["dataset"]["source"] = source
+        chosen["target"]["model"] = "embedded"
+        chosen["tokens"]["max_length"], chosen["vocab"]["draft_vocab_size"] = 64, 48
+        return all_settings(chosen, locate(chosen, ROOT, tmp_path / "memo"))["dataset"].digest
+
+    main, other = ([{"source": "gsm8k", "subset": name}] for name in ("main", "socratic"))
+    pinned = [{"source": "gsm8k", "subset": "main", "revision": "abc"}]
+    assert len(set(map(dataset, (main, other, pinned)))) == 3
+    assert dataset("gsm8k") == dataset(["gsm8k"]) == dataset([{"source": "gsm8k"}])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["spiece.model", "tiktoken.model", "words.tiktoken", "additional_chat_templates/tool.jinja"],
+)
+def test_every_file_of_a_tokenizer_is_part_of_its_digest(
+    config: dict[str, Any], targets: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(targets["llama"], model)
+    save_tokenizer(model)
+    config = deepcopy(config)
+    config["target"] |= {"model": str(model)}
+    config["tokens"] |= {"max_length": 64}
+    config["vocab"] |= {"draft_vocab_size": 48}
+    config["evaluation"] |= {"max_new_tokens": 32}
+    digests = set()
+    for text in ("one", "another"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text(text)
+        digests.add(locate(config, ROOT, tmp_path / "digests.json").tokenizer_digest)
+    assert len(digests) == 2
+
+
 def save_adapter(folder: Path, seed: int) -> Path:
     """The files that PEFT writes for one matrix of the first layer."""
     folder.mkdir()

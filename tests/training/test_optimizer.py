@@ -16,7 +16,7 @@ from eagle3.config.train import Train
 from eagle3.objective.flops import muon_shapes, orthogonalising_flops
 from eagle3.parallel.ranks import Ranks
 from eagle3.training.data_parallel import Replicated
-from eagle3.training.muon import dealt
+from eagle3.training.muon import DealtMuon, dealt
 from eagle3.training.optimizer import (
     build_optimizers,
     learning_rate,
@@ -176,3 +176,41 @@ def test_norms_take_no_weight_decay():
         id(p) for name, p in draft.named_parameters() if "norm" in name
     }
     assert len(decayed["params"]) + len(plain["params"]) == len(list(draft.parameters()))
+
+
+SHAPES = [(48, 96), (96, 48), (33, 33), (1, 20)]
+
+
+def matrices(seed: int = 0) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in SHAPES]
+
+
+def stepped(muon, own) -> list[torch.Tensor]:
+    """The matrices after three steps with drawn gradients, one of which is missing."""
+    generator = torch.Generator().manual_seed(7)
+    for step in range(3):
+        for number, matrix in enumerate(own):
+            drawn = torch.randn(matrix.shape, generator=generator).to(matrix)
+            matrix.grad = None if (step, number) == (1, 2) else drawn
+        muon.step()
+    return [matrix.detach() for matrix in own]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_in_bfloat16_muon_has_the_bits_of_torchs(decay):
+    own, others = matrices(), matrices()
+    options = {"lr": 0.02, "weight_decay": decay}
+    ours = DealtMuon(own, ALONE, 1.0, torch.bfloat16, **options)
+    theirs = torch.optim.Muon(others, adjust_lr_fn="match_rms_adamw", **options)
+    for one, other in zip(stepped(ours, own), stepped(theirs, others), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_in_float32_the_update_is_that_of_the_iteration_in_float64():
+    options = {"lr": 0.02, "weight_decay": 0.1}
+    own, wide = matrices(), [torch.nn.Parameter(m.detach().double()) for m in matrices()]
+    ours = DealtMuon(own, ALONE, 1.0, torch.float32, **options)
+    exact = DealtMuon(wide, ALONE, 1.0, torch.float64, **options)
+    for one, other in zip(stepped(ours, own), stepped(exact, wide), strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=1e-5)
