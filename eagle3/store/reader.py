@@ -14,7 +14,6 @@ from eagle3.store.byte_source import Address, open_source
 from eagle3.store.codecs import CODECS, TYPES
 from eagle3.store.compression import decompress
 from eagle3.store.layout import CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 
 KIND = "hidden_states"
@@ -131,10 +130,9 @@ class FeatureShard:
 
 def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
     """The layout that the manifest and the tokens ask for."""
-    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     try:
         counts, layers = manifest.counts, len(manifest.counts["aux_layers"])
-        return Layout(needed, counts["codec"], int(counts["hidden_size"]), layers)
+        return Layout(tokens.needed, counts["codec"], int(counts["hidden_size"]), layers)
     except (KeyError, TypeError, ValueError, OverflowError, UserError) as fault:
         raise UserError(f"{path}: its manifest does not say how it is stored ({fault})") from None
 

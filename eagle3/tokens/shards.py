@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
 from eagle3.files.artifact import NOT_OURS, REMAKE, Manifest, Settings, part_of
 from eagle3.files.tensor_file import load_tensors, save_tensors
+from eagle3.tokens.needed_states import NeededStates, needed_states, offsets_of
 
 KIND = "tokens"
 # a conversation, and its documents or why there are none
@@ -49,6 +51,11 @@ class TokenShard:
     def lengths(self) -> np.ndarray:
         """int64 [D]"""
         return np.diff(self.doc_offsets)
+
+    @cached_property
+    def needed(self) -> NeededStates:
+        """The states that training reads."""
+        return needed_states(self.loss_mask, self.doc_offsets)
 
 
 def write_token_shard(
@@ -166,11 +173,6 @@ def read_token_shards(
         shard = read_token_shard(path, settings_digest)
         manifests.append(shard.manifest)
         yield shard
-
-
-def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """int64 [N + 1]: where each of N consecutive pieces starts, and where the last one ends."""
-    return np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
 
 
 def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:

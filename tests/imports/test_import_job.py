@@ -65,7 +65,7 @@ class Numbered:
         self.job = job
 
     def tokens(self) -> TokenShard:
-        shard = self.job.tokens()
+        shard = self.job.tokens
         return replace(shard, row_ids=[name.removeprefix("row-") for name in shard.row_ids])
 
     def __getattr__(self, name: str):
