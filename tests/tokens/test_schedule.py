@@ -165,7 +165,7 @@ def test_a_document_that_does_not_fit_into_a_pack_is_refused() -> None:
 @pytest.mark.parametrize("supervised", [1, 9999])
 def test_masks_that_cover_nothing_or_everything_are_refused(supervised: int) -> None:
     counts = {"tokens": 10_000, "supervised": supervised}
-    with pytest.raises(UserError, match=r"% of 20000 tokens are supervised.*show_masks"):
+    with pytest.raises(UserError, match=r"% of 20000 tokens are supervised.*eagle3 masks"):
         supervised_share([counts, counts])
     share = supervised_share([{"tokens": 4, "supervised": 2}, {"tokens": 4, "supervised": 3}])
     assert share == 5 / 8
