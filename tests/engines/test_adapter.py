@@ -129,7 +129,7 @@ def test_answers_are_those_of_the_target_with_it(
     folder, model = plain
     monkeypatch.setattr("eagle3.engines.hf_answers.load_tokenizer", lambda *_: None)
     monkeypatch.setattr("eagle3.engines.hf_answers.stop_ids", lambda *_: [])
-    monkeypatch.setattr("eagle3.engines.hf_answers.Renderer", lambda *_, **__: None)
+    monkeypatch.setattr("eagle3.engines.hf_answers.Renderer.of", lambda *_, **__: None)
     answers = HFAnswers(targets["llama"], {}, None, 1, "float32", adapter=folder)
     with torch.inference_mode():
         torch.testing.assert_close(
