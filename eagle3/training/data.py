@@ -23,7 +23,7 @@ from eagle3.store.codecs import TYPES
 from eagle3.store.layout import Layout, Part
 from eagle3.store.reader import FeatureShard, decoded
 from eagle3.tokens.schedule import Documents
-from eagle3.tokens.shards import TokenShard, read_token_shard
+from eagle3.tokens.shards import TokenShard, read_token_shard, token_inputs
 
 OPENERS = 8  # threads that open shards, each of which may be read over a network
 
@@ -118,7 +118,7 @@ class TrainingData:
 
     def inputs(self) -> dict[str, str]:
         """Checksums of the token shards; those of the states are tied to them."""
-        return {f"tokens-{i}": p.tokens.manifest.content_sha256 for i, p in enumerate(self.pairs)}
+        return token_inputs(pair.tokens.manifest for pair in self.pairs)
 
     def pack(self, numbers: np.ndarray, sharding: SequenceSharding | None = None) -> Pack:
         """The pack of some documents, or this rank's shard of it, in ordinary memory."""
