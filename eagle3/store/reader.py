@@ -26,7 +26,7 @@ class FeatureShard:
         self, path: Address, tokens: TokenShard, settings_digest: str | None = None
     ) -> None:
         """Raises UserError if the file is damaged, of other settings, or of other tokens."""
-        self.path = path
+        self.path, self.tokens = path, tokens
         self._source = open_source(path)
         header = read_header(path, self._source.size, self._bytes)
         self.manifest = checked_manifest(path, header.metadata, KIND, settings_digest)
