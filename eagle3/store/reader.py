@@ -28,12 +28,11 @@ class FeatureShard:
         """Raises UserError if the file is damaged, of other settings, or of other tokens."""
         self.path, self.tokens = path, tokens
         self._source = open_source(path)
-        header = read_header(path, self._source.size, self._bytes)
-        self.manifest = checked_manifest(path, header.metadata, KIND, settings_digest)
+        metadata, present = read_header(path, self._source.size, self._bytes)
+        self.manifest = checked_manifest(path, metadata, KIND, settings_digest)
         if self.manifest.inputs.get("tokens") != tokens.manifest.content_sha256:
             raise UserError(f"{path}: was captured from other tokens: {REMAKE}")
         self.layout = _layout(path, self.manifest, tokens)
-        present = header.places
         declared = self.layout.declared()
         form = {name: tensor for name, (tensor, _) in present.items() if name != FRAMES}
         if {n: (d.kind, d.shape) for n, d in form.items()} != {
