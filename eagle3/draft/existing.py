@@ -17,16 +17,9 @@ from eagle3.target_model.layers import FEWEST_LAYERS, aux_layers
 
 # tensors of the same shapes would mean another model
 COMPARED = (
-    *(
-        "vocab_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "rms_norm_eps",
-    ),
-    *("norm_output", "norm_before_residual", "sliding_window"),
-)
+    "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "rms_norm_eps", "norm_output", "norm_before_residual", "sliding_window",
+)  # fmt: skip
 
 
 def check_existing(folder: Path, config: DraftConfig, target_layers: int | None = None) -> None:

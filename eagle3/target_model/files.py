@@ -15,17 +15,10 @@ DOWNLOADED = ["*.json", "*.py", "*.safetensors", "*.jinja", "*.model", "*.txt", 
 VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model", "*.tiktoken")
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    "chat_template.json", "generation_config.json", "tokenizer.model", "vocab.json", "merges.txt",
     "added_tokens.json",
-)
+)  # fmt: skip
 
 
 def check_length(max_length: int, context: int) -> None:
