@@ -22,7 +22,7 @@ COMPARED = (
 )  # fmt: skip
 
 
-def check_existing(folder: Path, config: DraftConfig, target_layers: int | None = None) -> None:
+def check_existing(folder: Path, config: DraftConfig, target_layers: int) -> None:
     """Raise UserError if config.json of the draft in `folder` describes another model than
     `config`, or none that is known.
 
@@ -40,8 +40,8 @@ def check_existing(folder: Path, config: DraftConfig, target_layers: int | None 
                 f"would be another model; set draft.{name} alike, or start without it"
             )
     layers, named = said.get("aux_layers"), "reads"
-    if layers is None and (target_layers or 0) >= FEWEST_LAYERS:
-        layers, named = list(aux_layers(None, target_layers or 0)), "names no layers, so it reads"
+    if layers is None and target_layers >= FEWEST_LAYERS:
+        layers, named = list(aux_layers(None, target_layers)), "names no layers, so it reads"
     if layers is not None and tuple(layers) != config.aux_layers:
         raise UserError(
             f"{KEY}: {folder} {named} layers {layers} of the target, the states are of "
