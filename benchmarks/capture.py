@@ -133,7 +133,7 @@ def by_engine(name: str, python: str, given: Any, folder: Path) -> dict[str, Any
     root = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     wall = time.perf_counter()
-    run_separately(timed_request, documents_to_run(job.tokens()), python)
+    run_separately(timed_request, documents_to_run(job.tokens), python)
     wall = time.perf_counter() - wall
     measured = json.loads(report.read_text())
     return {

@@ -151,8 +151,8 @@ class Bench:
     ) -> int:
         """All of a training in one stage; its steps."""
         train = Train.model_validate(values)
-        epochs, shards = train.epochs, len(data.pairs)
-        documents = Documents.of(pair.tokens for pair in data.pairs)
+        epochs, shards = train.epochs, len(data.shards)
+        documents = Documents.of(shard.tokens for shard in data.shards)
         stages = Stages(shards, shards, epochs, epochs)
         schedule = build_schedule(documents, train, stages)
         trainer = StageTrainer(draft, parts, data, train, schedule, 1, ALONE)

@@ -15,12 +15,11 @@ from typing import Any
 from eagle3.draft.config import check_heads, compromises, derive_config
 from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
-from eagle3.draft.window import check_window
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
 from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.files.hub import cached_file
-from eagle3.objective.attention.limits import unsupported_reason
+from eagle3.objective.attention.limits import check_window, unsupported_reason
 from eagle3.store.columns import STORED
 from eagle3.target_model.config import JsonConfig, load_config
 from eagle3.target_model.files import TEMPLATE_FILES, VOCABULARIES, check_length, read_object

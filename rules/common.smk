@@ -191,14 +191,6 @@ def token_shards(wildcards):
     return RUN.token_shards()
 
 
-def window_tokens(wildcards):
-    return RUN.window_tokens(int(wildcards.stage))
-
-
-def window_states(wildcards):
-    return unmoved(RUN.window_states(int(wildcards.stage)))
-
-
 def all_states(wildcards):
     if RUN.rolling:
         refuse(
@@ -207,22 +199,6 @@ def all_states(wildcards):
         )
     states = [RUN.stored(PATHS.states("train", shard)) for shard in RUN.shards]
     return unmoved(states + RUN.held_out_states())
-
-
-def capture_checks(wildcards):
-    return RUN.capture_checks()
-
-
-def stage_metrics(wildcards):
-    return RUN.stage_metrics()
-
-
-def stage_scores(wildcards):
-    return RUN.stage_scores()
-
-
-def scores_before(wildcards):
-    return RUN.scores_before(int(wildcards.stage))
 
 
 def scored_inside(wildcards):

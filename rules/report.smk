@@ -5,11 +5,11 @@ rule report:
         vocab=PATHS.vocab_report,
         plan=PATHS.plan,
         evaluation=PATHS.acceptance,
-        metrics=stage_metrics,
-        scores=stage_scores,
+        metrics=lambda wildcards: RUN.stage_metrics(),
+        scores=lambda wildcards: RUN.stage_scores(),
         best=PATHS.choice,
         tokens=token_shards,
-        checks=capture_checks,
+        checks=lambda wildcards: RUN.capture_checks(),
     output:
         report(
             PATHS.report,

@@ -33,7 +33,7 @@ rule score_stage:
 rule select_best:
     """The checkpoint of the best held-out acceptance."""
     input:
-        scores=stage_scores,
+        scores=lambda wildcards: RUN.stage_scores(),
         models=unmoved([RUN.stored(PATHS.checkpoint(n)) for n in STAGES.numbers]),
         states=unmoved(
             [RUN.stored(PATHS.checkpoint(n, "state.json")) for n in STAGES.numbers]

@@ -3,12 +3,12 @@ rule train_stage:
     stage are in resume/, unknown to Snakemake."""
     input:
         RUN.target_files,
-        tokens=window_tokens,
-        states=window_states,
+        tokens=lambda wildcards: RUN.window_tokens(int(wildcards.stage)),
+        states=lambda wildcards: unmoved(RUN.window_states(int(wildcards.stage))),
         vocab=PATHS.vocab,
         schedule=PATHS.schedule,
         previous=previous_checkpoint,
-        scores=scores_before,
+        scores=lambda wildcards: RUN.scores_before(int(wildcards.stage)),
         held_out=scored_inside,
     output:
         model=stored(PATHS.checkpoint()),

@@ -63,8 +63,7 @@ def _held_out(job: entry.Job) -> tuple[Iterator[Question], str]:
         dataset = DatasetFile(Path(run.paths.dataset), "eval", digest)
         return map(Question.of, dataset), dataset.manifest.inputs["rows"]
     _, report = read_json(Path(run.paths.rows_report), DATASET, digest)
-    paths = map(Path, run.held_out_tokens())
-    shards = read_token_shards(paths, run.settings["tokens"].digest, [])
+    shards = read_token_shards(run.held_out_tokens(), run.settings["tokens"].digest)
     return prompts_of(shards), report.inputs["rows"]
 
 

@@ -25,7 +25,7 @@ from eagle3.target_model.files import weight_bytes
 from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.quantised import method_of
 from eagle3.tokens.schedule import KIND as SCHEDULE
-from eagle3.tokens.shards import TokenShard, read_token_shards
+from eagle3.tokens.shards import TokenShard, read_token_shards, token_manifests
 from workflow_scripts import entry
 
 
@@ -37,7 +37,6 @@ def main(job: entry.Job) -> None:
     config = load_config(folder, run.config.target.trust_remote_code)
     layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     size = values["vocab"]["draft_vocab_size"]
-    manifests: list[Manifest] = []
     dtype = job.settings("hidden_states").values["target"]["dtype"]
     if dtype == "auto":
         dtype = stated_dtype(folder) or "float32"
@@ -45,8 +44,8 @@ def main(job: entry.Job) -> None:
     loading = Loading.of(run.config, weights)
     speed = rates(run.config.hardware, resources, dtype, run.config.train.precision)
     plan = build_plan(
-        _named(run.token_shards(), upstream["tokens"], manifests),
-        _named(run.held_out_tokens(), upstream["tokens"], []),
+        _named(run.token_shards(), upstream["tokens"]),
+        _named(run.held_out_tokens(), upstream["tokens"]),
         config,
         derive_config(config, values["draft"], size, layers),
         values,
@@ -56,6 +55,7 @@ def main(job: entry.Job) -> None:
         speed,
         loading,
     )
+    manifests = token_manifests(run.token_shards(), upstream["tokens"])
     supervised = sum(manifest.counts["supervised"] for manifest in manifests)
     plan["doubts"] = [f"draft: {sentence}" for sentence in compromises(config, values["draft"])]
     plan["doubts"] += plan_warnings(
@@ -83,12 +83,9 @@ def main(job: entry.Job) -> None:
     write_json(Path(run.paths.plan), plan, Manifest.of(PLAN, settings))
 
 
-def _named(
-    paths: Sequence[str], digest: str, manifests: list[Manifest]
-) -> Iterator[tuple[str, TokenShard]]:
+def _named(paths: Sequence[str], digest: str) -> Iterator[tuple[str, TokenShard]]:
     """Names and contents of token shards, one after another so that memory stays as it is."""
-    shards = read_token_shards(map(Path, paths), digest, manifests)
-    return ((Path(path).name, shard) for path, shard in zip(paths, shards, strict=True))
+    return zip([Path(path).name for path in paths], read_token_shards(paths, digest), strict=True)
 
 
 if __name__ == "__main__":

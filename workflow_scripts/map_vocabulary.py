@@ -12,7 +12,7 @@ from eagle3.files.tensor_file import save_tensors
 from eagle3.target_model.config import load_config, stop_ids
 from eagle3.target_model.tokenizer import load_tokenizer
 from eagle3.tokens import vocab
-from eagle3.tokens.shards import read_token_shards
+from eagle3.tokens.shards import read_token_shards, token_inputs, token_manifests
 from workflow_scripts import entry
 
 
@@ -21,10 +21,8 @@ def main(job: entry.Job) -> None:
     size = settings.values["vocab"]["draft_vocab_size"]
     directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
     config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
-    manifests: list[Manifest] = []
-    shards = read_token_shards(
-        map(Path, run.token_shards()), settings.upstream["tokens"], manifests
-    )
+    paths, tokens = run.token_shards(), settings.upstream["tokens"]
+    shards = read_token_shards(paths, tokens)
     counts = vocab.count_supervised(
         ((shard.input_ids, shard.loss_mask) for shard in shards), config.vocab_size
     )
@@ -39,8 +37,7 @@ def main(job: entry.Job) -> None:
         "coverage": vocab.coverage(counts, mapping),
         "coverage_curve": {"sizes": sizes, "shares": shares},
     }
-    inputs = {f"tokens-{i}": of_shard.content_sha256 for i, of_shard in enumerate(manifests)}
-    manifest = Manifest.of(vocab.KIND, settings, inputs)
+    manifest = Manifest.of(vocab.KIND, settings, token_inputs(token_manifests(paths, tokens)))
     save_tensors(Path(run.paths.vocab), {"d2t": mapping.d2t, "t2d": mapping.t2d}, manifest)
     write_json(Path(run.paths.vocab_report), report, manifest)
     logging.info("coverage %.4f with %d of %d tokens", report["coverage"], size, config.vocab_size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -43,32 +42,22 @@ def main(job: entry.Job) -> None:
     logging.info("%s", {k: v for k, v in report.items() if k != "first_dropped"})
 
 
-def _template(job: entry.Job) -> dict[str, Any]:
-    """How a renderer shows conversations to the target, as training has them."""
-    tokens = job.run.config.tokens
-    return {
-        "choice": tokens.chat_template,
-        "options": tokens.chat_template_options,
-        "system_prompt": tokens.system_prompt,
-    }
-
-
 def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Generate:
     """Where answers come from."""
     jobs, target = job.run.config.resources.regenerate, job.run.config.target
-    template = _template(job)
+    tokens = job.run.config.tokens
     if sampling.backend == "server":
         return OpenAIEngine(
             jobs.servers,
             sampling.model,
             jobs.concurrency,
             sampling,
-            template["options"],
-            template["system_prompt"],
+            tokens.chat_template_options,
+            tokens.system_prompt,
         )
     return HFAnswers(
         directory,
-        template,
+        tokens,
         sampling,
         jobs.batch,
         job.settings("regenerate").values["target"]["dtype"],
@@ -83,7 +72,7 @@ def _renderer(job: entry.Job, directory: Path) -> Renderer:
     trusted = job.run.config.target.trust_remote_code
     tokenizer = load_tokenizer(directory, trusted)
     ids = stop_ids(directory, load_config(directory, trusted))
-    return Renderer(tokenizer, stops=[tokenizer.decode([stop]) for stop in ids], **_template(job))
+    return Renderer.of(tokenizer, job.run.config.tokens, ids)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from eagle3.config.train import Train
-from eagle3.draft.hub import draft_folder
+from eagle3.draft.weight_files import draft_folder
 from eagle3.evaluation.inside_stage import HeldOutScorer
 from eagle3.files.artifact import read_json
 from eagle3.files.tensor_file import content_sha256

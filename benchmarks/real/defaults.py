@@ -159,9 +159,9 @@ class Bench:
         """A trainer of a variant whose training has so many steps, from some weights."""
         values = self.values(variant)
         data = self.data(variant)
-        documents = Documents.of(pair.tokens for pair in data.pairs)
+        documents = Documents.of(shard.tokens for shard in data.shards)
         train = Train.model_validate(values["train"] | {"seed": seed})
-        schedule = _schedule(documents, train, len(data.pairs), steps)
+        schedule = _schedule(documents, train, len(data.shards), steps)
         mapping = mapping or self.mapping(variant)
         draft, parts = build_draft(self.target, values, mapping, ALONE.device)
         if weights:
@@ -183,8 +183,8 @@ class Bench:
 
     def mapping(self, variant: Variant) -> vocab.VocabMapping:
         """The draft's vocabulary, from the tokens that are trained on."""
-        pairs = self.data(variant).pairs
-        tokens = ((pair.tokens.input_ids, pair.tokens.loss_mask) for pair in pairs)
+        shards = (shard.tokens for shard in self.data(variant).shards)
+        tokens = ((shard.input_ids, shard.loss_mask) for shard in shards)
         counts = vocab.count_supervised(tokens, self.vocab_size)
         size = self.values(variant)["vocab"]["draft_vocab_size"]
         return vocab.build_mapping(counts, size, self.stop)

@@ -27,7 +27,6 @@ from eagle3.target_model.config import load_config, load_whole_config
 from eagle3.target_model.layers import aux_layers, layer_count
 from eagle3.target_model.reader import Head, read_head
 from eagle3.target_model.weights import TargetWeights
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
 log = logging.getLogger(__name__)
@@ -65,9 +64,11 @@ class CaptureJob:
         """The configuration's `target` section."""
         return self.settings.values["target"]
 
+    @cached_property
     def tokens(self) -> TokenShard:
         return read_token_shard(self.tokens_file, self.settings.upstream["tokens"])
 
+    @cached_property
     def layers(self) -> tuple[int, ...]:
         chosen = self.settings.values["hidden_states"]["aux_layers"]
         return aux_layers(chosen, layer_count(self.config))
@@ -83,11 +84,9 @@ class CaptureJob:
 
     def expected_bytes(self) -> int:
         """Bytes that the shard will have, nearly so if its codec compresses."""
-        tokens = self.tokens()
-        needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
         codec = self.settings.values["hidden_states"]["codec"]
-        hidden, layers = self.config.hidden_size, len(self.layers())
-        return Layout(needed, codec, hidden, layers).expected_bytes()
+        form = codec, self.config.hidden_size, len(self.layers)
+        return Layout(self.tokens.needed, *form).expected_bytes()
 
     @cached_property
     def head(self) -> Head:
@@ -98,12 +97,12 @@ class CaptureJob:
     def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:
         trusted = self.section["trust_remote_code"]
         how = self.dtype, device, trusted, ranks, spread, self.adapter
-        return HFTarget.load(self.target, self.layers(), *how)
+        return HFTarget.load(self.target, self.layers, *how)
 
     def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
         """The shard to be filled, on ranks that do not write with `path` None."""
         teacher = TeacherRows(self.head, DTYPES[self.dtype], ranks)
-        return ShardCapture(path, self.tokens(), teacher, self.layers(), self.settings, threads)
+        return ShardCapture(path, self.tokens, teacher, self.layers, self.settings, threads)
 
 
 def capture_shard(
@@ -114,7 +113,7 @@ def capture_shard(
     Raises UserError if the engine fails or does not give the target's states, OSError if the disk
     is full.
     """
-    documents = documents_to_run(job.tokens())
+    documents = documents_to_run(job.tokens)
     if not documents:
         job.shard(path, ranks, placement.threads).finish()
         return {}
@@ -138,7 +137,7 @@ def capture_shard(
     # a body that is split, or is on several GPUs, has no class into which a head could be put
     whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
     head = job.head if whole else None
-    return check_shard(path, job.tokens(), engine, job.layers(), job.settings.digest, head)
+    return check_shard(path, job.tokens, engine, job.layers, job.settings.digest, head)
 
 
 def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, float]) -> None:
@@ -173,7 +172,7 @@ def request_of(job: CaptureJob, path: Path | None, placement: Placement) -> Engi
     return EngineRequest(
         engine=job.backend,
         model=str(job.target.resolve()),
-        layers=job.layers(),
+        layers=job.layers,
         dtype=job.dtype,
         trust_remote_code=job.section["trust_remote_code"],
         tensor_parallel=placement.jobs.tensor_parallel,

@@ -20,7 +20,6 @@ from eagle3.store.codecs import CODECS
 from eagle3.store.reader import FeatureShard
 from eagle3.target_model.layers import layer_count
 from eagle3.target_model.reader import Head
-from eagle3.tokens.needed_states import NeededStates, needed_states
 from eagle3.tokens.shards import TokenShard
 
 LEAST = 0.999  # median cosine below which a capture is refused
@@ -45,8 +44,7 @@ def check_shard(
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
     shard has no rows. Raises UserError if the states are not what the target gives.
     """
-    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
-    document = sampled_document(needed, tokens)
+    needed, document = tokens.needed, sampled_document(tokens)
     if document is None:
         return {}
     start, kept = int(tokens.doc_offsets[document]), int(needed.kept[document])
@@ -97,9 +95,9 @@ def _check_choices(
         )
 
 
-def sampled_document(needed: NeededStates, tokens: TokenShard) -> int | None:
+def sampled_document(tokens: TokenShard) -> int | None:
     """A document with rows of last, chosen by the tokens' checksum; None if there is none."""
-    candidates = np.flatnonzero(np.diff(needed.last_offsets))
+    candidates = np.flatnonzero(np.diff(tokens.needed.last_offsets))
     if not len(candidates):
         return None
     return int(candidates[int(tokens.manifest.content_sha256[:8], 16) % len(candidates)])

@@ -26,7 +26,6 @@ from eagle3.store.codecs import CODECS
 from eagle3.store.layout import LAST_CHUNKS, Layout
 from eagle3.store.reader import KIND
 from eagle3.store.writer import ShardWriter
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 
 log = logging.getLogger(__name__)
@@ -62,8 +61,7 @@ class ShardCapture:
         """
         self.tokens, self.teacher = tokens, teacher
         codec, hidden = settings.values["hidden_states"]["codec"], teacher.head.weight.shape[1]
-        needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
-        self.layout = Layout(needed, codec, hidden, len(layers))
+        self.layout = Layout(tokens.needed, codec, hidden, len(layers))
         counts = {
             "documents": len(tokens),
             "aux": self.layout.aux_rows,
@@ -178,7 +176,7 @@ def capture(engine: CaptureEngine, shard: ShardCapture, batch_tokens: int) -> No
 def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
     """int64 [L] ids of every document that has to be run, by its number: cut after the last
     supervised token."""
-    kept = needed_states(tokens.loss_mask, tokens.doc_offsets).kept
+    kept = tokens.needed.kept
     return {
         document: tokens.input_ids[tokens.doc_offsets[document] :][: kept[document]].astype(
             np.int64

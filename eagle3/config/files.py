@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from eagle3.config.doubled_keys import check_doubled_keys
 from eagle3.errors import UserError, first_line
 
 
@@ -41,3 +40,37 @@ def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, A
         deep = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = laid_over(merged[key], value) if deep else value
     return merged
+
+
+def check_doubled_keys(path: Path) -> None:
+    """Raise UserError that names every key which a configuration file has twice, of which a
+    reader silently takes the last.
+
+    A file that is not YAML passes: loading it reports that.
+    """
+    try:
+        top = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise UserError(f"config: {path} is nested too deeply") from None
+    except yaml.YAMLError:
+        return
+    faults: list[str] = []
+    seen: set[int] = set()  # an alias is the node it names, maybe one that it is inside of
+    waiting = [("", top)]
+    while waiting:
+        above, node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(f"{above}{number}.", item) for number, item in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in lines:
+                    faults.append(f"{above}{name} twice, in lines {lines[name]} and {line}")
+                lines[name] = line
+                waiting.append((f"{above}{name}.", value))
+    if faults:
+        raise UserError(f"config: {path} has {'; '.join(sorted(faults))}: keep one of them")

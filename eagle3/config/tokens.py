@@ -10,40 +10,13 @@ from pydantic_core import PydanticCustomError
 from eagle3.config.section import Section
 
 TemplateName = Literal[
-    "auto",
-    "generation",
-    "chatml",
-    "deepseek-r1-distill",
-    "deepseek-v2",
-    "deepseek-v3",
-    "deepseek-v32",
-    "deepseek-v4",
-    "gemma",
-    "glm-5.2",
-    "glm-5.3",
-    "gpt-oss",
-    "gpt-oss-naive",
-    "inkling-thinking",
-    "kimi-k2-instruct",
-    "kimi-k2-thinking",
-    "kimi-k3-thinking",
-    "lfm",
-    "ling-3.0",
-    "ling-3.0-thinking",
-    "ling-flash-2.0",
-    "llama3",
-    "llama4",
-    "longcat",
-    "longcat_xml",
-    "phi3",
-    "phi4",
-    "phi4-mini",
-    "qwen",
-    "qwen3-instruct",
-    "qwen3-next-thinking",
-    "qwen3-thinking",
+    "auto", "generation", "chatml", "deepseek-r1-distill", "deepseek-v2", "deepseek-v3",
+    "deepseek-v32", "deepseek-v4", "gemma", "glm-5.2", "glm-5.3", "gpt-oss", "gpt-oss-naive",
+    "inkling-thinking", "kimi-k2-instruct", "kimi-k2-thinking", "kimi-k3-thinking", "lfm",
+    "ling-3.0", "ling-3.0-thinking", "ling-flash-2.0", "llama3", "llama4", "longcat", "longcat_xml",
+    "phi3", "phi4", "phi4-mini", "qwen", "qwen3-instruct", "qwen3-next-thinking", "qwen3-thinking",
     "qwen3.5",
-]
+]  # fmt: skip
 
 
 def scalar(value: Any) -> Any:

@@ -58,14 +58,7 @@ class Masker:
             )
         self.tokenizer, self.values = tokenizer, values
         self.stop_ids = frozenset(stop_ids)
-        stops = [tokenizer.decode([stop]) for stop in sorted(self.stop_ids)]
-        self.renderer = Renderer(
-            tokenizer,
-            values.chat_template,
-            values.chat_template_options,
-            stops,
-            values.system_prompt,
-        )
+        self.renderer = Renderer.of(tokenizer, values, self.stop_ids)
         self._check_end()
 
     def _check_end(self) -> None:

@@ -30,32 +30,15 @@ ROLES = {
 # flags of turns that are context only
 UNTRAINED = ("weight", "train", "training", "trainable", "loss", "loss_mask")
 # what people keep about a turn, and no server shows
-NOTES = frozenset(
-    (
-        *("id", "turn_id", "message_id", "uuid", "parent_id", "index", "idx", "turn"),
-        *("turn_identifier", "timestamp", "create_time", "created_at", "date", "country", "state"),
-        *(
-            "language",
-            "lang",
-            "hashed_ip",
-            "header",
-            "redacted",
-            "toxic",
-            "score",
-            "rating",
-            "rank",
-        ),
-        *("model", "model_name", "source", "metadata", "meta", "annotations", "tokens", "length"),
-        *("finish_reason", "stop_reason", "logprobs", "usage", "end_turn", "extra", "eos"),
-    )
-)
-KNOWN = frozenset(
-    (
-        *("role", "from", "content", "value", "name", "tool_call_id", "tool_calls", *KEYS),
-        *UNTRAINED,
-        *NOTES,
-    )
-)
+NOTES = frozenset((
+    "id", "turn_id", "message_id", "uuid", "parent_id", "index", "idx", "turn", "turn_identifier",
+    "timestamp", "create_time", "created_at", "date", "country", "state", "language", "lang",
+    "hashed_ip", "header", "redacted", "toxic", "score", "rating", "rank", "model", "model_name",
+    "source", "metadata", "meta", "annotations", "tokens", "length", "finish_reason", "stop_reason",
+    "logprobs", "usage", "end_turn", "extra", "eos",
+))  # fmt: skip
+TURN = ("role", "from", "content", "value", "name", "tool_call_id", "tool_calls")
+KNOWN = frozenset((*TURN, *KEYS, *UNTRAINED, *NOTES))
 
 
 def message_of(turn: Any) -> Message:

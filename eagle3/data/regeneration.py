@@ -114,7 +114,7 @@ def regenerate(
     generate: Generate,
     seed: int,
     record: Record,
-    check: Callable[[Conversation], object] | None = None,
+    check: Callable[[Conversation], object],
 ) -> Outcome:
     """The same conversations, in the same order, with answers of `generate`.
 
@@ -148,12 +148,12 @@ def regenerate(
     return _outcome(chats)
 
 
-def _unchecked(chats: list[_Chat], check: Callable[[Conversation], object] | None) -> list[_Chat]:
+def _unchecked(chats: list[_Chat], check: Callable[[Conversation], object]) -> list[_Chat]:
     """Those whose first answers are to be checked: all of them, until all are there; then none.
 
     Raises UserError if most are unusable, before many more are requested in vain.
     """
-    if check is None or not all(chat.begun for chat in chats):
+    if not all(chat.begun for chat in chats):
         return chats
     faults: list[BadRow] = []
     answered = [part for part in (chat.answered_part() for chat in chats) if part is not None]
@@ -217,15 +217,12 @@ def write_answers(
     return summary
 
 
-def read_answers(
-    path: Path, report: Path, settings_digest: str | None = None
-) -> tuple[list[Conversation], str]:
+def read_answers(path: Path, report: Path, settings_digest: str) -> tuple[list[Conversation], str]:
     """The rows of a shard and their checksum.
 
     Raises UserError if they are damaged or of other settings.
     """
-    part = None if settings_digest is None else part_of(report)
-    _, manifest = read_json(report, KIND, settings_digest, part)
+    _, manifest = read_json(report, KIND, settings_digest, part_of(report))
     try:
         data = path.read_bytes()
     except OSError as fault:

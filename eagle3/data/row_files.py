@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from eagle3.data.tool_calls import without_nulls
 from eagle3.errors import Foreign, UserError
@@ -80,38 +80,11 @@ def _gzip_lines(path: Path) -> Iterator[Any]:
 
 
 def _zstandard_lines(path: Path) -> Iterator[Any]:
-    with Foreign(f"dataset.source: cannot unpack {path}"), open(path, "rb") as handle:
-        yield from _decoded(io.BufferedReader(_Zstandard(handle), 2**20))
+    import pyarrow as pa  # whose reader, unlike zstandard's own, notices a file cut short
 
-
-class _Zstandard(io.RawIOBase):
-    """What Zstandard frames hold. Unlike the library's own reader it notices a file cut short."""
-
-    def __init__(self, packed: IO[bytes]) -> None:
-        import zstandard
-
-        self._new = zstandard.ZstdDecompressor().decompressobj
-        self._packed, self._frame, self._ready = packed, self._new(), b""
-        self._begun = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._frame.unused_data if self._frame.eof else b""
-            if self._frame.eof:
-                self._frame, self._begun = self._new(), False
-            data = data or self._packed.read(2**17)
-            if not data:
-                if self._begun:
-                    raise EOFError("the file ends before its last frame does")
-                return 0
-            self._begun = True
-            self._ready = self._frame.decompress(data)
-        count = min(len(buffer), len(self._ready))
-        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
-        return count
+    fault = Foreign(f"dataset.source: cannot unpack {path}")
+    with fault, pa.input_stream(str(path), compression="zstd") as stream:
+        yield from _decoded(io.BufferedReader(stream, 2**20))
 
 
 def _decoded(handle: Any) -> Iterator[Any]:

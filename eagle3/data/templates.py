@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle3.data.answer_finder import AnswerFinder, Span
 from eagle3.data.chat_template import ANSWERED, ASKED, HELLO, ChatTemplate
@@ -26,6 +26,9 @@ from eagle3.data.preformatted import Marks, answers_of
 from eagle3.data.template_names import NAMED, Named
 from eagle3.data.thoughts import CLOSES, KEYS, OPENED, with_thought
 from eagle3.errors import UserError
+
+if TYPE_CHECKING:  # jobs that only read tokens start without pydantic
+    from eagle3.config.tokens import Tokens
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -81,6 +84,13 @@ class Renderer:
                 "{% generation %} blocks"
             )
         self._others: dict[str, AnswerFinder] = {}
+
+    @classmethod
+    def of(cls, tokenizer: Any, tokens: Tokens, stop_ids: Iterable[int]) -> Renderer:
+        """As the section `tokens` says, for a target that stops at these tokens."""
+        stops = [tokenizer.decode([stop]) for stop in sorted(stop_ids)]
+        options, system_prompt = tokens.chat_template_options, tokens.system_prompt
+        return cls(tokenizer, tokens.chat_template, options, stops, system_prompt)
 
     @property
     def stops(self) -> tuple[str, ...]:

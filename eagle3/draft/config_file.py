@@ -31,16 +31,10 @@ CLASSES = (
     *("Eagle3Speculator", "Eagle3DraftModel", "Eagle3Qwen3ForCausalLM", "Eagle3Draft"),
 )
 COPIED_KEYS = (
-    *(
-        "num_hidden_layers",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-    ),
-    *("max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output"),
+    "num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "max_position_embeddings", "rms_norm_eps", "fc_norm", "norm_output",
     "norm_before_residual",
-)
+)  # fmt: skip
 OF_TARGET = ("hidden_size", "vocab_size", "draft_vocab_size")
 AUX_COUNT = "num_aux_hidden_states"
 # what a key has to say, if it says anything; null never does

@@ -17,19 +17,12 @@ from eagle3.target_model.layers import FEWEST_LAYERS, aux_layers
 
 # tensors of the same shapes would mean another model
 COMPARED = (
-    *(
-        "vocab_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "rms_norm_eps",
-    ),
-    *("norm_output", "norm_before_residual", "sliding_window"),
-)
+    "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "rms_norm_eps", "norm_output", "norm_before_residual", "sliding_window",
+)  # fmt: skip
 
 
-def check_existing(folder: Path, config: DraftConfig, target_layers: int | None = None) -> None:
+def check_existing(folder: Path, config: DraftConfig, target_layers: int) -> None:
     """Raise UserError if config.json of the draft in `folder` describes another model than
     `config`, or none that is known.
 
@@ -47,8 +40,8 @@ def check_existing(folder: Path, config: DraftConfig, target_layers: int | None 
                 f"would be another model; set draft.{name} alike, or start without it"
             )
     layers, named = said.get("aux_layers"), "reads"
-    if layers is None and (target_layers or 0) >= FEWEST_LAYERS:
-        layers, named = list(aux_layers(None, target_layers or 0)), "names no layers, so it reads"
+    if layers is None and target_layers >= FEWEST_LAYERS:
+        layers, named = list(aux_layers(None, target_layers)), "names no layers, so it reads"
     if layers is not None and tuple(layers) != config.aux_layers:
         raise UserError(
             f"{KEY}: {folder} {named} layers {layers} of the target, the states are of "

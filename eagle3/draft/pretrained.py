@@ -32,8 +32,8 @@ def warm_start(
     draft: Eagle3Draft,
     folder: Path,
     target_ids: torch.Tensor,
+    target_layers: int,
     keep: Collection[str] = (),
-    target_layers: int | None = None,
 ) -> None:
     """Copy the weights of the draft in `folder`, or in this file of it, into `draft`, but for the
     parameters `keep`.

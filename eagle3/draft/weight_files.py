@@ -1,16 +1,34 @@
-"""Which files hold the weights of a draft that somebody has published. Imports no torch."""
+"""Which files hold a draft that somebody has published: a folder, or `hub:<owner>/<name>` of the
+Hugging Face hub, at a commit once it is known. Imports no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from eagle3.errors import UserError
+from eagle3.files.hub import HUB, fetched_folder
 from eagle3.target_model.files import indexed_files
 
 KEY = "train.warm_start"
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 TORCH_ENDINGS = (".bin", ".pt", ".pth")
 CONFIG = "config.json"
+WANTED = (CONFIG, "*.safetensors", "*.safetensors.index.json")
+WITHOUT_SAFETENSORS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+def draft_folder(place: str) -> Path:
+    """The folder of a draft given as a folder or as hub:<owner>/<name>@<commit>.
+
+    Raises UserError if it cannot be fetched.
+    """
+    if not place.startswith(HUB):
+        return Path(place)
+    name, _, commit = place.partition("@")
+    folder = fetched_folder(name, KEY, commit, WANTED)
+    if any(folder.glob("*.safetensors")):
+        return folder
+    return fetched_folder(name, KEY, commit, WITHOUT_SAFETENSORS)
 
 
 def config_of(place: Path) -> Path:

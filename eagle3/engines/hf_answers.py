@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from eagle3.config.dataset import Regenerate
+from eagle3.config.tokens import Tokens
 from eagle3.data.answer_record import Answer, Request, whole_characters
 from eagle3.data.conversations import BadRow
 from eagle3.data.templates import Renderer
@@ -26,7 +27,7 @@ class HFAnswers:
     def __init__(
         self,
         directory: Path,
-        renderer: dict[str, Any],
+        tokens: Tokens,
         sampling: Regenerate,
         batch: int,
         dtype: str = "auto",
@@ -34,8 +35,8 @@ class HFAnswers:
         trust_remote_code: bool = False,
         adapter: Path | None = None,
     ) -> None:
-        """`renderer`: the arguments of `Renderer` other than the tokenizer; `adapter`: folder of a
-        LoRA adapter on the target."""
+        """`tokens`: the section, how conversations are shown; `adapter`: folder of a LoRA adapter
+        on the target."""
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         self.tokenizer = load_tokenizer(directory, trust_remote_code)
@@ -57,8 +58,7 @@ class HFAnswers:
         config = self.model.config.get_text_config(decoder=True)
         self.context = config.max_position_embeddings
         self.stops = stop_ids(directory, config)
-        stops = [self.tokenizer.decode([stop]) for stop in self.stops]
-        self.renderer = Renderer(self.tokenizer, stops=stops, **renderer)
+        self.renderer = Renderer.of(self.tokenizer, tokens, self.stops)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """See `Generate`. What is appended waits for all that was there before, so batches do not

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.prompts import Question
 from eagle3.data.row_files import Unreadable
@@ -65,13 +66,7 @@ class Evaluator:
         self.config = load_config(target, trusted)
         self.tokenizer = load_tokenizer(target, trusted)
         self.stop = set(stop_ids(target, self.config))
-        self.renderer = Renderer(
-            self.tokenizer,
-            templates["chat_template"],
-            templates["chat_template_options"],
-            [self.tokenizer.decode([stop]) for stop in sorted(self.stop)],
-            templates["system_prompt"],
-        )
+        self.renderer = Renderer.of(self.tokenizer, Tokens.from_settings(templates), self.stop)
         loaded, mapping = load_draft(draft, draft_digest)
         check_pair(draft, loaded.config, self.config)
         engine = HFTarget.load(

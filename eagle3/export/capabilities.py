@@ -4,12 +4,12 @@ before any job starts."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from eagle3.config.evaluation import Format
 from eagle3.draft.rope_parameters import attention_factor
 from eagle3.errors import UserError
 
-FORMATS = ("sglang", "vllm", "speculators", "hf")
 # switches of the draft that a form cannot carry, and why: an engine would drop them without a word
 LACKING = {
     ("sglang", "qk_norm"): "SGLang's draft class (0.5.23) has no q/k norm and drops such tensors",
@@ -28,7 +28,7 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
     """Raise UserError if a form cannot carry a switch that is on in `draft`."""
     for (fmt, switch), reason in LACKING.items():
         if fmt in formats and draft.get(switch):
-            others = [name for name in FORMATS if (name, switch) not in LACKING]
+            others = [name for name in get_args(Format) if (name, switch) not in LACKING]
             on, off = ("true", "false") if draft[switch] is True else (draft[switch], "null")
             raise UserError(
                 f"config: export.formats is {list(formats)} but draft.{switch} is {on}: {reason} "

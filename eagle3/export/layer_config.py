@@ -11,17 +11,9 @@ from eagle3.draft.config import DraftConfig
 AUX_IDS, USUAL_AUX = "eagle_aux_hidden_state_layer_ids", 3
 # written as they are named in DraftConfig
 SAME = (
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "rms_norm_eps",
-    "max_position_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-)
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "rms_norm_eps", "max_position_embeddings", "bos_token_id", "eos_token_id",
+)  # fmt: skip
 
 
 def layer_config(config: DraftConfig, dtype: str) -> dict[str, Any]:

@@ -31,18 +31,19 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class Declared:
-    """One tensor: its safetensors type name, its shape and the bytes of one entry."""
+    """One tensor: its safetensors type name and its shape."""
 
     kind: str
     shape: tuple[int, ...]
-    itemsize: int
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one entry."""
+        return ITEM_BYTES[self.kind]
 
     @property
     def row_bytes(self) -> int:
-        width = self.itemsize
-        for size in self.shape[1:]:
-            width *= size
-        return width
+        return self.itemsize * math.prod(self.shape[1:])
 
     @property
     def nbytes(self) -> int:
@@ -116,7 +117,7 @@ class TensorStream:
         place = 0
         tensors = dict(self._declared)
         if self._growing is not None:
-            tensors[self._growing] = Declared("U8", (grown,), 1)
+            tensors[self._growing] = Declared("U8", (grown,))
         for name, tensor in tensors.items():
             ends = [place, place + tensor.nbytes]
             entries[name] = {"dtype": tensor.kind, "shape": tensor.shape, "data_offsets": ends}
@@ -126,16 +127,11 @@ class TensorStream:
         return canonical(entries)
 
 
-@dataclass(frozen=True)
-class Header:
-    """The header of a safetensors file."""
-
-    metadata: dict[str, str]
-    places: dict[str, tuple[Declared, int]]  # form of each tensor, and its first byte in the file
-
-
-def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> Header:
-    """The header of a file of `size` bytes, local or remote; `read` gives (place, count) bytes.
+def read_header(
+    name: object, size: int, read: Callable[[int, int], bytes]
+) -> tuple[dict[str, str], dict[str, tuple[Declared, int]]]:
+    """The metadata of a file of `size` bytes, local or remote, and of each tensor its form and its
+    first byte in the file; `read` gives (place, count) bytes.
 
     As strict as the safetensors library: tensors follow one another, without gaps, up to the end.
     Raises UserError if they do not; nothing is allocated that the file does not have.
@@ -157,7 +153,7 @@ def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> H
             shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
             if any(type(number) is not int or number < 0 for number in (*shape, first, last)):
                 raise ValueError(f"{tensor} has a shape or a place that is no number")
-            declared = Declared(entry["dtype"], shape, ITEM_BYTES[entry["dtype"]])
+            declared = Declared(entry["dtype"], shape)
             if last - first != declared.nbytes:
                 raise ValueError(f"{tensor} has a size that its shape does not give")
             places[tensor] = (declared, 8 + length + first)
@@ -167,4 +163,4 @@ def read_header(name: object, size: int, read: Callable[[int, int], bytes]) -> H
             raise ValueError("its tensors do not fill it")
     except NOT_OURS as fault:
         raise UserError(f"{name}: is not a whole safetensors file ({fault}): {REMAKE}") from None
-    return Header(metadata, places)
+    return metadata, places

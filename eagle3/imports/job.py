@@ -49,7 +49,7 @@ def final_norm(job: CaptureJob, device: torch.device) -> Norm:
 def expected_of(job: CaptureJob) -> Expected:
     """What documents of the job's target have."""
     config = job.config
-    return Expected(config.vocab_size, config.hidden_size, len(job.layers()))
+    return Expected(config.vocab_size, config.hidden_size, len(job.layers))
 
 
 def check_complete(kind: str, listing: Listing, rows: int | None, max_bad_fraction: float) -> int:
@@ -74,7 +74,7 @@ def check_sample(
     """Compare a sample with a plain forward pass of the target; see `check_states`."""
     spread = placement.jobs.tensor_parallel > 1
     engine = job.engine(placement.device, spread=spread)
-    return check_states(sample, engine, job.layers(), final_norm(job, engine.device), normed)
+    return check_states(sample, engine, job.layers, final_norm(job, engine.device), normed)
 
 
 def import_shard(
@@ -85,7 +85,7 @@ def import_shard(
     The names of documents are their numbers. Raises UserError if a file has changed since its
     tokens were imported, or the states are not the target's, OSError if the disk is full.
     """
-    tokens = job.tokens()
+    tokens = job.tokens
     wanted = documents_to_run(tokens)
     ranks = Ranks(0, 1, device)
     shard = job.shard(path, ranks, placement.threads)
@@ -102,7 +102,7 @@ def import_shard(
     spread = placement.jobs.tensor_parallel > 1
     engine = job.engine(placement.device, spread=spread)
     head = None if spread else job.head
-    return check_shard(path, tokens, engine, job.layers(), job.settings.digest, head)
+    return check_shard(path, tokens, engine, job.layers, job.settings.digest, head)
 
 
 def _add(

@@ -122,14 +122,8 @@ def answers_of_target(directory: Path, config: Any, tokens: Tokens, trusted: boo
     template, or another one than the named.
     """
     tokenizer, stop = load_tokenizer(directory, trusted), stop_ids(directory, config)
-    renderer = Renderer(
-        tokenizer,
-        tokens.chat_template,
-        tokens.chat_template_options,
-        [tokenizer.decode([number]) for number in stop],
-        tokens.system_prompt,
-    )
-    prompt = tokenizer(renderer.header, add_special_tokens=False)["input_ids"]
+    header = Renderer.of(tokenizer, tokens, stop).header
+    prompt = tokenizer(header, add_special_tokens=False)["input_ids"]
     return Answers(tuple(prompt), frozenset(stop))
 
 

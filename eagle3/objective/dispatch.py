@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from eagle3.draft.config import DraftConfig
-from eagle3.draft.window import check_window
 from eagle3.errors import UserError
 from eagle3.kernels.compiled import compiles_for_cuda
 from eagle3.objective.attention.chunked import chunked_attention
@@ -25,7 +24,12 @@ from eagle3.objective.attention.interface import (
     PackAttention,
     reference_attention,
 )
-from eagle3.objective.attention.limits import FLEX_NARROW, FLEX_WIDE_BYTES, unsupported_reason
+from eagle3.objective.attention.limits import (
+    FLEX_NARROW,
+    FLEX_WIDE_BYTES,
+    check_window,
+    unsupported_reason,
+)
 from eagle3.objective.bucketing import in_buckets
 from eagle3.objective.pack import Pack
 from eagle3.objective.row_index import (

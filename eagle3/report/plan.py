@@ -25,18 +25,8 @@ from eagle3.report.rates import Rates
 from eagle3.store.disk_space import Need, free_bytes, plan_shortage
 from eagle3.store.layout import Layout
 from eagle3.target_model.cost import parameters_read, target_flops_per_token
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
-
-
-def state_bytes(shard: TokenShard, hidden_size: int, codec: str, layers: int) -> int:
-    """Bytes of the states captured from a token shard, file headers not counted.
-
-    Exact for codecs of fixed width, from their usual ratio for those that compress.
-    """
-    needed = needed_states(shard.loss_mask, shard.doc_offsets)
-    return Layout(needed, codec, hidden_size, layers).expected_bytes()
 
 
 def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
@@ -69,17 +59,18 @@ def build_plan(
     the names of their files, looked at one by one; `values`: the settings of the plan stage;
     `budget_gb`: most that hidden states may take in their folder; `rates` and `loading`: what times
     rest on, None where they are not known."""
-    states, train, layers = values["hidden_states"], values["train"], len(draft.aux_layers)
+    states, train = values["hidden_states"], values["train"]
+    form = states["codec"], target.hidden_size, len(draft.aux_layers)
     sizes: dict[str, int] = {}
     tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
     for name, shard in shards:
-        sizes[name] = state_bytes(shard, target.hidden_size, states["codec"], layers)
+        sizes[name] = Layout(shard.needed, *form).expected_bytes()
         tokens += len(shard.input_ids)
-        every += int(needed_states(shard.loss_mask, shard.doc_offsets).aux_offsets[-1])
+        every += int(shard.needed.aux_offsets[-1])
         active += rows_at_steps(shard, train["ttt_steps"])
     scored: dict[str, int] = {}
     for name, shard in held_out:
-        scored[name] = state_bytes(shard, target.hidden_size, states["codec"], layers)
+        scored[name] = Layout(shard.needed, *form).expected_bytes()
     stages = Stages(len(sizes), states["window_shards"], train["epochs"], train["epochs_per_stage"])
     need = Need(sizes, stages, rolling=not states["keep"], held_out=scored)
     parameters = draft_parameters(draft)

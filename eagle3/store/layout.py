@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from eagle3.files.tensor_stream import ITEM_BYTES, Declared
+from eagle3.files.tensor_stream import Declared
 from eagle3.store.columns import STORED, Column
 from eagle3.tokens.needed_states import NeededStates
 
@@ -76,16 +76,15 @@ class Layout:
 
     def declared(self) -> dict[str, Declared]:
         """The tensors of the file, `frames` left out."""
-        tensors = {CHECKSUM: Declared("U64", (self.documents,), 8)}
+        tensors = {CHECKSUM: Declared("U64", (self.documents,))}
         if self.framed:
-            tensors[INDEX] = Declared("I64", (self.documents, 3), 8)
+            tensors[INDEX] = Declared("I64", (self.documents, 3))
         for part in self.parts:
             if not part.framed:
                 shape: tuple[int, ...] = (self.aux_rows if part.of_aux else self.last_rows,)
                 if not part.name.startswith("teacher"):
                     shape += (part.column.width,)
-                kind = part.column.kind
-                tensors[part.name] = Declared(kind, shape, ITEM_BYTES[kind])
+                tensors[part.name] = Declared(part.column.kind, shape)
         return tensors
 
     def expected_bytes(self) -> int:

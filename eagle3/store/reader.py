@@ -14,7 +14,6 @@ from eagle3.store.byte_source import Address, open_source
 from eagle3.store.codecs import CODECS, TYPES
 from eagle3.store.compression import decompress
 from eagle3.store.layout import CHECKSUM, FRAMES, INDEX, LAST_CHUNKS, Layout
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.shards import TokenShard
 
 KIND = "hidden_states"
@@ -27,14 +26,13 @@ class FeatureShard:
         self, path: Address, tokens: TokenShard, settings_digest: str | None = None
     ) -> None:
         """Raises UserError if the file is damaged, of other settings, or of other tokens."""
-        self.path = path
+        self.path, self.tokens = path, tokens
         self._source = open_source(path)
-        header = read_header(path, self._source.size, self._bytes)
-        self.manifest = checked_manifest(path, header.metadata, KIND, settings_digest)
+        metadata, present = read_header(path, self._source.size, self._bytes)
+        self.manifest = checked_manifest(path, metadata, KIND, settings_digest)
         if self.manifest.inputs.get("tokens") != tokens.manifest.content_sha256:
             raise UserError(f"{path}: was captured from other tokens: {REMAKE}")
         self.layout = _layout(path, self.manifest, tokens)
-        present = header.places
         declared = self.layout.declared()
         form = {name: tensor for name, (tensor, _) in present.items() if name != FRAMES}
         if {n: (d.kind, d.shape) for n, d in form.items()} != {
@@ -131,10 +129,9 @@ class FeatureShard:
 
 def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
     """The layout that the manifest and the tokens ask for."""
-    needed = needed_states(tokens.loss_mask, tokens.doc_offsets)
     try:
         counts, layers = manifest.counts, len(manifest.counts["aux_layers"])
-        return Layout(needed, counts["codec"], int(counts["hidden_size"]), layers)
+        return Layout(tokens.needed, counts["codec"], int(counts["hidden_size"]), layers)
     except (KeyError, TypeError, ValueError, OverflowError, UserError) as fault:
         raise UserError(f"{path}: its manifest does not say how it is stored ({fault})") from None
 

@@ -31,7 +31,6 @@ PARTS = 2  # of a batch, one a thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
 WEIGHT_DECAY = 0.05
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def block_tokens(settings: EmbeddedTarget) -> int:
@@ -75,7 +74,7 @@ def build_model(settings: EmbeddedTarget, vocab_size: int) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config).float()
     for name, weight in model.named_parameters():
         _initialise(name, weight)
-    model.config.dtype = DTYPES[settings.dtype]
+    model.config.dtype = getattr(torch, settings.dtype)
     return model
 
 
@@ -193,7 +192,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory:
     tokenizer_config.json and chat_template.jinja.
     """
     dtype = str(model.config.dtype).removeprefix("torch.")
-    torch.nn.Module.to(model, dtype=DTYPES[dtype])
+    torch.nn.Module.to(model, dtype=getattr(torch, dtype))
     model.generation_config = GenerationConfig(
         eos_token_id=END_ID, pad_token_id=PAD_ID, do_sample=False
     )

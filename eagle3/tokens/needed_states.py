@@ -9,11 +9,10 @@ For a document x_0..x_e, cut after its last supervised token x_e (see `objective
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from eagle3.tokens.shards import offsets_of
 
 
 @dataclass(frozen=True)
@@ -44,3 +43,8 @@ def needed_states(loss_mask: np.ndarray, doc_offsets: np.ndarray) -> NeededState
         last_offsets=offsets_of(np.bincount(document[rows], minlength=documents)),
         last_positions=positions,
     )
+
+
+def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int64 [N + 1]: where each of N consecutive pieces starts, and where the last one ends."""
+    return np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)

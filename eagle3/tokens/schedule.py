@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eagle3.errors import UserError
-from eagle3.tokens.needed_states import needed_states
 from eagle3.tokens.packing import batches, pack_documents
 from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
@@ -57,12 +56,11 @@ class Documents:
         lengths, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         counts = [0]
         for shard in shards:
-            needed = needed_states(shard.loss_mask, shard.doc_offsets)
             # |A_0| equals the rows of `last`: both count positions p >= 1 with m_p = m_{p+1} = 1
-            trainable = np.diff(needed.last_offsets)
+            trainable = np.diff(shard.needed.last_offsets)
             rows.append(trainable)
             counts.append(len(trainable))
-            lengths.append(np.where(trainable > 0, needed.kept, 0))
+            lengths.append(np.where(trainable > 0, shard.needed.kept, 0))
         return cls(np.concatenate(lengths), np.concatenate(rows), np.cumsum(counts))
 
     def of_shards(self, shards: range) -> Documents:

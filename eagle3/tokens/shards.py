@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
 from eagle3.files.artifact import NOT_OURS, REMAKE, Manifest, Settings, part_of
-from eagle3.files.tensor_file import load_tensors, save_tensors
+from eagle3.files.tensor_file import load_tensors, read_manifest, save_tensors
+from eagle3.tokens.needed_states import NeededStates, needed_states, offsets_of
 
 KIND = "tokens"
 # a conversation, and its documents or why there are none
@@ -49,6 +51,11 @@ class TokenShard:
     def lengths(self) -> np.ndarray:
         """int64 [D]"""
         return np.diff(self.doc_offsets)
+
+    @cached_property
+    def needed(self) -> NeededStates:
+        """The states that training reads."""
+        return needed_states(self.loss_mask, self.doc_offsets)
 
 
 def write_token_shard(
@@ -155,22 +162,22 @@ def _is_whole(shard: TokenShard) -> bool:
     )
 
 
-def read_token_shards(
-    paths: Iterable[Path], settings_digest: str | None, manifests: list[Manifest]
-) -> Iterator[TokenShard]:
+def read_token_shards(paths: Iterable[str], settings_digest: str) -> Iterator[TokenShard]:
     """Shards one after another, so that memory stays as it is with any number of them.
 
-    Their manifests are added to `manifests`. Raises UserError as `read_token_shard` does.
+    Raises UserError as `read_token_shard` does.
     """
-    for path in paths:
-        shard = read_token_shard(path, settings_digest)
-        manifests.append(shard.manifest)
-        yield shard
+    return (read_token_shard(Path(path), settings_digest) for path in paths)
 
 
-def offsets_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """int64 [N + 1]: where each of N consecutive pieces starts, and where the last one ends."""
-    return np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
+def token_manifests(paths: Iterable[str], settings_digest: str) -> list[Manifest]:
+    """What shards say of themselves, from their headers alone."""
+    return [read_manifest(Path(path), KIND, settings_digest) for path in paths]
+
+
+def token_inputs(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """Shards in order, as inputs of what is made from them."""
+    return {f"tokens-{i}": manifest.content_sha256 for i, manifest in enumerate(manifests)}
 
 
 def _joined(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:

@@ -23,20 +23,12 @@ from eagle3.store.codecs import TYPES
 from eagle3.store.layout import Layout, Part
 from eagle3.store.reader import FeatureShard, decoded
 from eagle3.tokens.schedule import Documents
-from eagle3.tokens.shards import TokenShard, read_token_shard
+from eagle3.tokens.shards import read_token_shard, token_inputs
 
 OPENERS = 8  # threads that open shards, each of which may be read over a network
 
 
-@dataclass(frozen=True)
-class ShardPair:
-    """A token shard and the states captured from it."""
-
-    tokens: TokenShard
-    features: FeatureShard
-
-
-Located = tuple[ShardPair, int]  # a document: its shards, and its number there
+Located = tuple[FeatureShard, int]  # a document: its shard, and its number there
 
 
 @dataclass(frozen=True)
@@ -68,21 +60,10 @@ class StagedPack:
         return HostColumns(**small, teacher_argmax=argmax)
 
     def decoded(self, layout: Layout) -> Pack:
-        states = decoded(layout, self.buffers)
-        return Pack(
-            input_ids=self.input_ids,
-            loss_mask=self.loss_mask,
-            documents=self.documents,
-            positions=self.positions,
-            aux=states["aux"],
-            row_tokens=self.row_tokens,
-            last=states["last"],
-            last_tokens=self.last_tokens,
-            teacher_argmax=states["teacher_argmax"].long(),
-            teacher_lse=states["teacher_lse"],
-            shards=self.shards,
-            host=self.host,
-        )
+        tensors: dict[str, Any] = {name: getattr(self, name) for name in TOKEN_COLUMNS}
+        tensors |= decoded(layout, self.buffers)
+        tensors["teacher_argmax"] = tensors["teacher_argmax"].long()
+        return Pack(**tensors, shards=self.shards, host=self.host)
 
 
 TOKEN_COLUMNS = [f.name for f in fields(StagedPack) if f.name not in ("buffers", "shards", "host")]
@@ -102,23 +83,23 @@ class TrainingData:
         if len(token_paths) != len(feature_paths):
             raise UserError(f"{len(token_paths)} token shards but {len(feature_paths)} of states")
 
-        def pair(token_path: Path, feature_path: Address) -> ShardPair:
+        def opened(token_path: Path, feature_path: Address) -> FeatureShard:
             tokens = read_token_shard(token_path, tokens_digest)
-            return ShardPair(tokens, FeatureShard(feature_path, tokens, features_digest))
+            return FeatureShard(feature_path, tokens, features_digest)
 
         with ThreadPoolExecutor(OPENERS) as openers:
-            self.pairs = list(openers.map(pair, token_paths, feature_paths))
-        self.documents = Documents.of(pair.tokens for pair in self.pairs)
-        self.first_document = np.cumsum([0, *(len(pair.tokens) for pair in self.pairs)])
+            self.shards = list(openers.map(opened, token_paths, feature_paths))
+        self.documents = Documents.of(shard.tokens for shard in self.shards)
+        self.first_document = np.cumsum([0, *(len(shard.tokens) for shard in self.shards)])
 
     @property
     def layout(self) -> Layout:
         """How states are stored, the same in every shard."""
-        return self.pairs[0].features.layout
+        return self.shards[0].layout
 
     def inputs(self) -> dict[str, str]:
         """Checksums of the token shards; those of the states are tied to them."""
-        return {f"tokens-{i}": p.tokens.manifest.content_sha256 for i, p in enumerate(self.pairs)}
+        return token_inputs(shard.tokens.manifest for shard in self.shards)
 
     def pack(self, numbers: np.ndarray, sharding: SequenceSharding | None = None) -> Pack:
         """The pack of some documents, or this rank's shard of it, in ordinary memory."""
@@ -142,17 +123,17 @@ class TrainingData:
     def announce(self, numbers: np.ndarray) -> None:
         """Have the states of some documents fetched; returns at once."""
         for number in numbers.tolist():
-            pair, document = self._find(number)
-            pair.features.will_need(document)
+            shard, document = self._find(number)
+            shard.will_need(document)
 
     def rows(self, packs: Iterable[np.ndarray]) -> int:
         """n_0 of some packs: rows with a loss at step 0, known before any forward pass."""
         return int(sum(self.documents.rows[pack].sum() for pack in packs))
 
     def _find(self, number: int) -> Located:
-        """The shards that hold a document, and its number there."""
+        """The shard that holds a document, and its number there."""
         shard = int(np.searchsorted(self.first_document, number, side="right")) - 1
-        return self.pairs[shard], number - int(self.first_document[shard])
+        return self.shards[shard], number - int(self.first_document[shard])
 
     def _whole(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
         """The states of documents: one uint8 [n, row_bytes] for each part."""
@@ -165,17 +146,17 @@ class TrainingData:
             buffers[part.name] = buffer
             for view, start, end in zip(views, ends[:-1], ends[1:], strict=True):
                 view[part.name] = buffer.numpy()[start:end]
-        for (pair, document), view in zip(located, views, strict=True):
-            pair.features.read_into(document, view)
+        for (shard, document), view in zip(located, views, strict=True):
+            shard.read_into(document, view)
         return buffers
 
     def _shard(
-        self, located: list[Located], shard: RowShard, pinned: bool
+        self, located: list[Located], share: RowShard, pinned: bool
     ) -> dict[str, torch.Tensor]:
         """The rows of a share, as `_whole` has them."""
         parts = self.layout.parts
         wanted = {
-            part.name: (shard.rows if part.of_aux else shard.taught).numpy() for part in parts
+            part.name: (share.rows if part.of_aux else share.taught).numpy() for part in parts
         }
         ends = {part.name: self._ends(part, located) for part in parts}
         cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
@@ -185,7 +166,7 @@ class TrainingData:
             )
             for part in parts
         }
-        for number, (pair, document) in enumerate(located):
+        for number, (shard, document) in enumerate(located):
             at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
             if all(where.start == where.stop for where in at.values()):
                 continue  # nothing of this document falls to this rank
@@ -193,7 +174,7 @@ class TrainingData:
             for part in parts:
                 begin, end = ends[part.name][number : number + 2]
                 whole[part.name] = np.empty((end - begin, part.column.row_bytes), dtype=np.uint8)
-            pair.features.read_into(document, whole)
+            shard.read_into(document, whole)
             for name, states in whole.items():
                 local = wanted[name][at[name]] - ends[name][number]
                 buffers[name].numpy()[at[name]] = states[local]
@@ -201,7 +182,7 @@ class TrainingData:
 
     def _ends(self, part: Part, located: list[Located]) -> list[int]:
         """Where each document's rows of a part begin in the pack, and where the last ones end."""
-        spans = [pair.features.layout.rows(part, document) for pair, document in located]
+        spans = [shard.layout.rows(part, document) for shard, document in located]
         return [0, *np.cumsum([stop - first for first, stop in spans]).tolist()]
 
 
@@ -224,12 +205,12 @@ def _columns(located: list[Located]) -> dict[str, torch.Tensor]:
     """The tensors of a pack that are not states."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in TOKEN_COLUMNS}
     start = 0
-    for slot, (pair, document) in enumerate(located):
-        needed = pair.features.layout.needed
-        kept = int(needed.kept[document])
-        where = slice(int(pair.tokens.doc_offsets[document]), None)
+    for slot, (shard, document) in enumerate(located):
+        needed = shard.layout.needed
+        kept, tokens = int(needed.kept[document]), shard.tokens
+        where = slice(int(tokens.doc_offsets[document]), None)
         first, last = needed.last_offsets[document : document + 2].tolist()
-        ids, mask = pair.tokens.input_ids[where][:kept], pair.tokens.loss_mask[where][:kept]
+        ids, mask = tokens.input_ids[where][:kept], tokens.loss_mask[where][:kept]
         columns["input_ids"].append(ids.astype(np.int64))
         columns["loss_mask"].append(mask.astype(bool))
         columns["documents"].append(np.full(kept, slot))

@@ -49,7 +49,7 @@ def build_draft(
     starts = {HEAD: train["head_init"], "norm.weight": train["norm_init"]}
     frozen = [name for name, start in starts.items() if start == "frozen"]
     if existing is not None:
-        warm_start(draft, existing, chosen, frozen, layer_count(config))
+        warm_start(draft, existing, chosen, layer_count(config), frozen)
     for name in frozen:
         draft.get_parameter(name).requires_grad_(False)
     parts = TargetParts(

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from eagle3.config.configuration import Config
-from eagle3.config.doubled_keys import check_doubled_keys
+from eagle3.config.files import check_doubled_keys
 from eagle3.data.rows import check_enough, check_held_out
 from eagle3.data.sources import Source
 from eagle3.draft.weight_files import config_of

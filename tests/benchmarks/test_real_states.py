@@ -28,7 +28,7 @@ def test_states_encoded_again_are_those_that_a_capture_stores(targets, tmp_path,
     (tmp_path / "hidden_states" / "train").mkdir(parents=True)
     encode_shard(file, first.path, teacher, codec, tmp_path)
     path = tmp_path / "hidden_states" / "train" / first.path.name
-    again = FeatureShard(path, job.tokens())
+    again = FeatureShard(path, job.tokens)
     assert again.layout.codec == codec
     expected, result = read_all(direct), read_all(again)
     for name in ("aux", "last", "teacher_argmax"):

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 
 from eagle3.engines.separate.request import EngineRequest
 from eagle3.engines.separate.run import run_separately
-from eagle3.tokens.needed_states import needed_states
 from tests.builders.models import LAYERS as NUM_LAYERS
 from tests.builders.shards import chats, naive_states, token_shard
 from tests.builders.waiting import wait_for
@@ -70,7 +69,7 @@ def job_documents(path: Path) -> dict[int, np.ndarray]:
     longest = (np.random.default_rng(1).integers(3, 96, LONGEST), whole)
     others = chats(16, seed=9, longest=60)
     shard = token_shard(path, [*chats(BARE), bare, *edge, longest, *others, others[0]])
-    kept = needed_states(shard.loss_mask, shard.doc_offsets).kept
+    kept = shard.needed.kept
     starts = shard.doc_offsets.tolist()
     return {
         number: shard.input_ids[starts[number] : starts[number] + length]

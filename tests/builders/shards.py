@@ -107,7 +107,7 @@ def captured(path: Path, target: Path, tokens: Path, settings=STATES, **changes)
     job = CaptureJob(settings, tokens, target)
     path.parent.mkdir(parents=True, exist_ok=True)
     capture_shard(job, path, placement(**changes), ALONE)
-    return FeatureShard(path, job.tokens(), settings.digest)
+    return FeatureShard(path, job.tokens, settings.digest)
 
 
 def read_all(shard: FeatureShard) -> dict[str, torch.Tensor]:

@@ -70,7 +70,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture
 def shard(file):
-    return CaptureJob(STATES, file, file).tokens()
+    return CaptureJob(STATES, file, file).tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -306,18 +306,18 @@ def test_the_dtype_is_the_stored_one_wherever_it_is_stated(targets, file, tmp_pa
 
 def test_the_sampled_document_follows_from_the_tokens_alone(targets, file, shard, tmp_path):
     made = captured(tmp_path / "a", targets["llama"], file)
-    document = sampled_document(made.layout.needed, shard)
+    document = sampled_document(shard)
     first, last = made.layout.needed.last_offsets[document : document + 2]
     assert last > first
-    assert document == sampled_document(made.layout.needed, shard)
+    assert document == sampled_document(shard)
 
 
 def test_ranks_that_do_not_write_take_part(targets, file, tmp_path):
     """Without a path everything is computed and nothing is written."""
     job = CaptureJob(STATES, file, targets["llama"])
     teacher = TeacherRows(job.head, torch.float32, ALONE)
-    shard = ShardCapture(None, job.tokens(), teacher, job.layers(), STATES)
-    capture(HFTarget.load(targets["llama"], job.layers(), "float32"), shard, 64)
+    shard = ShardCapture(None, job.tokens, teacher, job.layers, STATES)
+    capture(HFTarget.load(targets["llama"], job.layers, "float32"), shard, 64)
     assert shard.complete and shard.finish() is None
     assert not list(tmp_path.iterdir())
 
@@ -326,7 +326,7 @@ def test_a_shard_of_another_target_is_not_opened(targets, file, tmp_path):
     made = captured(tmp_path / "a", targets["llama"], file)
     other = state_settings("bf16")
     with pytest.raises(UserError, match="made under other settings"):
-        FeatureShard(made.path, CaptureJob(STATES, file, file).tokens(), other.digest)
+        FeatureShard(made.path, CaptureJob(STATES, file, file).tokens, other.digest)
 
 
 @pytest.mark.parametrize("budget", [1, 10, 64, 10**6])

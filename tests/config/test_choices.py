@@ -6,18 +6,16 @@ from typing import Any, get_args
 
 import pytest
 
-from eagle3.config.evaluation import Export, Format
+from eagle3.config.evaluation import Export
 from eagle3.config.hidden_states import HiddenStates
 from eagle3.config.target import EmbeddedTarget, Target
 from eagle3.config.tokens import TemplateName
 from eagle3.config.train import Train
 from eagle3.data.template_names import NAMED
-from eagle3.export.capabilities import FORMATS
 from eagle3.objective.dispatch import BACKENDS
 from eagle3.objective.losses import LOSSES
 from eagle3.store.codecs import CODECS
 from eagle3.store.columns import STORED
-from eagle3.target_model import embedded
 
 
 def choices(model: Any, key: str) -> set[str]:
@@ -31,8 +29,6 @@ def choices(model: Any, key: str) -> set[str]:
         (choices(Train, "attention_backend"), {"auto", "usp", *BACKENDS}),
         (choices(HiddenStates, "codec"), CODECS),
         (choices(HiddenStates, "codec"), STORED),
-        (choices(EmbeddedTarget, "dtype"), embedded.DTYPES),
-        (get_args(Format), FORMATS),
         (get_args(TemplateName), {"auto", "generation", *NAMED}),
     ],
 )
@@ -43,5 +39,6 @@ def test_the_names_are_the_same(allowed: Any, known: Any) -> None:
 def test_every_precision_is_one_of_torch() -> None:
     import torch
 
-    for names in (choices(Target, "dtype") - {"auto"}, choices(Export, "dtype")):
+    models = (Target, EmbeddedTarget, Export)
+    for names in (choices(model, "dtype") - {"auto"} for model in models):
         assert all(isinstance(getattr(torch, name), torch.dtype) for name in names)

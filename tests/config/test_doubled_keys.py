@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eagle3.config.doubled_keys import check_doubled_keys
+from eagle3.config.files import check_doubled_keys
 from eagle3.errors import UserError
 
 

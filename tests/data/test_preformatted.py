@@ -147,6 +147,6 @@ def test_turns_go_before_a_text_beside_them() -> None:
 
 def test_a_text_cannot_be_answered_anew_and_is_counted(tmp_path: Path) -> None:
     with Record.opened(tmp_path / "record.jsonl", "digest") as record:
-        outcome = regenerate([text_row("x")], lambda requests: iter(()), 0, record)
+        outcome = regenerate([text_row("x")], lambda asked: iter(()), 0, record, lambda row: None)
     assert outcome.rows == []
     assert outcome.counts == {"a rendered text has no turns to answer: dropped": 1}

@@ -68,7 +68,7 @@ class InOrder(Echo):
 
 def run(folder: Path, rows: list[Conversation], engine: Generate, identity: str = "a") -> Outcome:
     with Record.opened(folder / "record", identity) as record:
-        return regenerate(rows, engine, SAMPLING.seed, record)
+        return regenerate(rows, engine, SAMPLING.seed, record, lambda conversation: None)
 
 
 def said(row: Conversation) -> list[str]:
@@ -230,10 +230,10 @@ def test_what_is_written_comes_back_and_nothing_else_is_taken_for_it(tmp_path: P
         read_answers(*neighbour, SETTINGS.digest)
     out.write_text(out.read_text().replace("!", "?"))
     with pytest.raises(UserError, match=r"rows\.jsonl: is not what rows\.report\.json was"):
-        read_answers(out, report)
+        read_answers(out, report, SETTINGS.digest)
     out.unlink()
     with pytest.raises(UserError, match=r"rows\.jsonl: No such file"):
-        read_answers(out, report)
+        read_answers(out, report, SETTINGS.digest)
 
 
 @pytest.fixture

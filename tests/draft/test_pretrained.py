@@ -15,6 +15,7 @@ from eagle3.errors import UserError
 from tests.objective.cases import tiny_draft
 
 VOCAB, WIDTH = 23, 15
+LAYERS = 6  # of a target too small for usual layers
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 OLD = torch.tensor([0, 2, 3, 7, 8, 9, 12, 13, 14, 15, 16, 19, 22])  # its draft vocabulary
 NEW = torch.tensor([1, 2, 4, 5, 7, 9, 10, 11, 12, 17, 18, 19, 20, 21, 22])
@@ -56,7 +57,7 @@ def test_weights_go_by_name_and_head_rows_by_token(tmp_path, spell):
     old = existing(tmp_path, spell=spell)
     draft = tiny_draft(seed=1)
     before = {name: p.clone() for name, p in draft.named_parameters()}
-    warm_start(draft, tmp_path, NEW)
+    warm_start(draft, tmp_path, NEW, LAYERS)
     assert_taken(draft, before, old)
 
 
@@ -71,7 +72,7 @@ def test_a_draft_of_several_layers_is_taken_in_either_spelling(tmp_path, name):
     old = existing(tmp_path, config={"num_hidden_layers": 2}, spell=spell, **shape)
     draft = tiny_draft(seed=1, **shape)
     before = {name: p.clone() for name, p in draft.named_parameters()}
-    warm_start(draft, tmp_path, NEW)
+    warm_start(draft, tmp_path, NEW, LAYERS)
     assert_taken(draft, before, old)
 
 
@@ -88,7 +89,7 @@ def test_the_same_model_in_other_words_is_taken(tmp_path, config):
     old = existing(tmp_path, config=config)
     draft = tiny_draft(seed=1)
     before = {name: p.clone() for name, p in draft.named_parameters()}
-    warm_start(draft, tmp_path, NEW)
+    warm_start(draft, tmp_path, NEW, LAYERS)
     assert_taken(draft, before, old)
 
 
@@ -97,7 +98,7 @@ def test_a_file_without_a_theta_is_not_the_draft_of_another(tmp_path):
     rope = {"rope_type": "default", "rope_theta": 1e6}
     draft = Eagle3Draft(replace(tiny_draft().config, rope=rope))
     with pytest.raises(UserError, match=r'"rope_theta": 10000\.0.* set draft\.rope_theta .10000'):
-        warm_start(draft, tmp_path, NEW)
+        warm_start(draft, tmp_path, NEW, LAYERS)
 
 
 def test_several_files_and_what_is_to_be_kept(tmp_path):
@@ -107,7 +108,7 @@ def test_several_files_and_what_is_to_be_kept(tmp_path):
     save_file(more, tmp_path / "model-2.safetensors")
     draft = tiny_draft(seed=1)
     head = draft.lm_head.weight.clone()
-    warm_start(draft, tmp_path, NEW, keep=["lm_head.weight"])
+    warm_start(draft, tmp_path, NEW, LAYERS, keep=["lm_head.weight"])
     assert torch.equal(draft.lm_head.weight, head)
     assert torch.equal(draft.norm.weight, old["norm.weight"].to(draft.norm.weight))
 
@@ -115,7 +116,7 @@ def test_several_files_and_what_is_to_be_kept(tmp_path):
 def test_a_draft_of_the_whole_vocabulary_needs_no_list_of_tokens(tmp_path):
     old = existing(tmp_path, tensors={"d2t": None}, ids=torch.arange(VOCAB))
     draft = tiny_draft(seed=1)
-    warm_start(draft, tmp_path, NEW)
+    warm_start(draft, tmp_path, NEW, LAYERS)
     assert torch.equal(draft.lm_head.weight, old["lm_head.weight"][NEW].to(draft.lm_head.weight))
 
 
@@ -169,13 +170,13 @@ def test_another_model_is_refused_and_nothing_is_taken(tmp_path, change, sentenc
     draft = tiny_draft(seed=1)
     before = {name: p.clone() for name, p in draft.named_parameters()}
     with pytest.raises(UserError, match=f"train.warm_start: .*{sentence}"):
-        warm_start(draft, tmp_path, NEW)
+        warm_start(draft, tmp_path, NEW, LAYERS)
     assert all(torch.equal(before[name], p) for name, p in draft.named_parameters())
 
 
 def test_a_folder_without_a_draft_is_named(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: No such file"):
-        warm_start(tiny_draft(), tmp_path, NEW)
+        warm_start(tiny_draft(), tmp_path, NEW, LAYERS)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"has neither \*\.safetensors nor pytorch_model"):
-        warm_start(tiny_draft(), tmp_path, NEW)
+        warm_start(tiny_draft(), tmp_path, NEW, LAYERS)

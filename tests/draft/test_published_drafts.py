@@ -381,7 +381,9 @@ def test_our_exports_start_a_run_of_their_layers_and_of_no_others(
         assert torch.equal(weight, old.get_parameter(name)), name
     others = Eagle3Draft(type(CONFIG)(**{**vars(CONFIG), "aux_layers": (0, 2, 3)}))
     with pytest.raises(UserError, match=r"reads layers \[1, 3, 4\] of the target, the states are"):
-        warm_start(others, tmp_path / "export", ids)
+        warm_start(
+            others, tmp_path / "export", ids, target_layers=VERIFIER.num_speculative_tokens + 2
+        )
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -98,10 +98,10 @@ def test_a_capture_and_its_self_check_run_the_target_with_it(
     out = tmp_path / "states.safetensors"
     cosines = capture_shard(job, out, placement(self_check=True), ALONE)
     assert min(cosines.values()) > 0.9999
-    stored = read_all(FeatureShard(out, job.tokens(), STATES.digest))["aux"]
+    stored = read_all(FeatureShard(out, job.tokens, STATES.digest))["aux"]
     ids, _ = texts[0]
     aux, _, _ = naive_states(model, ids, READ)
-    rows = len(FeatureShard(out, job.tokens(), STATES.digest).read(0)["aux"])
+    rows = len(FeatureShard(out, job.tokens, STATES.digest).read(0)["aux"])
     torch.testing.assert_close(stored[:rows].float(), aux[:rows], rtol=1e-3, atol=2e-4)
 
 
@@ -129,7 +129,7 @@ def test_answers_are_those_of_the_target_with_it(
     folder, model = plain
     monkeypatch.setattr("eagle3.engines.hf_answers.load_tokenizer", lambda *_: None)
     monkeypatch.setattr("eagle3.engines.hf_answers.stop_ids", lambda *_: [])
-    monkeypatch.setattr("eagle3.engines.hf_answers.Renderer", lambda *_, **__: None)
+    monkeypatch.setattr("eagle3.engines.hf_answers.Renderer.of", lambda *_, **__: None)
     answers = HFAnswers(targets["llama"], {}, None, 1, "float32", adapter=folder)
     with torch.inference_mode():
         torch.testing.assert_close(

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from eagle3.config.dataset import Regenerate
+from eagle3.config.tokens import Tokens
 from eagle3.data.answer_record import Request, whole_characters
 from eagle3.engines.hf_answers import HFAnswers, _drawing
 from tests.builders.models import save_model, save_tokenizer
 
-RENDERER = {"choice": "auto", "options": {}, "system_prompt": None}
 GREEDY = Regenerate(temperature=0.0, top_p=1.0, top_k=None, max_tokens=8, seed=0)
 
 
@@ -28,7 +28,7 @@ def target(tmp_path_factory):
 
 
 def engine(target, sampling=GREEDY, batch=3):
-    return HFAnswers(target, RENDERER, sampling, batch, "float32")
+    return HFAnswers(target, Tokens(), sampling, batch, "float32")
 
 
 def requests(*lengths):

@@ -52,7 +52,7 @@ def train(made, held_out, folder, score=None, **keys):
     """Train a stage that scores itself every `score` steps; the trainer and its records."""
     settings = changed(made.train, score_every_steps=score, **keys)
     data = TrainingData(made.tokens, made.states)
-    schedule = schedule_of([pair.tokens for pair in data.pairs], settings)
+    schedule = schedule_of([shard.tokens for shard in data.shards], settings)
     values = made.settings.values | {"train": vars(settings)}
     draft, target = build_draft(made.target, values, made.mapping, CPU)
     trainer = StageTrainer(draft, target, data, settings, schedule, 1, ALONE)

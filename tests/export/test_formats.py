@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from transformers import AutoConfig
 
+from eagle3.config.evaluation import Format
 from eagle3.errors import UserError
-from eagle3.export.capabilities import FORMATS, check_aux_layers, check_formats, check_rope
+from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
 from eagle3.export.exported import Description
 from eagle3.export.formats import DRAFT_FORMATS
 from eagle3.export.load import load_draft
@@ -28,7 +30,7 @@ def layer_of(found):
 
 
 def test_the_forms_are_those_of_the_schema():
-    assert tuple(DRAFT_FORMATS) == FORMATS
+    assert tuple(DRAFT_FORMATS) == get_args(Format)
 
 
 @pytest.mark.parametrize("form", DRAFT_FORMATS)
@@ -105,7 +107,7 @@ def test_a_window_is_not_for_sglang():
 
 def test_a_single_state_is_not_for_sglang(tmp_path):
     """It is as wide as the draft's own, and would pass by fc."""
-    for form in FORMATS:
+    for form in DRAFT_FORMATS:
         check_aux_layers([form], (2, 3))
         if form != "sglang":
             check_aux_layers([form], (2,))
@@ -221,7 +223,7 @@ def test_what_an_engine_cannot_hold_is_refused_before_training(form):
         check_formats([form], {"qk_norm": True})
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", DRAFT_FORMATS)
 def test_a_factor_on_rotary_positions_that_an_engine_does_not_read_is_refused(form):
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
     own = {"attention_factor": 1.0 + 0.1 * math.log(4.0)}  # what engines compute themselves

@@ -64,8 +64,9 @@ class Numbered:
     def __init__(self, job: CaptureJob) -> None:
         self.job = job
 
+    @property
     def tokens(self) -> TokenShard:
-        shard = self.job.tokens()
+        shard = self.job.tokens
         return replace(shard, row_ids=[name.removeprefix("row-") for name in shard.row_ids])
 
     def __getattr__(self, name: str):

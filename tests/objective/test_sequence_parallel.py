@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from eagle3.draft.config import check_heads
 from eagle3.errors import UserError
-from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
+from eagle3.objective.sequence_parallel.attention import kv_heads, query_heads
 from eagle3.objective.sequence_parallel.sharding import deal_rows
 from tests.objective.cases import tiny_draft
 

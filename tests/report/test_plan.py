@@ -24,11 +24,11 @@ from eagle3.report.plan import (
     plan_table,
     rows_at_steps,
     size_text,
-    state_bytes,
     time_text,
 )
 from eagle3.report.plan_warnings import idle_arguments, memory_doubt, target_doubts
 from eagle3.report.rates import Rates
+from eagle3.store.layout import Layout
 from eagle3.target_model.cost import target_flops_per_token
 from eagle3.tokens.schedule import Documents
 from tests.builders.models import VOCAB, model_config
@@ -51,7 +51,7 @@ def test_bytes_are_those_of_a_written_shard(targets, tmp_path, codec, layers):
     captured(path, targets["llama"], tmp_path / "tokens", state_settings(codec, layers=layers))
     with open_tensors(path, "pt") as handle:
         payload = sum(handle.get_tensor(name).nbytes for name in handle.keys())  # noqa: SIM118
-    assert state_bytes(shard, 32, codec, len(layers)) == payload
+    assert Layout(shard.needed, codec, 32, len(layers)).expected_bytes() == payload
     header = path.stat().st_size - payload
     assert 0 < header < 16384
 

@@ -390,7 +390,7 @@ ASKED = """
 import json, sys
 from pathlib import Path
 from eagle3.config.configuration import Config
-from eagle3.draft.hub import draft_folder
+from eagle3.draft.weight_files import draft_folder
 from eagle3.errors import UserError
 from eagle3.workflow.external import locate
 try:

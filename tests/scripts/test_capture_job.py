@@ -160,7 +160,7 @@ def test_two_ranks_write_what_one_writes(targets, tokens, tmp_path):
         done = run(targets["qwen3_moe"], tokens, folder, settings, ranks=ranks, batch_tokens=999)
         assert done.returncode == 0, done.stdout + done.stderr
         job = CaptureJob(settings, tokens, targets["qwen3_moe"])
-        result.append(read_all(FeatureShard(folder / STATES, job.tokens(), settings.digest)))
+        result.append(read_all(FeatureShard(folder / STATES, job.tokens, settings.digest)))
     one, two = result
     assert torch.equal(one["teacher_argmax"], two["teacher_argmax"])
     for name in ("aux", "last", "teacher_lse"):

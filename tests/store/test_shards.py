@@ -16,7 +16,6 @@ from eagle3.store.codecs import CODECS
 from eagle3.store.layout import CHECKSUM, INDEX, Layout
 from eagle3.store.reader import KIND, FeatureShard
 from eagle3.store.writer import ShardWriter
-from eagle3.tokens.needed_states import needed_states
 from tests.builders.models import HIDDEN
 from tests.builders.shards import STATES, TOKENS, chats, stage_settings, token_shard
 from tests.builders.waiting import wait_for
@@ -31,7 +30,7 @@ def tokens(tmp_path):
 
 
 def layout_of(tokens, codec, layers=3):
-    return Layout(needed_states(tokens.loss_mask, tokens.doc_offsets), codec, HIDDEN, layers)
+    return Layout(tokens.needed, codec, HIDDEN, layers)
 
 
 def random_parts(layout, documents, seed=0):

@@ -10,6 +10,7 @@ import pytest
 from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, Settings
+from eagle3.tokens.needed_states import offsets_of
 from eagle3.tokens.packing import batches
 from eagle3.tokens.schedule import (
     Documents,
@@ -18,7 +19,7 @@ from eagle3.tokens.schedule import (
     stage_packs,
     supervised_share,
 )
-from eagle3.tokens.shards import TokenShard, offsets_of
+from eagle3.tokens.shards import TokenShard
 from eagle3.tokens.stages import Stages
 
 PACKING = Train(pack_tokens=32, packs_per_batch=2, seed=3)

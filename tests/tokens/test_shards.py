@@ -14,7 +14,8 @@ from eagle3.data.masks import TokenizedDocument
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, Settings
 from eagle3.files.tensor_file import read_manifest, save_tensors
-from eagle3.tokens.shards import KIND, Masked, offsets_of, read_token_shard, write_token_shard
+from eagle3.tokens.needed_states import offsets_of
+from eagle3.tokens.shards import KIND, Masked, read_token_shard, write_token_shard
 
 SETTINGS = Settings("tokens", {"tokens": {"max_length": 9}}, {"dataset": "d"})
 

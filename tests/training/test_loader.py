@@ -81,7 +81,7 @@ def test_a_pack_of_several_shards_holds_what_each_document_alone_decodes_to(
         captured(paths[-1][1], targets["llama"], paths[-1][0], settings)
     data = TrainingData(*map(list, zip(*paths, strict=True)), TOKENS.digest, settings.digest)
     pack = data.pack(np.array([4, 0, 3, 1]))
-    alone = [data.pairs[n // 3].features.read(n % 3) for n in (4, 0, 3, 1)]
+    alone = [data.shards[n // 3].read(n % 3) for n in (4, 0, 3, 1)]
     for name in ("aux", "last", "teacher_argmax", "teacher_lse"):
         expected = torch.cat([document[name] for document in alone])
         assert torch.equal(getattr(pack, name), expected.to(getattr(pack, name).dtype)), name

@@ -37,7 +37,7 @@ class Job:
     def __init__(self, made, folder: Path, train=None, stage=1, loss=None):
         self.train = train or made.train
         self.folder, self.data = folder, TrainingData(made.tokens, made.states)
-        self.schedule = schedule_of([pair.tokens for pair in self.data.pairs], self.train)
+        self.schedule = schedule_of([shard.tokens for shard in self.data.shards], self.train)
         values = made.settings.values | {"train": vars(self.train)}
         draft, target = build_draft(made.target, values, made.mapping, torch.device("cpu"))
         self.trainer = StageTrainer(

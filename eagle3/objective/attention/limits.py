@@ -1,7 +1,10 @@
-"""What the kernels of attention back ends take, from PyTorch's sources: flash_api.cpp, and
-flex_attention.py of Inductor. Imports no torch: asked before any job, too."""
+"""What back ends of attention take: their kernels, from PyTorch's sources (flash_api.cpp, and
+flex_attention.py of Inductor), and with a sliding window of the draft. Imports no torch: asked
+before any job, too."""
 
 from __future__ import annotations
+
+from eagle3.errors import UserError
 
 HALF = ("bfloat16", "float16")
 # Inductor's flex attention with wider heads than this, backward: what a block takes when it is not
@@ -24,3 +27,18 @@ def unsupported_reason(name: str, device: str, precision: str, head_dim: int) ->
     if name == "flex" and head_dim < 16:
         return f"whose kernel takes heads of 16 numbers or more, not of {head_dim}"
     return None
+
+
+def check_window(backend: str, window: int, chain: int) -> None:
+    """Raise UserError if attention cannot slide, or if a row of a chain of `chain` steps would not
+    see the true state that the chain starts from."""
+    if backend == "flash":
+        raise UserError(
+            f"train.attention_backend is flash but draft.sliding_window is {window}: its kernels "
+            "see whole documents; use auto"
+        )
+    if window < chain:
+        raise UserError(
+            f"draft.sliding_window is {window}, shorter than a chain of {chain} steps "
+            "(train.ttt_steps, evaluation.num_speculative_tokens)"
+        )

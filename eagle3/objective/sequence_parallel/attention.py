@@ -30,7 +30,6 @@ from eagle3.objective.host_tensors import tree_to_device
 from eagle3.objective.row_index import Prefixes, sent_queries
 from eagle3.objective.rows import ActiveRows
 from eagle3.objective.sequence_parallel.collectives import all_gather, all_to_all, ring_gather
-from eagle3.objective.sequence_parallel.heads import kv_heads, query_heads
 from eagle3.objective.sequence_parallel.sharding import PackShards
 from eagle3.parallel.device import to_device
 from eagle3.parallel.ranks import Group
@@ -167,3 +166,18 @@ def swap_rows_for_heads(
         for rank in range(group.size)
     ]
     return all_to_all(torch.cat(for_rank), [len(parts[0])] * group.size, counts, group)
+
+
+def query_heads(draft: DraftConfig, size: int) -> list[list[int]]:
+    """Heads of queries of each of the `size` ranks of a Ulysses group."""
+    count = draft.num_attention_heads // size
+    return [list(range(rank * count, (rank + 1) * count)) for rank in range(size)]
+
+
+def kv_heads(draft: DraftConfig, size: int) -> list[list[int]]:
+    """Heads of keys that these queries attend to."""
+    total = draft.num_key_value_heads
+    if total < size:
+        return [[rank * total // size] for rank in range(size)]
+    count = total // size
+    return [list(range(rank * count, (rank + 1) * count)) for rank in range(size)]
