@@ -54,6 +54,7 @@ def main(job: entry.Job) -> None:
         None if resources.storage_prefix else resources.disk_budget_gb,
         speed,
         loading,
+        sum(len(run.shared_shards(split)) for split in ("train", "eval")),
     )
     manifests = token_manifests(run.token_shards(), upstream["tokens"])
     supervised = sum(manifest.counts["supervised"] for manifest in manifests)
@@ -61,9 +62,8 @@ def main(job: entry.Job) -> None:
     plan["doubts"] += plan_warnings(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
-    if plan["loads"]:
-        size = run.config.dataset.shard_size
-        plan["doubts"] += loading_doubt(loading, plan["capture_seconds"], plan["shards"], size)
+    if not run.external.states:  # of others, which are as large as they are
+        plan["doubts"] += loading_doubt(loading, plan, run.config.dataset.shard_size)
     plan["doubts"] += idle_stages(schedule)
     plan["doubts"] += idle_arguments(run.config)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])

@@ -10,7 +10,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from eagle3.cli.places import base_of, run_folder
+from eagle3.cli.places import base_of, run_folder, target_of
 from eagle3.errors import UserError
 from eagle3.files.artifact import write_text
 from eagle3.report.masks import for_browser, for_terminal
@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3, help="conversations to show")
     parser.add_argument("--html", type=Path, help="write a page instead of printing")
     args = parser.parse_args()
-    path, target, trusted = located(args.place, args.shard, args.target)
+    path, target, revision, trusted = located(args.place, args.shard, args.target)
     shard = read_token_shard(path)
     if not 0 <= args.first < len(shard):
         raise UserError(f"--first is {args.first}, but {path} has {len(shard)} documents")
     tokenizer = load_tokenizer(
-        resolve_target(target, None, weights=False), trusted or args.trust_remote_code
+        resolve_target(target, revision, weights=False), trusted or args.trust_remote_code
     )
     numbers = range(args.first, min(args.first + args.count, len(shard)))
     if args.html:
@@ -52,8 +52,9 @@ def main() -> None:
         sys.stdout.write(for_terminal(shard, number, tokenizer) + "\n")
 
 
-def located(place: str, shard: int, target: str | None) -> tuple[Path, str, bool]:
-    """The file of tokens, its target, and whether code beside the target's weights is trusted.
+def located(place: str, shard: int, target: str | None) -> tuple[Path, str, str | None, bool]:
+    """The file of tokens, its target and that one's revision, and whether code beside the target's
+    weights is trusted.
 
     `place`: a run or such a file; `target`: in place of the run's own. Raises UserError if there is
     no such run, or if the target of a file is not given.
@@ -61,13 +62,13 @@ def located(place: str, shard: int, target: str | None) -> tuple[Path, str, bool
     if place.endswith(".safetensors") or Path(place).is_file():
         if target is None:
             raise UserError(f"--target is missing: the target whose tokens {place} holds")
-        return Path(place), target, False
+        return Path(place), target, None, False
     folder = run_folder(place)
     run, base = load_run(folder), base_of(folder)
-    inside = base / run.target  # the demo's target is in its own folder
-    own = str(inside) if not run.external.target and inside.is_dir() else run.target
-    tokens = base / run.paths.tokens("train", shard)
-    return tokens, target or own, run.config.target.trust_remote_code
+    tokens, own = base / run.paths.tokens("train", shard), run.config.target
+    if target is not None:
+        return tokens, target, None, own.trust_remote_code
+    return tokens, target_of(run, base), own.revision, own.trust_remote_code
 
 
 if __name__ == "__main__":

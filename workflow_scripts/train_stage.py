@@ -70,7 +70,7 @@ def main(job: entry.Job) -> None:
         tracker = jobs.tracker if ranks.first else "none"
         memory, longest = trainer.step_memory(), run.config.tokens.max_length
         enough = explain_out_of_memory(ranks.device, memory, train, longest)
-        tracked = tracking(tracker, Path(paths.tracking))
+        tracked = tracking(tracker, Path(paths.tracking), settings.digest)
         trace = Path(paths.trace(job.stage, ranks.rank))
         traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
         with enough, tracked as trainer.track, traced as trainer.trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,7 @@ def _fitted(
         )
         remarks += [
             f"--preset {preset} is a configuration for this target: eagle3 plan --preset {preset} "
-            f"--set dataset.source={dataset}"
+            f"--set {shlex.quote(f'dataset.source={dataset}')}"
             for preset in presets_of(model)
         ]
     if data.rows is None:

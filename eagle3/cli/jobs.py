@@ -79,7 +79,12 @@ def run(
     files = _files(preset, configfiles, settings)
     if demo and files:
         raise click.UsageError("--demo takes no configuration")
-    if not demo and not preset and not configfiles and "--configfile" not in extra:
+    passed_on = any(word.split("=")[0] in ("--configfile", "--configfiles") for word in extra)
+    if files and passed_on:
+        raise click.UsageError(
+            "Snakemake takes one list of configuration files: name those after -- with -c instead"
+        )
+    if not demo and not preset and not configfiles and not passed_on:
         here = ", ".join(sorted(path.name for path in Path().glob("[!.]*.yaml"))[:5])
         raise click.UsageError(
             "name a configuration with -c FILE or --preset NAME, or run the embedded demo with "

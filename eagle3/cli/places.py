@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eagle3.errors import UserError
+
+if TYPE_CHECKING:
+    from eagle3.run import Run
 
 RESULTS = Path("results")
 
@@ -29,6 +33,12 @@ def run_folder(place: str) -> Path:
 def base_of(folder: Path) -> Path:
     """The working directory that a run's folder lies in, from which its paths count."""
     return folder.absolute().parents[1]
+
+
+def target_of(run: Run, base: Path) -> str:
+    """Where a run's target is; a path may be relative to the run's working directory."""
+    inside = base / run.target
+    return str(inside) if inside.is_dir() else run.target
 
 
 def newest_run() -> Path:

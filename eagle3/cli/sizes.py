@@ -25,8 +25,9 @@ MOST_SAMPLES, UNKNOWN_SAMPLES = 65_536, 20_000
 USABLE = 0.95  # share of the rows; with fewer, dataset.max_bad_fraction stops a run
 PACK, PACKS, RATE = 4096, 8, 1.0e-4  # the presets' batch, and its rate
 SHARDS = "conversations per capture job, each of which loads the target"
-LEAST_SHARD, LOADS = 256, 10  # of a shard: conversations, and times that loading takes
-UNKNOWN_PER_LOAD = 400.0  # conversations: some 8 B parameters on a GPU of 80 GB
+LEAST_SHARD, UNKNOWN_SHARD = 256, 4096  # conversations
+# of a capture: times that loading takes, and seconds, unless loading is more than a fifth then
+LOADS, SHARD_SECONDS, FEWEST_LOADS = 10, 600.0, 4
 ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
@@ -46,7 +47,7 @@ class Sizes:
         """Every key that should differ from its default."""
         samples, fraction = samples_of(self.data.rows)
         length = self.max_length
-        documents = shard_size(samples, self.conversations_per_load, self.captures_at_once)
+        documents = shard_size(samples, self.documents, self.captures_at_once)
         yield from self._dataset(samples, fraction, documents)
         yield Line("target.model", self.model.place)
         if length != 2048:
@@ -166,16 +167,25 @@ class Sizes:
         return max(self.devices.count // self.tensor_parallel[0], 1)
 
     @property
-    def conversations_per_load(self) -> float:
-        """How many are captured in the time that loading the target takes."""
-        weights, tflops = self.model.weight_bytes, self.devices.tflops
-        if not self.on_gpu:
-            return 0.0  # the arithmetic takes longer by far
-        if self.model.text is None or weights is None or tflops is None:
-            return UNKNOWN_PER_LOAD
+    def conversations_per_second(self) -> float | None:
+        """How many are captured; None if the target or the GPUs are not known."""
+        if self.model.text is None or self.devices.tflops is None:
+            return None
         length = min(self.data.tokens_per_row or TYPICAL_TOKENS, self.max_length)
         flops = length * target_flops_per_token(self.model.text)
-        return load_seconds(weights) * tflops * 1e12 * self.tensor_parallel[0] / flops
+        return self.devices.tflops * 1e12 * self.tensor_parallel[0] / flops
+
+    @property
+    def documents(self) -> float:
+        """Conversations of a shard for which loading the target is a small part of its capture,
+        and that a kill does not make dear."""
+        if not self.on_gpu:
+            return LEAST_SHARD  # the arithmetic takes longer by far
+        speed, weights = self.conversations_per_second, self.model.weight_bytes
+        if speed is None or weights is None:
+            return UNKNOWN_SHARD
+        load = load_seconds(weights)
+        return speed * min(LOADS * load, max(SHARD_SECONDS, FEWEST_LOADS * load))
 
     def _resources(self) -> Iterator[Line]:
         cores = self.devices.cores
@@ -226,13 +236,11 @@ def _least(rows: int, share: float) -> int:
     return math.floor(rows * share - 3 * math.sqrt(rows * share * (1 - share)))
 
 
-def shard_size(samples: int, per_load: float, at_once: int = 1) -> int:
-    """Conversations per shard, a power of two: loading the target, which takes as long as
-    `per_load` of them, is about a tenth of a capture job. There are four shards or more, and two
-    for each job that runs `at_once`."""
-    largest = samples / max(4, 2 * at_once)
-    documents = min(max(LOADS * per_load, LEAST_SHARD), max(largest, 1))
-    return int(2 ** math.floor(math.log2(documents)))
+def shard_size(samples: int, documents: float, at_once: int = 1) -> int:
+    """Conversations per shard, a power of two of at most `documents`. There are four shards or
+    more, and two for each job that runs `at_once`."""
+    largest = max(samples / max(4, 2 * at_once), 1)
+    return int(2 ** math.floor(math.log2(min(max(documents, LEAST_SHARD), largest))))
 
 
 def learning_rate(batch_tokens: int, hidden: int | None) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eagle3.cli.places import base_of, run_folder
+from eagle3.cli.places import base_of, run_folder, target_of
 
 
 @click.command(short_help="Write captured states for speculators.")
@@ -23,9 +23,7 @@ def export_states(run: str, folder: str) -> None:
 
     place = run_folder(run)
     loaded, base = load_run(place), base_of(place)
-    inside = base / loaded.target  # a target from outside may be relative to the working directory
-    named = str(inside) if inside.is_dir() else loaded.target
-    target = resolve_target(named, loaded.config.target.revision)
+    target = resolve_target(target_of(loaded, base), loaded.config.target.revision)
     counts = states.export_states(loaded, base, target, Path(folder))
     ratio = f"--train-data-ratio {counts.train_ratio:.8f}"
     layers = " ".join(map(str, counts.layers))

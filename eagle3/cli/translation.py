@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from eagle3.cli.material import PLACES, data_name, data_of
 from eagle3.cli.overlay import Line
-from eagle3.cli.sizes import SHARDS, UNKNOWN_PER_LOAD, samples_of, shard_size
+from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
 from eagle3.config.draft import Draft
 from eagle3.config.tokens import TemplateName
@@ -275,7 +275,7 @@ def _count(translated: _Translated) -> None:
             translated.remarks.append(
                 "the number of rows is unknown; set dataset.num_samples to it or lower"
             )
-    size = shard_size(translated.values["dataset.num_samples"][0], UNKNOWN_PER_LOAD)
+    size = shard_size(translated.values["dataset.num_samples"][0], UNKNOWN_SHARD)
     translated.put("dataset.shard_size", size, SHARDS)
 
 

@@ -58,8 +58,9 @@ def message_of(turn: Any) -> Message:
     if role == "call":
         if not isinstance(content, str):
             raise BadRow("content is not text")
-        calls = calls_in(content)
-        return {"role": "assistant", "content": "", "tool_calls": calls, **_flags(turn)}
+        beside = _extra_fields({**turn, "tool_calls": None, "name": None})
+        called = {"content": "", **beside, "tool_calls": calls_in(content)}
+        return {"role": "assistant", **called, **_flags(turn)}
     beside = _extra_fields(turn) if role in ("assistant", "tool") else {}
     if content is None and (role in ("system", "tool") or "tool_calls" in beside):
         content = ""

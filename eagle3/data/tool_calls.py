@@ -15,6 +15,9 @@ from typing import Any
 
 from eagle3.data.faults import BadRow, clean
 
+# of a call: as OpenAI names its arguments, Llama 3, LangChain, and Anthropic
+ARGUMENTS = ("arguments", "parameters", "args", "input")
+CALL = ("name", "function", "id", "call_id", "type", "index")
 KEPT = ("default", "enum", "const")  # members of a schema that may be or hold null
 
 
@@ -60,7 +63,14 @@ def _call(call: Any) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRow("a tool call names no function")
-    arguments = function.get("arguments")
+    fields = {**call, **function}
+    given = [name for name in ARGUMENTS if fields.get(name)]
+    unknown = sorted(key for key in fields if key not in (*ARGUMENTS, *CALL) and fields[key])
+    if unknown:
+        raise BadRow(f"a tool call carries {unknown[0][:40]!r}, which is not understood")
+    if len(given) > 1:
+        raise BadRow(f"a tool call has both {given[0]} and {given[1]}")
+    arguments = fields[given[0]] if given else None
     if isinstance(arguments, str):
         arguments = from_json(arguments, "arguments of a tool call")
     if not isinstance(arguments if arguments is not None else {}, Mapping):

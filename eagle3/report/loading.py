@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from eagle3.config.configuration import Config
 from eagle3.engines.table import ENGINES
@@ -42,18 +44,18 @@ def load_seconds(weights: int) -> float:
     return START + weights / READ_RATE
 
 
-def loading_doubt(loading: Loading, capture: float | None, shards: int, size: int) -> list[str]:
-    """A warning if the capture of `shards` shards of `size` conversations loads for too long.
-    `capture`: its seconds without loading."""
-    whole = loading.whole(shards)
+def loading_doubt(loading: Loading, plan: Mapping[str, Any], size: int) -> list[str]:
+    """A warning if a capture of shards of `size` conversations loads for too long."""
+    capture, whole = plan["capture_seconds"], plan["loading_seconds"]
     if capture is None or whole is None or whole < NOTICEABLE or whole < SHARE * (capture + whole):
         return []
+    shards = plan["shards"]
     most = capture * AIM / (1 - AIM) / whole * shards  # shards with which loading is a small part
     fewest = min(max(int(most), loading.parallel), shards)
     if fewest == shards:
         return []
     return [
-        f"the capture loads the target {shards} times, {whole / 60:.0f} minutes beside "
+        f"the capture loads the target {plan['loads']} times, {whole / 60:.0f} minutes beside "
         f"{capture / 60:.0f} of computing: raise dataset.shard_size from {size} to about "
         f"{-(-size * shards // fewest)}"
     ]

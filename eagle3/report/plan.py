@@ -54,11 +54,12 @@ def build_plan(
     budget_gb: float | None,
     rates: Rates,
     loading: Loading,
+    shared: int = 0,
 ) -> dict[str, Any]:
     """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
     the names of their files, looked at one by one; `values`: the settings of the plan stage;
     `budget_gb`: most that hidden states may take in their folder; `rates` and `loading`: what times
-    rest on, None where they are not known."""
+    rest on, None where they are not known; `shared`: shards whose states another run has."""
     states, train = values["hidden_states"], values["train"]
     form = states["codec"], target.hidden_size, len(draft.aux_layers)
     sizes: dict[str, int] = {}
@@ -81,7 +82,7 @@ def build_plan(
     capture = 0.0 if imported else tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
-    loads = 0 if imported else passes * len(sizes) + len(scored)
+    loads = 0 if imported else passes * len(sizes) + len(scored) - shared
     counts = active.tolist()  # as if the whole vocabulary were the draft's
     per_epoch = Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
     training = train["epochs"] * per_epoch

@@ -7,6 +7,7 @@ MLFLOW_TRACKING_URI) or from where the package itself keeps them, never from the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 from eagle3.errors import UserError, first_line
 
+log = logging.getLogger(__name__)
 Track = Callable[[Mapping[str, Any]], None]
 PROJECT = "eagle3"
 
@@ -40,25 +42,26 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 @contextmanager
-def tracking(name: str, folder: Path) -> Iterator[Track | None]:
+def tracking(name: str, folder: Path, training: str) -> Iterator[Track | None]:
     """What takes the record of each step. `name`: none, tensorboard, wandb or mlflow.
 
-    `folder` (results/<run>/tracking) gets the files; its parent names the run. Raises UserError if
-    the package is missing or refuses.
+    `folder` (results/<run>/tracking) gets the files; its parent names the run. `training`: digest
+    of the settings, by which a training that goes on is told from one that begins anew. Raises
+    UserError if the package is missing or refuses at the start; later faults end no training.
     """
     with ExitStack() as stack:
         track = None
         if name != "none":
             opened = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name]
             try:
-                track = stack.enter_context(opened(folder))
+                track = stack.enter_context(opened(folder, training))
             except ImportError:
                 raise missing(name) from None
         yield track
 
 
 @contextmanager
-def _tensorboard(folder: Path) -> Iterator[Track]:
+def _tensorboard(folder: Path, training: str) -> Iterator[Track]:
     from torch.utils.tensorboard import SummaryWriter
 
     writers: list[SummaryWriter] = []
@@ -78,10 +81,11 @@ def _tensorboard(folder: Path) -> Iterator[Track]:
 
 
 @contextmanager
-def _wandb(folder: Path) -> Iterator[Track]:
+def _wandb(folder: Path, training: str) -> Iterator[Track]:
     import wandb
 
-    identity = _identity(folder, "wandb-run") or _new_identity(folder, "wandb-run", uuid4().hex)
+    identity = _known(folder / "wandb-run", training)
+    identity = identity or _kept(folder / "wandb-run", training, uuid4().hex)
     try:  # one run for all stages, which also goes on after a kill
         run = wandb.init(
             project=PROJECT, name=folder.parent.name, id=identity, dir=str(folder), resume="allow"
@@ -98,34 +102,51 @@ def _wandb(folder: Path) -> Iterator[Track]:
 
 
 @contextmanager
-def _mlflow(folder: Path) -> Iterator[Track]:
+def _mlflow(folder: Path, training: str) -> Iterator[Track]:
     import mlflow
 
+    refusal, path = mlflow.exceptions.MlflowException, folder / "mlflow-run"
+    known = _known(path, training)  # of the stage before, or before a kill
     try:
-        if known := _identity(folder, "mlflow-run"):  # of the stage before, or before a kill
-            mlflow.start_run(run_id=known)
-        else:
+        if known is None or not _goes_on(mlflow, known):
             mlflow.set_experiment(PROJECT)
             run = mlflow.start_run(run_name=folder.parent.name)
-            _new_identity(folder, "mlflow-run", run.info.run_id)
-    except mlflow.exceptions.MlflowException as fault:
+            _kept(path, training, run.info.run_id)
+    except refusal as fault:
         raise UserError(
             f"resources.train.tracker is 'mlflow', which refuses: {first_line(fault)}; set "
             "MLFLOW_TRACKING_URI"
         ) from None
+
+    def track(record: Mapping[str, Any]) -> None:
+        # not waited for: a server that is away must not stop a training
+        mlflow.log_metrics(scalars(record), step=int(record["step"]), synchronous=False)
+
     try:
-        yield lambda record: mlflow.log_metrics(scalars(record), step=int(record["step"]))
+        yield track
     finally:
-        mlflow.end_run()
+        try:
+            mlflow.end_run()
+        except refusal as fault:
+            log.warning("mlflow did not take the last figures: %s", first_line(fault))
 
 
-def _identity(folder: Path, name: str) -> str | None:
-    """Which run of a tracker this folder's is; None if it has none yet."""
-    path = folder / name
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+def _goes_on(mlflow: Any, known: str) -> bool:
+    """Continue a run of MLflow, unless it was removed or is another server's."""
+    try:
+        mlflow.start_run(run_id=known)
+    except mlflow.exceptions.MlflowException:
+        return False
+    return True
 
 
-def _new_identity(folder: Path, name: str, identity: str) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(identity, encoding="utf-8")
+def _known(path: Path, training: str) -> str | None:
+    """The tracker's name for the run of this training; None if it has none yet."""
+    whose, _, identity = path.read_text("utf-8").partition(" ") if path.is_file() else ("", "", "")
+    return identity if whose == training else None
+
+
+def _kept(path: Path, training: str, identity: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{training} {identity}", encoding="utf-8")
     return identity

@@ -222,8 +222,12 @@ def test_an_8b_on_one_gpu_is_about_the_preset() -> None:
     loading = Loading.of(config, SIZES.model.weight_bytes)
     tokens = 65_536 * (SIZES.data.tokens_per_row or TYPICAL_TOKENS)
     flops = tokens * target_flops_per_token(SIZES.model.text)
-    assert loading_doubt(loading, flops / 400e12, 8, 8192) == []
-    assert loading_doubt(loading, flops / 400e12, 257, 256) != []
+    plans = (
+        {"shards": n, "loads": n + 1, "loading_seconds": loading.whole(n + 1)} for n in (8, 257)
+    )
+    seconds = {"capture_seconds": flops / 400e12}
+    few, many = (loading_doubt(loading, plan | seconds, 65_536 // 8) for plan in plans)
+    assert few == [] and many != []
 
 
 def test_a_target_that_one_gpu_does_not_hold_is_split_over_a_legal_number() -> None:
@@ -270,11 +274,15 @@ def test_samples_leave_room_for_what_is_held_out_and_unusable() -> None:
 
 
 def test_shards_are_large_enough_for_loading_to_be_a_small_part() -> None:
-    assert shard_size(65_536, 0.0) == 256  # as on a CPU, whose arithmetic takes longer by far
-    assert shard_size(65_536, 500.0) == 4096
-    assert shard_size(65_536, 5_000.0) == 16_384  # four shards or more
-    assert shard_size(65_536, 500.0, at_once=16) == 2048  # and two for each job
-    assert shard_size(3, 500.0) == 1
+    assert shard_size(65_536, 5000.0) == 4096
+    assert shard_size(65_536, 50_000.0) == 16_384  # four shards or more
+    assert shard_size(65_536, 5000.0, at_once=16) == 2048  # and two for each job
+    assert shard_size(65_536, 10.0) == 256 and shard_size(3, 5000.0) == 1
+    # a kill costs ten minutes of a large target, unless loading it takes a fifth of that
+    large = replace(SIZES, model=replace(SIZES.model, weight_bytes=60 * 10**9))
+    assert large.documents == pytest.approx(600 * large.conversations_per_second)
+    huge = replace(SIZES, model=replace(SIZES.model, weight_bytes=400 * 10**9))
+    assert huge.documents == pytest.approx(4 * 415 * huge.conversations_per_second)
 
 
 def test_a_rate_goes_with_the_root_of_the_batch() -> None:

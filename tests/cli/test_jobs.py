@@ -86,6 +86,14 @@ def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:
         outcome = command("train", "-c", "my.yaml", "--set", wrong)
         assert outcome.code == 2 and "--set" in outcome.err and outcome.err.count("\n") == 1
     assert "name a configuration" in command("train", "--set", "run=x").err
+    # Snakemake would read the last list alone
+    for word in (
+        ["--configfile", "my.yaml"],
+        ["--configfile=my.yaml"],
+        ["--configfiles", "my.yaml"],
+    ):
+        outcome = command("train", "--set", "train.epochs=3", "--", *word)
+        assert outcome.code == 2 and "name those after -- with -c" in outcome.err
     assert len(calls) == 2
 
 
@@ -169,9 +177,9 @@ def test_masks_of_a_run_are_those_of_its_tokens_and_target(
     assert calls == [["workflow_scripts.show_masks", "one", "--shard", "1", "--help"]]
     make_run("one", target="/models/m")
     shard = "results/one/tokens/train/shard-00001.safetensors"
-    assert located("one", 1, None) == (tmp_path / shard, "/models/m", False)
+    assert located("one", 1, None) == (tmp_path / shard, "/models/m", None, False)
     assert located("one", 1, "other")[1] == "other"
-    assert located("s.safetensors", 0, "t") == (Path("s.safetensors"), "t", False)
+    assert located("s.safetensors", 0, "t") == (Path("s.safetensors"), "t", None, False)
     with pytest.raises(UserError, match=r"--target is missing: .* s\.safetensors holds"):
         located("s.safetensors", 0, None)
     monkeypatch.chdir(tmp_path / "results" / "one")  # inside the run's folder too

@@ -214,6 +214,10 @@ def test_a_turn_that_is_a_call_becomes_an_answer_that_calls(name: str) -> None:
         turns = [SHAREGPT[0], {"from": name, "value": value}, {"from": "observation", "value": "x"}]
         result, _ = parse_row({"id": 1, "conversations": [*turns, SHAREGPT[1]]})
         assert result.messages[1] == CALLING
+    thinking = {"from": name, "value": json.dumps(call), "reasoning_content": "What time is it?"}
+    seen = {"from": "observation", "value": "x"}
+    result, _ = parse_row({"id": 1, "conversations": [SHAREGPT[0], thinking, seen, SHAREGPT[1]]})
+    assert result.messages[1] == {**CALLING, "reasoning_content": "What time is it?"}
     with pytest.raises(BadRow, match="a turn of calls are not JSON"):
         parse_row({"id": 1, "conversations": [SHAREGPT[0], {"from": name, "value": "clock()"}]})
 
@@ -275,6 +279,11 @@ def test_calls_results_and_thoughts_survive() -> None:
         json.dumps([CALL]),
         [{"name": "clock", "arguments": {"zone": "UTC"}}],
         [{"function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}],
+        [{"name": "clock", "args": {"zone": "UTC"}, "type": "tool_call", "id": None}],  # LangChain
+        [{"name": "clock", "parameters": {"zone": "UTC"}}],  # Llama 3
+        [{"name": "clock", "input": {"zone": "UTC"}, "type": "tool_use"}],  # Anthropic
+        [{"function": {"name": "clock"}, "arguments": {"zone": "UTC"}}],
+        [{"name": "clock", "arguments": {"zone": "UTC"}, "args": None, "parameters": {}}],
     ],
 )
 def test_every_form_of_a_call_is_one_form(calls: Any) -> None:
@@ -292,6 +301,8 @@ def test_every_form_of_a_call_is_one_form(calls: Any) -> None:
         ({"tool_calls": [{"function": {"arguments": {}}}]}, "a tool call names no function"),
         ({"tool_calls": [{"name": "clock", "arguments": "{"}]}, "arguments of a tool call are not"),
         ({"tool_calls": [{"name": "clock", "arguments": [1]}]}, "are not an object"),
+        ({"tool_calls": [{"name": "clock", "kwargs": {"a": 1}}]}, "call carries 'kwargs'"),
+        ({"tool_calls": [{"name": "f", "args": [1], "input": [2]}]}, "has both args and input"),
         ({"reasoning_content": ["think"]}, "reasoning_content is not text"),
     ],
 )

@@ -106,6 +106,7 @@ def planned(
     memory_gb=None,
     rates=RATES,
     loading=LOADING,
+    shared=0,
 ):
     """Plan of `copies` equal shards, in rolling mode if a window is given."""
     train = TRAIN.model_dump() | {"epochs": 2, "epochs_per_stage": 2 // stages}
@@ -126,7 +127,9 @@ def planned(
         for count in (copies, held_out)
     )
     room = folder, budget_gb
-    plan = build_plan(shards, scored, target, draft, values, schedule, *room, rates, loading)
+    plan = build_plan(
+        shards, scored, target, draft, values, schedule, *room, rates, loading, shared
+    )
     return plan, draft
 
 
@@ -207,6 +210,8 @@ def test_every_capture_job_loads_the_target(shard):
     assert (pairs["loads"], pairs["loading_seconds"]) == (5, 60.0)
     again, _ = planned(shard, copies=4, window=1, stages=2)
     assert again["captures"] == 2 and again["loads"] == 8
+    shared, _ = planned(shard, copies=4, held_out=2, shared=5)
+    assert shared["loads"] == 1
     unknown, _ = planned(shard, loading=Loading(None))
     assert unknown["loading_seconds"] is None and "1 times, time unknown" in plan_table(unknown)
 
@@ -229,18 +234,20 @@ def test_how_long_a_job_loads_follows_from_size_and_engine():
 
 
 def test_a_capture_that_mostly_loads_is_warned_of():
+    def doubt(seconds: float | None, capture: float | None, shards: int, parallel: int = 1) -> Any:
+        loading = Loading(seconds, parallel)
+        plan = {"capture_seconds": capture, "loading_seconds": loading.whole(shards + 1)}
+        return loading_doubt(loading, plan | {"shards": shards, "loads": shards + 1}, 256)
+
     # an 8B target: 257 shards of 8 seconds, 31 seconds of loading each
-    [said] = loading_doubt(Loading(31.0), 257 * 8.0, 257, 256)
-    assert "257 times, 133 minutes beside 34 of computing" in said
-    size = int(said.rsplit(" ", 1)[1])
-    shards = -(-257 * 256 // size)
+    [said] = doubt(31.0, 257 * 8.0, 257)
+    assert "258 times, 133 minutes beside 34 of computing" in said
+    shards = -(-257 * 256 // int(said.rsplit(" ", 1)[1]))
     assert shards * 31.0 < 0.11 * (shards * 31.0 + 257 * 8.0)
-    assert loading_doubt(Loading(31.0), 257 * 8.0, shards, size) == []
+    assert doubt(31.0, 257 * 8.0, shards) == []
     # no more GPUs idle than before, nothing unknown, and no small run
-    assert loading_doubt(Loading(31.0, parallel=8), 80.0, 8, 256) == []
-    assert loading_doubt(Loading(None), 80.0, 257, 256) == []
-    assert loading_doubt(Loading(31.0), None, 257, 256) == []
-    assert loading_doubt(Loading(10.0), 1.0, 4, 128) == []
+    assert doubt(31.0, 80.0, 8, parallel=8) == []
+    assert doubt(None, 80.0, 257) == doubt(31.0, None, 257) == doubt(10.0, 1.0, 4) == []
 
 
 def test_the_memory_of_a_gpu_is_compared_where_it_is_known(shard):
