@@ -54,7 +54,8 @@ class Masker:
         """
         if not tokenizer.is_fast:
             raise UserError(
-                "target.model: the tokenizer gives no character offsets (not a fast one)"
+                "target.model: the tokenizer gives no character offsets, by which supervised "
+                "tokens are found: a tokenizer.json is needed beside the weights (a fast one)"
             )
         self.tokenizer, self.values = tokenizer, values
         self.stop_ids = frozenset(stop_ids)

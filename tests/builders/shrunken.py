@@ -123,19 +123,10 @@ SHAPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "deepseek",
         LATENT | {"rope_parameters": DEEP_ROPE} | figures(8, 112, 4, 4, 8, 288),
     ),
-    "kimi-k2": (
-        "deepseek_v3",
-        "kimi",
-        LATENT
-        | {"rope_parameters": DEEP_ROPE | {"rope_theta": 5e4}, "n_group": 1}
-        | figures(8, 128, 4, 4, 8, 288),
-    ),
     "llama4-scout": ("llama4_text", "llama4", LLAMA4_TEXT | figures(8, 80, 5, 1, 16, 64)),
     "qwen3-8b-32k": ("qwen3", "qwen3", QWEN | figures(8, 64, 4, 2, 16, 192)),
     "llama3.1-8b-32k": ("llama", "llama", LLAMA | figures(8, 64, 4, 2, 16, 224)),
 }
-# what transformers has no class of, and reads as another
-WRITTEN_AS = {"kimi-k2": "kimi_k2"}
 TYPES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "gemma3": ("gemma3_text", "llama", GEMMA_TEXT | figures(8, 64, 4, 1, 16, 128)),
     "gemma4": (
@@ -187,7 +178,4 @@ def save_shrunken(folder: Path, name: str) -> Path:
             elif weight_name.endswith(("sinks", "bias")):
                 weight.normal_(std=0.5)
     model.save_pretrained(folder)
-    if name in WRITTEN_AS:
-        file = folder / "config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": WRITTEN_AS[name]}))
     return folder
