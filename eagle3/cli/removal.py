@@ -93,16 +93,18 @@ def _records(folder: Path, start: str, prefix: str | None) -> Iterator[Path]:
 
 
 def users(folder: Path, others: Sequence[Path]) -> list[str]:
-    """Names of the other runs that read files of the run in `folder`. One that cannot be read is
-    left out: it is of another version, whose jobs could not go on here."""
+    """Names of the other runs that read files of the run in `folder`. One of another version, which
+    cannot be read, counts if its text names the folder."""
     own = folder.resolve()
     readers = []
     for other in others:
         try:
             places = [Path(place).resolve() for place in _outside(load_run(other))]
+            reads = any(place.is_relative_to(own) for place in places)
         except UserError:
-            continue
-        if other.resolve() != own and any(place.is_relative_to(own) for place in places):
+            text = (other / "run.json").read_text(encoding="utf-8", errors="replace")
+            reads = f"{folder.parent.name}/{own.name}/" in text
+        if reads and other.resolve() != own:
             readers.append(other.name)
     return readers
 

@@ -92,9 +92,12 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     assert (tmp_path / "results/two").is_dir()
 
 
-def test_a_run_that_cannot_be_read_keeps_no_other(command, make_run, tmp_path) -> None:
+def test_a_run_that_cannot_be_read_keeps_only_what_it_names(command, make_run, tmp_path) -> None:
     make_run("one")
-    write(tmp_path / "results/old/run.json", "{}")
+    write(tmp_path / "results/old/run.json", '{"target": "results/one/target"}')
+    outcome = command("runs", "remove", "one", "--yes")
+    assert outcome.code == 1 and "remove old first" in outcome.err
+    write(tmp_path / "results/old/run.json", '{"target": "results/one-more/target"}')
     outcome = command("runs", "remove", "one", "--yes")
     assert outcome.code == 0 and not (tmp_path / "results/one").exists()
 

@@ -239,18 +239,23 @@ def test_a_draft_to_start_from_is_known_by_its_content_and_not_by_its_place(
         digest(tmp_path / "one")
 
 
-def test_an_adapter_is_known_by_its_content_and_is_part_of_the_weights(
-    config: dict[str, Any], targets: dict[str, Path], tmp_path: Path
-) -> None:
-    """Tokens stay; what the target says or sees is made anew."""
-    model = tmp_path / "model"
-    shutil.copytree(targets["llama"], model)
+def of_a_copy(config: dict[str, Any], target: Path, model: Path) -> dict[str, Any]:
+    """A configuration for a copy of a small target, in the folder `model`."""
+    shutil.copytree(target, model)
     save_tokenizer(model)
     config = deepcopy(config)
     config["target"] |= {"model": str(model)}
     config["tokens"] |= {"max_length": 64}
     config["vocab"] |= {"draft_vocab_size": 48}
     config["evaluation"] |= {"max_new_tokens": 32}
+    return config
+
+
+def test_an_adapter_is_known_by_its_content_and_is_part_of_the_weights(
+    config: dict[str, Any], targets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Tokens stay; what the target says or sees is made anew."""
+    config = of_a_copy(config, targets["llama"], tmp_path / "model")
 
     def found(adapter: Path | None) -> External:
         chosen = deepcopy(config)
@@ -295,18 +300,12 @@ def test_the_keys_of_a_single_entry_are_part_of_its_source(
 def test_every_file_of_a_tokenizer_is_part_of_its_digest(
     config: dict[str, Any], targets: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(targets["llama"], model)
-    save_tokenizer(model)
-    config = deepcopy(config)
-    config["target"] |= {"model": str(model)}
-    config["tokens"] |= {"max_length": 64}
-    config["vocab"] |= {"draft_vocab_size": 48}
-    config["evaluation"] |= {"max_new_tokens": 32}
+    config = of_a_copy(config, targets["llama"], tmp_path / "model")
     digests = set()
     for text in ("one", "another"):
-        (model / name).parent.mkdir(exist_ok=True)
-        (model / name).write_text(text)
+        file = tmp_path / "model" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
         digests.add(locate(config, ROOT, tmp_path / "digests.json").tokenizer_digest)
     assert len(digests) == 2
 
