@@ -156,7 +156,7 @@ def open_target(directory: Path, dtype="float32", layers=None):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Files that a training job reads, and its settings."""
+    """Files that a training job reads, its settings, and those of the stages before it."""
 
     target: Path
     tokens: list[Path]
@@ -167,6 +167,7 @@ class TrainingSet:
     schedule: dict
     train: Train
     settings: Settings
+    upstream: list[Settings]
 
 
 def schedule_of(shards, train, window=None):
@@ -233,6 +234,7 @@ def training_set(
         schedule,
         train,
         settings,
+        [TOKENS, wanted, vocab, scheduled],
     )
 
 

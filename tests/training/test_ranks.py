@@ -46,7 +46,7 @@ def start(made, folder, processes=1, save_interval=1000, held=None, **more):
     tokens = {"max_length": 64}
     run = save_run(
         folder,
-        [made.settings],
+        [*made.upstream, made.settings],
         made.target,
         dataset={"num_samples": 24, "shard_size": 12},
         tokens=tokens,
