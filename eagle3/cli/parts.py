@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eagle3.run import Run
@@ -26,7 +26,7 @@ RECENT = 50  # steps over which the pace is averaged
 
 @dataclass(frozen=True)
 class RuleProgress:
-    """How far a rule of a run is. `seconds`: work that is left, None if unknown; `source`: of the
+    """How far a rule of a run is. `seconds_left`: of work, None if unknown; `source`: of the
     estimate. Jobs that run in parallel share the seconds.
     """
 
@@ -34,8 +34,8 @@ class RuleProgress:
     done: int
     total: int
     unit: str = "jobs"
-    seconds: float | None = None
-    source: str = ""
+    seconds_left: float | None = None
+    source: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -136,15 +136,14 @@ def _lines(path: Path) -> list[str]:
 
 def _timed(part: RuleProgress, run: Run, base: Path) -> RuleProgress:
     """The part, with the time left."""
-    left = part.total - part.done
-    if left <= 0:
+    if part.finished:
         return part
     seconds_each, source = _pace(part, run, base)
-    seconds = None if seconds_each is None else seconds_each * left
-    return RuleProgress(part.name, part.done, part.total, part.unit, seconds, source)
+    seconds = None if seconds_each is None else seconds_each * (part.total - part.done)
+    return replace(part, seconds_left=seconds, source=source)
 
 
-def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str]:
+def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str | None]:
     """Seconds per unit of work, and the source of the estimate."""
     if part.name == "train_stage" and part.unit == "steps":
         records = [
@@ -167,7 +166,7 @@ def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str]:
         parts = [known.get(key) for key in estimated[part.name]]
         if None not in parts:
             return sum(parts) / part.total, "the plan's estimate"
-    return None, ""
+    return None, None
 
 
 def benchmark_seconds(folder: Path, rule: str | None = None) -> Iterator[float]:

@@ -73,34 +73,24 @@ def _sources(sources: tuple) -> str:
 def _left(part: RuleProgress) -> str:
     if part.finished:
         return ""
-    if part.seconds is None:
+    if part.seconds_left is None:
         return "time left unknown"
     from eagle3.report.plan import time_text
 
     how = "" if part.source == "measured" else f" ({part.source})"
     beside = ", one after another" if part.unit == "shards" else ""
-    return f"{time_text(part.seconds)} left{how}{beside}"
+    return f"{time_text(part.seconds_left)} left{how}{beside}"
 
 
 def _plain(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
     following = next((part.name for part in parts if not part.finished), None)
-    known = [part.seconds for part in parts if not part.finished]
+    known = [part.seconds_left for part in parts if not part.finished]
     total = None if None in known else sum(second for second in known if second is not None)
     return {
         "run": name,
         "next": following,
         "seconds_left": total,
-        "parts": [
-            {
-                "name": part.name,
-                "done": part.done,
-                "total": part.total,
-                "unit": part.unit,
-                "seconds_left": part.seconds,
-                "source": part.source or None,
-            }
-            for part in parts
-        ],
+        "parts": [asdict(part) for part in parts],
     }
 
 

@@ -49,9 +49,9 @@ def test_before_anything_is_measured_the_plan_estimates(command, make_run, tmp_p
     run = make_run("one", target="/models/m")
     prepared(run, tmp_path)
     parts = by_name(run, tmp_path)
-    assert (parts["hidden_states"].seconds, parts["train_stage"].seconds) == (30.0, 40.0)
+    assert (parts["hidden_states"].seconds_left, parts["train_stage"].seconds_left) == (30.0, 40.0)
     assert parts["hidden_states"].source == "the plan's estimate"
-    assert parts["evaluate"].seconds is None
+    assert parts["evaluate"].seconds_left is None
     said = command("status", "one").out
     assert "next  hidden_states  0/3 shards      about 30 s left (the plan's estimate)" in said
     assert "train_stage    0/20 steps" in said
@@ -65,7 +65,7 @@ def test_finished_jobs_of_the_run_tell_the_pace(command, make_run, tmp_path) -> 
         write(tmp_path / run.paths.times(f"hidden_states/{job}"), BENCHMARK.format(seconds))
     write(tmp_path / run.paths.times("hidden_states/train/x"), BENCHMARK.format("NA"))
     part = by_name(run, tmp_path)["hidden_states"]
-    assert (part.done, part.total, part.seconds, part.source) == (1, 3, 30.0, "measured")
+    assert (part.done, part.total, part.seconds_left, part.source) == (1, 3, 30.0, "measured")
 
 
 def test_steps_count_while_a_stage_trains(make_run, tmp_path) -> None:
@@ -75,10 +75,10 @@ def test_steps_count_while_a_stage_trains(make_run, tmp_path) -> None:
     write(tmp_path / run.paths.metrics(1), line * 10)
     write(tmp_path / run.paths.resume(2) / "metrics.jsonl", line * 3 + '{"step": 13, "sec')
     part = by_name(run, tmp_path)["train_stage"]
-    assert (part.done, part.total, part.seconds) == (13, 20, 14.0)
+    assert (part.done, part.total, part.seconds_left) == (13, 20, 14.0)
     write(tmp_path / run.paths.metrics(2), line * 3)  # early stop: fewer than were planned
     part = by_name(run, tmp_path)["train_stage"]
-    assert part.finished and part.seconds is None
+    assert part.finished and part.seconds_left is None
 
 
 def test_scores_inside_a_stage_are_shown_and_their_time_counts(command, make_run, tmp_path) -> None:
@@ -88,7 +88,7 @@ def test_scores_inside_a_stage_are_shown_and_their_time_counts(command, make_run
     scored = json.dumps(line | {"held_out_acceptance_length": 2.125}) + "\n"
     plain = json.dumps({"step": 4, "seconds": 2.0}) + "\n"
     write(tmp_path / run.paths.resume(1) / "metrics.jsonl", scored + plain)
-    assert by_name(run, tmp_path)["train_stage"].seconds == 18 * 2.5
+    assert by_name(run, tmp_path)["train_stage"].seconds_left == 18 * 2.5
     said = command("status", "one").out
     assert "held-out acceptance length 2.125 and loss 1.5000 after step 4" in said
     held_out = json.loads(command("status", "--json").out)["held_out"]
