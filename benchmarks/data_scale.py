@@ -10,7 +10,6 @@ with which seconds grew since the row above, less those of a job over 100 rows: 
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 import yaml
 
 from benchmarks.tables import parser, show
+from eagle3.report.job_times import measured_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "scale"
@@ -93,15 +93,11 @@ def copies(rows: int) -> Iterator[dict[str, Any]]:
 
 
 def largest(times: Path, stage: str) -> dict[str, float]:
-    paths = sorted(times.glob(f"{stage}.tsv")) or sorted(times.glob(f"{stage}/*.tsv"))
-    result = []
-    for path in paths:
-        with open(path, newline="") as handle:
-            result += list(csv.DictReader(handle, delimiter="\t"))
+    jobs = [figures for _, figures in measured_jobs(times, stage)]
     return {
-        "jobs": len(result),
-        "CPU s": max(float(each["cpu_time"]) for each in result),
-        "peak MB": max(float(each["max_rss"]) for each in result),
+        "jobs": len(jobs),
+        "CPU s": max(figures["cpu_time"] for figures in jobs),
+        "peak MB": max(figures["max_rss"] for figures in jobs),
     }
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import machine
 from eagle3.files.artifact import write_text
+from eagle3.report.job_times import measured_jobs
 from workflow_scripts import ending
 
 
@@ -57,40 +56,26 @@ def read(path: Path) -> dict[str, Any]:
 def jobs(folder: Path) -> dict[str, dict[str, float]]:
     """Seconds and CPU seconds of the pipeline's jobs by rule, as Snakemake's benchmarks say."""
     spent: dict[str, dict[str, float]] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        total = spent.setdefault(name, {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0})
-        for row in _rows(path):
-            total["jobs"] += 1
-            total["seconds"] = round(total["seconds"] + row.get("s", 0.0), 1)
-            total["cpu_seconds"] = round(total["cpu_seconds"] + row.get("cpu_time", 0.0), 1)
+    for rule, figures in measured_jobs(folder):
+        total = spent.setdefault(rule, {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0})
+        spent[rule] = {"jobs": total["jobs"] + 1} | _added(total, figures)
     return spent
 
 
 def stage_times(folder: Path) -> list[dict[str, float]]:
     """Seconds and CPU seconds of training up to the end of each stage."""
     spent, total = [], {"seconds": 0.0, "cpu_seconds": 0.0}
-    for path in sorted(folder.glob("stage-*.tsv")):
-        for row in _rows(path):
-            total = {
-                "seconds": round(total["seconds"] + row.get("s", 0.0), 1),
-                "cpu_seconds": round(total["cpu_seconds"] + row.get("cpu_time", 0.0), 1),
-            }
+    for _, figures in measured_jobs(folder, "stage-*"):
+        total = _added(total, figures)
         spent.append(total)
     return spent
 
 
-def _rows(path: Path) -> Iterable[dict[str, float]]:
-    with open(path, encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle, delimiter="\t"):
-            yield {name: _number(value) for name, value in row.items()}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+def _added(total: dict[str, float], figures: dict[str, float]) -> dict[str, float]:
+    return {
+        "seconds": round(total["seconds"] + figures.get("s", 0.0), 1),
+        "cpu_seconds": round(total["cpu_seconds"] + figures.get("cpu_time", 0.0), 1),
+    }
 
 
 def main() -> None:

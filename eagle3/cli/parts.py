@@ -6,12 +6,12 @@ from finished jobs of the same run, or from the plan's estimate, which is then n
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eagle3.report.job_times import measured_jobs
 from eagle3.run import Run
 
 FOLDERS = {"train_stage": "train", "score_stage": "score"}  # rule -> folder of its benchmarks
@@ -153,7 +153,9 @@ def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str |
         ][-RECENT:]
         seconds = [record["seconds"] + record.get("held_out_seconds", 0.0) for record in records]
     else:
-        seconds = list(benchmark_seconds(base / run.paths.benchmarks, part.name))
+        rule = FOLDERS.get(part.name, part.name)
+        jobs = measured_jobs(base / run.paths.benchmarks, rule)
+        seconds = [figures["s"] for _, figures in jobs if "s" in figures]
     if seconds:
         return sum(seconds) / len(seconds), "measured"
     plan = base / run.paths.plan
@@ -167,16 +169,3 @@ def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str |
         if None not in parts:
             return sum(parts) / part.total, "the plan's estimate"
     return None, None
-
-
-def benchmark_seconds(folder: Path, rule: str | None = None) -> Iterator[float]:
-    """Seconds that each finished job took, of one rule or of all."""
-    name = FOLDERS.get(rule, rule) if rule else ""
-    paths = [*folder.glob(f"{name}.tsv"), *(folder / name).rglob("*.tsv")]
-    for path in paths:
-        with open(path, encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                try:
-                    yield float(row["s"])
-                except ValueError:  # NA, if the job was too short to measure
-                    continue

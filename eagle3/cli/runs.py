@@ -123,7 +123,7 @@ def differences(
 
 def figures(run: Run, folder: Path) -> dict[str, str]:
     """The figures that a run has measured so far, by name."""
-    from eagle3.cli.parts import benchmark_seconds
+    from eagle3.report.job_times import measured_jobs
     from eagle3.report.plan import size_text
 
     base, by_name = base_of(folder), {}
@@ -143,7 +143,8 @@ def figures(run: Run, folder: Path) -> dict[str, str]:
         by_name["training tokens"] = f"{plan['tokens']:,}"
         by_name["draft parameters"] = f"{plan['draft_parameters']:,}"
         by_name["hidden states"] = size_text(plan["bytes_states"])
-    seconds = sum(benchmark_seconds(base / run.paths.benchmarks))
+    jobs = measured_jobs(base / run.paths.benchmarks)
+    seconds = sum(figures.get("s", 0.0) for _, figures in jobs)
     if seconds:
         by_name["time of all jobs"] = str(timedelta(seconds=round(seconds)))
     return by_name

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from eagle3.report.job_times import measured_jobs
 from eagle3.report.origin import Origin
 from eagle3.report.outcome import warnings_of
 from eagle3.report.speedup import Estimate, estimate_of
@@ -75,10 +76,8 @@ def add_checks(checks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def wall_times(folder: Path) -> dict[str, float]:
-    """Seconds per rule, from Snakemake's benchmark files."""
+    """Seconds per rule, the longest first."""
     totals: dict[str, float] = {}
-    for path in sorted(folder.rglob("*.tsv")):
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        seconds = pd.to_numeric(pd.read_csv(path, sep="\t")["s"], errors="coerce").sum()
-        totals[rule] = totals.get(rule, 0.0) + float(seconds)
+    for rule, figures in measured_jobs(folder):
+        totals[rule] = totals.get(rule, 0.0) + figures.get("s", 0.0)
     return dict(sorted(totals.items(), key=lambda item: -item[1]))

@@ -1,0 +1,21 @@
+"""Snakemake's benchmark files of a run: what each of its finished jobs took."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+def measured_jobs(folder: Path, rule: str = "*") -> Iterator[tuple[str, dict[str, float]]]:
+    """The rule of each job, and what was measured of it: seconds `s`, `cpu_time`, `max_rss`."""
+    for path in sorted([*folder.glob(f"{rule}.tsv"), *folder.glob(f"{rule}/**/*.tsv")]):
+        name = path.relative_to(folder).parts[0].removesuffix(".tsv")
+        with open(path, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                figures = {}
+                for column, text in row.items():
+                    with suppress(ValueError):  # NA, if the job was too short to measure
+                        figures[column] = float(text)
+                yield name, figures
