@@ -75,11 +75,8 @@ def init(
         path, remarks = _fitted(model, dataset, out, name, devices(gpus, gpu))
     for remark in remarks:
         click.echo(f"note: {remark}", err=True)
-    click.echo(f"wrote {path}; check it, then run:\n{_next(path)}")
-
-
-def _next(path: Path) -> str:
-    return f"    eagle3 plan --configfile {path}\n    eagle3 train --configfile {path}"
+    click.echo(f"wrote {path}; check it, then run:")
+    click.echo(f"    eagle3 plan --configfile {path}\n    eagle3 train --configfile {path}")
 
 
 def _fitted(
@@ -88,7 +85,7 @@ def _fitted(
     """Write the configuration for a model and a dataset. Returns its path and notes."""
     from eagle3.cli.devices import TYPICAL_MEMORY
     from eagle3.cli.material import data_of, model_of
-    from eagle3.cli.overlay import Line, text_of
+    from eagle3.cli.overlay import Line, text_of, write_new
     from eagle3.cli.presets import presets_of
     from eagle3.cli.sizes import Sizes
     from eagle3.files.hub import HUB
@@ -104,7 +101,7 @@ def _fitted(
         "not here has its default (docs/configuration.md).",
         f"    eagle3 train --configfile {path}",
     ]
-    _write(path, text_of(head, lines))
+    write_new(path, text_of(head, lines))
     remarks = []
     if target.text is None:
         download = f"hf download {model.removeprefix(HUB)} --include '*.json'"
@@ -134,7 +131,7 @@ def _translated(
     commands: Sequence[str], out: str | None, name: str | None
 ) -> tuple[Path, list[str]]:
     """Write the configuration that commands of SpecForge describe. Returns its path and notes."""
-    from eagle3.cli.overlay import Line, text_of
+    from eagle3.cli.overlay import Line, text_of, write_new
     from eagle3.cli.translation import translate
 
     result = translate(commands)
@@ -149,14 +146,8 @@ def _translated(
     ]
     head += [f"    {SECRET.sub('…', ' '.join(command.split()))}" for command in result.commands]
     tail = ["Flags that have no key here:", *result.without] if result.without else []
-    _write(path, text_of(head, lines, tail))
+    write_new(path, text_of(head, lines, tail))
     return path, result.remarks
-
-
-def _write(path: Path, text: str) -> None:
-    from eagle3.cli.overlay import write_new
-
-    write_new(path, text)
 
 
 def run_name(model: str, data: str) -> str:
