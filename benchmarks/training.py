@@ -34,7 +34,6 @@ from benchmarks.synthetic import LARGE, SMALL, build_draft, build_pack
 from benchmarks.tables import parser, show
 from benchmarks.textbook import Textbook
 from eagle3.kernels.torch_internals import onednn_linear, onednn_multiplies_bfloat16
-from eagle3.objective.flops import Work
 from eagle3.objective.ttt import Objective, ttt_loss
 from eagle3.parallel.device import keep_freed_memory
 
@@ -175,10 +174,7 @@ def measured(
         recompute=variant == "recompute",
         attention=variant.partition("attention:")[2] or "auto",
     )
-    counts = ttt_loss(draft, pack, target, objective)[1]
-    trained = counts.trained.tolist()
-    active, attended = counts.active.tolist(), int(counts.attended.sum())
-    work = Work(len(pack.aux), active, int(sum(trained)), int(trained[0]), attended)
+    work = ttt_loss(draft, pack, target, objective)[1].work(len(pack.aux))
     context = SAVINGS[variant](pack, head) if variant in SAVINGS else nullcontext()
     if variant == "textbook":
         batch = Textbook(pack, target, head, sizes.steps)

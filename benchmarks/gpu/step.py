@@ -21,9 +21,7 @@ import torch
 
 from benchmarks.gpu.bench import Bench, Row
 from benchmarks.synthetic import KNOWN_ANSWERS, KNOWN_TOKENS, Shape, answers, draft_config
-from eagle3.draft.config import DraftConfig
 from eagle3.draft.model import Eagle3Draft
-from eagle3.objective.flops import Work
 from eagle3.objective.pack import Pack
 from eagle3.objective.settings import Objective, TargetParts
 from eagle3.parallel.ranks import Ranks
@@ -102,7 +100,7 @@ class Trial:
             torch.cuda.reset_peak_memory_stats(bench.device)
         seconds = bench.seconds(lambda: results.append(self.step()), repeat=4)
         result = results[-1]
-        flops = work_of(self.pack, result, self.config)
+        flops = result.totals.work(len(self.pack.aux)).flops(self.config)
         return {
             "first step s": first,
             "step ms": seconds * 1e3,
@@ -202,18 +200,6 @@ def launches(bench: Bench, trial: Trial) -> tuple[int, list[list[object]]]:
     top = sorted(events, key=took, reverse=True)[:20]
     rows: list[list[object]] = [[e.key[:90], e.count, round(took(e), 3)] for e in top]
     return sum(event.count for event in events), rows
-
-
-def work_of(pack: Pack, result: StepResult, config: DraftConfig) -> float:
-    """FLOP that the result of a step needs (`objective.work`)."""
-    totals = result.totals
-    return Work(
-        rows=len(pack.aux),
-        active=[int(n) for n in totals.active.tolist()],
-        scored=int(totals.trained.sum()),
-        teacher_rows=int(totals.trained[0]),
-        attended=int(totals.attended.sum()),
-    ).flops(config)
 
 
 def random_pack(

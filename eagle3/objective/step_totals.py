@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from eagle3.objective.flops import Work
 from eagle3.objective.head_loss import PairResults, Pairs
 from eagle3.objective.host_tensors import tree_to_device
 
@@ -26,6 +27,12 @@ class StepTotals:
     @classmethod
     def zeros(cls, steps: int, device: torch.device | str = "cpu") -> StepTotals:
         return cls(*(torch.zeros(steps, dtype=torch.float64, device=device) for _ in fields(cls)))
+
+    def work(self, rows: int) -> Work:
+        """The arithmetic behind these sums; `rows` of aux."""
+        trained = self.trained.tolist()
+        attended = int(self.attended.sum())
+        return Work(rows, self.active.tolist(), int(sum(trained)), int(trained[0]), attended)
 
     def stacked(self) -> torch.Tensor:
         """[8, K], to be reduced over ranks in one call."""

@@ -10,7 +10,6 @@ import torch
 
 from eagle3.draft.config import DraftConfig
 from eagle3.errors import UserError
-from eagle3.objective.flops import Work
 from eagle3.objective.losses import step_weights
 from eagle3.objective.step_totals import StepTotals
 from eagle3.training.step import StepResult
@@ -45,16 +44,8 @@ def speed_figures(
 ) -> dict[str, Any]:
     """Time by phase, throughput, and where. `matrix_rate` and `device`: FLOP/s and name of this
     rank's device."""
-    totals, seconds = result.totals, sum(result.seconds.values())
-    trained = totals.trained.tolist()
-    work = Work(
-        aux_rows,
-        totals.active.tolist(),
-        int(sum(trained)),
-        int(trained[0]),
-        int(totals.attended.sum()),
-    )
-    rate = work.flops(draft) / seconds
+    seconds = sum(result.seconds.values())
+    rate = result.totals.work(aux_rows).flops(draft) / seconds
     return {
         "tokens": tokens,
         "seconds": seconds,
