@@ -44,18 +44,17 @@ def check_shard(
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
     shard has no rows. Raises UserError if the states are not what the target gives.
     """
-    needed, document = tokens.needed, sampled_document(tokens)
+    document = sampled_document(tokens)
     if document is None:
         return {}
-    start, kept = int(tokens.doc_offsets[document]), int(needed.kept[document])
-    ids = torch.from_numpy(tokens.input_ids[start : start + kept].astype(np.int64))
+    ids = torch.from_numpy(tokens.kept_ids(document))
     aux, last = target.plain_states(ids)
     if path is None:
         return {}
-    positions = needed.last_positions[slice(*needed.last_offsets[[document, document + 1]])]
-    own = last[torch.from_numpy(positions).to(last.device)]
+    positions = torch.from_numpy(tokens.needed.taught(document))
+    own = last[positions.to(last.device)]
     shard = FeatureShard(path, tokens, settings_digest)
-    cosines = _cosines(shard, document, aux[: kept - 2], own, layers)
+    cosines = _cosines(shard, document, aux[: len(ids) - 2], own, layers)
     # transformers does not return the last layer's own output, so it cannot be compared
     cosines.pop(f"layer {layer_count(target.body.config) - 1}", None)
     failed = {name: value for name, value in cosines.items() if not value > LEAST}  # or NaN
@@ -67,7 +66,7 @@ def check_shard(
         )
     if head is not None:
         teacher = shard.read(document)["teacher_argmax"]
-        _check_choices(path, target, ids, torch.from_numpy(positions), teacher, head)
+        _check_choices(path, target, ids, positions, teacher, head)
     return cosines
 
 

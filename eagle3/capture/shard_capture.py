@@ -99,10 +99,7 @@ class ShardCapture:
             )
         starts = np.cumsum(kept) - kept
         of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, kept, strict=True)]
-        of_last = [
-            start + needed.last_positions[slice(*needed.last_offsets[[d, d + 1]])]
-            for start, d in zip(starts, documents, strict=True)
-        ]
+        of_last = [start + needed.taught(d) for start, d in zip(starts, documents, strict=True)]
         aux = _rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
         own = _rows(last, of_last)  # [R, H]
         if not bool(
@@ -174,15 +171,8 @@ def capture(engine: CaptureEngine, shard: ShardCapture, batch_tokens: int) -> No
 
 
 def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
-    """int64 [L] ids of every document that has to be run, by its number: cut after the last
-    supervised token."""
-    kept = tokens.needed.kept
-    return {
-        document: tokens.input_ids[tokens.doc_offsets[document] :][: kept[document]].astype(
-            np.int64
-        )
-        for document in np.flatnonzero(kept).tolist()
-    }
+    """Ids of every document that has to be run, by its number."""
+    return {d: tokens.kept_ids(d) for d in np.flatnonzero(tokens.needed.kept).tolist()}
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:

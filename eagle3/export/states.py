@@ -117,15 +117,13 @@ def _documents(
     states = FeatureShard(address(place) if prefix else base / place, tokens)
     needed, layers = states.layout.needed, states.manifest.counts["aux_layers"]
     for document in np.flatnonzero(needed.kept).tolist():
-        length, start = int(needed.kept[document]), int(tokens.doc_offsets[document])
+        ids, taught = tokens.kept_ids(document), needed.taught(document)
         read = states.read(document)
         aux = read["aux"].unflatten(1, (len(layers), -1))
-        whole = aux.new_zeros(length, len(layers) + 1, aux.shape[-1])
+        whole = aux.new_zeros(len(ids), len(layers) + 1, aux.shape[-1])
         whole[: len(aux), :-1] = aux
-        taught = needed.last_positions[slice(*needed.last_offsets[[document, document + 1]])]
         whole[torch.from_numpy(taught), -1] = unnormed(read["last"])
-        ids = tokens.input_ids[start : start + length].astype(np.int64)
-        mask = np.zeros(length, dtype=np.int64)
+        mask = np.zeros(len(ids), dtype=np.int64)
         mask[taught] = 1
         yield {"token_ids": torch.from_numpy(ids), "hidden_states": whole}, mask, layers
 

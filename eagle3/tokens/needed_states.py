@@ -24,6 +24,10 @@ class NeededStates:
     last_offsets: np.ndarray  # int64 [D + 1], rows of `last`
     last_positions: np.ndarray  # int64 [R], position inside its document of each row of `last`
 
+    def taught(self, document: int) -> np.ndarray:
+        """int64 [R], positions of a document whose states are the teacher's."""
+        return self.last_positions[slice(*self.last_offsets[[document, document + 1]])]
+
 
 def needed_states(loss_mask: np.ndarray, doc_offsets: np.ndarray) -> NeededStates:
     """Layout for documents given by `loss_mask` [T] and `doc_offsets` [D + 1]."""

@@ -57,6 +57,11 @@ class TokenShard:
         """The states that training reads."""
         return needed_states(self.loss_mask, self.doc_offsets)
 
+    def kept_ids(self, document: int) -> np.ndarray:
+        """int64 [L] ids of a document, cut after its last supervised token."""
+        whole = self.input_ids[self.doc_offsets[document] :]
+        return whole[: self.needed.kept[document]].astype(np.int64)
+
 
 def write_token_shard(
     path: Path,

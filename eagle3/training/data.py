@@ -208,14 +208,12 @@ def _columns(located: list[Located]) -> dict[str, torch.Tensor]:
     for slot, (shard, document) in enumerate(located):
         needed = shard.layout.needed
         kept, tokens = int(needed.kept[document]), shard.tokens
-        where = slice(int(tokens.doc_offsets[document]), None)
-        first, last = needed.last_offsets[document : document + 2].tolist()
-        ids, mask = tokens.input_ids[where][:kept], tokens.loss_mask[where][:kept]
-        columns["input_ids"].append(ids.astype(np.int64))
+        mask = tokens.loss_mask[tokens.doc_offsets[document] :][:kept]
+        columns["input_ids"].append(tokens.kept_ids(document))
         columns["loss_mask"].append(mask.astype(bool))
         columns["documents"].append(np.full(kept, slot))
         columns["positions"].append(np.arange(kept))
         columns["row_tokens"].append(start + np.arange(max(kept - 2, 0)))
-        columns["last_tokens"].append(start + needed.last_positions[first:last])
+        columns["last_tokens"].append(start + needed.taught(document))
         start += kept
     return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
