@@ -1,17 +1,19 @@
-"""Which defaults win on the published model: drafts alike but for one factor, at equal CPU time.
+"""Which defaults win on the states of a run: drafts alike but for one factor.
 
     python -m benchmarks.real.defaults --run results/real/draft/results/smollm2 \\
         --factors optimizer schedule depth --cpu-seconds 300 --seeds 0 1 2 --jobs 2 \\
         --record factors.jsonl
+    python -m benchmarks.real.defaults --run results/demo --epochs 4 --factors norms clip
     python -m benchmarks.real.defaults … --states nf4=other/results/smollm2 --factors states
 
 Every draft is trained on one thread, `--jobs` drafts at a time, and scored on the held-out states
-of the run (docs/evaluation.md). A variant has as many optimiser steps as fit into the CPU seconds
-at its own cost of a step, which is measured first; its learning rate falls to the end of them.
-Drafts of a seed see the same batches in the same order. Each cost and each score is a line of the
-record, and a later call goes on from there. A variant that the run itself is made with is the
-default, and is not trained again. Variants of `states` are other states of the same conversations
-(`other_states.py`): another codec, or the answers of the sources instead of the target's own.
+of the run (docs/evaluation.md). With `--cpu-seconds` a variant has as many optimiser steps as fit
+into them at its own cost of a step, which is measured first; with `--epochs`, all steps of those.
+Its learning rate falls to the end of them. Drafts of a seed see the same batches in the same order.
+Each cost and each score is a line of the record, and a later call goes on from there. A variant
+that the run itself is made with is the default, and is not trained again. Variants of `states` are
+other states of the same conversations (`other_states.py`): another codec, or the answers of the
+sources instead of the target's own.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.real.record import Record, table
-from benchmarks.recipes import ALONE, DEFAULT, opened
+from benchmarks.real.record import DEFAULT, Record, table
 from benchmarks.tables import parser, show
 from eagle3.config.train import Train
 from eagle3.errors import UserError
 from eagle3.evaluation.held_out import simulate
 from eagle3.files.artifact import Settings
 from eagle3.parallel.device import keep_freed_memory
+from eagle3.parallel.ranks import Ranks
 from eagle3.run import load_run
 from eagle3.target_model.config import load_config, stop_ids
 from eagle3.tokens import vocab
@@ -52,34 +54,52 @@ from eagle3.training.setup import build_draft
 from eagle3.training.stage import StageTrainer
 from workflow_scripts import ending
 
+ALONE = Ranks(0, 1, torch.device("cpu"))
 TRIAL = 8  # steps after the first, whose cost counts
 # keys of `train` that no step's cost depends on
-FREE = {"learning_rate", "muon_learning_rate", "lr_schedule", "step_decay"}
+FREE = {"learning_rate", "muon_learning_rate", "lr_schedule", "step_decay", "max_grad_norm"}
 Variant = dict[str, dict[str, Any]]
 # of head and norms, and of the matrices
 EQUAL = [(rate, rate) for rate in (1e-3, 3e-3, 1e-2)]
 MUON_RATES = [(1e-4, 1e-3), (3e-4, 3e-3), (1e-3, 3e-3), (3e-4, 1e-2), *EQUAL]
+EAGLE_31: Variant = {"draft": {"fc_norm": True, "norm_output": True}}
+CLIPPED_WSD: Variant = {"train": {"lr_schedule": "wsd", "max_grad_norm": 0.25}}
 # by factor: names of variants, and what each changes
 FACTORS: dict[str, dict[str, Variant]] = {
     "schedule": {
         "cosine": {"train": {"lr_schedule": "cosine"}},
         "wsd": {"train": {"lr_schedule": "wsd"}},
+        "constant": {"train": {"lr_schedule": "constant"}},
     },
     "norms": {
         "EAGLE-3": {"draft": {"fc_norm": False, "norm_output": False}},
-        "EAGLE-3.1": {"draft": {"fc_norm": True, "norm_output": True}},
+        "EAGLE-3.1": EAGLE_31,
+        "fc_norm alone": {"draft": {"fc_norm": True, "norm_output": False}},
+        "norm_output alone": {"draft": {"fc_norm": False, "norm_output": True}},
+        "qk_norm": {"draft": {"qk_norm": True}},
+        "norm ones": {"train": {"norm_init": "ones"}},
     },
-    "depth": {f"{n} steps": {"train": {"ttt_steps": n}} for n in (2, 3, 4, 7)},
+    "depth": {f"{n} steps": {"train": {"ttt_steps": n}} for n in (1, 2, 3, 4, 7)},
     "decay": {f"decay {d}": {"train": {"step_decay": d}} for d in (0.6, 0.8, 1.0)},
     "rate": {f"rate x {x:g}": {"rate": {"times": x}} for x in (0.3, 1.0, 3.0)},
     "head": {
-        f"head {name}": {"train": {"head_init": name}} for name in ("target", "random", "frozen")
+        **{f"head {n}": {"train": {"head_init": n}} for n in ("target", "random", "frozen")},
+        "head and norm frozen": {"train": {"head_init": "frozen", "norm_init": "frozen"}},
+    },
+    "rows": {"all supervised rows": {"train": {"active_rows": "supervised"}}},
+    "noise": {f"noise {x:g}": {"train": {"feature_noise": x}} for x in (0.1, 0.3)},
+    "clip": {f"clip {x:g}": {"train": {"max_grad_norm": x}} for x in (0.1, 0.25, 0.5, 1.0, 4.0)},
+    "together": {
+        "wsd, clip 0.25": CLIPPED_WSD,
+        "EAGLE-3.1, wsd": EAGLE_31 | {"train": {"lr_schedule": "wsd"}},
+        "EAGLE-3.1, wsd, clip 0.25": EAGLE_31 | CLIPPED_WSD,
     },
     "vocabulary": {
         f"vocabulary {n}": {"vocab": {"draft_vocab_size": n}} for n in (4096, 8192, 16384, 32768)
     },
     "loss": {
-        f"loss {n}": {"train": {"loss": n}} for n in ("soft_ce", "lk_hybrid", "lk_alpha", "tv")
+        f"loss {n}": {"train": {"loss": n}}
+        for n in ("soft_ce", "lk_hybrid", "lk_alpha", "tv", "reverse_kl")
     },
     "optimizer": {
         **{
@@ -103,7 +123,7 @@ FACTORS: dict[str, dict[str, Variant]] = {
 
 
 class Bench:
-    """A run on the published model, opened once."""
+    """A run, opened once."""
 
     def __init__(
         self, folder: Path, others: Mapping[str, Path], held_out: int, draft_tokens: int
@@ -189,6 +209,13 @@ class Bench:
         size = self.values(variant)["vocab"]["draft_vocab_size"]
         return vocab.build_mapping(counts, size, self.stop)
 
+    def steps(self, variant: Variant, epochs: int) -> int:
+        """Optimiser steps of so many epochs of a variant."""
+        data, train = self.data(variant), Train.model_validate(self.values(variant)["train"])
+        documents = Documents.of(shard.tokens for shard in data.shards)
+        steps: int = _of_epochs(documents, train, len(data.shards), epochs)["total_steps"]
+        return steps
+
     def cost(self, variant: Variant) -> float:
         """CPU seconds of a step of a variant."""
         warm = _trained(self.trainer(variant, 0, 1))
@@ -224,13 +251,23 @@ def _schedule(documents: Documents, train: Train, shards: int, steps: int) -> di
     """A schedule of one stage with at least so many steps."""
     epochs = 1
     while True:
-        long = Train.model_validate(
-            train.model_dump() | {"epochs": epochs, "epochs_per_stage": epochs}
-        )
-        schedule = build_schedule(documents, long, Stages(shards, shards, epochs, epochs))
+        schedule = _of_epochs(documents, train, shards, epochs)
         if schedule["total_steps"] >= steps:
             return schedule
         epochs = max(epochs + 1, -(-steps * epochs // schedule["total_steps"]))
+
+
+def _of_epochs(documents: Documents, train: Train, shards: int, epochs: int) -> dict[str, Any]:
+    """A schedule of one stage of so many epochs."""
+    long = Train.model_validate(train.model_dump() | {"epochs": epochs, "epochs_per_stage": epochs})
+    return build_schedule(documents, long, Stages(shards, shards, epochs, epochs))
+
+
+def opened(results: Path, split: str, shards: Iterable[int]) -> TrainingData:
+    """Tokens and states of some shards of a run."""
+    names = [f"{split}/shard-{number:05d}.safetensors" for number in shards]
+    tokens, states = results / "tokens", results / "hidden_states"
+    return TrainingData([tokens / n for n in names], [states / n for n in names])
 
 
 def _trained(trainer: StageTrainer) -> float:
@@ -270,18 +307,22 @@ def measure(
     each: Callable[..., Iterable[Any]] = map,
 ) -> Record:
     """Train and score what the record lacks, seed by seed; `each` maps like `map`."""
-    record = Record(given.record, given.cpu_seconds)
-    kinds = {json.dumps(kind): kind for kind in (that_cost(changes) for _, _, changes in todo)}
-    lacking = [name for name in kinds if not record.known("cost", name)]
-    costs = each(bench.cost, [kinds[name] for name in lacking])
-    for name, cost in zip(lacking, costs, strict=True):
-        record.add({"kind": "cost", "name": name, "cpu_seconds": cost})
+    record = Record(given.record, given.cpu_seconds or f"{given.epochs} epochs")
+    if given.cpu_seconds:
+        kinds = {json.dumps(kind): kind for kind in (that_cost(changes) for _, _, changes in todo)}
+        lacking = [name for name in kinds if not record.known("cost", name)]
+        costs = each(bench.cost, [kinds[name] for name in lacking])
+        for name, cost in zip(lacking, costs, strict=True):
+            record.add({"kind": "cost", "name": name, "cpu_seconds": cost})
     tasks = []
     for seed in given.seeds:
         for factor, name, changes in todo:
             if not record.known("score", name, seed):
-                cost = record.cost(json.dumps(that_cost(changes)))
-                steps = max(round(given.cpu_seconds / cost), 1)
+                if given.cpu_seconds:
+                    cost = record.cost(json.dumps(that_cost(changes)))
+                    steps = max(round(given.cpu_seconds / cost), 1)
+                else:
+                    steps = bench.steps(changes, given.epochs)
                 tasks.append((factor, name, changes, seed, steps))
     scores = each(bench.score, *([task[i] for task in tasks] for i in (2, 3, 4)))
     for (factor, name, _, seed, steps), score in zip(tasks, scores, strict=True):
@@ -297,7 +338,9 @@ def main() -> None:
     args.add_argument("--factors", nargs="+", choices=FACTORS, default=list(FACTORS))
     args.add_argument("--variants", nargs="+", metavar="NAME", help="only these of the factors")
     args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    args.add_argument("--cpu-seconds", type=float, required=True, help="of each training")
+    budget = args.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--cpu-seconds", type=float, help="of each training")
+    budget.add_argument("--epochs", type=int, help="of each training")
     args.add_argument("--held-out", type=int, default=64, help="documents to score on, at most")
     args.add_argument(
         "--draft-tokens", type=int, nargs="+", default=[3, 5], help="lengths of a chain to show"

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.real.defaults import ALONE
 from benchmarks.real.prompts import NO_ANSWER
-from benchmarks.recipes import ALONE
 from eagle3.capture.teacher_rows import TeacherRows
 from eagle3.files.artifact import Manifest, write_text
 from eagle3.run import load_run

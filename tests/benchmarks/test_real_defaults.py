@@ -10,8 +10,7 @@ import pytest
 
 from benchmarks.real import defaults
 from benchmarks.real.defaults import FACTORS, measure, variants
-from benchmarks.real.record import Record, table
-from benchmarks.recipes import DEFAULT
+from benchmarks.real.record import DEFAULT, Record, table
 from eagle3.config.configuration import Config
 from eagle3.config.train import Train
 from eagle3.tokens.schedule import Documents
@@ -51,6 +50,9 @@ class FakeBench:
     def cost(self, variant):
         return 2.0 if variant.get("train", {}).get("ttt_steps") == 7 else 1.0
 
+    def steps(self, variant, epochs):
+        return 3 * epochs
+
     def score(self, variant, seed, steps):
         self.trained.append((json.dumps(variant), seed, steps))
         depth = variant.get("train", {}).get("ttt_steps", 4)
@@ -61,8 +63,8 @@ class FakeBench:
 TODO = list(variants(["depth"], []))
 
 
-def given(path, seeds=(0, 1), seconds=10.0) -> Namespace:
-    return Namespace(record=path, seeds=list(seeds), cpu_seconds=seconds)
+def given(path, seeds=(0, 1), seconds=10.0, epochs=None) -> Namespace:
+    return Namespace(record=path, seeds=list(seeds), cpu_seconds=seconds, epochs=epochs)
 
 
 def test_time_is_equal_and_steps_are_not(tmp_path) -> None:
@@ -80,6 +82,14 @@ def test_time_is_equal_and_steps_are_not(tmp_path) -> None:
     assert first["7 steps"]["difference"] == 0
 
 
+def test_epochs_need_no_cost_and_are_a_record_of_their_own(tmp_path) -> None:
+    bench = FakeBench()
+    measure(bench, TODO, given(tmp_path / "r.jsonl", seeds=[0]))
+    record = measure(bench, TODO, given(tmp_path / "r.jsonl", [0], None, epochs=2))
+    assert {(e["kind"], e["steps"]) for e in record.lines} == {("score", 6)}
+    assert len(record.lines) == len(TODO) and len(bench.trained) == 2 * len(TODO)
+
+
 def test_what_a_step_costs_is_measured_once_for_all_that_cost_the_same() -> None:
     rates = list(variants(["rate", "decay", "schedule", "data", "warm start"], []))
     assert all(defaults.that_cost(changes) == {} for _, _, changes in rates)
@@ -94,13 +104,13 @@ def test_a_call_that_was_killed_goes_on(tmp_path) -> None:
     path.write_text(whole[: whole.rindex("\n", 0, -1) + 20])  # in the middle of the last line
     bench = FakeBench()
     record = measure(bench, TODO, given(path))
-    assert [seed for _, seed, _ in bench.trained] == [0, 1, 1, 1, 1, 1]
+    assert [seed for _, seed, _ in bench.trained] == [0, *len(TODO) * [1]]
     assert len({(e["kind"], e["name"], e.get("seed")) for e in record.lines}) == len(record.lines)
     again = FakeBench()
     measure(again, TODO, given(path))
     assert again.trained == []
     measure(again, TODO, given(path, seconds=20.0))  # another budget is another measurement
-    assert len(again.trained) == 10
+    assert len(again.trained) == 2 * len(TODO)
 
 
 def test_a_record_of_nothing_is_empty(tmp_path) -> None:
