@@ -10,7 +10,8 @@ article                    CNN/DailyMail: to be summarised
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ class Question:
         return cls(conversation.id, before, (), tools, text, options)
 
 
+QuestionRows = Iterable[Question | Unreadable]
+
+
 def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:
     """What rows ask, in order; those of no known shape come as `Unreadable`."""
     for number, row in enumerate(rows, start=1):
@@ -52,6 +56,26 @@ def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:
             yield _question(row, number)
         except BadRow as fault:
             yield Unreadable(str(fault))
+
+
+def first_prompts(
+    rows: QuestionRows, most: int, encode: Callable[[Question], list[int]]
+) -> tuple[list[tuple[Question, list[int]]], Counter[str]]:
+    """The first `most` questions with their tokens, and how many rows were passed over, by cause.
+    `encode` raises BadRow for a question that cannot be a prompt."""
+    prompts: list[tuple[Question, list[int]]] = []
+    skipped: Counter[str] = Counter()
+    for question in rows:
+        if len(prompts) == most:
+            break
+        if isinstance(question, Unreadable):
+            skipped[question.cause] += 1
+            continue
+        try:
+            prompts.append((question, encode(question)))
+        except BadRow as fault:
+            skipped[str(fault)] += 1
+    return prompts, skipped
 
 
 def _question(row: Any, number: int) -> Question:

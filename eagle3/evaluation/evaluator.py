@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import torch
 
 from eagle3.config.tokens import Tokens
 from eagle3.data.conversations import BadRow, Message
-from eagle3.data.prompts import Question
-from eagle3.data.row_files import Unreadable
+from eagle3.data.prompts import Question, QuestionRows, first_prompts
 from eagle3.data.templates import Renderer
 from eagle3.draft.config import check_pair
 from eagle3.engines.hf import HFTarget
@@ -30,7 +29,6 @@ from eagle3.target_model.tokenizer import load_tokenizer
 from eagle3.target_model.weights import TargetWeights
 
 log = logging.getLogger(__name__)
-QuestionRows = Iterable[Question | Unreadable]
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,10 @@ class Evaluator:
 
         Raises UserError if there is no prompt that leaves room for an answer.
         """
-        skipped: Counter[str] = Counter()
-        open_turns = self._first_turns(rows, skipped)
+        first, skipped = first_prompts(
+            rows, self.values["num_prompts"], lambda q: self._encoded(q, q.messages)
+        )
+        open_turns = [(question, question.messages, ids) for question, ids in first]
         if not open_turns:
             raise UserError(
                 f"evaluation: no row of {name} can be a prompt ({dict(skipped)}); raise "
@@ -127,9 +127,10 @@ class Evaluator:
                         self.renderer.answer(answer.tokens, asked),
                         {"role": "user", "content": question.later[turn - 1]},
                     ]
-                    longer = self._encoded(question, more, skipped)
-                    if longer is not None:
-                        following.append((question, more, longer))
+                    try:
+                        following.append((question, more, self._encoded(question, more)))
+                    except BadRow as fault:
+                        skipped[str(fault)] += 1
             open_turns, turn = following, turn + 1
         return prompts, answers, dict(skipped)
 
@@ -148,36 +149,13 @@ class Evaluator:
             log.info("%d of %d prompts answered", len(answers), len(prompts))
         return [answers[i] for i in range(len(prompts))]
 
-    def _first_turns(
-        self, rows: QuestionRows, skipped: Counter[str]
-    ) -> list[tuple[Question, list[Message], list[int]]]:
-        """The first questions that leave room for an answer, with their messages and tokens."""
-        turns: list[tuple[Question, list[Message], list[int]]] = []
-        for question in rows:
-            if len(turns) == self.values["num_prompts"]:
-                break
-            if isinstance(question, Unreadable):
-                skipped[question.cause] += 1
-                continue
-            ids = self._encoded(question, question.messages, skipped)
-            if ids is not None:
-                turns.append((question, question.messages, ids))
-        return turns
-
-    def _encoded(
-        self, question: Question, messages: list[Message], skipped: Counter[str]
-    ) -> list[int] | None:
-        """Tokens of a prompt; None, and counted, if it cannot be one."""
+    def _encoded(self, question: Question, messages: list[Message]) -> list[int]:
+        """Tokens of a prompt. Raises BadRow if it cannot be one."""
         chain, answer = self.values["num_speculative_tokens"], self.values["max_new_tokens"]
         room = self.config.max_position_embeddings - answer - chain - 1
-        try:
-            tokens = question.tokens or self._tokens(question, messages)
-        except BadRow as fault:
-            skipped[str(fault)] += 1
-            return None
+        tokens = question.tokens or self._tokens(question, messages)
         if len(tokens) > room:
-            skipped[f"longer than {room} tokens"] += 1
-            return None
+            raise BadRow(f"longer than {room} tokens")
         return tokens
 
     def _tokens(self, question: Question, messages: list[Message]) -> list[int]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from pathlib import Path
 
-from eagle3.data.conversations import BadRow
-from eagle3.data.prompts import questions
-from eagle3.data.row_files import Unreadable
+from eagle3.data.prompts import Question, first_prompts, questions
 from eagle3.data.sources import Source, read_rows
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
@@ -22,22 +19,15 @@ def read_prompts(path: Path, renderer: Renderer, most: int) -> list[list[int]]:
 
     Raises UserError if no row holds one.
     """
-    prompts: list[list[int]] = []
-    skipped: Counter[str] = Counter()
-    for question in questions(read_rows(Source(str(path)))):
-        if len(prompts) == most:
-            break
-        if isinstance(question, Unreadable):
-            skipped[question.cause] += 1
-            continue
-        try:
-            text = renderer.prompt(question.messages, question.tools, question.options)
-        except BadRow as fault:
-            skipped[str(fault)] += 1
-            continue
-        prompts.append(renderer.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode(question: Question) -> list[int]:
+        text = renderer.prompt(question.messages, question.tools, question.options)
+        ids: list[int] = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    prompts, skipped = first_prompts(questions(read_rows(Source(str(path)))), most, encode)
     if skipped:
         log.warning("%s: rows skipped: %s", path, dict(skipped))
     if not prompts:
         raise UserError(f"--prompts: {path} holds no prompt ({dict(skipped)})")
-    return prompts
+    return [ids for _, ids in prompts]
