@@ -82,14 +82,7 @@ def read_all(shard: FeatureShard, order: list[int], ahead: int) -> None:
     for place, number in enumerate(order):
         if ahead and place + ahead < len(order):
             shard.will_need(order[place + ahead])
-        spans = {part: shard.layout.rows(part, number) for part in shard.layout.parts}
-        shard.read_into(
-            number,
-            {
-                p.name: np.empty((b - a, p.column.row_bytes), np.uint8)
-                for p, (a, b) in spans.items()
-            },
-        )
+        shard.read_into(number, shard.buffers(number))
 
 
 def timed(work: Callable[[], None]) -> float:

@@ -139,7 +139,7 @@ def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
     shard = FeatureShard(path, tokens)
     kept = shard.layout.needed.kept
     order = np.random.default_rng(0).permutation(np.flatnonzero(kept)).tolist()
-    buffers = {n: buffers_of(shard, n) for n in order}
+    buffers = {number: shard.buffers(number) for number in order}
     count = int(kept.sum())
 
     def through_reader() -> None:
@@ -166,7 +166,7 @@ def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
                     for part in shard.layout.parts:
                         first, _ = shard.layout.rows(part, number)
                         start = shard._place[part.name] + first * part.column.row_bytes
-                        into = buffers[number][part.name].reshape(-1)
+                        into = buffers[number][part.name].numpy().reshape(-1)
                         into[:] = np.frombuffer(data, np.uint8, into.size, start)
 
         row["memory map, unchecked"] = count / best(through_map)
@@ -174,11 +174,6 @@ def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
     else:
         row["memory map, unchecked"] = row["cold, map"] = ""
     return row
-
-
-def buffers_of(shard: FeatureShard, number: int) -> dict[str, np.ndarray]:
-    spans = {part: shard.layout.rows(part, number) for part in shard.layout.parts}
-    return {p.name: np.zeros((b - a, p.column.row_bytes), np.uint8) for p, (a, b) in spans.items()}
 
 
 def best(work: Callable[[], None], cold: Path | None = None) -> float:

@@ -53,13 +53,13 @@ class FeatureShard:
             if least < 0 or max(most, after) > frames.nbytes:
                 raise UserError(f"{path}: places documents outside the file: {REMAKE}")
 
-    def read_into(self, document: int, buffers: dict[str, np.ndarray]) -> None:
+    def read_into(self, document: int, buffers: dict[str, torch.Tensor]) -> None:
         """Fill `buffers` with a document's rows, uint8 [n, row_bytes] for each part.
 
         Raises UserError if they are not what was written.
         """
         pieces, frame = self._pieces(document), None
-        into = {n: memoryview(buffers[n].reshape(-1).data) for n in pieces if n != FRAMES}
+        into = {n: memoryview(buffers[n].numpy().reshape(-1).data) for n in pieces if n != FRAMES}
         if FRAMES in pieces:
             frame = into[FRAMES] = memoryview(bytearray(pieces[FRAMES][1]))
         self._source.read([(place, into[name]) for name, (place, _) in pieces.items()])
@@ -77,19 +77,22 @@ class FeatureShard:
         stored = self.layout.stored
         for name, frame in frames.items():
             try:
-                decompress(frame, buffers[name], stored.planes, stored.compressed_planes)
+                decompress(frame, buffers[name].numpy(), stored.planes, stored.compressed_planes)
             except UserError as fault:
                 raise UserError(f"{self.path}: document {document}: {fault}: {REMAKE}") from None
 
     def read(self, document: int) -> dict[str, torch.Tensor]:
         """The decoded rows of one document: aux [T, C H], last [R, H] and the teacher's [R]."""
-        buffers = {}
-        for part in self.layout.parts:
-            first, stop = self.layout.rows(part, document)
-            shape = stop - first, part.column.row_bytes
-            buffers[part.name] = torch.empty(shape, dtype=torch.uint8)
-        self.read_into(document, {name: tensor.numpy() for name, tensor in buffers.items()})
+        buffers = self.buffers(document)
+        self.read_into(document, buffers)
         return decoded(self.layout, buffers)
+
+    def buffers(self, document: int) -> dict[str, torch.Tensor]:
+        """Room for `read_into`."""
+        spans = [(part, *self.layout.rows(part, document)) for part in self.layout.parts]
+        return {
+            p.name: torch.empty(b - a, p.column.row_bytes, dtype=torch.uint8) for p, a, b in spans
+        }
 
     def will_need(self, document: int) -> None:
         """Have a document fetched; returns at once."""

@@ -138,14 +138,14 @@ class TrainingData:
     def _whole(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
         """The states of documents: one uint8 [n, row_bytes] for each part."""
         buffers: dict[str, torch.Tensor] = {}
-        views: list[dict[str, np.ndarray]] = [{} for _ in located]
+        views: list[dict[str, torch.Tensor]] = [{} for _ in located]
         for part in self.layout.parts:
             ends = self._ends(part, located)
             width = part.column.row_bytes
             buffer = torch.empty(ends[-1], width, dtype=torch.uint8, pin_memory=pinned)
             buffers[part.name] = buffer
             for view, start, end in zip(views, ends[:-1], ends[1:], strict=True):
-                view[part.name] = buffer.numpy()[start:end]
+                view[part.name] = buffer[start:end]
         for (shard, document), view in zip(located, views, strict=True):
             shard.read_into(document, view)
         return buffers
@@ -170,14 +170,11 @@ class TrainingData:
             at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
             if all(where.start == where.stop for where in at.values()):
                 continue  # nothing of this document falls to this rank
-            whole = {}
-            for part in parts:
-                begin, end = ends[part.name][number : number + 2]
-                whole[part.name] = np.empty((end - begin, part.column.row_bytes), dtype=np.uint8)
+            whole = shard.buffers(document)
             shard.read_into(document, whole)
             for name, states in whole.items():
                 local = wanted[name][at[name]] - ends[name][number]
-                buffers[name].numpy()[at[name]] = states[local]
+                buffers[name].numpy()[at[name]] = states.numpy()[local]
         return buffers
 
     def _ends(self, part: Part, located: list[Located]) -> list[int]:
