@@ -103,7 +103,7 @@ def check_shape(config: Config, text: Any) -> None:
         )
     engine = ENGINES[states["backend"]]
     engine.check_layers(layers, count)
-    check_aux_layers(config["export"]["formats"], layers)
+    check_aux_layers(config["export"]["formats"], layers, count)
     STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]

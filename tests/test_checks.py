@@ -79,6 +79,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"hidden_states": {"aux_layers": [1, 2, 7], "backend": "sglang"}},
         "SGLang cannot return the output of the last layer: use layers below 7",
     ),
+    "a draft for SGLang that reads the last layer": (
+        {"hidden_states": {"aux_layers": [1, 2, 7]}},
+        "export.formats is ['sglang'] but hidden_states.aux_layers is [1, 2, 7]: SGLang (0.5.23) "
+        "hands on no output of the last layer",
+    ),
     "heads of keys": (
         {"resources": {"capture": {"tensor_parallel": 4}}},
         "resources.capture.tensor_parallel is 4, which does not divide the target's "

@@ -36,8 +36,18 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
             )
 
 
-def check_aux_layers(formats: Sequence[str], aux_layers: Sequence[int]) -> None:
-    """Raise UserError if the engine of a form would not fuse the states of these layers."""
+def check_aux_layers(
+    formats: Sequence[str], aux_layers: Sequence[int], target_layers: int | None = None
+) -> None:
+    """Raise UserError if the engine of a form would not fuse the states of these layers.
+    `target_layers`: how many the target has, if that is known."""
+    if "sglang" in formats and target_layers is not None and max(aux_layers) == target_layers - 1:
+        raise UserError(
+            f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
+            f"{list(aux_layers)}: SGLang (0.5.23) hands on no output of the last layer, so the "
+            f"draft's fc would miss a state; use layers below {target_layers - 1}, or leave that "
+            "form out"
+        )
     if "sglang" in formats and len(aux_layers) == 1:
         raise UserError(
             f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
