@@ -17,7 +17,12 @@ from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
-from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
+from eagle3.export.capabilities import (
+    check_aux_layers,
+    check_formats,
+    check_layer_ids,
+    check_rope,
+)
 from eagle3.files.hub import cached_file
 from eagle3.objective.attention.limits import check_window, unsupported_reason
 from eagle3.store.columns import STORED
@@ -104,6 +109,7 @@ def check_shape(config: Config, text: Any) -> None:
     engine = ENGINES[states["backend"]]
     engine.check_layers(layers, count)
     check_aux_layers(config["export"]["formats"], layers, count)
+    check_layer_ids(config["export"]["formats"], states["backend"], layers, text.model_type)
     STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]

@@ -23,6 +23,13 @@ UNREAD_YARN = {
     "speculators": ("attention_factor", "mscale", "mscale_all_dim"),  # served by vLLM
 }
 
+# model types of targets whose class in SGLang (`set_eagle3_layers_to_capture`, 0.5.23) takes ids of
+# layers for outputs only if the first one is 1, else for inputs
+SGLANG_COUNTS_INPUTS = (
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32"),
+    *("glm_moe_dsa", "glm4_moe_lite"),
+)
+
 
 def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
     """Raise UserError if a form cannot carry a switch that is on in `draft`."""
@@ -54,6 +61,21 @@ def check_aux_layers(
             f"{list(aux_layers)}: SGLang's draft class (0.5.23) takes the target's states for the "
             "draft's own if they are as wide, and leaves fc out without a word; name two layers or "
             "more, or leave that form out"
+        )
+
+
+def check_layer_ids(
+    formats: Sequence[str], backend: str, aux_layers: Sequence[int], model_type: str
+) -> None:
+    """Raise UserError if SGLang, which serves or captures, would take the states of other layers of
+    a target of this type."""
+    concerned = "sglang" in formats or backend == "sglang"
+    if concerned and model_type in SGLANG_COUNTS_INPUTS and aux_layers[0] != 1:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(aux_layers)}, and the target a {model_type}, of "
+            "which SGLang (0.5.23) takes the outputs of these layers only if the first one is 1, "
+            "else of those before them without a word: begin with layer 1, or use SGLang neither "
+            "in export.formats nor as hidden_states.backend"
         )
 
 
