@@ -22,6 +22,7 @@ from eagle3.export.capabilities import (
     check_formats,
     check_layer_ids,
     check_rope,
+    served_otherwise,
 )
 from eagle3.files.hub import cached_file
 from eagle3.objective.attention.limits import check_window, unsupported_reason
@@ -95,7 +96,8 @@ def check_config(config: Config, folder: Path) -> Any:
 def check_shape(config: Config, text: Any) -> None:
     """Raise UserError if sizes of the run do not fit a target of the text configuration `text`.
 
-    Says on standard error where the draft cannot be shaped as the target.
+    Says on standard error where the draft cannot be shaped as the target, or is not served as it
+    was trained.
     """
     states, resources = config["hidden_states"], config["resources"]
     count = layer_count(text)
@@ -134,6 +136,8 @@ def check_shape(config: Config, text: Any) -> None:
         check_heads(draft, resources["train"]["sp_ulysses_size"])
     for sentence in compromises(text, config["draft"]):
         print(f"warning: draft: {sentence}", file=sys.stderr)
+    for sentence in served_otherwise(config["export"]["formats"], text.model_type):
+        print(f"warning: export: {sentence}", file=sys.stderr)
 
 
 def _check_attention(config: Config, head_dim: int) -> None:

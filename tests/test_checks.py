@@ -316,6 +316,20 @@ def test_layers_that_sglang_counts_otherwise_are_refused(use: dict[str, Any]) ->
             check_shape(changed(change), text)
 
 
+def test_states_that_sglang_changes_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its class for Gemma 3 appends a tensor that the next norm writes to."""
+    text = embedded_text_config(EmbeddedTarget().model_dump())
+    for model_type, formats, warned in (
+        ("gemma3_text", ["hf", "sglang"], True),
+        ("gemma3_text", ["vllm"], False),
+        ("llama", ["sglang"], False),
+    ):
+        text.model_type = model_type
+        check_shape(changed({"export": {"formats": formats}}), text)
+        said = capsys.readouterr().err
+        assert ("warning: export: SGLang 0.5.23 hands a draft of a gemma3_text" in said) == warned
+
+
 def test_a_kimi_is_read_as_the_deepseek_that_it_is(tmp_path: Path) -> None:
     """Though its own code lies beside it, which nobody has trusted."""
     raw = {"model_type": "kimi_k2", "hidden_size": 64, "auto_map": {"AutoConfig": "x.Y"}}
