@@ -17,11 +17,7 @@ LACKING = {
     ("sglang", "sliding_window"): "SGLang (0.5.23) leaves the window in config.json unread",
 }
 # keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
-UNREAD_YARN = {
-    "sglang": ("attention_factor",),  # factory.py of rotary_embedding, 0.5.23
-    "vllm": ("attention_factor", "mscale", "mscale_all_dim"),
-    "speculators": ("attention_factor", "mscale", "mscale_all_dim"),  # served by vLLM
-}
+UNREAD_YARN = {"sglang": ("attention_factor",)}  # factory.py of rotary_embedding, 0.5.23
 
 # model types of targets whose class in SGLang (`set_eagle3_layers_to_capture`, 0.5.23) takes ids of
 # layers for outputs only if the first one is 1, else for inputs
