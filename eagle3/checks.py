@@ -17,7 +17,13 @@ from eagle3.draft.existing import check_existing
 from eagle3.draft.rope_parameters import chosen
 from eagle3.engines.table import ENGINES
 from eagle3.errors import UserError
-from eagle3.export.capabilities import check_aux_layers, check_formats, check_rope
+from eagle3.export.capabilities import (
+    check_aux_layers,
+    check_formats,
+    check_layer_ids,
+    check_rope,
+    served_otherwise,
+)
 from eagle3.files.hub import cached_file
 from eagle3.objective.attention.limits import check_window, unsupported_reason
 from eagle3.store.columns import STORED
@@ -90,7 +96,8 @@ def check_config(config: Config, folder: Path) -> Any:
 def check_shape(config: Config, text: Any) -> None:
     """Raise UserError if sizes of the run do not fit a target of the text configuration `text`.
 
-    Says on standard error where the draft cannot be shaped as the target.
+    Says on standard error where the draft cannot be shaped as the target, or is not served as it
+    was trained.
     """
     states, resources = config["hidden_states"], config["resources"]
     count = layer_count(text)
@@ -103,7 +110,8 @@ def check_shape(config: Config, text: Any) -> None:
         )
     engine = ENGINES[states["backend"]]
     engine.check_layers(layers, count)
-    check_aux_layers(config["export"]["formats"], layers)
+    check_aux_layers(config["export"]["formats"], layers, count)
+    check_layer_ids(config["export"]["formats"], states["backend"], layers, text.model_type)
     STORED[states["codec"]].columns(len(layers), text.hidden_size)
     _check_lengths(config, text.max_position_embeddings)
     draft_vocab_size = config["vocab"]["draft_vocab_size"]
@@ -128,6 +136,8 @@ def check_shape(config: Config, text: Any) -> None:
         check_heads(draft, resources["train"]["sp_ulysses_size"])
     for sentence in compromises(text, config["draft"]):
         print(f"warning: draft: {sentence}", file=sys.stderr)
+    for sentence in served_otherwise(config["export"]["formats"], text.model_type):
+        print(f"warning: export: {sentence}", file=sys.stderr)
 
 
 def _check_attention(config: Config, head_dim: int) -> None:

@@ -51,6 +51,7 @@ def test_a_target_that_fits_says_whether_its_head_is_its_embedding(saved: dict[s
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 USP = {"attention_backend": "usp"}
+BY_SGLANG = {"backend": "sglang"}
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "vocabulary": ({"vocab": {"draft_vocab_size": 97}}, "vocab.draft_vocab_size is 97, larger"),
     "length": ({"tokens": {"max_length": 512}}, "tokens.max_length is 512, beyond the target's"),
@@ -78,6 +79,11 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "SGLang's last layer": (
         {"hidden_states": {"aux_layers": [1, 2, 7], "backend": "sglang"}},
         "SGLang cannot return the output of the last layer: use layers below 7",
+    ),
+    "a draft for SGLang that reads the last layer": (
+        {"hidden_states": {"aux_layers": [1, 2, 7]}},
+        "export.formats is ['sglang'] but hidden_states.aux_layers is [1, 2, 7]: SGLang (0.5.23) "
+        "hands on no output of the last layer",
     ),
     "heads of keys": (
         {"resources": {"capture": {"tensor_parallel": 4}}},
@@ -290,6 +296,38 @@ def test_layers_are_counted_once() -> None:
 
     assert layer_count(SimpleNamespace(num_hidden_layers=56, num_layers=28)) == 28
     assert layer_count(SimpleNamespace(num_hidden_layers=8)) == 8
+
+
+@pytest.mark.parametrize("use", [{"export": {"formats": ["sglang"]}}, {"hidden_states": BY_SGLANG}])
+def test_layers_that_sglang_counts_otherwise_are_refused(use: dict[str, Any]) -> None:
+    """Its class for DeepSeek takes ids for inputs of layers unless the first one is 1."""
+    text = embedded_text_config(EmbeddedTarget().model_dump())
+    others = {"export": {"formats": ["vllm"]}}
+    for layers in ([1, 2, 3], [2, 3, 4], [0, 1, 3]):
+        change = merged({"hidden_states": {"aux_layers": layers}}, merged(deepcopy(others), use))
+        text.model_type = "llama"
+        check_shape(changed(change), text)
+        text.model_type = "deepseek_v3"
+        check_shape(changed(merged({"hidden_states": {"aux_layers": layers}}, others)), text)
+        if layers[0] == 1:
+            check_shape(changed(change), text)
+            continue
+        with pytest.raises(UserError, match="the target a deepseek_v3, of which SGLang"):
+            check_shape(changed(change), text)
+
+
+def test_states_that_sglang_changes_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its class for Gemma 3 appends a tensor that the next norm writes to."""
+    text = embedded_text_config(EmbeddedTarget().model_dump())
+    for model_type, formats, warned in (
+        ("gemma3_text", ["hf", "sglang"], True),
+        ("gemma3_text", ["vllm"], False),
+        ("llama", ["sglang"], False),
+    ):
+        text.model_type = model_type
+        check_shape(changed({"export": {"formats": formats}}), text)
+        said = capsys.readouterr().err
+        assert ("warning: export: SGLang 0.5.23 hands a draft of a gemma3_text" in said) == warned
 
 
 def test_a_kimi_is_read_as_the_deepseek_that_it_is(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eagle3.data.messages import Message
-from eagle3.errors import UserError
 from eagle3.files.artifact import NOT_OURS
+from eagle3.files.lock import hold
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,7 @@ class Record:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+", encoding="utf-8") as out:
-            try:
-                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{path}: another process is answering this shard; wait for it or stop it"
-                ) from None
+            hold(out, f"{path}: another process is answering this shard; wait for it or stop it")
             out.seek(0)
             begun = json.dumps({"identity": identity}) + "\n"
             try:

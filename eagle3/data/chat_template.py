@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,8 @@ TEMPLATE_FAULTS = (
     MemoryError,
     RuntimeError,
 )
+# What a template that writes today's date is told: tokens do not depend on the day of the job.
+DATE = date(2026, 1, 1)
 ASKED: Message = {"role": "user", "content": "Hi"}
 HELLO = "Hello"
 ANSWERED: Message = {"role": "assistant", "content": HELLO}
@@ -88,7 +91,7 @@ class ChatTemplate:
 
         Raises UserError if the tokenizer has no chat template.
         """
-        self.tokenizer, self.options = tokenizer, dict(options or {})
+        self.tokenizer = tokenizer
         self.system: list[Message] = (
             [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
         )
@@ -98,6 +101,9 @@ class ChatTemplate:
         if not source:
             raise UserError("target.model: the tokenizer has no chat template; use a chat model")
         self.source: str = source
+        dates = "strftime_now" in str(tokenizer.chat_template)  # in that for tools or the other
+        dated = {"strftime_now": DATE.strftime} if dates else {}
+        self.options = dated | dict(options or {})
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         return [*(self.system if messages[0]["role"] != "system" else ()), *messages]

@@ -17,11 +17,18 @@ LACKING = {
     ("sglang", "sliding_window"): "SGLang (0.5.23) leaves the window in config.json unread",
 }
 # keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
-UNREAD_YARN = {
-    "sglang": ("attention_factor",),  # factory.py of rotary_embedding, 0.5.23
-    "vllm": ("attention_factor", "mscale", "mscale_all_dim"),
-    "speculators": ("attention_factor", "mscale", "mscale_all_dim"),  # served by vLLM
-}
+UNREAD_YARN = {"sglang": ("attention_factor",)}  # factory.py of rotary_embedding, 0.5.23
+
+# model types of targets whose class in SGLang (`set_eagle3_layers_to_capture`, 0.5.23) takes ids of
+# layers for outputs only if the first one is 1, else for inputs
+SGLANG_COUNTS_INPUTS = (
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32"),
+    *("glm_moe_dsa", "glm4_moe_lite"),
+)
+
+# model types of targets whose class in SGLang (0.5.23) hands a draft other states than the outputs
+# of layers: Gemma 3's adds them up in the next layer's norm, in place
+SGLANG_OTHER_STATES = ("gemma3_text",)
 
 
 def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
@@ -36,8 +43,18 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
             )
 
 
-def check_aux_layers(formats: Sequence[str], aux_layers: Sequence[int]) -> None:
-    """Raise UserError if the engine of a form would not fuse the states of these layers."""
+def check_aux_layers(
+    formats: Sequence[str], aux_layers: Sequence[int], target_layers: int | None = None
+) -> None:
+    """Raise UserError if the engine of a form would not fuse the states of these layers.
+    `target_layers`: how many the target has, if that is known."""
+    if "sglang" in formats and target_layers is not None and max(aux_layers) == target_layers - 1:
+        raise UserError(
+            f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
+            f"{list(aux_layers)}: SGLang (0.5.23) hands on no output of the last layer, so the "
+            f"draft's fc would miss a state; use layers below {target_layers - 1}, or leave that "
+            "form out"
+        )
     if "sglang" in formats and len(aux_layers) == 1:
         raise UserError(
             f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
@@ -45,6 +62,33 @@ def check_aux_layers(formats: Sequence[str], aux_layers: Sequence[int]) -> None:
             "draft's own if they are as wide, and leaves fc out without a word; name two layers or "
             "more, or leave that form out"
         )
+
+
+def check_layer_ids(
+    formats: Sequence[str], backend: str, aux_layers: Sequence[int], model_type: str
+) -> None:
+    """Raise UserError if SGLang, which serves or captures, would take the states of other layers of
+    a target of this type."""
+    concerned = "sglang" in formats or backend == "sglang"
+    if concerned and model_type in SGLANG_COUNTS_INPUTS and aux_layers[0] != 1:
+        raise UserError(
+            f"hidden_states.aux_layers is {list(aux_layers)}, and the target a {model_type}, of "
+            "which SGLang (0.5.23) takes the outputs of these layers only if the first one is 1, "
+            "else of those before them without a word: begin with layer 1, or use SGLang neither "
+            "in export.formats nor as hidden_states.backend"
+        )
+
+
+def served_otherwise(formats: Sequence[str], model_type: str) -> list[str]:
+    """What an engine would do otherwise than it was trained for, and is not refused since other
+    versions of it do not: a sentence each. `model_type`: of the target."""
+    if "sglang" not in formats or model_type not in SGLANG_OTHER_STATES:
+        return []
+    return [
+        f"SGLang 0.5.23 hands a draft of a {model_type} states that the next layer's norm has "
+        "changed already, with which it accepts less than is measured here: serve it by another "
+        "version, and measure there (eagle3 serve-check)"
+    ]
 
 
 def check_rope(formats: Sequence[str], rope: Mapping[str, Any]) -> None:

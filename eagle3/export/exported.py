@@ -57,11 +57,16 @@ class DraftFormat:
     layer: str = LAYER  # how names of the first decoder layer's tensors begin
     further_norm: str = FURTHER_NORM  # what attention of a later layer reads its input through
     embedding: bool = True  # whether anybody would read one
+    whole_mapping: bool = True  # of d2t and t2d, even where the vocabulary is the target's own
 
     @property
     def kind(self) -> str:
         """Of the manifest."""
         return f"draft-{self.name}"
+
+    def maps(self, config: DraftConfig) -> bool:
+        """Whether the draft comes with d2t and t2d."""
+        return self.whole_mapping or config.draft_vocab_size < config.vocab_size
 
 
 def expected_shapes(config: DraftConfig) -> dict[str, tuple[int, ...]]:
@@ -94,7 +99,8 @@ def write_draft(
         tensors = {name: array.astype(dtype) for name, array in weights.items()}
         if embedding is not None and fmt.embedding:
             tensors[EMBEDDING] = embedding.astype(dtype)
-    tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
+    if fmt.maps(config):
+        tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
     _check(folder, fmt, config, tensors)
     named = {_name_in(fmt, name): tensor for name, tensor in tensors.items()}
     save_tensors(folder / "model.safetensors", named, Manifest.of(fmt.kind, settings, inputs))
@@ -126,7 +132,11 @@ def read_arrays(
         if name not in ("d2t", "t2d") and array.dtype != dtype:
             raise UserError(f"{path}: {name} is {array.dtype}, config.json differs")
     tensors.pop(EMBEDDING, None)  # the target's own
-    mapping = VocabMapping(tensors.pop("d2t"), tensors.pop("t2d"))
+    if fmt.maps(config):
+        mapping = VocabMapping(tensors.pop("d2t"), tensors.pop("t2d"))
+    else:
+        size = config.vocab_size
+        mapping = VocabMapping(np.zeros(size, dtype=np.int64), np.ones(size, dtype=bool))
     return description, tensors, mapping
 
 
@@ -172,7 +182,7 @@ def _check(
     folder: Path, fmt: DraftFormat, config: DraftConfig, tensors: Mapping[str, np.ndarray]
 ) -> None:
     """Names, shapes and the mapping's own laws."""
-    expected = expected_shapes(config)
+    expected = expected_shapes(config) if fmt.maps(config) else parameter_shapes(config)
     if fmt.embedding and EMBEDDING in tensors:
         expected[EMBEDDING] = (config.vocab_size, config.hidden_size)
     missing, unknown = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
@@ -186,6 +196,8 @@ def _check(
                 f"{folder}: {name} is not finite in {tensors[name].dtype}; use export.dtype "
                 "bfloat16 or float32"
             )
+    if not fmt.maps(config):
+        return
     ids = tensors["d2t"] + np.arange(config.draft_vocab_size)
     if not np.array_equal(ids, np.flatnonzero(tensors["t2d"])):
         raise UserError(f"{folder}: d2t (offsets) and t2d (membership) do not name the same tokens")

@@ -65,4 +65,5 @@ def read(saved: Mapping[str, Any]) -> Description:
     return Description(config, saved["torch_dtype"], verifier)
 
 
-SPECULATORS = DraftFormat("speculators", write, read, layer="layers.0.")
+# neither vLLM nor the library (0.9) has a place for the mapping of a whole vocabulary
+SPECULATORS = DraftFormat("speculators", write, read, layer="layers.0.", whole_mapping=False)

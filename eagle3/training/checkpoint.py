@@ -7,7 +7,6 @@ under another name and renamed, only the newest kept, read only by a job with eq
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from uuid import uuid4
 
 from eagle3.errors import UserError
 from eagle3.files.artifact import Manifest, Settings, read_json, write_json
+from eagle3.files.lock import hold
 from eagle3.files.tensor_file import load_tensors, read_manifest, save_tensors
 
 if TYPE_CHECKING:  # a checkpoint that is only moved or exported is read without torch
@@ -90,12 +90,10 @@ class ResumeFolder:
         """Hold the folder. Raises UserError if another process trains this stage."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.folder}: another process is training this stage; wait for it or stop it"
-                ) from None
+            hold(
+                handle,
+                f"{self.folder}: another process is training this stage; wait for it or stop it",
+            )
             yield
 
     def save(self, checkpoint: Checkpoint) -> None:

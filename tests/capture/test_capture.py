@@ -251,6 +251,32 @@ def test_the_self_check_refuses_what_is_wrong(targets, file, tmp_path, wrap, wha
         self_check(targets, file, tmp_path, wrap=wrap)
 
 
+class OtherKernels:
+    """An engine whose states differ by `share` of their size, as half precision makes those of
+    other kernels or batches differ."""
+
+    def __init__(self, engine, share):
+        self.engine, self.share = engine, share
+
+    def flat_states(self, documents):
+        torch.manual_seed(0)
+        return [self._moved(states) for states in self.engine.flat_states(documents)]
+
+    def _moved(self, states):
+        return states + self.share * states.square().mean(1, keepdim=True).sqrt() * torch.randn(
+            states.shape
+        )
+
+
+@pytest.mark.parametrize("codec", ["fp32", "bf16", "fp8_e4m3", "int8", "nf4"])
+def test_the_self_check_is_as_strict_whatever_the_codec_loses(targets, file, tmp_path, codec):
+    """A coarse grid moves two nearly equal numbers apart."""
+    result = self_check(targets, file, tmp_path, codec, lambda e: OtherKernels(e, 0.015))
+    assert min(result.values()) > 0.9995
+    with pytest.raises(UserError, match="differ from a plain forward pass"):
+        self_check(targets, file, tmp_path, codec, lambda e: OtherKernels(e, 0.15))
+
+
 def test_a_job_runs_its_self_check(targets, file, tmp_path, monkeypatch):
     job = CaptureJob(STATES, file, targets["llama"])
     result = capture_shard(job, tmp_path / "a", placement(self_check=True), ALONE)

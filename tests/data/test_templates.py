@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from eagle3.data.conversations import BadRow, Conversation
 from eagle3.data.templates import Rendered, Renderer
 from eagle3.errors import UserError
+from eagle3.target_model.file_tokenizer import FileTokenizer
 from tests.data.toy_tokenizers import (
     BOS,
     CHATML,
@@ -51,6 +53,21 @@ def test_chatml_with_a_system_turn() -> None:
         "<|im_start|>assistant\nHello!<|im_end|>\n"
     )
     assert pieces == ["Hello!<|im_end|>"]
+
+
+@pytest.mark.parametrize("form", [FileTokenizer, None])
+@pytest.mark.parametrize("row", [{}, {"any": 1}])
+def test_a_template_that_writes_the_date_writes_the_same_on_every_day(form: Any, row: Any) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}: " + CHATML
+    fast = toy_tokenizer(dated)
+    marks = {"eos_token": fast.eos_token}
+    tokenizer = form(fast.backend_tokenizer, dated, marks, []) if form else fast
+    chat = replace(conversation_of("Hi", "Hello!"), options=row)
+    (result,) = Renderer(tokenizer, "auto").render(chat)
+    assert result.text.startswith("01 Jan 2026: <|im_start|>user\nHi")
+    # unless somebody says what it is
+    own = {"strftime_now": lambda form: "now"}
+    assert Renderer(tokenizer, "auto", own).render(chat)[0].text.startswith("now: ")
 
 
 def test_qwen3_puts_an_empty_thought_before_the_last_answer_and_it_is_prompt() -> None:

@@ -112,7 +112,8 @@ def decode_plain(
     while True:
         best = head.logits(last[-1:]).float()[0].topk(2)
         out.tokens.append(int(best.indices[0]))
-        out.gaps.append(float(best.values[0] - best.values[1]))
+        first, second = best.values.tolist()
+        out.gaps.append((first - second) / max(abs(first), 1.0))
         if len(out.tokens) == max_new or out.tokens[-1] in stop:
             out.target_passes = target.passes
             return out

@@ -310,3 +310,20 @@ def test_the_form_of_a_folder_is_that_of_its_manifest(exported, tmp_path_factory
     if format_of(exported).name != "hf":
         with pytest.raises(UserError, match=r"config\.json"):
             load_draft(exported)
+
+
+@pytest.mark.parametrize("form", DRAFT_FORMATS)
+def test_a_draft_of_the_whole_vocabulary_has_a_mapping_only_where_it_is_looked_for(tmp_path, form):
+    """vLLM's class has no place for `d2t` then, and an unknown tensor ends it."""
+    whole = replace(CONFIG, draft_vocab_size=CONFIG.vocab_size)
+    draft, mapping = export(form, tmp_path, whole)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    maps = {"d2t", "t2d"} if form in ("sglang", "hf") else set()
+    assert {"d2t", "t2d"} & names == maps
+    back, mapping_back = load_draft(tmp_path)
+    assert back.config == draft.config
+    assert (mapping_back.d2t == mapping.d2t).all() and (mapping_back.t2d == mapping.t2d).all()
+    if not maps:
+        rewritten(tmp_path, lambda tensors: tensors.update(d2t=torch.zeros(40).long()))
+        with pytest.raises(UserError, match="unknown: \\['d2t'\\]"):
+            load_draft(tmp_path)
