@@ -119,6 +119,7 @@ def _options(column: Any) -> dict[str, Any] | None:
         isinstance(value, str | int | float | bool | None) for value in options.values()
     ):
         raise BadRow("chat_template_kwargs are not an object of texts, numbers and switches")
+    clean(json.dumps(dict(options), ensure_ascii=False))
     return without_nulls(dict(options)) or None
 
 

@@ -114,6 +114,8 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": [TALK[0], {**TALK[1], "weight": 0}]}, "every answer is marked not to be"),
         ({"messages": TALK, "chat_template_kwargs": [1]}, "chat_template_kwargs are not an obj"),
         ({"messages": TALK, "chat_template_kwargs": {"a": [1]}}, "chat_template_kwargs are not"),
+        ({"messages": TALK, "chat_template_kwargs": {"a": "\ud800"}}, "text is not valid Unicode"),
+        ({"messages": TALK, "chat_template_kwargs": {"\ud800": 1}}, "text is not valid Unicode"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "text is not valid Unicode"),
         ({"messages": turns("user")}, "no user turn with an answer"),
         ({"messages": turns("assistant")}, "no user turn with an answer"),
