@@ -358,6 +358,20 @@ def test_tools_that_no_template_can_read_are_refused(tools: Any, cause: str) -> 
         parse_row({"id": 1, "messages": TALK, "tools": tools})
 
 
+@pytest.mark.parametrize("levels", [40, 150, 300])
+def test_what_is_nested_too_deeply_for_a_template_is_refused(levels: int) -> None:
+    deep: Any = 1
+    for _ in range(levels):
+        deep = {"a": [deep]}
+    for tools in ([deep], json.dumps([deep])):
+        with pytest.raises(BadRow, match="tools are nested too deeply"):
+            parse_row({"id": 1, "messages": TALK, "tools": tools})
+    for arguments in (deep, json.dumps(deep)):
+        call = {"name": "clock", "arguments": arguments}
+        with pytest.raises(BadRow, match="tool call are nested too deeply"):
+            parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], "tool_calls": [call]}]})
+
+
 def test_json_round_trip_keeps_every_character() -> None:
     odd = [{"role": "user", "content": "é\u2028\x00 \n👩‍👧"}, TALK[1]]
     for tools in (None, [{"name": "clock", "note": "\u2029"}]):
