@@ -79,14 +79,14 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
+    for column in SEEN:
+        if row.get(column):
+            raise BadRow(f"the row has {column}, which no text can show")
     turns, text = first(row, "conversations", "messages"), row.get("text")
     if turns is None and isinstance(text, str) and text.strip():
         return Conversation(_identity(row, text), [], None, clean(text)), []
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
-    for column in SEEN:
-        if row.get(column):
-            raise BadRow(f"the row has {column}, which no text can show")
     messages, repairs = _in_turn(_with_system(row, [message_of(turn) for turn in turns]))
     tools = tools_of(row.get("tools")) or tools_of(row.get("functions"), wrapped=False)
     for message in messages:

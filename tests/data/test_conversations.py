@@ -105,6 +105,7 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": [{"role": "user", "content": " \n"}, TALK[1]]}, "empty content"),
         ({"messages": [TALK[0], {**TALK[1], "audio": "x"}]}, "turn carries 'audio', which is not"),
         ({"messages": TALK, "images": ["a.png"]}, "the row has images, which no text can show"),
+        ({"text": "<user>Hi", "image": "a.png"}, "the row has image, which no text can show"),
         ({"messages": TALK, "system": ["Be kind."]}, "the system prompt in a column is not text"),
         (
             {"messages": [{"role": "system", "content": "Be kind."}, *TALK], "system": "Be short."},
