@@ -153,6 +153,17 @@ def test_a_thought_is_one_thing_under_every_name(name: str) -> None:
     assert parse_row({"id": "a", "messages": [TALK[0], both]})[0].messages == expected
 
 
+def test_a_thought_in_the_content_and_another_beside_it_are_not_one() -> None:
+    content = [{"type": "thinking", "thinking": "Say hi."}, {"type": "text", "text": "Hello"}]
+    for name in ("reasoning_content", "thinking"):
+        answer = {"role": "assistant", "content": content, name: "Say hello."}
+        with pytest.raises(BadRow, match="turn carries two thoughts that differ"):
+            parse_row({"id": "a", "messages": [TALK[0], answer]})
+        same = {**answer, name: "Say hi."}
+        thought = parse_row({"id": "a", "messages": [TALK[0], same]})[0].messages[1]
+        assert thought == {**TALK[1], "reasoning_content": "Say hi."}
+
+
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "video", "tool_use"])
 def test_parts_that_are_no_text_are_refused_by_name(kind: str) -> None:
     parts = [{"type": "text", "text": "See"}, {"type": kind, kind: {"url": "x"}}]
