@@ -139,6 +139,26 @@ def test_the_number_of_rows_is_looked_up(tmp_path, monkeypatch) -> None:
     assert "set dataset.num_samples" in away.remarks[0]
 
 
+def test_data_of_ones_own_takes_the_place_of_the_named_one() -> None:
+    """`--data-path` beside `--dataset sharegpt` says that a file of one's own has that shape."""
+    prepare = f"{DATA} --dataset sharegpt --data-path mine/chats_train.jsonl"
+    for lines in ([prepare, CAPTURED], [prepare.replace("--dataset sharegpt", ""), CAPTURED]):
+        result = translate(lines)
+        values = {one.key: one.value for one in result.lines}
+        assert values["dataset.source"] == "mine/chats_train.jsonl"
+        assert result.names[1] == "chats"
+
+
+def test_a_file_is_of_prepare_data_by_its_whole_name() -> None:
+    own = TRAINED.replace("cache/dataset/sharegpt_train.jsonl", "my_chats_train.jsonl")
+    values = {one.key: one.value for one in translate([own]).lines}
+    assert values["dataset.source"] == "my_chats_train.jsonl"
+    for name in ("sharegpt", "camel", "allava4v"):
+        written = own.replace("my_chats_train", f"{name}_train")
+        with pytest.raises(UserError, match="also give its command line"):
+            translate([written])
+
+
 def test_values_that_two_commands_give_differently_are_refused(command, tmp_path) -> None:
     other = TRAINED.replace("Qwen3-30B-A3B", "Qwen3-32B")
     words = [w for line in (PREPARE, CAPTURED, other) for w in ("--from-specforge", line)]
