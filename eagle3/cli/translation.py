@@ -16,8 +16,9 @@ from typing import Any
 from eagle3.cli.flag_values import READERS, integer, plain
 from eagle3.cli.material import PLACES, data_name, data_of
 from eagle3.cli.overlay import Line
-from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size
+from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size, usable_samples
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
+from eagle3.config.dataset import Dataset
 from eagle3.config.draft import Draft
 from eagle3.errors import UserError
 from eagle3.files.hub import HUB
@@ -214,6 +215,10 @@ def _count(translated: _Translated) -> None:
             translated.remarks.append(
                 "the number of rows is unknown; set dataset.num_samples to it or lower"
             )
+    given, origin = translated.values["dataset.num_samples"]
+    if rows is not None and given > rows * (1 - Dataset().eval_fraction):
+        why = f"{origin}; of {rows} rows, without held-out and unusable ones"
+        translated.values["dataset.num_samples"] = usable_samples(rows)[0], why
     size = shard_size(translated.values["dataset.num_samples"][0], UNKNOWN_SHARD)
     translated.put("dataset.shard_size", size, SHARDS)
 

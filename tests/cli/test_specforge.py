@@ -135,6 +135,15 @@ def test_the_number_of_rows_is_looked_up(tmp_path, monkeypatch) -> None:
     line = f"{CAPTURE} --target-model-path a/b --data-path mine.jsonl"
     values = {one.key: one.value for one in translate([line]).lines}
     assert 4000 < values["dataset.num_samples"] < 4700
+    for given in (4900, 5000, 100_000):  # rows that are held out are no training rows
+        [many] = [
+            one
+            for one in translate([f"{line} --num-samples {given}"]).lines
+            if one.key == "dataset.num_samples"
+        ]
+        assert many.value == values["dataset.num_samples"] and "of 5000 rows" in many.remark
+    few = {one.key: one.value for one in translate([f"{line} --num-samples 4500"]).lines}
+    assert few["dataset.num_samples"] == 4500
     away = translate([line.replace("mine", "away")])
     assert "set dataset.num_samples" in away.remarks[0]
 
