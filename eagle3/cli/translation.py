@@ -29,6 +29,7 @@ SCRIPTS = {
 }
 OPEN = {"template": "auto", "tracker": "none"}  # replaces an unknown value
 PREPARED = {f"{name}_train.jsonl" for name in (*PLACES, "camel", "allava4v")}  # what DATA writes
+LAUNCHERS = {"torchrun", "torch.distributed.run"}  # a program, and a module of the same
 ENGINE = "resources.capture.sglang_arguments"
 PACK = 4096
 # SpecForge trains one layer that sees everything, whatever its file says
@@ -106,7 +107,7 @@ def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
             "under the names of the old flags"
         )
     script = SCRIPTS[names[place]]
-    launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if "torchrun" in names else []
+    launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if LAUNCHERS & {*names} else []
     return script, [*launcher, *_flags(words[place + 1 :], script, strict=True)]
 
 

@@ -121,6 +121,13 @@ def test_the_engine_is_that_of_the_capture_unless_the_training_names_one() -> No
     assert backend(PREPARE, train) is None
 
 
+@pytest.mark.parametrize("launcher", ["torchrun", "python3 -m torch.distributed.run"])
+def test_ranks_are_those_of_the_launcher_in_either_form(launcher) -> None:
+    result = translate([PREPARE, TRAINED.replace("torchrun", launcher)])
+    values = {one.key: one.value for one in result.lines}
+    assert values["resources.train.processes"] == 8
+
+
 def test_states_that_are_there_are_pointed_at_and_few_packs_are_explained() -> None:
     result = translate([PREPARE, TRAINED.replace("--sp-ulysses-size 4 ", "")])
     [states] = [line for line in result.without if "train-hidden-states-path" in line]
