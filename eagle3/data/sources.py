@@ -14,7 +14,7 @@ from eagle3.data.conversations import BadRow
 from eagle3.data.converters import CONVERTERS
 from eagle3.data.row_files import Unreadable, rows_of
 from eagle3.data.tool_calls import without_nulls
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 from eagle3.files.hub import HUB
 
 ALL = "all"  # every subset
@@ -141,16 +141,11 @@ def _hub_rows(
 ) -> Iterator[Any]:
     import datasets
 
-    try:
+    asked = f"(subset {subset}, split {split}, revision {revision})"
+    with Foreign(f"dataset.source: cannot load {HUB}{name} {asked}"):
         builder = datasets.load_dataset_builder(name, subset, revision=revision)
         builder.download_and_prepare()
         loaded = builder.as_dataset(split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as fault:
-        why = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise UserError(
-            f"dataset.source: cannot load {HUB}{name} (subset {subset}, split {split}, revision "
-            f"{revision}): {why}"
-        ) from None
     if builder.hash and COMMIT.fullmatch(builder.hash):
         commits.add(builder.hash)
     yield from map(without_nulls, loaded)  # which Arrow adds
