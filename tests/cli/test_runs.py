@@ -116,6 +116,7 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     write(tmp_path / ".snakemake/locks/0.output.lock", "results/two/plan.json\n")
     outcome = command("runs", "remove", "two", "--yes")
     assert outcome.code == 1 and "Snakemake is working on results/two" in outcome.err
+    assert "`eagle3 train -c FILE -- --unlock`" in outcome.err
     assert (tmp_path / "results/two").is_dir()
 
 
