@@ -65,6 +65,9 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
         *("--", "train"),
     ]  # cores are the cluster's
     assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
+    (tmp_path / "slurm").mkdir()  # an adapted copy, as Snakemake would find it
+    assert command("train", "-c", "my.yaml", "--profile", "slurm").code == 0
+    assert calls[1][calls[1].index("--profile") + 1] == "slurm"
 
 
 def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:
