@@ -229,14 +229,19 @@ class Run:
 def load_run(place: Path | str) -> Run:
     """The run of a results folder or of a file that `Run.save` wrote.
 
-    Raises UserError if there is none.
+    A folder that was renamed since has its own files, not those of a run under its old name. Raises
+    UserError if there is none.
     """
     path = Path(place)
-    path = path / "run.json" if path.is_dir() else path
+    name: str | None = None
+    if path.is_dir():  # by its own name, also where it is a link
+        name = (path.resolve() if ".." in path.parts else path.absolute()).name
+        path = path / "run.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        config = Config.of(values["config"])
         return Run(
-            Config.of(values["config"]),
+            config.model_copy(update={"run": name}) if name else config,
             External.from_dict(values["external"]),
             {stage: Settings(**one) for stage, one in values["settings"].items()},
             values["code"],

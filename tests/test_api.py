@@ -108,6 +108,8 @@ def test_a_run_names_its_files(run_folder: Path) -> None:
     run = eagle3.load_run(run_folder)
     assert run.config.export.formats == ["hf", "sglang"]
     assert run.paths.draft("hf") == "results/job/draft/hf/model.safetensors"
+    renamed = run_folder.rename(run_folder.with_name("kept"))
+    assert eagle3.load_run(renamed).paths.draft("hf") == "results/kept/draft/hf/model.safetensors"
     with pytest.raises(eagle3.UserError, match="no run can be read"):
         eagle3.load_run(run_folder.parent)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
+from typing import Any
 
 from eagle3.data.templates import Renderer
 from eagle3.errors import UserError
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--system-prompt", help="system message of prompts without one")
     parser.add_argument(
         "--template-options",
-        type=json.loads,
+        type=_object,
         default={},
         help='JSON for the chat template, such as {"enable_thinking": false}',
     )
@@ -64,6 +65,16 @@ def main() -> None:
     sys.stdout.write(figures)
     if args.json:
         write_text(args.json, figures)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError('must be a JSON object, such as {"enable_thinking": false}')
+    return value
 
 
 if __name__ == "__main__":

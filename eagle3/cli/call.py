@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from eagle3.workflow.project import PACKAGE, project_root
@@ -55,8 +56,9 @@ def snakemake_arguments(
     if cores is not None or profile is None:
         arguments += ["--cores", cores or "all"]
     if profile is not None:
-        own = root / "profiles" / profile  # the project's, from any directory
-        arguments += ["--profile", str(own) if own.is_dir() else profile]
+        own = root / "profiles" / profile  # the project's, from any directory without one
+        shipped = own.is_dir() and not Path(profile).is_dir()
+        arguments += ["--profile", str(own) if shipped else profile]
     arguments += ["--dry-run"] if dry_run else []
     # --configfile takes a list, which `--` ends
     arguments += ["--configfile", *configfiles] if configfiles else []

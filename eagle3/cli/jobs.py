@@ -16,6 +16,8 @@ from eagle3.cli.presets import preset_file
 from eagle3.config.files import read_files
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+# options of Snakemake that name another run than the command line does, or another folder
+ELSEWHERE = {"--configfile", "--configfiles", "--config", "-C", "--directory", "-d"}
 EXTRA = "Options after -- go to Snakemake: eagle3 {} -c my.yaml -- --keep-going"
 
 
@@ -110,7 +112,8 @@ def plan(**arguments: Any) -> int:
     """
     began = time.time()
     code = run("plan", **arguments)
-    if code == 0 and not arguments["dry_run"]:
+    options_passed_on = {word.split("=")[0] for word in arguments["extra"]}
+    if code == 0 and not arguments["dry_run"] and not options_passed_on & ELSEWHERE:
         _show_plan(Path(f"results/{run_name(arguments)}/plan.json"), began)
     return code
 

@@ -31,8 +31,17 @@ def run_folder(place: str) -> Path:
 
 
 def base_of(folder: Path) -> Path:
-    """The working directory that a run's folder lies in, from which its paths count."""
-    return folder.absolute().parents[1]
+    """The working directory that a run's folder lies in, from which its paths count.
+
+    Raises UserError if the folder is not in one called results.
+    """
+    place = folder.resolve() if ".." in folder.parts else folder.absolute()
+    if place.parent.name != RESULTS.name:
+        raise UserError(
+            f"{folder} is not in a folder called {RESULTS}, from which the paths of a run count: "
+            f"move it to {RESULTS}/{place.name} of any folder"
+        )
+    return place.parents[1]
 
 
 def target_of(run: Run, base: Path) -> str:

@@ -58,7 +58,7 @@ def belongings(folder: Path) -> Belongings:
 
     Raises UserError if the folder is a link or is somewhere else.
     """
-    run = load_run(folder)
+    run = load_run(folder / "run.json")
     own = Path(run.paths.out)
     if folder.is_symlink() or not own.is_dir() or not own.samefile(folder):
         raise UserError(f"{folder} is not {own} of this working directory; remove it by hand")

@@ -174,15 +174,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def remove(name: str, yes: bool) -> None:
     """Remove the run NAME: everything that belongs to it, and nothing that other runs share."""
     from eagle3.cli.removal import belongings, users
-    from eagle3.cli.status import busy
+    from eagle3.cli.status import UNLOCK, busy
     from eagle3.report.plan import size_text
 
     folder = run_folder(name)
     paths = belongings(folder)
     if busy(Path(), str(paths.folder)):
         raise UserError(
-            f"Snakemake is working on {paths.folder}: stop it first, or call `snakemake --unlock` "
-            "if it was killed"
+            f"Snakemake is working on {paths.folder}: stop it first, or call `{UNLOCK}` if it was "
+            "killed"
         )
     reading = users(folder, run_folders())
     if reading:

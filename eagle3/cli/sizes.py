@@ -219,16 +219,25 @@ class Sizes:
 def samples_of(rows: int | None) -> tuple[int, float]:
     """Number of training conversations and share to hold out, for a source of `rows` rows.
 
-    Rows are held out by a hash, so their number is random: a margin of three standard deviations
-    is left. Raises UserError if the source is too small.
+    Raises UserError if the source is too small.
     """
     if rows is None:
         return UNKNOWN_SAMPLES, 0.05
+    samples, fraction = usable_samples(rows)
+    return min(samples, MOST_SAMPLES), fraction
+
+
+def usable_samples(rows: int) -> tuple[int, float]:
+    """As many training conversations as `rows` rows should have, and the share to hold out.
+
+    Rows are held out by a hash, so their number is random: a margin of three standard deviations
+    is left. Raises UserError if the source is too small.
+    """
     fraction = 0.05 if rows >= 2000 else 0.1 if rows >= 400 else 0.25
     samples = math.floor(USABLE * _least(rows, 1 - fraction))
     if samples < 1 or _least(rows, fraction) < 1:
         raise UserError(f"the dataset has {rows} rows, too few to train and to measure a draft")
-    return min(samples, MOST_SAMPLES), fraction
+    return samples, fraction
 
 
 def _least(rows: int, share: float) -> int:

@@ -53,10 +53,11 @@ TIMEOUT = "a rank that dies ends the others within a minute"
 
 FLAGS = (
     Flag("--dataset", (DATA,), "dataset.source", "the same names; camel is three datasets", "name"),
-    Flag("--data-path", (DATA, CAPTURE), "dataset.source", "your own file; a file "
-         "that prepare_data.py wrote is not needed, because the run prepares the data itself",
+    Flag("--data-path", (DATA, CAPTURE), "dataset.source", "your own file, in place "
+         "of --dataset; one that prepare_data.py wrote is not needed: the run prepares the data",
          "source"),
-    Flag("--sample-size", (DATA,), "dataset.num_samples", "held-out rows are not counted", "count"),
+    Flag("--sample-size", (DATA,), "dataset.num_samples", "held-out rows are not counted, so all "
+         "rows become fewer", "count"),
     _none("--output-path", (DATA, CAPTURE), FOLDERS),
     _none("--split-eval", (DATA,), "dataset.eval_fraction is always held out, by a hash of the id",
           switch=True),

@@ -15,6 +15,9 @@ from eagle3.cli.places import base_of, newest_run, run_folder
 if TYPE_CHECKING:
     from eagle3.cli.parts import RuleProgress
 
+# finds the workflow from any folder, as `snakemake --unlock` does in a checkout alone
+UNLOCK = "eagle3 train -c FILE -- --unlock"
+
 
 @click.command(short_help="Show what is done, what is next, time left.")
 @click.argument("run", required=False)
@@ -58,9 +61,7 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     if following is None:
         click.echo(f"finished: {loaded.paths.report}")
     elif busy(base, loaded.paths.out):
-        click.echo(
-            "Snakemake is working on it (if it was killed: `snakemake --unlock`, then start again)"
-        )
+        click.echo(f"Snakemake is working on it (if it was killed: `{UNLOCK}`, then start again)")
     else:
         click.echo("Snakemake is not running; `eagle3 train` with the same configuration continues")
     return 0

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from eagle3.cli.flag_values import READERS, integer, plain
 from eagle3.cli.material import PLACES, data_name, data_of
 from eagle3.cli.overlay import Line
-from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size
+from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size, usable_samples
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
+from eagle3.config.dataset import Dataset
 from eagle3.config.draft import Draft
-from eagle3.config.tokens import TemplateName
 from eagle3.errors import UserError
-from eagle3.files.hub import HUB, HUB_NAME
+from eagle3.files.hub import HUB
 
 SCRIPTS = {
     **{name: name for name in (DATA, CAPTURE, TRAIN)},
     "train_eagle3_offline.py": TRAIN,
 }
-CAMEL = ["camel-biology", "camel-chemistry", "camel-physics"]
-ATTENTION = {"usp": "usp", "flex_attention": "flex"}
-LOSSES = {"lambda": "lk_hybrid", "alpha": "lk_alpha"}
 OPEN = {"template": "auto", "tracker": "none"}  # replaces an unknown value
-PREPARED = "_train.jsonl"  # ending of the files that prepare_data.py writes
+PREPARED = {f"{name}_train.jsonl" for name in (*PLACES, "camel", "allava4v")}  # what DATA writes
+LAUNCHERS = {"torchrun", "torch.distributed.run"}  # a program, and a module of the same
 ENGINE = "resources.capture.sglang_arguments"
 PACK = 4096
 # SpecForge trains one layer that sees everything, whatever its file says
@@ -82,8 +80,10 @@ def translate(commands: Sequence[str]) -> Translation:
         if script in seen:
             raise UserError(f"--from-specforge: {script} was given twice")
         seen.add(script)
+        own = script == DATA and any(flag.kind == "source" for flag, _, _ in flags)
         for flag, command, value in flags:
-            _take(translated, flag, command, value, script)
+            if not (own and flag.kind == "name"):  # the shape of the user's own file
+                _take(translated, flag, command, value, script)
     _finish(translated, seen)
     lines = [Line(key, value, origin) for key, (value, origin) in translated.values.items()]
     model, source = translated.values["target.model"][0], translated.values["dataset.source"][0]
@@ -107,7 +107,7 @@ def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
             "under the names of the old flags"
         )
     script = SCRIPTS[names[place]]
-    launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if "torchrun" in names else []
+    launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if LAUNCHERS & {*names} else []
     return script, [*launcher, *_flags(words[place + 1 :], script, strict=True)]
 
 
@@ -149,71 +149,12 @@ def _take(translated: _Translated, flag: Flag, command: str, value: str, script:
     elif flag.kind == "engine":
         arguments = translated.values.setdefault(ENGINE, ({}, "--sglang-* flags"))[0]
         arguments[flag.name.removeprefix("--sglang-").replace("-", "_")] = (
-            True if flag.switch else _plain(value)
+            True if flag.switch else plain(value)
         )
     elif flag.kind == "draft":
         _take_draft(translated, value)
-    elif flag.kind == "source" and not Path(value).name.endswith(PREPARED):
+    elif flag.kind == "source" and (script == DATA or Path(value).name not in PREPARED):
         translated.put(flag.key, value, origin)
-
-
-def _plain(value: str) -> Any:
-    """The value as JSON, if it is JSON, such as a number."""
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _integer(value: str, origin: str) -> int:
-    if not re.fullmatch(r"\d+", value):
-        raise UserError(f"--from-specforge: {origin} is {value!r}, but must be a whole number")
-    return int(value)
-
-
-def _number(value: str, origin: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise UserError(f"--from-specforge: {origin} is {value!r}, but must be a number") from None
-
-
-def _model(value: str, origin: str) -> str:
-    on_hub = HUB_NAME.fullmatch(value) and not Path(value).exists()
-    return f"{HUB}{value}" if on_hub else value
-
-
-def _name(value: str, origin: str) -> Any:
-    if value == "camel":
-        return CAMEL
-    if value not in PLACES:
-        raise UserError(
-            f"--from-specforge: {origin} is {value!r}, which is no known dataset (docs/datasets.md "
-            "lists the names); give the file that it wrote with --data-path instead"
-        )
-    return value
-
-
-def _choice(allowed: dict[str, str], other: str) -> Callable[[str, str], str]:
-    return lambda value, origin: allowed.get(value, other)
-
-
-READERS: dict[str, Callable[[str, str], Any]] = {
-    "text": lambda value, origin: value,
-    "yes": lambda value, origin: True,
-    "integer": _integer,
-    "count": _integer,
-    "number": _number,
-    "numbers": lambda value, origin: [_integer(one.strip(), origin) for one in value.split(",")],
-    "name": _name,
-    "model": _model,
-    "template": lambda value, origin: value if value in get_args(TemplateName) else "auto",
-    "compressed": lambda value, origin: "bf16_zstd",
-    "backend": _choice({"sglang": "sglang"}, "hf"),
-    "loss": _choice(LOSSES, "soft_ce"),
-    "attention": _choice(ATTENTION, "auto"),
-    "tracker": _choice({name: name for name in ("wandb", "tensorboard", "mlflow")}, "none"),
-}
 
 
 def _take_draft(translated: _Translated, value: str) -> None:
@@ -249,7 +190,7 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
     _count(translated)
     length = translated.get("tokens.max_length", 2048)
     if batch := translated.raw.get((CAPTURE, "--batch-size")):
-        documents = _integer(batch, f"--batch-size of {CAPTURE}")
+        documents = integer(batch, f"--batch-size of {CAPTURE}")
         translated.put(
             "resources.capture.batch_tokens",
             documents * length,
@@ -275,6 +216,10 @@ def _count(translated: _Translated) -> None:
             translated.remarks.append(
                 "the number of rows is unknown; set dataset.num_samples to it or lower"
             )
+    given, origin = translated.values["dataset.num_samples"]
+    if rows is not None and given > rows * (1 - Dataset().eval_fraction):
+        why = f"{origin}; of {rows} rows, without held-out and unusable ones"
+        translated.values["dataset.num_samples"] = usable_samples(rows)[0], why
     size = shard_size(translated.values["dataset.num_samples"][0], UNKNOWN_SHARD)
     translated.put("dataset.shard_size", size, SHARDS)
 
@@ -282,7 +227,7 @@ def _count(translated: _Translated) -> None:
 def _packs(translated: _Translated, length: int) -> None:
     """Packs per optimiser step that hold about as many tokens as a step of SpecForge."""
     names = ("--nproc-per-node", "--batch-size", "--draft-accumulation-steps")
-    given = [_integer(translated.raw.get((TRAIN, n), "1"), f"{n} of {TRAIN}") for n in names]
+    given = [integer(translated.raw.get((TRAIN, n), "1"), f"{n} of {TRAIN}") for n in names]
     ranks, whole = given[0], math.prod(given)
     sizes = ("sp_ulysses_size", "sp_ring_size")
     shared = math.prod(translated.get(f"resources.train.{name}", 1) for name in sizes)

@@ -13,7 +13,7 @@ from pydantic import (
     model_serializer,
 )
 
-from eagle3.config.section import Section, Text, matching
+from eagle3.config.section import Name, Section, Text, matching
 
 HELD_OUT_SHARD = 256  # the most conversations of a shard that is scored on
 TAGS = {str: "<string>", list: "<array>", dict: "<object>"}  # of an error's location, to pydantic
@@ -32,6 +32,10 @@ class SourceEntry(Section):
     split: str | None = Field(default=None, description="Replaces that of the section.")
     revision: str | None = Field(default=None, description="Replaces that of the section.")
     weight: float = Field(default=1.0, gt=0, description="Twice the weight takes twice the rows.")
+    name: Name | None = Field(
+        default=None,
+        description="What the ids of its rows begin with; null is the name of the file or dataset.",
+    )
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -94,7 +98,7 @@ class Dataset(Section):
         default="data/demo_chat.jsonl",
         description="A local file or a folder of files (docs/datasets.md), `hub:<owner>/<name>` "
         "for a Hugging Face dataset, or a name of docs/datasets.md; or a list of these, whose "
-        "entries may be mappings of `source`, `subset`, `split`, `revision` and `weight`.",
+        "entries may be mappings of `source`, `subset`, `split`, `revision`, `weight` and `name`.",
     )
     subset: str | None = Field(
         default=None,

@@ -77,8 +77,14 @@ class Record:
                 lines = []
             kept = {line: _answer(line) for line in lines[1:]} if lines[:1] == [begun] else {}
             known = {line: answer for line, answer in kept.items() if answer is not None}
-            out.truncate(0)
-            out.writelines([begun, *known])
+            whole = [begun, *known]
+            # what is right stays as it is: on a full disk it could not be written again
+            right = next(
+                (n for n, (line, own) in enumerate(zip(lines, whole, strict=False)) if line != own),
+                min(len(lines), len(whole)),
+            )
+            out.truncate(len("".join(whole[:right]).encode()))
+            out.writelines(whole[right:])
             out.flush()
             yield cls(out, dict(known.values()))
 

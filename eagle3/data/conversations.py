@@ -79,14 +79,14 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
+    for column in SEEN:
+        if row.get(column):
+            raise BadRow(f"the row has {column}, which no text can show")
     turns, text = first(row, "conversations", "messages"), row.get("text")
     if turns is None and isinstance(text, str) and text.strip():
         return Conversation(_identity(row, text), [], None, clean(text)), []
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
-    for column in SEEN:
-        if row.get(column):
-            raise BadRow(f"the row has {column}, which no text can show")
     messages, repairs = _in_turn(_with_system(row, [message_of(turn) for turn in turns]))
     tools = tools_of(row.get("tools")) or tools_of(row.get("functions"), wrapped=False)
     for message in messages:
@@ -119,6 +119,7 @@ def _options(column: Any) -> dict[str, Any] | None:
         isinstance(value, str | int | float | bool | None) for value in options.values()
     ):
         raise BadRow("chat_template_kwargs are not an object of texts, numbers and switches")
+    clean(json.dumps(dict(options), ensure_ascii=False))
     return without_nulls(dict(options)) or None
 
 

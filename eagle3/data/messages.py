@@ -38,6 +38,7 @@ NOTES = frozenset((
     "logprobs", "usage", "end_turn", "extra", "eos",
 ))  # fmt: skip
 TURN = ("role", "from", "content", "value", "name", "tool_call_id", "tool_calls")
+IN_CONTENT = "thinking part of content"  # key of a thought that was a part of the content
 KNOWN = frozenset((*TURN, *KEYS, *UNTRAINED, *NOTES))
 
 
@@ -54,7 +55,7 @@ def message_of(turn: Any) -> Message:
     _refuse_unknown(turn)
     if isinstance(content, list):
         content, thought = _joined(content)
-        turn = {**turn, KEYS[0]: thought or turn.get(KEYS[0])}
+        turn = {**turn, IN_CONTENT: thought}
     if role == "call":
         if not isinstance(content, str):
             raise BadRow("content is not text")
@@ -119,7 +120,7 @@ def _extra_fields(turn: Mapping[str, Any]) -> Message:
     for name in ("name", "tool_call_id"):
         if turn.get(name):
             extras[name] = _text(turn, name)
-    thoughts = {_text(turn, name) for name in KEYS if turn.get(name)}
+    thoughts = {_text(turn, name) for name in (*KEYS, IN_CONTENT) if turn.get(name)}
     if len(thoughts) > 1:
         raise BadRow("turn carries two thoughts that differ")
     if thoughts:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3.data.conversations import BadRow, Conversation, Message, parse_row
+from eagle3.data.messages import ROLES, first
 from eagle3.data.row_files import Unreadable
 
 IDS = ("id", "question_id", "task_id", "conversation_id")
-OPEN = ("user", "human", "tool")  # who waits for an answer
+OPEN = ("user", "tool")  # who waits for an answer
 SUMMARISE = "Summarize the following article.\n\n"
 
 
@@ -84,8 +85,8 @@ def _question(row: Any, number: int) -> Question:
     if row.get("conversations") is not None or row.get("messages") is not None:
         return Question.of(parse_row(_answered(row))[0])
     identity = next((row[name] for name in IDS if row.get(name) is not None), number)
-    first, *later = _turns(row)
-    return Question(str(identity), [{"role": "user", "content": first}], tuple(later))
+    now, *later = _turns(row)
+    return Question(str(identity), [{"role": "user", "content": now}], tuple(later))
 
 
 def _answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,7 +94,8 @@ def _answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
     name = "conversations" if row.get("conversations") is not None else "messages"
     turns = row[name]
     last = turns[-1] if isinstance(turns, list) and turns else None
-    if isinstance(last, Mapping) and last.get("role", last.get("from")) in OPEN:
+    who = first(last, "from", "role") if isinstance(last, Mapping) else None
+    if isinstance(who, str) and ROLES.get(who.lower()) in OPEN:
         return {**row, name: [*turns, {"role": "assistant", "content": "…"}]}
     return row
 

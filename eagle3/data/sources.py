@@ -14,7 +14,7 @@ from eagle3.data.conversations import BadRow
 from eagle3.data.converters import CONVERTERS
 from eagle3.data.row_files import Unreadable, rows_of
 from eagle3.data.tool_calls import without_nulls
-from eagle3.errors import UserError
+from eagle3.errors import Foreign, UserError
 from eagle3.files.hub import HUB
 
 ALL = "all"  # every subset
@@ -30,11 +30,15 @@ class Source:
     split: str | None = None  # null: `train`, or the catalogue's
     revision: str | None = None  # null: the catalogue's, or what the hub has today
     weight: float = 1.0  # share of the rows among those of other sources
+    label: str | None = None  # a name that the configuration gives it
 
     @property
     def name(self) -> str:
         """What its rows' ids begin with, where there are several sources."""
-        return self.place if self.place in CATALOGUE else Path(self.place.removeprefix(HUB)).stem
+        if self.label or self.place in CATALOGUE:
+            return self.label or self.place
+        path = Path(self.place.removeprefix(HUB))
+        return path.name if self.on_hub else path.stem
 
     @property
     def on_hub(self) -> bool:
@@ -64,13 +68,16 @@ def sources_of(section: Mapping[str, Any]) -> list[Source]:
     if isinstance(entries, str):
         return [Source(entries, **common)]
     named = [{"source": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
-    sources = [Source(entry.pop("source"), **{**common, **entry}) for entry in named]
+    sources = [
+        Source(entry.pop("source"), label=entry.pop("name", None), **{**common, **entry})
+        for entry in named
+    ]
     names = [source.name for source in sources]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(
             f"config: dataset.source has two sources called {twice!r}, so their rows could not be "
-            "distinguished: rename a file, or give them as one"
+            "distinguished: give one of them another `name`"
         )
     return sources
 
@@ -141,16 +148,11 @@ def _hub_rows(
 ) -> Iterator[Any]:
     import datasets
 
-    try:
+    asked = f"(subset {subset}, split {split}, revision {revision})"
+    with Foreign(f"dataset.source: cannot load {HUB}{name} {asked}"):
         builder = datasets.load_dataset_builder(name, subset, revision=revision)
         builder.download_and_prepare()
         loaded = builder.as_dataset(split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as fault:
-        why = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise UserError(
-            f"dataset.source: cannot load {HUB}{name} (subset {subset}, split {split}, revision "
-            f"{revision}): {why}"
-        ) from None
     if builder.hash and COMMIT.fullmatch(builder.hash):
         commits.add(builder.hash)
     yield from map(without_nulls, loaded)  # which Arrow adds

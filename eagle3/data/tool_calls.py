@@ -19,6 +19,7 @@ from eagle3.data.faults import BadRow, clean
 ARGUMENTS = ("arguments", "parameters", "args", "input")
 CALL = ("name", "function", "id", "call_id", "type", "index")
 KEPT = ("default", "enum", "const")  # members of a schema that may be or hold null
+DEEPEST = 64  # levels of values inside each other, through which templates and checks go
 
 
 def tools_of(column: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
@@ -36,6 +37,8 @@ def tools_of(column: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise BadRow("tools are not a list of objects")
+    if _is_deep(tools):
+        raise BadRow("tools are nested too deeply")
     tools = [without_nulls(tool) for tool in tools]
     if not wrapped:
         tools = [t if "function" in t else {"type": "function", "function": t} for t in tools]
@@ -75,6 +78,8 @@ def _call(call: Any) -> dict[str, Any]:
         arguments = from_json(arguments, "arguments of a tool call")
     if not isinstance(arguments if arguments is not None else {}, Mapping):
         raise BadRow("arguments of a tool call are not an object")
+    if _is_deep(arguments):
+        raise BadRow("arguments of a tool call are nested too deeply")
     function_call = {
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments or {}},
@@ -144,6 +149,13 @@ def without_nulls(value: Any) -> Any:
             if member is not None or key in KEPT
         }
     return [without_nulls(member) for member in value] if isinstance(value, list) else value
+
+
+def _is_deep(value: Any, level: int = 0) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list):
+        return False
+    return level == DEEPEST or any(_is_deep(member, level + 1) for member in inner)
 
 
 def from_json(text: str, what: str) -> Any:

@@ -65,7 +65,7 @@ def check_masks(sample: Sample, answers: Answers) -> Fit:
         for document in sample.documents.values()
     )
     if not fit.answers:
-        raise UserError(f"{KEY}: no token of {len(sample.documents)} documents is supervised")
+        raise _unsupervised(sample)
     if not fit.alike:
         raise UserError(
             f"{KEY}: only {sentence(fit)} of target.model, so the masks are of another template; "
@@ -84,7 +84,10 @@ def check_states(
     Raises UserError if the states are not the target's.
     """
     errors: dict[str, float] = {}
-    shortest = sorted(sample.documents, key=lambda n: len(sample.documents[n].input_ids))
+    supervised = [number for number, one in sample.documents.items() if one.loss_mask.any()]
+    if not supervised:
+        raise _unsupervised(sample)
+    shortest = sorted(supervised, key=lambda n: len(sample.documents[n].input_ids))
     for number in sorted(shortest[:: max(1, len(shortest) // RUN)][:RUN]):
         document = sample.documents[number]
         # behind the last supervised token there may be padding, which nobody has to have run
@@ -103,6 +106,10 @@ def check_states(
             raise UserError(_other_norm(number, last, own, error, norm, normed))
         errors["last"] = max(errors.get("last", 0.0), error)
     return errors
+
+
+def _unsupervised(sample: Sample) -> UserError:
+    return UserError(f"{KEY}: no token of {len(sample.documents)} documents is supervised")
 
 
 def distance(states: torch.Tensor, own: torch.Tensor) -> float:

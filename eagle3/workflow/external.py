@@ -207,10 +207,17 @@ def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[
     if configured == alone:  # the section's own keys are among the settings
         return sources, placed[0][1]
     digests = [
-        [digest, source.name if len(configured) > 1 else "", {**asdict(source), "place": ""}]
+        [digest, source.name if len(configured) > 1 else "", _asked_of(source)]
         for source, (_, digest) in zip(configured, placed, strict=True)
     ]
     return sources, json.dumps(digests)
+
+
+def _asked_of(source: Source) -> dict[str, Any]:
+    """What of a source is read. Its name stands beside."""
+    values = {**asdict(source), "place": ""}
+    del values["label"]
+    return values
 
 
 def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, str]:

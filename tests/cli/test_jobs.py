@@ -65,6 +65,9 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
         *("--", "train"),
     ]  # cores are the cluster's
     assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
+    (tmp_path / "slurm").mkdir()  # an adapted copy, as Snakemake would find it
+    assert command("train", "-c", "my.yaml", "--profile", "slurm").code == 0
+    assert calls[1][calls[1].index("--profile") + 1] == "slurm"
 
 
 def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:
@@ -133,6 +136,13 @@ def test_a_plan_that_is_there_already_is_shown(command, calls, tmp_path, monkeyp
     monkeypatch.setattr("eagle3.report.plan.plan_table", lambda plan: f"table of {plan}")
     assert "table of {'any': 'figures'}" in command("plan", "-c", "my.yaml").out
     assert "table" not in command("plan", "-c", "my.yaml", "-n").out
+    # the run may be another one then, or in another folder
+    plan.parent.rename(plan.parent.with_name("demo"))
+    assert "table" not in command("plan", "--", "--configfile", "my.yaml").out
+    for words in (["--config", "run=x"], ["--directory", "y"], ["-C", "run=x"], ["-d", "y"]):
+        assert "table" not in command("plan", "--demo", "--", *words).out
+    assert "table of" in command("plan", "--demo", "--", "--keep-going").out
+    plan.parent.with_name("demo").rename(plan.parent)
     os.utime(plan)  # a job has made it, and printed it
     monkeypatch.setattr(jobs.time, "time", lambda: 0.0)
     assert "table" not in command("plan", "-c", "my.yaml").out

@@ -10,9 +10,11 @@ import boto3
 import pytest
 
 from benchmarks.object_server import CREDENTIALS, REGION, object_server
+from eagle3.errors import UserError
 from eagle3.files import object_storage
 from tests.cli.conftest import write
 from tests.rules.workflow import snakemake
+from workflow_scripts.show_masks import located
 
 FIGURES = {"acceptance_length_ci95": [2.0, 3.0], "target_passes_saved": 0.5}
 
@@ -47,6 +49,31 @@ def test_two_runs_differ_in_what_was_asked_and_in_what_came_of_it(
     assert ["held-out", "length", "-", "3.25"] in rows
     assert ["time", "of", "all", "jobs", "-", "0:01:01"] in rows
     assert "the configurations are the same" in command("runs", "compare", "one", "one").out
+
+
+def test_a_renamed_folder_shows_its_own_results(command, make_run, tmp_path) -> None:
+    """Not those of a newer run under the old name."""
+    old = make_run("one", target="/m")
+    write(tmp_path / old.paths.acceptance, {"acceptance_length": 2.5, **FIGURES})
+    (tmp_path / "results/one").rename(tmp_path / "results/kept")
+    new = make_run("one", target="/m")
+    write(tmp_path / new.paths.acceptance, {"acceptance_length": 3.5, **FIGURES})
+    said = [line.split() for line in command("runs", "compare", "kept", "one").out.splitlines()]
+    assert ["acceptance", "length", "2.50", "(2.00-3.00)", "3.50", "(2.00-3.00)"] in said
+    kept, one = json.loads(command("runs", "list", "--json").out)
+    assert (kept["run"], kept["acceptance_length"]) == ("kept", "2.50 (2.00-3.00)")
+    assert (one["run"], one["acceptance_length"]) == ("one", "3.50 (2.00-3.00)")
+    assert "run kept in results/kept" in command("status", "kept").out
+
+
+def test_a_folder_outside_of_results_is_refused(command, make_run, tmp_path) -> None:
+    make_run("one")
+    (tmp_path / "results/one").rename(tmp_path / "one")
+    for words in (("status", "one"), ("runs", "compare", "one", "one")):
+        outcome = command(*words)
+        assert outcome.code == 1 and "one is not in a folder called results" in outcome.err
+    with pytest.raises(UserError, match="one is not in a folder called results"):
+        located("one", 0, None)
 
 
 def files(folder: Path) -> set[str]:
@@ -89,6 +116,7 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     write(tmp_path / ".snakemake/locks/0.output.lock", "results/two/plan.json\n")
     outcome = command("runs", "remove", "two", "--yes")
     assert outcome.code == 1 and "Snakemake is working on results/two" in outcome.err
+    assert "`eagle3 train -c FILE -- --unlock`" in outcome.err
     assert (tmp_path / "results/two").is_dir()
 
 

@@ -121,6 +121,13 @@ def test_the_engine_is_that_of_the_capture_unless_the_training_names_one() -> No
     assert backend(PREPARE, train) is None
 
 
+@pytest.mark.parametrize("launcher", ["torchrun", "python3 -m torch.distributed.run"])
+def test_ranks_are_those_of_the_launcher_in_either_form(launcher) -> None:
+    result = translate([PREPARE, TRAINED.replace("torchrun", launcher)])
+    values = {one.key: one.value for one in result.lines}
+    assert values["resources.train.processes"] == 8
+
+
 def test_states_that_are_there_are_pointed_at_and_few_packs_are_explained() -> None:
     result = translate([PREPARE, TRAINED.replace("--sp-ulysses-size 4 ", "")])
     [states] = [line for line in result.without if "train-hidden-states-path" in line]
@@ -135,8 +142,37 @@ def test_the_number_of_rows_is_looked_up(tmp_path, monkeypatch) -> None:
     line = f"{CAPTURE} --target-model-path a/b --data-path mine.jsonl"
     values = {one.key: one.value for one in translate([line]).lines}
     assert 4000 < values["dataset.num_samples"] < 4700
+    for given in (4900, 5000, 100_000):  # rows that are held out are no training rows
+        [many] = [
+            one
+            for one in translate([f"{line} --num-samples {given}"]).lines
+            if one.key == "dataset.num_samples"
+        ]
+        assert many.value == values["dataset.num_samples"] and "of 5000 rows" in many.remark
+    few = {one.key: one.value for one in translate([f"{line} --num-samples 4500"]).lines}
+    assert few["dataset.num_samples"] == 4500
     away = translate([line.replace("mine", "away")])
     assert "set dataset.num_samples" in away.remarks[0]
+
+
+def test_data_of_ones_own_takes_the_place_of_the_named_one() -> None:
+    """`--data-path` beside `--dataset sharegpt` says that a file of one's own has that shape."""
+    prepare = f"{DATA} --dataset sharegpt --data-path mine/chats_train.jsonl"
+    for lines in ([prepare, CAPTURED], [prepare.replace("--dataset sharegpt", ""), CAPTURED]):
+        result = translate(lines)
+        values = {one.key: one.value for one in result.lines}
+        assert values["dataset.source"] == "mine/chats_train.jsonl"
+        assert result.names[1] == "chats"
+
+
+def test_a_file_is_of_prepare_data_by_its_whole_name() -> None:
+    own = TRAINED.replace("cache/dataset/sharegpt_train.jsonl", "my_chats_train.jsonl")
+    values = {one.key: one.value for one in translate([own]).lines}
+    assert values["dataset.source"] == "my_chats_train.jsonl"
+    for name in ("sharegpt", "camel", "allava4v"):
+        written = own.replace("my_chats_train", f"{name}_train")
+        with pytest.raises(UserError, match="also give its command line"):
+            translate([written])
 
 
 def test_values_that_two_commands_give_differently_are_refused(command, tmp_path) -> None:

@@ -126,7 +126,9 @@ def test_a_lock_of_snakemake_says_that_it_is_at_work(command, make_run, tmp_path
     make_run("one", target="/m")
     make_run("two", target="/m")
     write(tmp_path / ".snakemake/locks/0.output.lock", "results/one/plan.json\n")
-    assert "Snakemake is working on it" in command("status", "one").out
+    said = command("status", "one").out
+    assert "Snakemake is working on it" in said
+    assert "`eagle3 train -c FILE -- --unlock`" in said  # without a checkout there is no Snakefile
     assert "Snakemake is not running" in command("status", "two").out
 
 

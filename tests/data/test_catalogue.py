@@ -11,6 +11,7 @@ import datasets
 import pytest
 
 from docs.datasets_table import table
+from eagle3.config.configuration import Config
 from eagle3.data.catalogue import CATALOGUE
 from eagle3.data.conversations import BadRow, parse_row
 from eagle3.data.converters import CONVERTERS
@@ -227,8 +228,19 @@ def test_sources_may_be_one_or_several_each_with_its_own() -> None:
         Source("chats.jsonl", split="test"),
         Source("gsm8k", split="train", weight=0.5),
     ]
-    with pytest.raises(UserError, match=r"dataset\.source has two sources called 'a'"):
+    with pytest.raises(UserError, match=r"dataset\.source has two sources called 'a'.*`name`"):
         sources_of({"source": ["x/a.jsonl", "y/a.parquet"], **common})
+
+
+def test_sources_of_one_name_may_be_given_others() -> None:
+    common: dict[str, Any] = {"subset": None, "split": None, "revision": None}
+    versions = sources_of({"source": ["hub:o/Chats-v0.1", "hub:o/Chats-v0.2"], **common})
+    assert [source.name for source in versions] == ["Chats-v0.1", "Chats-v0.2"]
+    parts = [{"source": "gsm8k", "subset": part, "name": part} for part in ("main", "socratic")]
+    for several in (parts, ["x/a.jsonl", {"source": "y/a.jsonl", "name": "b"}]):
+        config = Config.of({"run": "r", "dataset": {"source": several}}).to_dict()
+        names = [source.name for source in sources_of(config["dataset"])]
+        assert names in (["main", "socratic"], ["a", "b"])
 
 
 def test_a_name_that_is_nearly_one_is_asked_back() -> None:

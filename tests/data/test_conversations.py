@@ -105,6 +105,7 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": [{"role": "user", "content": " \n"}, TALK[1]]}, "empty content"),
         ({"messages": [TALK[0], {**TALK[1], "audio": "x"}]}, "turn carries 'audio', which is not"),
         ({"messages": TALK, "images": ["a.png"]}, "the row has images, which no text can show"),
+        ({"text": "<user>Hi", "image": "a.png"}, "the row has image, which no text can show"),
         ({"messages": TALK, "system": ["Be kind."]}, "the system prompt in a column is not text"),
         (
             {"messages": [{"role": "system", "content": "Be kind."}, *TALK], "system": "Be short."},
@@ -114,6 +115,8 @@ def test_turns_out_of_order_are_refused(roles: tuple[str, ...]) -> None:
         ({"messages": [TALK[0], {**TALK[1], "weight": 0}]}, "every answer is marked not to be"),
         ({"messages": TALK, "chat_template_kwargs": [1]}, "chat_template_kwargs are not an obj"),
         ({"messages": TALK, "chat_template_kwargs": {"a": [1]}}, "chat_template_kwargs are not"),
+        ({"messages": TALK, "chat_template_kwargs": {"a": "\ud800"}}, "text is not valid Unicode"),
+        ({"messages": TALK, "chat_template_kwargs": {"\ud800": 1}}, "text is not valid Unicode"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "text is not valid Unicode"),
         ({"messages": turns("user")}, "no user turn with an answer"),
         ({"messages": turns("assistant")}, "no user turn with an answer"),
@@ -148,6 +151,17 @@ def test_a_thought_is_one_thing_under_every_name(name: str) -> None:
     assert parse_row(row)[0].messages == expected
     both = {**TALK[1], "reasoning": "Say hello.", "reasoning_content": "Say hello."}
     assert parse_row({"id": "a", "messages": [TALK[0], both]})[0].messages == expected
+
+
+def test_a_thought_in_the_content_and_another_beside_it_are_not_one() -> None:
+    content = [{"type": "thinking", "thinking": "Say hi."}, {"type": "text", "text": "Hello"}]
+    for name in ("reasoning_content", "thinking"):
+        answer = {"role": "assistant", "content": content, name: "Say hello."}
+        with pytest.raises(BadRow, match="turn carries two thoughts that differ"):
+            parse_row({"id": "a", "messages": [TALK[0], answer]})
+        same = {**answer, name: "Say hi."}
+        thought = parse_row({"id": "a", "messages": [TALK[0], same]})[0].messages[1]
+        assert thought == {**TALK[1], "reasoning_content": "Say hi."}
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "video", "tool_use"])
@@ -354,6 +368,20 @@ def test_tools_may_be_a_list_or_its_json_text() -> None:
 def test_tools_that_no_template_can_read_are_refused(tools: Any, cause: str) -> None:
     with pytest.raises(BadRow, match=cause):
         parse_row({"id": 1, "messages": TALK, "tools": tools})
+
+
+@pytest.mark.parametrize("levels", [40, 150, 300])
+def test_what_is_nested_too_deeply_for_a_template_is_refused(levels: int) -> None:
+    deep: Any = 1
+    for _ in range(levels):
+        deep = {"a": [deep]}
+    for tools in ([deep], json.dumps([deep])):
+        with pytest.raises(BadRow, match="tools are nested too deeply"):
+            parse_row({"id": 1, "messages": TALK, "tools": tools})
+    for arguments in (deep, json.dumps(deep)):
+        call = {"name": "clock", "arguments": arguments}
+        with pytest.raises(BadRow, match="tool call are nested too deeply"):
+            parse_row({"id": 1, "messages": [TALK[0], {**TALK[1], "tool_calls": [call]}]})
 
 
 def test_json_round_trip_keeps_every_character() -> None:

@@ -37,10 +37,19 @@ def test_a_chat_is_asked_up_to_its_last_answer():
 
 
 @pytest.mark.parametrize("name", ["conversations", "messages"])
-def test_a_chat_whose_last_question_is_open_is_asked_up_to_it(name):
-    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+@pytest.mark.parametrize("asker", ["user", "User", "Human", "prompter"])
+def test_a_chat_whose_last_question_is_open_is_asked_up_to_it(name, asker):
+    turns = [(asker, "a"), ("assistant", "b"), (asker, "c")]
     (result,) = questions([{name: [{"role": who, "content": said} for who, said in turns]}])
     assert [m["content"] for m in result.messages] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["tool", "function", "observation"])
+def test_a_result_of_a_tool_waits_for_an_answer_under_every_name(name):
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}
+    turns = [{"role": "user", "content": "a"}, call, {"role": name, "content": "b"}]
+    (result,) = questions([{"messages": turns}])
+    assert [m["role"] for m in result.messages] == ["user", "assistant", "tool"]
 
 
 @pytest.mark.parametrize(

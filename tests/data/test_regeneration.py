@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -203,6 +204,23 @@ def test_a_record_of_other_settings_or_rows_is_not_used(tmp_path: Path) -> None:
     run(tmp_path, rows, again)
     run(tmp_path, rows, other, identity="b")
     assert (len(again.asked), len(other.asked)) == (0, 1)
+
+
+@pytest.mark.parametrize("torn", ["", '{"id": "a", "tu'])
+def test_a_full_disk_loses_no_answer_of_an_earlier_job(tmp_path: Path, torn: str) -> None:
+    """The record is read again without being written again: nothing may be left to write it to."""
+    path = tmp_path / "record"
+    run(tmp_path, [talk(str(number), "one", "two") for number in range(20)], Echo())
+    before = path.read_text()
+    path.write_text(before + torn)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with Record.opened(path, "a") as record:
+            assert record.known("19", 2) is not None  # behind the system message
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == before
 
 
 def test_two_jobs_never_answer_one_shard(tmp_path: Path) -> None:

@@ -182,3 +182,12 @@ def test_the_command_prints_and_writes_the_figures(target, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads(out.read_text())
     assert json.loads(done.stdout)["acceptance_length"] == 3.0
+
+
+@pytest.mark.parametrize("given", ["{", "[1]", "enable_thinking"])
+def test_options_of_a_template_that_are_no_object_are_one_sentence(tmp_path, given):
+    command = [sys.executable, "-m", "workflow_scripts.measure_server", "--url", "http://x"]
+    command += ["--target", str(tmp_path), "--prompts", "x.jsonl", "--template-options", given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "argument --template-options: must be a JSON object, such as" in done.stderr

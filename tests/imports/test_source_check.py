@@ -71,6 +71,18 @@ def test_states_in_half_precision_pass(
         assert 0 < max(errors.values()) < 0.01
 
 
+def test_documents_without_a_supervised_token_are_not_run(
+    documents: Callable[..., list[Captured]], engine: HFTarget, norm: Norm
+) -> None:
+    """As a chat has whose question alone is longer than the other project kept of it."""
+    first, *others = documents(4)
+    silent = replace(first, mask=np.zeros_like(first.mask))
+    errors = check_states(sample([silent, *others]), engine, LAYERS, norm, True)
+    assert errors == check_states(sample(others), engine, LAYERS, norm, True)
+    with pytest.raises(UserError, match="no token of 1 documents is supervised"):
+        check_states(sample([silent]), engine, LAYERS, norm, True)
+
+
 def test_damaged_documents_are_passed_over_unless_all_are(
     documents: Callable[..., list[Captured]],
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
+from jinja2 import StrictUndefined, Template
 
 from tests.rules.workflow import ROOT, snakemake
 
@@ -56,6 +59,15 @@ def test_snakemakes_report_has_captions_and_categories(copy: Path) -> None:
     page = (copy / "snakemake-report.html").read_text()
     for word in ("Evaluation", "Report", "Plan", "before any hidden state was captured"):
         assert word in page
+
+
+@pytest.mark.parametrize("config", [{"run": "mine"}, {"draft": {"run": "mine"}}])
+def test_captions_need_no_key_that_a_configuration_may_leave_out(config: dict[str, Any]) -> None:
+    """Snakemake gives them what the user wrote, without defaults; of a module, all of it."""
+    for path in sorted((ROOT / "docs" / "captions").glob("*.rst")):
+        caption = Template(path.read_text(), undefined=StrictUndefined)
+        said = caption.render(snakemake=SimpleNamespace(config=config))
+        assert ("run ``mine``" in said) == ("run" in config and path.stem == "workflow"), path.name
 
 
 def test_the_catalogue_names_what_the_workflow_supports() -> None:

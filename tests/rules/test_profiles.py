@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,17 @@ def test_names_of_a_cluster_are_in_its_profile_alone() -> None:
     for_slurm = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     # the default profile would override the other one key by key
     assert not everywhere.keys() & for_slurm.keys()
+
+
+def test_every_rule_that_takes_gpus_goes_to_their_partition() -> None:
+    rule = re.compile(r"^ *(?:use )?rule (\w+)(?: as (\w+) with)?:\n((?:^ +.*\n|^\n)*)", re.M)
+    takes: set[str] = set()
+    for path in sorted((ROOT / "rules").glob("*.smk")):
+        for name, other, text in rule.findall(path.read_text()):
+            if "gpu=gpus(" in text or name in takes:
+                takes.add(other or name)
+    assert {"hidden_states", "held_out_states", "import_held_out", "train_stage"} <= takes
+    asked = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["set-resources"]
+    # answers of a server need none: the profile has the lines for the other engine as a comment
+    for name in takes - {"regenerate"}:
+        assert asked.get(name, {}).get("slurm_partition") == "gpu", name
