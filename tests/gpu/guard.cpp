@@ -1,4 +1,4 @@
-// What autograd and `to` ask of CUDA, answered without doing anything, for a CPU build of torch.
+// What autograd and `to` ask of CUDA, answered without doing anything.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -16,13 +16,21 @@ struct PretendedHooks final : at::CUDAHooksInterface {
   bool hasCUDA() const override { return true; }
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
+  long versionRuntimeCuDNN() const override { return 0; }
+  long versionCuDNN() const override { return 0; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
   c10::DeviceIndex deviceCount() const override { return 1; }
   c10::DeviceIndex getCurrentDevice() const override { return 0; }
 };
 
-static c10::impl::DeviceGuardImplRegistrar registered(c10::DeviceType::CUDA, new PretendedGuard());
+// Again after torch is loaded: a CUDA build brings a guard that asks the driver.
+extern "C" void pretend_guard() {
+  c10::impl::DeviceGuardImplRegistrar registered(c10::DeviceType::CUDA, new PretendedGuard());
+}
+
+static int before_torch = (pretend_guard(), 0);
 namespace at {
-using CUDAHooks = ::PretendedHooks;
-REGISTER_CUDA_HOOKS(CUDAHooks);
+// before those of a CUDA build
+C10_REGISTER_CLASS_WITH_PRIORITY(
+    CUDAHooksRegistry, CUDAHooks, c10::REGISTRY_PREFERRED, ::PretendedHooks);
 }

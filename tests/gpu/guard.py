@@ -1,4 +1,4 @@
-"""Builds and loads guard.cpp. PyTorch looks for a device guard once, so this comes before torch."""
+"""Builds guard.cpp, and loads it before torch and for it: torch looks for hooks of CUDA once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def build(folder: Path) -> Path:
 
 
 def load(built: Path) -> None:
-    """Into this process. Raises ImportError if torch is there already."""
+    """Into this process, and torch. Raises ImportError if torch is there already."""
     if "torch" in sys.modules:
         raise ImportError("the guard must be loaded before torch")
     for name in ("libc10.so", "libtorch_cpu.so"):
         ctypes.CDLL(str(_torch() / "lib" / name), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(built))
+    pretended = ctypes.CDLL(str(built))
+    importlib.import_module("torch")
+    pretended.pretend_guard()
 
 
 def _torch() -> Path:
