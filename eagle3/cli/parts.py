@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eagle3.report.job_times import measured_jobs
 from eagle3.run import Run
@@ -102,7 +104,7 @@ def _training(run: Run, base: Path) -> RuleProgress:
     if not schedule.is_file():
         return RuleProgress("train_stage", sum(stages), len(stages), "stages")
     steps = json.loads(schedule.read_text(encoding="utf-8"))["total_steps"]
-    done = sum(len(_lines(_metrics(run, base, stage))) for stage in run.stages.numbers)
+    done = sum(len(_records(_metrics(run, base, stage))) for stage in run.stages.numbers)
     if all(stages):
         done = steps  # training may have stopped early
     return RuleProgress("train_stage", min(done, steps), steps, "steps")
@@ -117,21 +119,24 @@ def _metrics(run: Run, base: Path, stage: int) -> Path:
 def score_inside(run: Run, base: Path) -> Score | None:
     """The newest score of the draft inside a stage, if there is one."""
     for stage in reversed(run.stages.numbers):
-        for line in reversed(_lines(_metrics(run, base, stage))):
-            if '"held_out_loss"' in line:
-                record = json.loads(line)
+        for record in reversed(_records(_metrics(run, base, stage))):
+            if "held_out_loss" in record:
                 figures = record["held_out_loss"], record["held_out_acceptance_length"]
                 return Score(record["step"] + 1, *figures)
     return None
 
 
-def _lines(path: Path) -> list[str]:
-    """Complete lines of a metrics file; empty if there is no file."""
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics file whose lines are whole; none if there is no file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    return text[: text.rfind("\n") + 1].splitlines()
+    records = []
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        with suppress(ValueError):  # what a power cut left of a line
+            records.append(json.loads(line))
+    return records
 
 
 def _timed(part: RuleProgress, run: Run, base: Path) -> RuleProgress:
@@ -146,12 +151,8 @@ def _timed(part: RuleProgress, run: Run, base: Path) -> RuleProgress:
 def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str | None]:
     """Seconds per unit of work, and the source of the estimate."""
     if part.name == "train_stage" and part.unit == "steps":
-        records = [
-            json.loads(line)
-            for stage in run.stages.numbers
-            for line in _lines(_metrics(run, base, stage))[-RECENT:]
-        ][-RECENT:]
-        seconds = [record["seconds"] + record.get("held_out_seconds", 0.0) for record in records]
+        records = [r for stage in run.stages.numbers for r in _records(_metrics(run, base, stage))]
+        seconds = [r["seconds"] + r.get("held_out_seconds", 0.0) for r in records[-RECENT:]]
     else:
         rule = FOLDERS.get(part.name, part.name)
         jobs = measured_jobs(base / run.paths.benchmarks, rule)

@@ -16,7 +16,7 @@ from typing import Any
 from eagle3.cli.flag_values import READERS, integer, plain
 from eagle3.cli.material import PLACES, data_name, data_of
 from eagle3.cli.overlay import Line
-from eagle3.cli.sizes import SHARDS, UNKNOWN_SHARD, samples_of, shard_size, usable_samples
+from eagle3.cli.sizes import SHARDS, UNKNOWN_SAMPLES, UNKNOWN_SHARD, shard_size, usable_samples
 from eagle3.cli.specforge import CAPTURE, DATA, TORCHRUN, TRAIN, Flag, flag_of
 from eagle3.config.dataset import Dataset
 from eagle3.config.draft import Draft
@@ -209,7 +209,7 @@ def _count(translated: _Translated) -> None:
     here = isinstance(source, str) and (source in PLACES or Path(source).exists())
     rows = data_of(source).rows if here else None
     if "dataset.num_samples" not in translated.values:
-        samples, _ = samples_of(rows)
+        samples = UNKNOWN_SAMPLES if rows is None else usable_samples(rows)[0]
         why = f"of {rows} rows; SpecForge takes all" if rows else "SpecForge takes all rows"
         translated.put("dataset.num_samples", samples, why)
         if rows is None:

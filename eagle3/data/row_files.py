@@ -33,7 +33,7 @@ def files_of(place: Path) -> list[Path]:
     """
     if place.is_dir():
         inside = (path for path in sorted(place.rglob("*")) if path.is_file())
-        paths = [path for path in inside if _form(path) and not path.name.startswith(".")]
+        paths = [p for p in inside if _form(p) and not _hidden(p.relative_to(place))]
         if not paths:
             raise UserError(
                 f"dataset.source: the folder {place} has no file of {', '.join(SUFFIXES)}"
@@ -45,6 +45,11 @@ def files_of(place: Path) -> list[Path]:
             f"{', '.join(LINES[0] + packed for packed in PACKED)}"
         )
     return [place]
+
+
+def _hidden(path: Path) -> bool:
+    """Whether the file or a folder above it is one that tools keep for themselves."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def readable(path: Path) -> bool:

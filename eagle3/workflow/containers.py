@@ -60,7 +60,7 @@ def image(name: str, entry: str | None, root: Path) -> str:
                 "tomorrow; add its digest (@sha256:…) or give the path of an image file"
             )
         return entry
-    path = Path(entry).absolute() if entry else own_image(name, root)
+    path = Path(entry).expanduser().absolute() if entry else own_image(name, root)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

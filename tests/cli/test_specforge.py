@@ -151,6 +151,9 @@ def test_the_number_of_rows_is_looked_up(tmp_path, monkeypatch) -> None:
         assert many.value == values["dataset.num_samples"] and "of 5000 rows" in many.remark
     few = {one.key: one.value for one in translate([f"{line} --num-samples 4500"]).lines}
     assert few["dataset.num_samples"] == 4500
+    (tmp_path / "mine.jsonl").write_text("{}\n" * 100_000)  # all of them are taken
+    many = {one.key: one.value for one in translate([line]).lines}
+    assert 89_000 < many["dataset.num_samples"] < 95_000
     away = translate([line.replace("mine", "away")])
     assert "set dataset.num_samples" in away.remarks[0]
 

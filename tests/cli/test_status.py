@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from eagle3.cli.parts import parts_of
+from eagle3.cli.parts import parts_of, score_inside
 from tests.cli.conftest import write
 
 BENCHMARK = "s\th:m:s\tcpu_time\n{}\t0:00:10\t1\n"
@@ -76,6 +76,10 @@ def test_steps_count_while_a_stage_trains(make_run, tmp_path) -> None:
     write(tmp_path / run.paths.resume(2) / "metrics.jsonl", line * 3 + '{"step": 13, "sec')
     part = by_name(run, tmp_path)["train_stage"]
     assert (part.done, part.total, part.seconds_left) == (13, 20, 14.0)
+    # a line that a power cut has left empty or half written
+    write(tmp_path / run.paths.metrics(1), line * 10 + "\0\0\0\n" + '{"step": 4, "sec\n')
+    assert by_name(run, tmp_path)["train_stage"] == part
+    assert score_inside(run, tmp_path) is None
     write(tmp_path / run.paths.metrics(2), line * 3)  # early stop: fewer than were planned
     part = by_name(run, tmp_path)["train_stage"]
     assert part.finished and part.seconds_left is None

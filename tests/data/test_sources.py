@@ -121,6 +121,8 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"n": 1}, {"n": 2}]), tmp_path / "a.parquet")
     (tmp_path / "readme.md").write_text("no rows")
     (tmp_path / ".cache.json").write_text("no rows")
+    (tmp_path / "b" / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "b" / ".ipynb_checkpoints" / "2.jsonl").write_text('{"n": 3}\n')
     assert read(tmp_path) == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 

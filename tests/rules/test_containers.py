@@ -117,6 +117,11 @@ def test_a_project_that_moves_keeps_the_path_of_its_image(
     assert containers.image("eagle3", None, project) == str(project / inside)[1:]
 
 
+def test_an_image_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/any")
+    assert containers.image("sglang", "~/sglang.sif", Path("/x")) == "/home/any/sglang.sif"
+
+
 def test_a_missing_image_is_named_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.sif is missing: build it with `make image-sglang`"):
         containers.check_there("sglang", str(tmp_path / "x.sif"), own=True)
