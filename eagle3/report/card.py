@@ -54,11 +54,7 @@ def render_card(
     served = ""
     if export_format in ENGINES:
         served = serve_command(
-            export_format,
-            base or TARGET,
-            DRAFT,
-            facts.worth.best_length,
-            facts.config["tokens"]["chat_template_options"],
+            export_format, base or TARGET, DRAFT, facts.worth.best_length, facts.config
         )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         front=yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False).strip(),

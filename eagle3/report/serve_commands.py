@@ -19,21 +19,24 @@ def serve_command(
     target: str,
     draft: str,
     draft_tokens: int,
-    template_options: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> str:
     """The shell command that serves `target` with the draft of this format in the folder `draft`.
 
-    The speculators format holds its target and the number of draft tokens itself.
-    `template_options`: of the chat template in training. Prompts should be rendered with them, and
-    only vLLM takes them as a default. Raises KeyError for a format of no engine.
+    The speculators format holds its target and the number of draft tokens itself. `config`: of the
+    run. Prompts should be rendered with its template options, and only vLLM takes them as a
+    default. Raises KeyError for a format of no engine.
     """
     target, length = shlex.quote(target), draft_tokens
-    options = json.dumps(dict(template_options))
+    template_options = config["tokens"]["chat_template_options"]
+    options = json.dumps(template_options)
+    trusted = ["--trust-remote-code"] if config["target"].get("trust_remote_code") else []
     default = [f"--default-chat-template-kwargs {shlex.quote(options)}"] if template_options else []
     settings = {"method": "eagle3", "model": draft, "num_speculative_tokens": length}
     lines = {
         "sglang": [
             f"python -m sglang.launch_server --model {target}",
+            *trusted,
             "--speculative-algorithm EAGLE3",
             f"--speculative-draft-model-path {shlex.quote(draft)}",
             f"--speculative-num-steps {length} --speculative-eagle-topk 1",
@@ -41,10 +44,11 @@ def serve_command(
         ],
         "vllm": [
             f"vllm serve {target}",
+            *trusted,
             f"--speculative-config {shlex.quote(json.dumps(settings))}",
             *default,
         ],
-        "speculators": [f"vllm serve {shlex.quote(draft)}", *default],
+        "speculators": [f"vllm serve {shlex.quote(draft)}", *trusted, *default],
     }[export_format]
     if template_options and export_format == "sglang":
         lines[-1] += f'  # and "chat_template_kwargs": {options} in each request'
@@ -60,10 +64,9 @@ def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, st
     adapter = config["target"].get("adapter")
     # engines merge no adapter at loading, and not every one takes it beside a draft
     before = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""
-    options = config["tokens"]["chat_template_options"]
     return {
         ENGINES[name]: before
-        + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens, options)
+        + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens, config)
         for name in config["export"]["formats"]
         if name in ENGINES
     }

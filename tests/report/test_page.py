@@ -147,6 +147,15 @@ def test_the_command_has_the_template_options_of_training():
             assert json.loads(words[words.index("--default-chat-template-kwargs") + 1]) == thinking
 
 
+def test_a_target_with_code_of_its_own_is_served_with_it():
+    formats = {"formats": ["sglang", "vllm", "speculators"]}
+    for trusted in (False, True):
+        target = {"model": "any", "trust_remote_code": trusted}
+        config = Config.of({"run": "x", "export": formats, "target": target}).to_dict()
+        commands = serve_commands(config, 3).values()
+        assert [" --trust-remote-code" in command for command in commands] == [trusted] * 3
+
+
 def test_the_page_loads_nothing_from_outside():
     page = render_page(facts())
     assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", page)
