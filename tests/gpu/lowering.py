@@ -113,8 +113,9 @@ def pretend() -> None:
         torch._C,
         **{"_cuda_getDevice": 0, "_cuda_getCurrentRawStream": 0, "_cuda_setDevice": None},
         **{"_cuda_exchangeDevice": 0, "_cuda_maybeExchangeDevice": 0, "_cuda_getDeviceCount": 1},
-        **{"_cuda_isCurrentStreamCapturing": False, "_cuda_getCurrentStream": (0, 0, 1)},
+        _cuda_getCurrentStream=(0, 0, 1),
     )
+    answer_with(torch.cuda.graphs, _cuda_isCurrentStreamCapturing=False)
     interface = device_interface.get_interface_for_device("cuda")
     answers = {
         **{"is_available": True, "current_device": 0, "device_count": 1, "synchronize": None},
