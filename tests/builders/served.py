@@ -65,6 +65,7 @@ def served(
     formats: Sequence[str],
     layers: list[int] | None = None,
     switches: dict[str, Any] | None = None,
+    draft_vocab: int = 64,
 ) -> Served:
     """Train a draft on the target's own answers to half of the prompts; export it in float32."""
     engine, head = open_target(target, layers=layers)
@@ -74,7 +75,13 @@ def served(
         texts.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
         answers.append(answer)
     made = training_set(
-        folder, target, SCHOOLING, texts=texts[::2], layers=layers, switches=switches
+        folder,
+        target,
+        SCHOOLING,
+        draft_vocab=draft_vocab,
+        texts=texts[::2],
+        layers=layers,
+        switches=switches,
     )
     draft, parts = train_draft(made, folder)
     verifier = Verifier(str(target), tuple(load_config(target).architectures), 3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.builders.models import VOCAB
 from tests.builders.served import CUSTOM, EAGLE31, served, telling
 from tests.vllm.speculation import (
     accepted_per_pass,
@@ -32,6 +33,7 @@ class Case:
     layers: list[int] | None = None
     switches: dict[str, Any] | None = None
     steps: tuple[int, int] = (3, 5)
+    draft_vocab: int = 64
 
 
 CASES = {
@@ -47,6 +49,7 @@ CASES = {
     "window": Case("llama", [2, 5], {"num_hidden_layers": 2, "sliding_window": 8}, (5, 3)),
     "window and q/k norms": Case("qwen3", None, {"sliding_window": 8, "qk_norm": True}),
     "qwen3_moe": Case("qwen3_moe", None, None, (5, 3)),
+    "the target's vocabulary": Case("llama", draft_vocab=VOCAB),
 }
 
 
@@ -54,7 +57,7 @@ CASES = {
 def test_speculation_counts_what_our_decoding_counts(targets, engine_python, tmp_path, name):
     case = CASES[name]
     target = targets[case.target]
-    made = served(tmp_path, target, FORMATS, case.layers, case.switches)
+    made = served(tmp_path, target, FORMATS, case.layers, case.switches, case.draft_vocab)
     chosen = dict(zip(FORMATS, case.steps, strict=True))
     engines = {form: speculating(target, made.exports[form], n) for form, n in chosen.items()}
     if name == "norm_before_residual":  # test_traps has the other way round
