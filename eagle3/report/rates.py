@@ -1,13 +1,13 @@
-"""Rates that the plan's times rest on: stated, measured on this processor, or of a known GPU."""
+"""Rates that the plan's times rest on: stated, measured on this processor, or of a known GPU.
+
+torch is imported only where something is measured: the report reads a plan and measures nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from eagle3.config.resources import Hardware, Resources
-from eagle3.kernels.processor_rate import processor_rate
 from eagle3.parallel.gpu_peaks import SUSTAINED, sustained_tflops
 from eagle3.parallel.gpus import gpu_memory_and_name
 from eagle3.parallel.processor import processor, usable_cores
@@ -46,6 +46,10 @@ def rates(hardware: Hardware, resources: Resources, dtype: str, precision: str) 
 
 def _measured(machines: int, train_threads: int, dtype: str, precision: str) -> Rates:
     """Of this processor, all of whose cores capture; training has threads of its own."""
+    import torch
+
+    from eagle3.kernels.processor_rate import processor_rate
+
     cores = usable_cores()
     of_target = processor_rate(getattr(torch, dtype), cores)
     single = processor_rate(torch.float32, cores)

@@ -25,7 +25,7 @@ def measured(monkeypatch):
         asked.append((dtype, threads))
         return threads * {torch.float32: 40e9, torch.bfloat16: 5e9}[dtype]
 
-    monkeypatch.setattr(module, "processor_rate", rate)
+    monkeypatch.setattr("eagle3.kernels.processor_rate.processor_rate", rate)
     monkeypatch.setattr(module, "usable_cores", lambda: 4)
     return asked
 
