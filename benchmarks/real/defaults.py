@@ -7,13 +7,13 @@
     python -m benchmarks.real.defaults … --states nf4=other/results/smollm2 --factors states
 
 Every draft is trained on one thread, `--jobs` drafts at a time, and scored on the held-out states
-of the run (docs/evaluation.md). With `--cpu-seconds` a variant has as many optimiser steps as fit
-into them at its own cost of a step, which is measured first; with `--epochs`, all steps of those.
-Its learning rate falls to the end of them. Drafts of a seed see the same batches in the same order.
-Each cost and each score is a line of the record, and a later call goes on from there. A variant
-that the run itself is made with is the default, and is not trained again. Variants of `states` are
-other states of the same conversations (`other_states.py`): another codec, or the answers of the
-sources instead of the target's own.
+of the run (docs/evaluation.md); with `--prompts`, also by decoding. With `--cpu-seconds` a variant
+has as many optimiser steps as fit into them at its own cost of a step, which is measured first;
+with `--epochs`, all steps of those. Its learning rate falls to the end of them. Drafts of a seed
+see the same batches in the same order. Each cost and each score is a line of the record, and a
+later call goes on from there. A variant that the run itself is made with is the default, and is not
+trained again. Variants of `states` are other states of the same conversations (`other_states.py`):
+another codec, or the answers of the sources instead of the target's own.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.real.decoded import check_sets, decoded
 from benchmarks.real.record import DEFAULT, Record, table
 from benchmarks.tables import parser, show
 from eagle3.config.train import Train
@@ -126,10 +127,16 @@ class Bench:
     """A run, opened once."""
 
     def __init__(
-        self, folder: Path, others: Mapping[str, Path], held_out: int, draft_tokens: int
+        self,
+        folder: Path,
+        others: Mapping[str, Path],
+        held_out: int,
+        draft_tokens: int,
+        prompts: int = 0,
     ) -> None:
-        """`others`: runs on the same conversations with other states, by name."""
-        self.given = (folder, tuple(others.items()), held_out, draft_tokens)
+        """`others`: runs on the same conversations with other states, by name; `prompts`: how many
+        of each set are decoded."""
+        self.given = (folder, tuple(others.items()), held_out, draft_tokens, prompts)
         self.folder, self.others = folder, dict(others)
         self.run = load_run(folder)
         self.config = self.run.config.to_dict()
@@ -138,7 +145,7 @@ class Bench:
         self.target = Path(self.run.target)
         text = load_config(self.target)
         self.vocab_size, self.stop = text.vocab_size, set(stop_ids(self.target, text))
-        self.depth = draft_tokens
+        self.depth, self.prompts = draft_tokens, prompts
         held = opened(folder, "eval", self.run.held_out)
         lengths = held.documents.lengths.copy()
         lengths[np.flatnonzero(lengths)[held_out:]] = 0  # takes no part
@@ -223,22 +230,26 @@ class Bench:
 
     def score(self, variant: Variant, seed: int, steps: int) -> dict[str, Any]:
         """Train a draft of so many steps, and score it."""
-        weights = None
+        weights, mapping = None, self.mapping(variant)
         if warm := variant.get("warm"):
-            before = self.trainer({"data": warm}, seed, steps, self.mapping(variant))
+            before = self.trainer({"data": warm}, seed, steps, mapping)
             _trained(before)
             weights = before.draft.state_dict()
-        trainer = self.trainer(variant, seed, steps, weights=weights)
+        trainer = self.trainer(variant, seed, steps, mapping, weights)
         spent = _trained(trainer)
         figures = simulate(
             trainer.draft.eval(), trainer.target, self.packs, torch.float32, self.depth, self.stop
         )
-        return {
+        score = {
             "acceptance_length": figures["acceptance_length"],
             "per_position_acceptance": figures["per_position_acceptance"],
             "rows": figures["rows"],
             "cpu_seconds": round(spent, 2),
         }
+        if self.prompts:
+            asked = self.run, trainer.draft, mapping, self.prompts, self.depth
+            score["decoded"] = decoded(*asked)
+        return score
 
 
 @cache
@@ -345,12 +356,15 @@ def main() -> None:
     args.add_argument(
         "--draft-tokens", type=int, nargs="+", default=[3, 5], help="lengths of a chain to show"
     )
+    args.add_argument("--prompts", type=int, default=0, help="of each set, to decode")
     args.add_argument("--states", nargs="*", default=[], metavar="NAME=RESULTS")
     args.add_argument("--record", type=Path, help="costs and scores, one a line")
     args.add_argument("--jobs", type=int, default=1, help="drafts at a time, a thread each")
     given = args.parse_args()
     others = {name: Path(place) for name, _, place in (s.partition("=") for s in given.states)}
-    bench = Bench(given.run, others, given.held_out, max(given.draft_tokens))
+    bench = Bench(given.run, others, given.held_out, max(given.draft_tokens), given.prompts)
+    if given.prompts:
+        check_sets(bench.run)
     named = [(f, name, bench.changed(v)) for f, name, v in variants(given.factors, others)]
     wanted = {DEFAULT, *(given.variants or [name for _, name, _ in named])}
     if unknown := wanted - {name for _, name, _ in named}:

@@ -69,6 +69,7 @@ def table(
         changes = [length(own[seed]) - base[seed] for seed in sorted(own)]
         spread = statistics.stdev(changes) if len(changes) > 1 else float("nan")
         half = STUDENT.get(len(changes) - 1, float("nan")) * spread / len(changes) ** 0.5
+        decoded = [e["decoded"]["acceptance_length"] for e in own.values() if "decoded" in e]
         rows.append(
             {
                 "factor": factor,
@@ -77,6 +78,7 @@ def table(
                 "acceptance length": statistics.mean(map(length, own.values())),
                 "difference": statistics.mean(changes),
                 "95 % +-": half,
+                **({"decoded": statistics.mean(decoded)} if decoded else {}),
                 "steps": statistics.mean(e["steps"] for e in own.values()),
                 "CPU s": statistics.mean(e["cpu_seconds"] for e in own.values()),
             }

@@ -141,3 +141,17 @@ def test_an_engine_gives_the_same_answers_with_the_draft_and_without(result, eng
         assert row["tokens_per_second"]["median"] > 0
         if row["drafts"]:
             assert 1.0 <= row["acceptance_length"] <= 4.0 and row["speed_up"]["median"] > 0
+
+
+def test_defaults_are_compared_on_the_run_and_decoded(calls, result) -> None:
+    """`benchmarks.real.defaults`, with the prompts of the run."""
+    record = calls.folder / "factors.jsonl"
+    options = ["--epochs", "1", "--seeds", "0", "--prompts", "1", "--draft-tokens", "3"]
+    choice = ["--factors", "depth", "--variants", "2 steps", "--record", record]
+    command = [sys.executable, "-m", "benchmarks.real.defaults", "--run", calls.run]
+    subprocess.run([*command, *options, *choice], cwd=ROOT, timeout=LIMIT, check=True)
+    scores = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [score["name"] for score in scores] == ["default", "2 steps"]
+    for score in scores:
+        assert score["decoded"]["prompts"] == 3
+        assert 1.0 <= score["decoded"]["acceptance_length"] <= 4.0
