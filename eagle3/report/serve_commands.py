@@ -24,19 +24,23 @@ def serve_command(
     """The shell command that serves `target` with the draft of this format in the folder `draft`.
 
     The speculators format holds its target and the number of draft tokens itself. `config`: of the
-    run. Prompts should be rendered with its template options, and only vLLM takes them as a
-    default. Raises KeyError for a format of no engine.
+    run. The target is split over as many GPUs as it was for its capture. Prompts should be rendered
+    with the template options of the run, and only vLLM takes them as a default. Raises KeyError for
+    a format of no engine.
     """
     target, length = shlex.quote(target), draft_tokens
     template_options = config["tokens"]["chat_template_options"]
     options = json.dumps(template_options)
     trusted = ["--trust-remote-code"] if config["target"].get("trust_remote_code") else []
+    ranks = config["resources"]["capture"]["tensor_parallel"]
+    split = [f"--tensor-parallel-size {ranks}"] if ranks > 1 else []  # a flag of both engines
     default = [f"--default-chat-template-kwargs {shlex.quote(options)}"] if template_options else []
     settings = {"method": "eagle3", "model": draft, "num_speculative_tokens": length}
     lines = {
         "sglang": [
             f"python -m sglang.launch_server --model {target}",
             *trusted,
+            *split,
             "--speculative-algorithm EAGLE3",
             f"--speculative-draft-model-path {shlex.quote(draft)}",
             f"--speculative-num-steps {length} --speculative-eagle-topk 1",
@@ -45,10 +49,11 @@ def serve_command(
         "vllm": [
             f"vllm serve {target}",
             *trusted,
+            *split,
             f"--speculative-config {shlex.quote(json.dumps(settings))}",
             *default,
         ],
-        "speculators": [f"vllm serve {shlex.quote(draft)}", *trusted, *default],
+        "speculators": [f"vllm serve {shlex.quote(draft)}", *trusted, *split, *default],
     }[export_format]
     if template_options and export_format == "sglang":
         lines[-1] += f'  # and "chat_template_kwargs": {options} in each request'

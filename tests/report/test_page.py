@@ -156,6 +156,17 @@ def test_a_target_with_code_of_its_own_is_served_with_it():
         assert [" --trust-remote-code" in command for command in commands] == [trusted] * 3
 
 
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_target_is_served_on_as_many_gpus_as_it_was_captured_on(ranks):
+    formats = {"formats": ["sglang", "vllm", "speculators"]}
+    resources = {"device": "cuda", "capture": {"tensor_parallel": ranks}}
+    config = Config.of({"run": "x", "export": formats, "resources": resources}).to_dict()
+    for command in serve_commands(config, 3).values():
+        words = shlex.split(command.replace("\\\n", " "))
+        flags = [words[i + 1] for i, word in enumerate(words) if word == "--tensor-parallel-size"]
+        assert flags == ([] if ranks == 1 else [str(ranks)])
+
+
 def test_the_page_loads_nothing_from_outside():
     page = render_page(facts())
     assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", page)
