@@ -18,14 +18,14 @@ from eagle3.engines.hf import HFTarget
 from eagle3.errors import UserError
 from eagle3.store.codecs import CODECS
 from eagle3.store.reader import FeatureShard
-from eagle3.target_model.layers import layer_count
 from eagle3.target_model.reader import Head
+from eagle3.target_model.rounding import NEARER, least_cosine
 from eagle3.tokens.shards import TokenShard
 
-LEAST = 0.999  # median cosine below which a capture is refused
-# rows whose teacher is compared with the target's own choice, and the share that has to be equal;
-# in half precision some near-ties fall the other way, under a wrong norm nearly all rows do
-CHOICES, LEAST_EQUAL = 64, 0.9
+# Rows whose teacher is compared with the target's own choice, and the share that has to be equal.
+# Of a published model (SmolLM2-135M) 98 % are equal in bfloat16, 95 % with inputs rounded to eight
+# bits, and 14 to 51 % without the final norm.
+CHOICES, LEAST_EQUAL = 64, 0.75
 
 
 def check_shard(
@@ -38,7 +38,8 @@ def check_shard(
 ) -> dict[str, float]:
     """Median cosines of the sampled document's rows, for each layer and the last state.
 
-    With a `head` the teacher's tokens are compared with those that the target itself would choose,
+    A layer's states have to be nearer to its output than to those of the layers around it. With a
+    `head` the teacher's tokens are compared with those that the target itself would choose,
     which fails if `last` is not what the head reads, as before the final norm.
 
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
@@ -48,22 +49,36 @@ def check_shard(
     if document is None:
         return {}
     ids = torch.from_numpy(tokens.kept_ids(document))
-    aux, last = target.plain_states(ids)
+    outputs, last = target.every_state(ids)
     if path is None:
         return {}
     positions = torch.from_numpy(tokens.needed.taught(document))
-    own = last[positions.to(last.device)]
     shard = FeatureShard(path, tokens, settings_digest)
-    cosines = _cosines(shard, document, aux[: len(ids) - 2], own, layers)
+    stored = StoredStates(shard, document, layers)
     # transformers does not return the last layer's own output, so it cannot be compared
-    cosines.pop(f"layer {layer_count(target.body.config) - 1}", None)
-    failed = {name: value for name, value in cosines.items() if not value > LEAST}  # or NaN
-    for name, value in failed.items():
-        raise UserError(
-            f"{path}: states of document {tokens.row_ids[document]} differ from a plain forward "
-            f"pass of the target: cosine {value:.4f} for {name}, at least {LEAST} expected; the "
-            "capture engine does not run the same model, try hidden_states.backend hf"
-        )
+    returned = [layer for layer in layers if layer + 1 < len(outputs)]
+    cosines = {f"layer {layer}": stored.aux_cosine(layer, outputs[layer + 1]) for layer in returned}
+    cosines["last"] = stored.last_cosine(last[positions.to(last.device)])
+    least = least_cosine(target.body.config)
+    where = f"{path}: states of document {tokens.row_ids[document]}"
+    for name, value in cosines.items():
+        if not value > least:  # or NaN
+            raise UserError(
+                f"{where} differ from a plain forward pass of the target: cosine {value:.4f} for "
+                f"{name}, at least {least:.4f} expected; the capture engine does not run the same "
+                "model, try hidden_states.backend hf"
+            )
+    for layer in returned:
+        away = 1 - cosines[f"layer {layer}"]
+        for other in (layer - 1, layer + 1):
+            if not 0 <= other + 1 < len(outputs):
+                continue
+            if 1 - stored.aux_cosine(layer, outputs[other + 1]) < NEARER * NEARER * away:
+                raise UserError(
+                    f"{where} differ from a plain forward pass of the target: what should be the "
+                    f"output of layer {layer} is that of layer {other}; the capture engine counts "
+                    "layers another way, try hidden_states.backend hf"
+                )
     if head is not None:
         teacher = shard.read(document)["teacher_argmax"]
         _check_choices(path, target, ids, positions, teacher, head)
@@ -102,24 +117,29 @@ def sampled_document(tokens: TokenShard) -> int | None:
     return int(candidates[int(tokens.manifest.content_sha256[:8], 16) % len(candidates)])
 
 
-def _cosines(
-    shard: FeatureShard,
-    document: int,
-    aux: torch.Tensor,  # [T, C H]
-    last: torch.Tensor,  # [R, H]
-    layers: Sequence[int],
-) -> dict[str, float]:
-    """Median cosine between stored rows and the given ones, without what the codec itself loses:
-    its grid moves nearly equal numbers apart, so it is not put on both sides."""
-    codec, stored = CODECS[shard.layout.codec], shard.read(document)
-    cosines: dict[str, float] = {}
-    by_layer = [f"layer {layer}" for layer in layers]
-    for rows, name, names in ((aux, "aux", by_layer), (last, "last", ["last"])):
-        chunks = len(names)
-        plain = rows.unflatten(1, (chunks, -1))  # [N, C, H]
-        through = codec.decode(codec.encode(plain), chunks).unflatten(1, (chunks, -1))
-        plain, kept = plain.float().cpu(), stored[name].unflatten(1, (chunks, -1)).float()
-        lost = 1 - cosine_similarity(through.float().cpu(), plain, dim=-1)
-        medians = (cosine_similarity(kept, plain, dim=-1) + lost).median(dim=0).values  # [C]
-        cosines |= dict(zip(names, medians.tolist(), strict=True))
-    return cosines
+class StoredStates:
+    """A document's states in a shard, compared with those of a plain pass."""
+
+    def __init__(self, shard: FeatureShard, document: int, layers: Sequence[int]) -> None:
+        rows = shard.read(document)
+        self.codec = CODECS[shard.layout.codec]
+        aux = rows["aux"].unflatten(1, (len(layers), -1))  # [T, C, H]
+        self.aux = dict(zip(layers, aux.float().unbind(1), strict=True))
+        self.last = rows["last"].float()  # [R, H]
+
+    def aux_cosine(self, layer: int, plain: torch.Tensor) -> float:
+        """Of the stored output of a layer with states [L, H]."""
+        stored = self.aux[layer]
+        return self._cosine(stored, plain[: len(stored)])
+
+    def last_cosine(self, plain: torch.Tensor) -> float:
+        """Of the stored last states with states [R, H]."""
+        return self._cosine(self.last, plain)
+
+    def _cosine(self, stored: torch.Tensor, plain: torch.Tensor) -> float:
+        """Median over the rows, without what the codec itself loses: its grid moves nearly equal
+        numbers apart, so it is not put on both sides."""
+        through = self.codec.decode(self.codec.encode(plain[:, None]), 1).float().cpu()
+        plain = plain.float().cpu()
+        lost = 1 - cosine_similarity(through, plain, dim=-1)
+        return float((cosine_similarity(stored, plain, dim=-1) + lost).median())

@@ -132,14 +132,6 @@ class HFTarget:
         return torch.cat(captured, dim=-1), last
 
     @torch.inference_mode()
-    def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """aux [L, C H] and last [L, H] of one document, int64 [L], as transformers returns them: of
-        the last layer only the state after the final norm, which is then in aux too."""
-        every, last = self.every_state(ids)
-        every = [*every, last]
-        return torch.cat([every[layer + 1] for layer in self._layers], dim=-1), last
-
-    @torch.inference_mode()
     def every_state(self, ids: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The input of the first layer and the outputs of all but the last, as transformers returns
         them, and the state behind the final norm; [L, H] each, of one document, int64 [L]."""

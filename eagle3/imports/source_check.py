@@ -20,13 +20,11 @@ from eagle3.errors import UserError
 from eagle3.imports.document import Expected, PeerDocument, PeerFiles
 from eagle3.imports.listing import KEY
 from eagle3.imports.masks import Answers, Fit, sentence, total
+from eagle3.target_model.rounding import NEARER, most_different
 
 Norm = Callable[[torch.Tensor], torch.Tensor]  # [L, H] before the final norm -> behind it
 READ, RUN = 16, 3  # documents that are read, and of them run through the target
 LONGEST = 1024  # tokens of a document that are run: causal, so the rest changes nothing
-# relative error of a row, at the median: rounding of another engine in half precision is a third
-# of it, and the next layer's output is some ten times as far away
-MOST_DIFFERENT = 0.045
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ def check_states(
     Raises UserError if the states are not the target's.
     """
     errors: dict[str, float] = {}
+    most = most_different(target.body.config)
     supervised = [number for number, one in sample.documents.items() if one.loss_mask.any()]
     if not supervised:
         raise _unsupervised(sample)
@@ -98,12 +97,15 @@ def check_states(
         for place, layer in enumerate(layers):
             if layer + 1 < len(every):
                 name, error = f"layer {layer}", distance(aux[:, place], every[layer + 1])
-                if error > MOST_DIFFERENT:
-                    raise UserError(_other_layer(number, aux[:, place], layer, error, every))
+                around = every[layer : layer + 3]
+                nearest = min(distance(aux[:, place], states) for states in around)
+                if error > most or nearest < NEARER * error:
+                    raise UserError(_other_layer(number, aux[:, place], layer, error, every, most))
                 errors[name] = max(errors.get(name, 0.0), error)
-        error = distance(last if normed else norm(last), own)
-        if error > MOST_DIFFERENT:
-            raise UserError(_other_norm(number, last, own, error, norm, normed))
+        stated, other = (last, norm(last)) if normed else (norm(last), last)
+        error, turned = distance(stated, own), distance(other, own)
+        if error > most or turned < NEARER * error:
+            raise UserError(_other_norm(number, error, turned, most, normed))
         errors["last"] = max(errors.get("last", 0.0), error)
     return errors
 
@@ -120,12 +122,17 @@ def distance(states: torch.Tensor, own: torch.Tensor) -> float:
 
 
 def _other_layer(
-    number: int, states: torch.Tensor, layer: int, error: float, every: Sequence[torch.Tensor]
+    number: int,
+    states: torch.Tensor,
+    layer: int,
+    error: float,
+    every: Sequence[torch.Tensor],
+    most: float,
 ) -> str:
     """What the states of a layer are instead."""
     found = min(range(len(every)), key=lambda place: distance(states, every[place]))
     where = f"document {number}: what should be the output of layer {layer}"
-    if distance(states, every[found]) > MOST_DIFFERENT:
+    if distance(states, every[found]) > most:
         return (
             f"{KEY}: {where} differs from that of target.model by {error:.0%} of its size, and no "
             "other layer is nearer than rounding: the states are of another model, or of other "
@@ -138,13 +145,10 @@ def _other_layer(
     )
 
 
-def _other_norm(
-    number: int, last: torch.Tensor, own: torch.Tensor, error: float, norm: Norm, normed: bool
-) -> str:
-    """What the last state is instead."""
-    turned = norm(last) if normed else last
+def _other_norm(number: int, error: float, turned: float, most: float, normed: bool) -> str:
+    """What the last state is instead. `turned`: its error under the other convention."""
     place, other = ("after", "before") if normed else ("before", "after")
     what = f"{KEY}: document {number}: the last state should be the one {place} the final norm"
-    if distance(turned, own) <= MOST_DIFFERENT:
+    if turned <= most:
         return f"{what}, but is the one {other} it: their project has not written these files so"
     return f"{what} of target.model, but differs from it by {error:.0%} of its size"

@@ -154,6 +154,14 @@ def open_target(directory: Path, dtype="float32", layers=None):
     return engine, head
 
 
+def plain_states(engine, ids, layers):
+    """aux [L, C H] and last [L, H] of one document as transformers lists them: of the last layer
+    only the state after the final norm, which is then in aux too."""
+    outputs, last = engine.every_state(ids)
+    outputs = [*outputs, last]
+    return torch.cat([outputs[layer + 1] for layer in layers], dim=-1), last
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Files that a training job reads, its settings, and those of the stages before it."""

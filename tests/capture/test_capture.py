@@ -304,8 +304,11 @@ def test_the_last_layer_is_captured_and_left_out_of_the_comparison(targets, file
 
 
 def test_a_cosine_that_is_no_number_is_refused(targets, file, tmp_path, monkeypatch):
-    nan = {"layer 1": 1.0, "layer 3": float("nan"), "layer 4": 1.0, "last": 1.0}
-    monkeypatch.setattr(selfcheck, "_cosines", lambda *_: dict(nan))
+    monkeypatch.setattr(
+        selfcheck.StoredStates,
+        "aux_cosine",
+        lambda _, layer, plain: float("nan") if layer == 3 else 1.0,
+    )
     with pytest.raises(UserError, match=r"cosine nan for layer 3"):
         self_check(targets, file, tmp_path)
 

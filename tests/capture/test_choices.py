@@ -28,7 +28,7 @@ def test_a_right_capture_chooses_as_the_target_does(
     engine, head = open_target(targets[kind])
     assert check_shard(path, tokens, engine, LAYER_IDS, None, head)
     ids = torch.arange(3, 20)
-    states = engine.plain_states(ids)[1][-4:]
+    states = engine.every_state(ids)[1][-4:]
     assert torch.equal(engine.own_choices(ids, 4, head), head.logits(states).argmax(-1))
 
 
@@ -42,9 +42,8 @@ class BeforeTheNorm(HFTarget):
         hook.remove()
         return captured, kept[0]
 
-    def plain_states(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        aux, last = self.states(ids[None])
-        return aux[0], last[0]
+    def every_state(self, ids: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        return super().every_state(ids)[0], self.states(ids[None])[1][0]
 
 
 def test_states_from_before_the_norm_are_refused(

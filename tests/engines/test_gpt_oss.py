@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import save_file
 
 from eagle3.engines.hf import HFTarget
+from tests.builders.shards import plain_states
 
 HIDDEN, EXPERTS, LAYERS = 64, 4, (0, 1, 2)
 MXFP4 = {
@@ -79,10 +80,11 @@ def test_documents_in_a_batch_have_the_states_that_each_has_alone(folders) -> No
     target = HFTarget.load(folders[0], LAYERS, "float32")
     documents = [torch.randint(0, 96, (length,)) for length in (37, 12, 20)]
     aux, last = target.flat_states(documents)
-    alone = [target.plain_states(document) for document in documents]
+    alone = [plain_states(target, document, LAYERS) for document in documents]
     assert torch.allclose(aux, torch.cat([a for a, _ in alone]), rtol=1e-4, atol=1e-4)
     assert torch.allclose(last, torch.cat([b for _, b in alone]), rtol=1e-4, atol=1e-4)
     # the window is at work: the last state does not depend on what lies far before it in layer 0
     other = documents[0].clone()
     other[0] = (other[0] + 1) % 96
-    assert torch.equal(target.plain_states(other)[0][-1, :HIDDEN], alone[0][0][-1, :HIDDEN])
+    again = plain_states(target, other, LAYERS)[0]
+    assert torch.equal(again[-1, :HIDDEN], alone[0][0][-1, :HIDDEN])

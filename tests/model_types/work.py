@@ -33,6 +33,7 @@ from tests.builders.shards import (
     TRAIN,
     changed,
     open_target,
+    plain_states,
     train_draft,
     training_set,
 )
@@ -145,7 +146,7 @@ def self_check_differs(
 ) -> float:
     """How far what the self-check of a shard sees of the first text is from its capture."""
     aux, last = (part[: len(text)] for part in captured)
-    again = engine.plain_states(text)
+    again = plain_states(engine, text, LAYERS_READ)
     own = engine.own_choices(text, CHOSEN, head)
     assert own is None or torch.equal(own, head.logits(last[-CHOSEN:]).argmax(-1))
     return max(distance(again[0], aux), distance(again[1], last))
