@@ -1,4 +1,4 @@
-"""Rows of local files: JSON, lines of JSON (plain, gzip, Zstandard), Parquet, folders of them."""
+"""Rows of local files: JSON, JSON lines (plain, gzip, Zstandard), Parquet, folders of them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from eagle3.errors import Foreign, UserError
 LINES = (".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")  # after one of LINES
 SUFFIXES = (".json", *LINES, ".parquet", *PACKED)
-LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
+LONGEST_LINE = 2**28  # bytes; a line without an end would fill the memory
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that is none, or not in the shape its dataset has; it is counted with the bad ones."""
+    """A row that cannot be parsed, or not in the shape of its dataset; counted as a bad row."""
 
     cause: str
 
 
 def files_of(place: Path) -> list[Path]:
-    """The files that are read for a path: itself, or those of a folder and of its folders.
+    """The files to read for a path: the file itself, or all files below a folder.
 
-    Raises UserError if there is none of a known form.
+    Raises UserError if none has a known suffix.
     """
     if place.is_dir():
-        inside = (path for path in sorted(place.rglob("*")) if path.is_file())
-        paths = [p for p in inside if _form(p) and not _hidden(p.relative_to(place))]
+        files = (path for path in sorted(place.rglob("*")) if path.is_file())
+        paths = [p for p in files if _format(p) and not _hidden(p.relative_to(place))]
         if not paths:
             raise UserError(
                 f"dataset.source: the folder {place} has no file of {', '.join(SUFFIXES)}"
             )
         return paths
-    if not _form(place):
+    if not _format(place):
         raise UserError(
             f"dataset.source: {place} is none of {', '.join(SUFFIXES[:-2])}, "
             f"{', '.join(LINES[0] + packed for packed in PACKED)}"
@@ -48,26 +48,26 @@ def files_of(place: Path) -> list[Path]:
 
 
 def _hidden(path: Path) -> bool:
-    """Whether the file or a folder above it is one that tools keep for themselves."""
+    """Whether the file or a folder above it is hidden."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def readable(path: Path) -> bool:
-    """Whether a file's name says how it is read."""
-    return bool(_form(path))
+    """Whether a file has a known suffix."""
+    return bool(_format(path))
 
 
 def rows_of(place: Path) -> Iterator[Any]:
-    """Every row of a file or folder in its own order; those that are none come as `Unreadable`.
+    """Every row of a file or folder in order; `Unreadable` for one that cannot be parsed.
 
     Raises UserError for a file that cannot be read.
     """
     files = files_of(place)
-    return (row for path in files for row in _READERS[_form(path)](path))
+    return (row for path in files for row in _READERS[_format(path)](path))
 
 
-def _form(path: Path) -> str:
-    """The suffix that says how a file is read, whatever its case; nothing for an unknown one."""
+def _format(path: Path) -> str:
+    """The file's suffix in lower case, empty if it is unknown."""
     *_, before, last = ("", "", *(suffix.lower() for suffix in path.suffixes))
     if last in PACKED:
         return before + last if before in LINES else ""
@@ -85,7 +85,7 @@ def _gzip_lines(path: Path) -> Iterator[Any]:
 
 
 def _zstandard_lines(path: Path) -> Iterator[Any]:
-    import pyarrow as pa  # whose reader, unlike zstandard's own, notices a file cut short
+    import pyarrow as pa  # whose reader, unlike zstandard's, notices a truncated file
 
     fault = Foreign(f"dataset.source: cannot unpack {path}")
     with fault, pa.input_stream(str(path), compression="zstd") as stream:
