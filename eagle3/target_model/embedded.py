@@ -1,7 +1,7 @@
 """Trains the tiny target model of the demo and saves it as an ordinary Hugging Face directory.
 
-A pretrained target would need a download; this one is made in a minute or two on two CPU cores from
-the bundled conversations, and the pipeline then treats it like any other model directory.
+A pretrained target would need a download; this one is trained in a minute or two on two CPU cores
+from the bundled conversations, and the pipeline then treats it like any other model directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eagle3.config.target import EmbeddedTarget
 from eagle3.progress import Progress
 from eagle3.target_model.embedded_tokenizer import END_ID, PAD_ID
 
-PARTS = 2  # of a batch, one a thread
+PARTS = 2  # of a batch, one per thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
 WEIGHT_DECAY = 0.05
@@ -122,8 +122,7 @@ def train(
     """Language-model training on every token of `documents`, in place, in float32.
 
     `documents` are the token ids of one rendered conversation each. The same seed gives the same
-    weights. Returns the mean loss in nats per token over
-    the last tenth of the steps.
+    weights. Returns the mean loss in nats per token over the last tenth of the steps.
 
     Raises:
         ValueError: the documents together do not fill a single block.
@@ -180,9 +179,9 @@ def train(
 
 
 def _line(losses: Sequence[float], steps: int, start: float) -> str:
-    """The state of a training as text."""
-    left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
-    return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {left:.0f} s"
+    """The progress of training as text."""
+    seconds_left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
+    return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {seconds_left:.0f} s"
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
