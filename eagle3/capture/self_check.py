@@ -1,8 +1,8 @@
-"""The self-check of a shard: one document is captured again, the plain way, and compared.
+"""The self-check of a shard: one document is run again by a plain forward pass and compared.
 
-It covers everything between the model and the file: hooks, layer numbers, batches, padding,
-another engine's kernels and ranks, encoding, and the place of each row. With backend hf the model
-is the one that captured: a split over ranks is not undone.
+It covers everything between the model and the file: hooks, layer numbers, batches, padding, another
+engine's kernels and ranks, encoding, and the position of each row. With backend hf the capturing
+model is used again, so a split over ranks stays.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from eagle3.target_model.reader import Head
 from eagle3.tokens.shards import TokenShard
 
 LEAST = 0.999  # median cosine below which a capture is refused
-# rows whose teacher is compared with the target's own choice, and the share that has to be equal;
-# in half precision some near-ties fall the other way, under a wrong norm nearly all rows do
+# rows whose teacher is compared with the target's own choice, and the share that has to be equal:
+# in half precision some near-ties differ, under a wrong norm nearly all rows do
 CHOICES, LEAST_EQUAL = 64, 0.9
 
 
@@ -38,11 +38,11 @@ def check_shard(
 ) -> dict[str, float]:
     """Median cosines of the sampled document's rows, for each layer and the last state.
 
-    With a `head` the teacher's tokens are compared with those that the target itself would choose,
-    which fails if `last` is not what the head reads, as before the final norm.
+    With a `head`, the teacher's tokens are compared with those that the target itself would choose,
+    which fails if `last` is not what the head reads, such as the state before the final norm.
 
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
-    shard has no rows. Raises UserError if the states are not what the target gives.
+    shard has no rows. Raises UserError if the states are not the target's.
     """
     document = sampled_document(tokens)
     if document is None:
@@ -52,9 +52,9 @@ def check_shard(
     if path is None:
         return {}
     positions = torch.from_numpy(tokens.needed.taught(document))
-    own = last[positions.to(last.device)]
+    expected_last = last[positions.to(last.device)]
     shard = FeatureShard(path, tokens, settings_digest)
-    cosines = _cosines(shard, document, aux[: len(ids) - 2], own, layers)
+    cosines = _cosines(shard, document, aux[: len(ids) - 2], expected_last, layers)
     # transformers does not return the last layer's own output, so it cannot be compared
     cosines.pop(f"layer {layer_count(target.body.config) - 1}", None)
     failed = {name: value for name, value in cosines.items() if not value > LEAST}  # or NaN
@@ -80,12 +80,12 @@ def _check_choices(
 ) -> None:
     """Raise UserError unless the stored teacher chooses what the target itself does."""
     first = int(positions[0])
-    seen = ids[: first + CHOICES]
-    own = target.own_choices(seen, len(seen) - first, head)
-    if own is None:
+    prefix = ids[: first + CHOICES]
+    choices = target.own_choices(prefix, len(prefix) - first, head)
+    if choices is None:
         return
-    rows = positions < len(seen)
-    equal = (own.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
+    rows = positions < len(prefix)
+    equal = (choices.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
     if equal < LEAST_EQUAL:
         raise UserError(
             f"{path}: the stored states choose the target's own next token in {equal:.0%} of "
@@ -109,17 +109,17 @@ def _cosines(
     last: torch.Tensor,  # [R, H]
     layers: Sequence[int],
 ) -> dict[str, float]:
-    """Median cosine between stored rows and the given ones, without what the codec itself loses:
-    its grid moves nearly equal numbers apart, so it is not put on both sides."""
+    """Median cosine between stored rows and those of a plain pass, without the codec's loss. Both
+    are not compared encoded: the codec's grid would move nearly equal numbers apart."""
     codec, stored = CODECS[shard.layout.codec], shard.read(document)
     cosines: dict[str, float] = {}
     by_layer = [f"layer {layer}" for layer in layers]
     for rows, name, names in ((aux, "aux", by_layer), (last, "last", ["last"])):
         chunks = len(names)
         plain = rows.unflatten(1, (chunks, -1))  # [N, C, H]
-        through = codec.decode(codec.encode(plain), chunks).unflatten(1, (chunks, -1))
-        plain, kept = plain.float().cpu(), stored[name].unflatten(1, (chunks, -1)).float()
-        lost = 1 - cosine_similarity(through.float().cpu(), plain, dim=-1)
-        medians = (cosine_similarity(kept, plain, dim=-1) + lost).median(dim=0).values  # [C]
+        decoded = codec.decode(codec.encode(plain), chunks).unflatten(1, (chunks, -1))
+        plain, captured = plain.float().cpu(), stored[name].unflatten(1, (chunks, -1)).float()
+        loss = 1 - cosine_similarity(decoded.float().cpu(), plain, dim=-1)
+        medians = (cosine_similarity(captured, plain, dim=-1) + loss).median(dim=0).values  # [C]
         cosines |= dict(zip(names, medians.tolist(), strict=True))
     return cosines
