@@ -190,7 +190,7 @@ class ChatTemplate:
                 if self._shows(THOUGHT, probe, tools):
                     text = self._rendered(probe, tools)
                     without = self._rendered([*probe[:-1], answer], tools)
-                    return key, _inserted(text, without, self._rendered(probe[:-1], tools, True))
+                    return key, _text_around(text, without, self._rendered(probe[:-1], tools, True))
         return None, None
 
     @cached_property
@@ -214,13 +214,13 @@ class ChatTemplate:
             return False
 
 
-def common_prefix_length(one: str, other: str) -> int:
+def common_prefix_length(first: str, second: str) -> int:
     """How many characters both texts begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
+def _text_around(text: str, without: str, prompt: str) -> tuple[str, str] | None:
     """The text before and after the thought in the part of `text` that `without` lacks; None
     unless there is some on both sides. Both texts begin with `prompt`."""
     start = common_prefix_length(text, without)

@@ -86,7 +86,7 @@ class Masker:
         more where a template later shows earlier turns differently. A BadRow in their place if no
         token is supervised, or a turn goes on after a stop token or ends without one.
         """
-        for batch in _batches(conversations):
+        for batch in _in_batches(conversations):
             rendered = [self._rendered(conversation) for conversation in batch]
             texts = [
                 text for outcome in rendered if not isinstance(outcome, BadRow) for text in outcome
@@ -175,7 +175,7 @@ def run_of(chars: Callable[[int], Span], count: int, span: Span) -> slice:
     return slice(first, last)
 
 
-def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+def _in_batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
     remaining = iter(conversations)
     while batch := list(islice(remaining, BATCH)):
         yield batch

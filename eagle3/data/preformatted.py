@@ -61,11 +61,11 @@ def _end(text: str, start: int, marks: Marks) -> int:
     """The end of the first mark that ends the answer."""
     while True:
         hits = [(text.find(end, start), end) for end in marks.ends]
-        position, end = min(((found, end) for found, end in hits if found >= 0), default=(-1, ""))
-        if position < 0 and marks.next_turn_ends:
+        first, end = min(((at, end) for at, end in hits if at >= 0), default=(-1, ""))
+        if first < 0 and marks.next_turn_ends:
             return len(text)
-        if position < 0:
+        if first < 0:
             raise BadRow("an answer of the text has no mark that ends it")
-        start = position + len(end)
+        start = first + len(end)
         if end not in marks.inside or not text.startswith(marks.bare, start):
             return start

@@ -74,42 +74,42 @@ def _format(path: Path) -> str:
     return last if last in SUFFIXES else ""
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _read_lines(path: Path) -> Iterator[Any]:
     with open(path, "rb") as handle:
-        yield from _decoded(handle)
+        yield from _parse_lines(handle)
 
 
-def _gzip_lines(path: Path) -> Iterator[Any]:
+def _read_gzip_lines(path: Path) -> Iterator[Any]:
     with Foreign(f"dataset.source: cannot unpack {path}"), gzip.open(path, "rb") as handle:
-        yield from _decoded(handle)
+        yield from _parse_lines(handle)
 
 
-def _zstandard_lines(path: Path) -> Iterator[Any]:
+def _read_zstandard_lines(path: Path) -> Iterator[Any]:
     import pyarrow as pa  # whose reader, unlike zstandard's, notices a truncated file
 
     fault = Foreign(f"dataset.source: cannot unpack {path}")
     with fault, pa.input_stream(str(path), compression="zstd") as stream:
-        yield from _decoded(io.BufferedReader(stream, 2**20))
+        yield from _parse_lines(io.BufferedReader(stream, 2**20))
 
 
-def _decoded(handle: Any) -> Iterator[Any]:
+def _parse_lines(handle: Any) -> Iterator[Any]:
     while line := handle.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = handle.readline(LONGEST_LINE)
             yield Unreadable(f"line is longer than {LONGEST_LINE >> 20} MiB")
         elif line.strip():
-            yield _row(line)
+            yield _parse_line(line)
 
 
-def _row(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         return Unreadable("line is not JSON")
 
 
-def _list(path: Path) -> Iterator[Any]:
+def _read_json(path: Path) -> Iterator[Any]:
     try:
         rows = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as fault:
@@ -119,7 +119,7 @@ def _list(path: Path) -> Iterator[Any]:
     yield from rows
 
 
-def _table(path: Path) -> Iterator[Any]:
+def _read_parquet(path: Path) -> Iterator[Any]:
     from pyarrow import parquet
 
     with (
@@ -131,10 +131,10 @@ def _table(path: Path) -> Iterator[Any]:
 
 
 _READERS = {
-    ".json": _list,
-    ".jsonl": _lines,
-    ".ndjson": _lines,
-    ".parquet": _table,
-    **{name + ".gz": _gzip_lines for name in LINES},
-    **{name + ".zst": _zstandard_lines for name in LINES},
+    ".json": _read_json,
+    ".jsonl": _read_lines,
+    ".ndjson": _read_lines,
+    ".parquet": _read_parquet,
+    **{name + ".gz": _read_gzip_lines for name in LINES},
+    **{name + ".zst": _read_zstandard_lines for name in LINES},
 }

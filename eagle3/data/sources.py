@@ -90,7 +90,7 @@ def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:
     """
     commits = set() if commits is None else commits
     if source.place in CATALOGUE:
-        return _catalogued(source, commits)
+        return _catalogue_rows(source, commits)
     split = source.split or "train"
     if source.place.startswith(HUB):
         name = source.place.removeprefix(HUB)
@@ -112,7 +112,7 @@ def unknown_place(place: str) -> str:
     )
 
 
-def _catalogued(source: Source, commits: set[str]) -> Iterator[Any]:
+def _catalogue_rows(source: Source, commits: set[str]) -> Iterator[Any]:
     entry = CATALOGUE[source.place]
     subsets: Sequence[str | None] = (
         [source.subset] if source.subset else entry.subsets[:1] or [None]

@@ -72,8 +72,8 @@ class Renderer:
             )
         self.given_stops = tuple(stops)
         self.prompts = self._prompts()
-        self.named = None if choice == "generation" else self._matching_marks(choice)
-        self.finder = AnswerFinder(self.template, self._stops(self.named))
+        self.named_marks = None if choice == "generation" else self._matching_marks(choice)
+        self.finder = AnswerFinder(self.template, self._stops(self.named_marks))
         # what a server's prompt contains is certain; what a block was meant to contain is not
         compared = self.prompts.comparable and self.finder.ends_answers
         self.marked = choice == "generation" or (marked and choice == "auto" and not compared)
@@ -97,8 +97,8 @@ class Renderer:
         """Texts that end an answer."""
         return self.finder.stops
 
-    def _stops(self, named: Named | None) -> tuple[str, ...]:
-        ends = self.given_stops or (named.ends if named else ())
+    def _stops(self, marks: Named | None) -> tuple[str, ...]:
+        ends = self.given_stops or (marks.ends if marks else ())
         return tuple(dict.fromkeys(ends)) or (self.tokenizer.eos_token,)
 
     def _prompts(self) -> _Prompts:
@@ -121,19 +121,17 @@ class Renderer:
         """
         prompt, source = self.prompts.prompt, self.template.source
         if choice in ("auto", "generation"):
-            fitting = [
-                candidate for candidate in NAMED.values() if _fits(candidate, prompt, source)
-            ]
+            fitting = [marks for marks in NAMED.values() if _fits(marks, prompt, source)]
             # the next turn's mark is in every template of its kind; other marks are more specific
-            return min(fitting, key=lambda candidate: candidate.next_turn_ends, default=None)
-        named = NAMED[choice]
-        if not _fits(named, prompt, source):
+            return min(fitting, key=lambda marks: marks.next_turn_ends, default=None)
+        marks = NAMED[choice]
+        if not _fits(marks, prompt, source):
             raise UserError(
-                f"tokens.chat_template is {choice!r}, which ends prompts with {named.headers[0]!r} "
-                f"and answers with {named.ends[0]!r}, "
+                f"tokens.chat_template is {choice!r}, which ends prompts with {marks.headers[0]!r} "
+                f"and answers with {marks.ends[0]!r}, "
                 f"but the tokenizer's template ends prompts with {prompt[-60:]!r}; use auto"
             )
-        return named
+        return marks
 
     @property
     def next_turn_ends(self) -> bool:
@@ -156,10 +154,10 @@ class Renderer:
     @cached_property
     def _marks(self) -> Marks:
         """The marks around the answers of a text that came rendered."""
-        named = self.named or self._matching_marks("auto")
-        between = named.between if named else ()
-        ends = (*self._stops(named), *between)
-        last_is_open = named is not None and named.next_turn_ends
+        marks = self.named_marks or self._matching_marks("auto")
+        between = marks.between if marks else ()
+        ends = (*self._stops(marks), *between)
+        last_is_open = marks is not None and marks.next_turn_ends
         return Marks(self.header, ends, between, last_is_open or self.next_turn_ends)
 
     def prompt(self, messages: Sequence[Message], tools: Any = None, options: Any = None) -> str:
@@ -273,7 +271,7 @@ class _Prompts:
         return self.prompt != self.before or headless
 
 
-def _fits(named: Named, prompt: str, source: str) -> bool:
+def _fits(marks: Named, prompt: str, source: str) -> bool:
     """Whether a template ends its prompts as a named one does, and has one of its end marks."""
-    endings = tuple(header + opened for header in named.headers for opened in ("", *OPENED))
-    return prompt.endswith(endings) and any(end in source for end in named.ends)
+    endings = tuple(header + opened for header in marks.headers for opened in ("", *OPENED))
+    return prompt.endswith(endings) and any(end in source for end in marks.ends)
