@@ -84,8 +84,8 @@ def check_adapter(adapter: Adapter, target: Path) -> None:
                 "outside experts are merged here: merge it with peft (merge_and_unload) and name "
                 "the merged model in target.model"
             )
-        tails = _tails(module)
-        if not any(f".{name}".endswith(f".{tails[-1]}.weight") for name in tensor_names):
+        endings = _name_endings(module)
+        if not any(f".{name}".endswith(f".{endings[-1]}.weight") for name in tensor_names):
             raise UserError(
                 f"{KEY}: {adapter.folder} changes {module}, which the target does not have: it is "
                 "of another model"
@@ -104,7 +104,7 @@ def merge(adapter: Adapter, model: Any) -> None:
             lora_a, lora_b = (
                 handle.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").float() for part in "AB"
             )
-            weight = _matrix(adapter, model, name)
+            weight = _weight_of(adapter, model, name)
             if weight.shape != (len(lora_b), lora_a.shape[1]):
                 raise UserError(
                     f"{KEY}: {adapter.folder} changes {name} by a matrix of "
@@ -115,13 +115,13 @@ def merge(adapter: Adapter, model: Any) -> None:
             weight.copy_(weight.float() + delta.to(weight.device))
 
 
-def _matrix(adapter: Adapter, model: Any, name: str) -> Any:
+def _weight_of(adapter: Adapter, model: Any, name: str) -> Any:
     """The weight of the module that an adapter calls `name`."""
     import torch
 
     modules = dict(model.named_modules())
-    for tail in _tails(name):
-        module = modules.get(tail)
+    for ending in _name_endings(name):
+        module = modules.get(ending)
         if isinstance(module, torch.nn.Linear) and module.weight.dtype.itemsize > 1:
             return module.weight
     raise UserError(
@@ -131,7 +131,7 @@ def _matrix(adapter: Adapter, model: Any, name: str) -> Any:
     )
 
 
-def _tails(name: str) -> list[str]:
+def _name_endings(name: str) -> list[str]:
     """A module's name and its endings, down to the one that begins with the layer's number."""
     parts = name.split(".")
     first = next((i for i, part in enumerate(parts) if part.isdigit()), 1)

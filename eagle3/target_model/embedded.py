@@ -169,7 +169,7 @@ def train(
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 optimizer.step()
                 losses.append(sum(s * loss for s, (loss, _) in zip(shares, results, strict=True)))
-                progress.advance(1, partial(_line, losses, steps, start))
+                progress.advance(1, partial(_progress_line, losses, steps, start))
     finally:
         progress.close()
         torch.set_num_threads(threads)
@@ -178,7 +178,7 @@ def train(
     return sum(last) / len(last)
 
 
-def _line(losses: Sequence[float], steps: int, start: float) -> str:
+def _progress_line(losses: Sequence[float], steps: int, start: float) -> str:
     """The progress of training as text."""
     seconds_left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
     return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {seconds_left:.0f} s"

@@ -1,4 +1,4 @@
-"""Where a target is, and its small files."""
+"""The location of a target, and its small files."""
 
 from __future__ import annotations
 

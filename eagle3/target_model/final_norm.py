@@ -23,7 +23,7 @@ def load_final_norm(
     config, weights = load_text_config(directory, trust_remote_code), TargetWeights(directory)
     prefix = weights.check(key, "final_norm_key").rpartition(".")[0]
     name = prefix.rpartition(".")[2]  # text parts of larger models have longer prefixes
-    norm = getattr(_body(config, directory, trust_remote_code), name, None)
+    norm = getattr(_meta_decoder(config, directory, trust_remote_code), name, None)
     if not isinstance(norm, torch.nn.Module):
         raise UserError(
             f"target.final_norm_key is {key!r}, but a {config.model_type} has no norm {name!r} "
@@ -37,7 +37,7 @@ def load_final_norm(
     return norm.to(dtype).requires_grad_(False).eval()
 
 
-def _body(config: Any, directory: Path, trust_remote_code: bool) -> Any:
+def _meta_decoder(config: Any, directory: Path, trust_remote_code: bool) -> Any:
     """The decoder of a target on the meta device: its weights take no memory."""
     from transformers import AutoModel
 

@@ -29,10 +29,10 @@ def check_head(weights: TargetWeights, name: str) -> None:
     if it contains a norm or a layer, or is quantised."""
     prefix = name.removesuffix("weight")
     extra = sorted(
-        other
-        for other in weights.file_of
-        if other not in (name, f"{prefix}bias")
-        and (other.startswith(prefix) or ".lm_head." in f".{other}")
+        tensor
+        for tensor in weights.file_of
+        if tensor not in (name, f"{prefix}bias")
+        and (tensor.startswith(prefix) or ".lm_head." in f".{tensor}")
     )
     if extra and prefix:
         raise UserError(
@@ -44,7 +44,7 @@ def check_head(weights: TargetWeights, name: str) -> None:
 def logit_rules(config: Any) -> tuple[float, float | None]:
     """Scale and soft cap that the target applies to its logits.
 
-    Raises UserError for a rule that is not known here.
+    Raises UserError for an unknown rule.
     """
     scale, softcap = 1.0, None
     known_keys = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)

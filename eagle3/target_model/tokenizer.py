@@ -92,11 +92,11 @@ def read_tokenizer(directory: Path) -> FileTokenizer | None:
         return None
     if (directory / "additional_chat_templates").exists():
         return None
-    if not version("transformers").startswith(tuple(f"{known}." for known in KNOWN_TRANSFORMERS)):
+    if not version("transformers").startswith(tuple(f"{minor}." for minor in KNOWN_TRANSFORMERS)):
         return None
     config, file, settings = (read_object(directory / name) for name in names)
     added = _added_tokens(directory, file, settings)
-    if added is None or not _taken_unchanged(config, file, settings):
+    if added is None or not _loads_unchanged(config, file, settings):
         return None
     special = _special_tokens(settings, added)
     if special is None:
@@ -105,13 +105,13 @@ def read_tokenizer(directory: Path) -> FileTokenizer | None:
 
     with Foreign(f"target.model: cannot load the tokenizer of {directory}"):
         backend = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    named, contents = special
+    by_name, contents = special
     numbers = (backend.token_to_id(content) for content in dict.fromkeys(contents))
     ids = [number for number in numbers if number is not None]
-    return FileTokenizer(backend, _template(directory, settings), named, ids)
+    return FileTokenizer(backend, _template(directory, settings), by_name, ids)
 
 
-def _taken_unchanged(
+def _loads_unchanged(
     config: Mapping[str, Any], file: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> bool:
     """Whether transformers would take tokenizer.json unchanged, or build the same tokenizer."""
@@ -125,10 +125,10 @@ def _taken_unchanged(
     kind = config.get("model_type")
     if kind in ALWAYS_GENERIC or (name in GENERIC and kind in GENERIC_TYPES):
         return True
-    return name in QWEN2 and kind in QWEN2_TYPES and _as_qwen2_builds(file, settings)
+    return name in QWEN2 and kind in QWEN2_TYPES and _matches_qwen2(file, settings)
 
 
-def _as_qwen2_builds(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def _matches_qwen2(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether tokenizer.json holds what Qwen2Tokenizer builds from its vocabulary."""
     # the class has default names for tokens that the file does not name
     if not {"unk_token", "bos_token", "eos_token", "pad_token", "added_tokens_decoder"} <= set(
@@ -192,7 +192,7 @@ def _special_tokens(
     extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
     if not isinstance(extra, list):
         return None
-    named: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in NAMED:
         token = settings.get(name)
         content = token.get("content") if isinstance(token, dict) else token
@@ -201,10 +201,10 @@ def _special_tokens(
         # it keeps the flags of the file, but transformers would make a token special that is not
         if not isinstance(content, str) or not added.get(content, (False,))[-1]:
             return None
-        named[name] = content
+        by_name[name] = content
     if any(not isinstance(token, str) or added.get(token) != PLAIN_SPECIAL for token in extra):
         return None
-    return named, [*named.values(), *extra]
+    return by_name, [*by_name.values(), *extra]
 
 
 def _template(directory: Path, settings: Mapping[str, Any]) -> Any:

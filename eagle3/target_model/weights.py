@@ -55,8 +55,8 @@ class TargetWeights:
         """
         if name in self.file_of:
             return name
-        others = OTHER_NAMES.get(name, ())
-        for ending in (name.removeprefix("model."), *(f"{other}.weight" for other in others)):
+        aliases = OTHER_NAMES.get(name, ())
+        for ending in (name.removeprefix("model."), *(f"{alias}.weight" for alias in aliases)):
             candidates = self._ending_with(ending)
             if len(candidates) > 1:
                 siblings = [prefix + ending for prefix in self._embedding_prefixes()]
@@ -66,7 +66,7 @@ class TargetWeights:
         return None
 
     def _ending_with(self, ending: str) -> list[str]:
-        """Names that are `ending`, under any prefix that is in no numbered layer."""
+        """Names that end in `ending` and are in no numbered layer."""
         return [
             name
             for name in self.file_of
