@@ -20,17 +20,17 @@ def address(text: str) -> Address:
     return text if is_object(text) else Path(text)
 
 
-def open_source(where: Address) -> LocalFile | ObjectFile:
+def open_source(source: Address) -> LocalFile | ObjectFile:
     """Open a file or object. Raises UserError if it does not exist."""
-    return ObjectFile(str(where)) if is_object(where) else LocalFile(Path(where))
+    return ObjectFile(str(source)) if is_object(source) else LocalFile(Path(source))
 
 
-def copy_file(where: Address, path: Path) -> None:
+def copy_file(source: Address, path: Path) -> None:
     """Copy a file or object to `path`. Raises UserError if an object cannot be read."""
-    if is_object(where):
-        download(str(where), path)
+    if is_object(source):
+        download(str(source), path)
     else:
-        shutil.copyfile(where, path)
+        shutil.copyfile(source, path)
 
 
 class LocalFile:
@@ -41,7 +41,7 @@ class LocalFile:
 
     def __init__(self, path: Path) -> None:
         self.name, self.size = path, 0
-        with self._opened() as file:
+        with self._open() as file:
             self.size = os.fstat(file).st_size
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
@@ -49,7 +49,7 @@ class LocalFile:
 
         Raises UserError if the file is gone or shorter.
         """
-        with self._opened() as file:
+        with self._open() as file:
             for start, buffer in pieces:
                 offset, rest = start, buffer
                 while rest:
@@ -62,12 +62,12 @@ class LocalFile:
         """Have the system prefetch ranges (first byte, bytes) from the disk; returns at once."""
         if not hasattr(os, "posix_fadvise"):
             return  # macOS
-        with self._opened() as file:
+        with self._open() as file:
             for offset, size in spans:
                 os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _open(self) -> Iterator[int]:
         """The file, opened for one document: thousands of shards may be in use at once."""
         try:
             file = os.open(self.name, os.O_RDONLY)

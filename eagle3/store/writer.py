@@ -160,7 +160,7 @@ class ShardWriter:
 
     def _pieces(self, batch: _Batch) -> list[dict[str, np.ndarray]]:
         """The rows of each document, uint8 [n, row_bytes] by part."""
-        rows = {name: _by_row(tensor) for name, tensor in batch.parts.items()}
+        rows = {name: _row_bytes(tensor) for name, tensor in batch.parts.items()}
         starts = dict.fromkeys(rows, 0)
         pieces = []
         for document in batch.documents:
@@ -183,7 +183,7 @@ class ShardWriter:
         ]
 
 
-def _by_row(tensor: torch.Tensor) -> np.ndarray:
+def _row_bytes(tensor: torch.Tensor) -> np.ndarray:
     """The bytes of a CPU tensor, uint8 [N, row_bytes], without a copy."""
     rows = tensor.contiguous() if tensor.dim() == 2 else tensor.contiguous()[:, None]
     return rows.view(torch.uint8).numpy()
