@@ -133,7 +133,7 @@ def _read_ahead(
     waiting: deque[tuple[int, Future[PeerDocument]]] = deque()
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for document, number in numbers.items():
-            waiting.append((document, pool.submit(partial(_read, files, number))))
+            waiting.append((document, pool.submit(partial(_read_document, files, number))))
             if len(waiting) > AHEAD:
                 oldest, future = waiting.popleft()
                 yield oldest, future.result()
@@ -141,7 +141,7 @@ def _read_ahead(
             yield oldest, future.result()
 
 
-def _read(files: PeerFiles, number: int) -> PeerDocument:
+def _read_document(files: PeerFiles, number: int) -> PeerDocument:
     try:
         return files.read(number)
     except BadRow as fault:

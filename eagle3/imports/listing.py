@@ -53,7 +53,7 @@ def list_files(kind: str, place: Path) -> Listing:
     folder = states_folder(kind, place)
     file_of: dict[int, tuple[str, int]] = {}
     groups = [0]
-    for name, size in _entries(kind, folder, groups):
+    for name, size in _list_entries(kind, folder, groups):
         match = NAMES[kind].fullmatch(Path(name).name)
         number = int(match[1]) if match else LARGEST
         if number >= LARGEST:
@@ -112,7 +112,7 @@ def dataset_digest(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _entries(kind: str, folder: Path, groups: list[int]) -> Iterator[tuple[str, int]]:
+def _list_entries(kind: str, folder: Path, groups: list[int]) -> Iterator[tuple[str, int]]:
     """Names, relative to the folder, and sizes of its files. The first numbers of SpecForge's
     groups are added to `groups`."""
     try:

@@ -65,7 +65,7 @@ def check_masks(sample: Sample, answers: Answers) -> Fit:
         for document in sample.documents.values()
     )
     if not fit.answers:
-        raise _unsupervised(sample)
+        raise _no_supervised_token(sample)
     if not fit.alike:
         raise UserError(
             f"{KEY}: only {sentence(fit)} of target.model, so the masks are of another template; "
@@ -86,7 +86,7 @@ def check_states(
     errors: dict[str, float] = {}
     supervised = [number for number, doc in sample.documents.items() if doc.loss_mask.any()]
     if not supervised:
-        raise _unsupervised(sample)
+        raise _no_supervised_token(sample)
     shortest = sorted(supervised, key=lambda n: len(sample.documents[n].input_ids))
     for number in sorted(shortest[:: max(1, len(shortest) // RUN)][:RUN]):
         document = sample.documents[number]
@@ -99,16 +99,16 @@ def check_states(
             if layer + 1 < len(plain):
                 name, error = f"layer {layer}", distance(aux[:, index], plain[layer + 1])
                 if error > MOST_DIFFERENT:
-                    raise UserError(_other_layer(number, aux[:, index], layer, error, plain))
+                    raise UserError(_explain_layer(number, aux[:, index], layer, error, plain))
                 errors[name] = max(errors.get(name, 0.0), error)
         error = distance(last if normed else norm(last), plain_last)
         if error > MOST_DIFFERENT:
-            raise UserError(_other_norm(number, last, plain_last, error, norm, normed))
+            raise UserError(_explain_norm(number, last, plain_last, error, norm, normed))
         errors["last"] = max(errors.get("last", 0.0), error)
     return errors
 
 
-def _unsupervised(sample: Sample) -> UserError:
+def _no_supervised_token(sample: Sample) -> UserError:
     return UserError(f"{KEY}: no token of {len(sample.documents)} documents is supervised")
 
 
@@ -119,7 +119,7 @@ def distance(states: torch.Tensor, reference: torch.Tensor) -> float:
     return float((difference / reference.norm(dim=-1).clamp_min(1e-20)).median())
 
 
-def _other_layer(
+def _explain_layer(
     number: int, states: torch.Tensor, layer: int, error: float, plain: Sequence[torch.Tensor]
 ) -> str:
     """What the states of a layer are instead."""
@@ -138,7 +138,7 @@ def _other_layer(
     )
 
 
-def _other_norm(
+def _explain_norm(
     number: int, last: torch.Tensor, plain: torch.Tensor, error: float, norm: Norm, normed: bool
 ) -> str:
     """What the last state is instead."""
