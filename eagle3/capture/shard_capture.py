@@ -100,8 +100,8 @@ class ShardCapture:
         starts = np.cumsum(lengths) - lengths
         of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, lengths, strict=True)]
         of_last = [start + needed.taught(d) for start, d in zip(starts, documents, strict=True)]
-        aux = _rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
-        last = _rows(last, of_last)  # [R, H]
+        aux = _select_rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
+        last = _select_rows(last, of_last)  # [R, H]
         # the only wait for a GPU in a batch
         if not bool(all_finite(aux) & all_finite(last)):
             self._check_finite(documents, of_aux, aux)
@@ -123,7 +123,7 @@ class ShardCapture:
             self._writer.put(documents, parts)
         self._done += int(lengths.sum())
         if self._progress is not None:
-            self._progress.advance(int(lengths.sum()), self._line)
+            self._progress.advance(int(lengths.sum()), self._progress_line)
 
     def finish(self) -> Manifest | None:
         """Complete the file. Raises UserError if a document is missing, OSError if the disk is
@@ -154,7 +154,7 @@ class ShardCapture:
             "target overflows in its dtype, try target.dtype bfloat16 or float32"
         )
 
-    def _line(self) -> str:
+    def _progress_line(self) -> str:
         total = int(self.layout.needed.kept.sum())
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
         seconds_left = (total - self._done) / rate
@@ -197,7 +197,7 @@ def all_finite(states: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(low) & torch.isfinite(high)
 
 
-def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
+def _select_rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
     """The wanted rows, as indices for each document."""
     index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
     return states[to_device(index, states.device)]

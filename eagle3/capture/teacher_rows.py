@@ -59,7 +59,7 @@ class TeacherRows:
                 best[block] = torch.where(better, value.float(), best[block])
                 argmax[block] = torch.where(better, token.int() + start, argmax[block])
                 lse[block] = torch.logaddexp(lse[block], torch.logsumexp(exact, dim=-1))
-        return self._merged(best, argmax, lse)
+        return self._merge(best, argmax, lse)
 
     def _blocks(self) -> Iterator[tuple[int, Head]]:
         """This rank's part of the head in blocks, each with its first token id."""
@@ -68,7 +68,7 @@ class TeacherRows:
             stop = min(start + self.block_tokens, size)
             yield self.first + start, self.head.part(start, stop)
 
-    def _merged(
+    def _merge(
         self, best: torch.Tensor, argmax: torch.Tensor, lse: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The ranks' parts merged; all three are [R]."""
