@@ -77,10 +77,10 @@ class HFTarget:
         if (directory / INDEX).is_file():
             indexed_files(directory / INDEX)  # transformers would follow an index out of the folder
         options |= {"dtype": DTYPES.get(dtype, "auto"), "trust_remote_code": trust_remote_code}
-        model, missing = _loaded(_model_class(directory, trust_remote_code), directory, options)
+        model, missing = _load(_model_class(directory, trust_remote_code), directory, options)
         if missing and (full_class := _full_class(directory, trust_remote_code)) is not None:
             # for some models, the rules that rename tensors apply to the full model only
-            full_model, missing_of_full = _loaded(full_class, directory, options)
+            full_model, missing_of_full = _load(full_class, directory, options)
             if not missing_of_full:
                 model, missing = full_model, []
         if missing:
@@ -206,7 +206,7 @@ class HFTarget:
         return aux, last.flatten(0, 1).index_select(0, rows)
 
 
-def _loaded(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
+def _load(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
     """The model of a directory, and the names of its weights that the directory lacks."""
     check_packages(directory)
     config = load_whole_config(directory, options["trust_remote_code"])
@@ -232,7 +232,7 @@ def layers_of(body: Any) -> Any:
     """
     count, by_name = layer_count(body.config), getattr(body, "layers", None)
     lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
-    lists = [by_name] if by_name in lists else [found for found in lists if len(found) == count]
+    lists = [by_name] if by_name in lists else [stack for stack in lists if len(stack) == count]
     if len(lists) != 1 or len(lists[0]) != count:
         raise UserError(
             f"target.model: the {type(body).__name__} has no list of its {count} layers to take "

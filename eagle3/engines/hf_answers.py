@@ -63,9 +63,9 @@ class HFAnswers:
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """See `Generate`. Appended requests wait for all earlier ones, so batches do not depend on
         the speed of answers."""
-        taken = 0
-        while taken < len(requests):
-            first, taken = taken, len(requests)
+        answered = 0
+        while answered < len(requests):
+            first, answered = answered, len(requests)
             yield from self._answers(requests, first)
 
     def _answers(self, requests: Sequence[Request], begin: int) -> Iterator[tuple[int, Answer]]:
@@ -87,12 +87,12 @@ class HFAnswers:
         for first in range(0, len(ready), self.batch):
             batch = ready[first : first + self.batch]
             seeds = [requests[number].seed for number, _ in batch]
-            generated = self._generated([ids for _, ids in batch], seeds)
+            generated = self._generate([ids for _, ids in batch], seeds)
             for (number, _), tokens in zip(batch, generated, strict=True):
                 yield number, self._answer(tokens, prompts[number])
 
     @torch.no_grad()
-    def _generated(self, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
+    def _generate(self, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
         """The tokens after each prompt."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
