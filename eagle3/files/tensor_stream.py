@@ -148,7 +148,7 @@ def read_header(
         metadata = entries.pop("__metadata__", {})
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are not texts")
-        places, spans = {}, []
+        tensors, spans = {}, []
         for tensor, entry in entries.items():
             shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
             if any(type(number) is not int or number < 0 for number in (*shape, first, last)):
@@ -156,11 +156,11 @@ def read_header(
             declared = Declared(entry["dtype"], shape)
             if last - first != declared.nbytes:
                 raise ValueError(f"{tensor} has a size that its shape does not give")
-            places[tensor] = (declared, 8 + length + first)
+            tensors[tensor] = (declared, 8 + length + first)
             spans.append((first, last))
         ends = [0, *(last for _, last in sorted(spans))]
         if [first for first, _ in sorted(spans)] != ends[:-1] or 8 + length + ends[-1] != size:
             raise ValueError("its tensors do not fill it")
     except NOT_OURS as fault:
         raise UserError(f"{name}: is not a whole safetensors file ({fault}): {REMAKE}") from None
-    return metadata, places
+    return metadata, tensors

@@ -1,8 +1,8 @@
 """Tensors of a file that `torch.save` wrote: the only place that reads one.
 
-Such a file is a zip archive of the tensors' bytes and of pickle instructions that assemble them.
-With `weights_only`, torch follows only those that make tensors and plain containers, so no code in
-the file is run.
+Such a file is a zip archive of the tensors' bytes and of instructions to assemble them. With
+`weights_only`, torch follows only those that make tensors and plain containers, so no code in the
+file is run.
 """
 
 from __future__ import annotations
