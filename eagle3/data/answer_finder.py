@@ -52,7 +52,7 @@ PLACEHOLDER: Message = {"role": "assistant", "content": "\x00"}
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer as the server had it: text = prompt + thought left empty + answer + more."""
+    """An answer as the server had it: text = prompt + empty thought + answer + rest."""
 
     text: str
     prompt: str
@@ -80,7 +80,7 @@ class AnswerFinder:
         self._frames: dict[bool, tuple[str, str]] = {}
 
     def turn(self, messages: Sequence[Message], index: int, tools: Any = None) -> ServedAnswer:
-        """The answer at `index`. Raises BadRow if the template does not show it as it is."""
+        """The answer at `index`. Raises BadRow if the template does not show it unchanged."""
         message, before = messages[index], messages[:index]
         prompt = self.template(before, tools, prompt=True)
         text = self.template(messages[: index + 1], tools)

@@ -184,7 +184,7 @@ class Renderer:
     def render(self, conversation: Conversation) -> list[Rendered]:
         """The conversation as one text, or as several where later turns change earlier ones.
 
-        Raises BadRow if the rendered text does not show the turns as they are.
+        Raises BadRow if the rendered text does not show the turns unchanged.
         """
         if conversation.text is not None:
             return [Rendered(conversation.text, answers_of(conversation.text, self._marks))]
