@@ -16,7 +16,7 @@ Address = Path | str  # a local file, or s3://bucket/key
 
 
 def address(text: str) -> Address:
-    """An address from a command line: an object's stays text, as a Path drops a slash of s3://."""
+    """An address from a command line. An object's stays text: a Path drops a slash of s3://."""
     return text if is_object(text) else Path(text)
 
 

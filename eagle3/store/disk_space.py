@@ -35,8 +35,8 @@ class Need:
         return peak_of_windows(sizes, self.stages) if self.rolling else sum(sizes)
 
     def remedy(self, missing: list[int], available: int, present: int) -> str:
-        """What would fit: so many of the `missing` shards into `available` bytes, or windows into
-        these and the `present` ones."""
+        """What would fit: as many of the `missing` shards as `available` bytes hold, or windows
+        within these and the `present` bytes."""
         smaller = "use a smaller hidden_states.codec or another disk"
         if not self.shards:
             return smaller
