@@ -109,8 +109,8 @@ def _cosines(
     last: torch.Tensor,  # [R, H]
     layers: Sequence[int],
 ) -> dict[str, float]:
-    """Median cosine between stored rows and those of a plain pass, without the codec's loss. Both
-    are not compared encoded: the codec's grid would move nearly equal numbers apart."""
+    """Median cosine between stored rows and those of a plain pass, without the codec's own loss.
+    Encoding both would not do: the codec's grid moves nearly equal numbers apart."""
     codec, stored = CODECS[shard.layout.codec], shard.read(document)
     cosines: dict[str, float] = {}
     by_layer = [f"layer {layer}" for layer in layers]

@@ -198,6 +198,6 @@ def all_finite(states: torch.Tensor) -> torch.Tensor:
 
 
 def _select_rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
-    """The wanted rows, as indices for each document."""
+    """Rows of the states; `wanted`: indices of those of each document."""
     index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
     return states[to_device(index, states.device)]
