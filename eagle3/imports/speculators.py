@@ -62,7 +62,7 @@ class SpeculatorsFiles:
 
 
 def read_dataset(folder: Path) -> Any:
-    """A prepared dataset, with rows as NumPy arrays. Raises UserError if it is none."""
+    """A prepared dataset, with rows as NumPy arrays. Raises UserError if it is not one."""
     import datasets
 
     with Foreign(f"{MASK_KEY}: cannot read {folder}"):
