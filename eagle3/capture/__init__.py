@@ -1,1 +1,1 @@
-"""From token shards to hidden-state shards: the target runs, its states are stored and checked."""
+"""From token shards to hidden-state shards: the target runs; its states are stored and checked."""

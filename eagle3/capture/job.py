@@ -1,4 +1,4 @@
-"""One capture job: an engine fills a shard, which is checked before it gets its name."""
+"""One capture job: an engine fills a shard, which is checked before it gets its final name."""
 
 from __future__ import annotations
 
@@ -70,23 +70,23 @@ class CaptureJob:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        chosen = self.settings.values["hidden_states"]["aux_layers"]
-        return aux_layers(chosen, layer_count(self.config))
+        configured = self.settings.values["hidden_states"]["aux_layers"]
+        return aux_layers(configured, layer_count(self.config))
 
     @cached_property
     def dtype(self) -> str:
         """The target's dtype: as set, as in its configuration, or as its head is stored."""
         if self.section["dtype"] in DTYPES:
             return self.section["dtype"]
-        whole = load_whole_config(self.target, self.section["trust_remote_code"])
-        model_dtype = self.config.dtype or whole.dtype or self.head.weight.dtype
+        full_config = load_whole_config(self.target, self.section["trust_remote_code"])
+        model_dtype = self.config.dtype or full_config.dtype or self.head.weight.dtype
         return str(model_dtype).removeprefix("torch.")
 
     def expected_bytes(self) -> int:
-        """Bytes that the shard will have, nearly so if its codec compresses."""
+        """Size of the shard in bytes, approximate if its codec compresses."""
         codec = self.settings.values["hidden_states"]["codec"]
-        form = codec, self.config.hidden_size, len(self.layers)
-        return Layout(self.tokens.needed, *form).expected_bytes()
+        layout = Layout(self.tokens.needed, codec, self.config.hidden_size, len(self.layers))
+        return layout.expected_bytes()
 
     @cached_property
     def head(self) -> Head:
@@ -96,11 +96,11 @@ class CaptureJob:
 
     def engine(self, device: str, ranks: Ranks | None = None, spread: bool = False) -> HFTarget:
         trusted = self.section["trust_remote_code"]
-        how = self.dtype, device, trusted, ranks, spread, self.adapter
-        return HFTarget.load(self.target, self.layers, *how)
+        options = self.dtype, device, trusted, ranks, spread, self.adapter
+        return HFTarget.load(self.target, self.layers, *options)
 
     def shard(self, path: Path | None, ranks: Ranks, threads: int) -> ShardCapture:
-        """The shard to be filled, on ranks that do not write with `path` None."""
+        """The shard to be filled; `path` is None on ranks that do not write."""
         teacher = TeacherRows(self.head, DTYPES[self.dtype], ranks)
         return ShardCapture(path, self.tokens, teacher, self.layers, self.settings, threads)
 
@@ -122,7 +122,7 @@ def capture_shard(
         run_separately(request_of(job, path, placement), documents, python)
         if not placement.jobs.self_check:
             return {}
-        # what the engine held on several GPUs does not fit on one
+        # a target that the engine held on several GPUs does not fit on one
         engine = job.engine(placement.device, spread=placement.jobs.tensor_parallel > 1)
     else:
         engine = job.engine(placement.device, ranks)
@@ -134,14 +134,14 @@ def capture_shard(
             shard.close()
     if not placement.jobs.self_check:
         return {}
-    # a body that is split, or is on several GPUs, has no class into which a head could be put
-    whole = ranks.world == 1 and placement.jobs.tensor_parallel == 1
-    head = job.head if whole else None
+    # a head cannot be added to a body that is split, or is on several GPUs
+    unsplit = ranks.world == 1 and placement.jobs.tensor_parallel == 1
+    head = job.head if unsplit else None
     return check_shard(path, job.tokens, engine, job.layers, job.settings.digest, head)
 
 
 def write_check(path: Path, settings: Settings, shard: Path, cosines: dict[str, float]) -> None:
-    """Write the result of a captured shard's self-check, for people and for the report."""
+    """Write the result of a captured shard's self-check, for users and for the report."""
     manifest = read_manifest(shard, KIND)
     counts, size = manifest.counts, shard.stat().st_size
     figures = {
@@ -194,7 +194,7 @@ def request_of(job: CaptureJob, path: Path | None, placement: Placement) -> Engi
 
 
 class SelfFinishing:
-    """Hands states to a shard and completes it with the last document."""
+    """Hands states to a shard and finishes it with the last document."""
 
     def __init__(self, shard: ShardCapture) -> None:
         self.shard = shard
@@ -208,7 +208,7 @@ class SelfFinishing:
 def shard_consumer(
     settings: dict[str, Any], tokens_file: str, target: str, path: str, device: str, threads: int
 ) -> SelfFinishing:
-    """What the engine's process hands states to: the same shard as any other engine's."""
+    """The consumer of states in the engine's process: a shard as for any other engine."""
     job = CaptureJob(Settings(**settings), Path(tokens_file), Path(target))
-    where = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else "cpu"
-    return SelfFinishing(job.shard(Path(path), Ranks(0, 1, torch.device(where)), threads))
+    rank_device = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else "cpu"
+    return SelfFinishing(job.shard(Path(path), Ranks(0, 1, torch.device(rank_device)), threads))

@@ -1,8 +1,8 @@
-"""The self-check of a shard: one document is captured again, the plain way, and compared.
+"""The self-check of a shard: one document is run again by a plain forward pass and compared.
 
-It covers everything between the model and the file: hooks, layer numbers, batches, padding,
-another engine's kernels and ranks, encoding, and the place of each row. With backend hf the model
-is the one that captured: a split over ranks is not undone.
+It covers everything between the model and the file: hooks, layer numbers, batches, padding, another
+engine's kernels and ranks, encoding, and the position of each row. With backend hf the capturing
+model is used again, so a split over ranks stays.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_shard(
     which fails if `last` is not what the head reads, as before the final norm.
 
     Every rank runs the target; those that do not write (`path` None) compare nothing. Empty if the
-    shard has no rows. Raises UserError if the states are not what the target gives.
+    shard has no rows. Raises UserError if the states are not the target's.
     """
     document = sampled_document(tokens)
     if document is None:
@@ -95,12 +95,12 @@ def _check_choices(
 ) -> None:
     """Raise UserError unless the stored teacher chooses what the target itself does."""
     first = int(positions[0])
-    seen = ids[: first + CHOICES]
-    own = target.own_choices(seen, len(seen) - first, head)
-    if own is None:
+    prefix = ids[: first + CHOICES]
+    choices = target.own_choices(prefix, len(prefix) - first, head)
+    if choices is None:
         return
-    rows = positions < len(seen)
-    equal = (own.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
+    rows = positions < len(prefix)
+    equal = (choices.cpu()[positions[rows] - first] == teacher[rows]).double().mean().item()
     if equal < LEAST_EQUAL:
         raise UserError(
             f"{path}: the stored states choose the target's own next token in {equal:.0%} of "

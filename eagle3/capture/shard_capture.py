@@ -1,9 +1,9 @@
 """Capture: run the target over a token shard and keep the states that training reads.
 
 Documents are sorted by length and run in batches of a token budget, so hardly any padding is
-computed and none is stored. The budget is about speed; it decides neither what is stored nor
-where. An engine gives the states of some documents; `ShardCapture` takes them in any order, from
-whatever process the engine runs in.
+computed and none is stored. The budget is about speed; it decides neither what is stored nor where.
+An engine returns the states of some documents; `ShardCapture` takes them in any order, in whatever
+process the engine runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptureEngine(Protocol):
-    """What runs a target in this process: `engines.hf.HFTarget` does."""
+    """An engine that runs the target in this process: `engines.hf.HFTarget`."""
 
     def flat_states(self, documents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [sum L, C H] of C layers and post-norm last [sum L, H] of documents int64 [L]; no
@@ -43,7 +43,7 @@ class CaptureEngine(Protocol):
 class ShardCapture:
     """Takes the states of documents, each once and in any order, and writes their shard.
 
-    On ranks that do not write (`path` None) it takes part in the arithmetic alone.
+    On ranks that do not write (`path` None) it only takes part in the arithmetic.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ShardCapture:
             "last": self.layout.last_rows,
             "codec": codec,
             "hidden_size": hidden,
-            "aux_layers": list(layers),  # 0-based decoder layers, their outputs
+            "aux_layers": list(layers),  # 0-based decoder layers, of their outputs
         }
         inputs = {"tokens": tokens.manifest.content_sha256}
         manifest = Manifest.of(KIND, settings, inputs, counts)
@@ -91,47 +91,46 @@ class ShardCapture:
         few or too many, not finite, or of a document that was taken before.
         """
         needed = self.layout.needed
-        kept = needed.kept[list(documents)]
-        if not len(aux) == len(last) == kept.sum():
+        lengths = needed.kept[list(documents)]
+        if not len(aux) == len(last) == lengths.sum():
             raise UserError(
-                f"documents {list(documents)} have {kept.sum()} tokens, the target returned "
+                f"documents {list(documents)} have {lengths.sum()} tokens, the target returned "
                 f"{len(aux)} rows of aux and {len(last)} of last"
             )
-        starts = np.cumsum(kept) - kept
-        of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, kept, strict=True)]
+        starts = np.cumsum(lengths) - lengths
+        of_aux = [s + np.arange(max(k - 2, 0)) for s, k in zip(starts, lengths, strict=True)]
         of_last = [start + needed.taught(d) for start, d in zip(starts, documents, strict=True)]
-        aux = _rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
-        own = _rows(last, of_last)  # [R, H]
-        if not bool(
-            all_finite(aux) & all_finite(own)
-        ):  # the one time per batch that a GPU is waited for
-            self._refuse(documents, of_aux, aux)
-            self._refuse(documents, of_last, own)
+        aux = _select_rows(aux, of_aux).unflatten(1, (self.layout.layers, -1))  # [T, C, H]
+        last = _select_rows(last, of_last)  # [R, H]
+        # the only wait for a GPU in a batch
+        if not bool(all_finite(aux) & all_finite(last)):
+            self._check_finite(documents, of_aux, aux)
+            self._check_finite(documents, of_last, last)
         codec = CODECS[self.layout.codec]
         parts = {f"aux{suffix}": rows for suffix, rows in codec.encode(aux).items()}
-        stored = codec.encode(own[:, None])
+        stored = codec.encode(last[:, None])
         parts |= {f"last{suffix}": rows for suffix, rows in stored.items()}
-        exact = codec.exact_for(own.dtype)
-        argmax, lse = self.teacher(own, own if exact else codec.decode(stored, LAST_CHUNKS))
+        exact = codec.exact_for(last.dtype)
+        argmax, lse = self.teacher(last, last if exact else codec.decode(stored, LAST_CHUNKS))
         parts |= {"teacher_argmax": argmax, "teacher_lse": lse}
-        following = [
+        next_ids = [
             self.tokens.input_ids[self.tokens.doc_offsets[d] + 1 :][rows - start]
             for d, start, rows in zip(documents, starts, of_last, strict=True)
         ]
-        next_tokens = to_device(torch.from_numpy(np.concatenate(following)), argmax.device)
+        next_tokens = to_device(torch.from_numpy(np.concatenate(next_ids)), argmax.device)
         self._agreed = self._agreed + (argmax == next_tokens).sum()
         if self._writer is not None:
             self._writer.put(documents, parts)
-        self._done += int(kept.sum())
+        self._done += int(lengths.sum())
         if self._progress is not None:
-            self._progress.advance(int(kept.sum()), self._line)
+            self._progress.advance(int(lengths.sum()), self._progress_line)
 
     def finish(self) -> Manifest | None:
         """Complete the file. Raises UserError if a document is missing, OSError if the disk is
         full; returns None on ranks that do not write."""
         if self._writer is None:
             return None
-        # rows whose next token is the target's own choice: nearly all, on greedy answers of its own
+        # rows whose next token is the target's choice: nearly all, if the target wrote greedily
         return self._writer.finish({"argmax_agrees": int(self._agreed)})
 
     def close(self) -> None:
@@ -141,10 +140,10 @@ class ShardCapture:
         if self._writer is not None:
             self._writer.close()
 
-    def _refuse(
+    def _check_finite(
         self, documents: Sequence[int], rows: list[np.ndarray], states: torch.Tensor
     ) -> None:
-        """Raise UserError that names the documents of rows that are not finite, if there are."""
+        """Raise UserError that names the documents if some rows are not finite."""
         bad = (~torch.isfinite(states)).flatten(1).any(1).nonzero().flatten().tolist()
         if not bad:
             return
@@ -155,11 +154,11 @@ class ShardCapture:
             "target overflows in its dtype, try target.dtype bfloat16 or float32"
         )
 
-    def _line(self) -> str:
+    def _progress_line(self) -> str:
         total = int(self.layout.needed.kept.sum())
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
-        left = (total - self._done) / rate
-        return f"{self._done} of {total} tokens, {rate:.0f} tokens/s, done in {left:.0f} s"
+        seconds_left = (total - self._done) / rate
+        return f"{self._done} of {total} tokens, {rate:.0f} tokens/s, done in {seconds_left:.0f} s"
 
 
 def capture(engine: CaptureEngine, shard: ShardCapture, batch_tokens: int) -> None:
@@ -171,14 +170,14 @@ def capture(engine: CaptureEngine, shard: ShardCapture, batch_tokens: int) -> No
 
 
 def documents_to_run(tokens: TokenShard) -> dict[int, np.ndarray]:
-    """Ids of every document that has to be run, by its number."""
+    """Token ids of every document that has to be run, by number."""
     return {d: tokens.kept_ids(d) for d in np.flatnonzero(tokens.needed.kept).tolist()}
 
 
 def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
     """Documents in batches of at most `budget` padded tokens, of similar length each.
 
-    Documents of length 0 are left out; one that alone exceeds the budget is a batch by itself.
+    Documents of length 0 are left out; one that exceeds the budget is a batch by itself.
     """
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
@@ -191,14 +190,14 @@ def token_batches(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
 
 
 def all_finite(states: torch.Tensor) -> torch.Tensor:
-    """bool: whether all are finite, without a tensor of their size."""
+    """bool []: whether all are finite, computed without a tensor of their size."""
     if not states.numel():
         return torch.ones((), dtype=torch.bool, device=states.device)
     low, high = states.aminmax()  # both are NaN where any state is
     return torch.isfinite(low) & torch.isfinite(high)
 
 
-def _rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
-    """The rows of each document that are kept."""
+def _select_rows(states: torch.Tensor, wanted: list[np.ndarray]) -> torch.Tensor:
+    """Rows of the states; `wanted`: indices of those of each document."""
     index = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *wanted]))
     return states[to_device(index, states.device)]

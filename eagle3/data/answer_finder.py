@@ -1,18 +1,18 @@
 """Where the answers of a conversation are in its text, as the server had them.
 
-For each answer the template renders the prompt that a server sends, and the conversation up to the
-answer. The second begins with the first, and what follows up to the first stop token is what the
-target has written:
+For each answer the template renders the prompt that a server sends, and the conversation up to and
+including the answer. The second text begins with the first; the target wrote what follows, up to
+the first stop token:
 
     messages[:i], with generation prompt    ...<user>Hi<end><assistant>
     messages[:i + 1]                        ...<user>Hi<end><assistant>Hello!<end>\n
                                                                        [---------]
 
-Two kinds of template show an answer differently from how its prompt begins it. One opens a thought
-in the prompt but removes thoughts from all answers (DeepSeek-R1): an answer with a thought is then
-written as the target wrote it, after its prompt; one without stays as the template shows it, after
-the header. The other changes earlier turns once the answer is there (gpt-oss removes the analysis
-before a call): the answer then follows the prompt that the server had.
+Two kinds of template show an answer that does not continue its prompt. One kind opens a thought in
+the prompt but removes thoughts from all answers (DeepSeek-R1): an answer with a thought is then
+placed after its prompt, as the target wrote it; one without stays as the template shows it, after
+the header. The other kind changes earlier turns once the answer is there (gpt-oss removes the
+analysis before a call): the answer is then placed after the prompt that the server had.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from eagle3.data.chat_template import ANSWERED, ASKED, HELLO, PROBE_TOOL, ChatTemplate, same_length
+from eagle3.data.chat_template import (
+    ANSWERED,
+    ASKED,
+    HELLO,
+    PROBE_TOOL,
+    ChatTemplate,
+    common_prefix_length,
+)
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.rendering_check import check_rendered, cut, left_out
 from eagle3.data.thoughts import (
@@ -39,12 +46,13 @@ from eagle3.data.thoughts import (
 
 Span = tuple[int, int]
 NEWLY_OPENED = "<think>\n"  # by the target, where neither prompt nor history show a thought
-OTHER: Message = {"role": "assistant", "content": "\x00"}  # differs from any answer at once
+# differs from every real answer in its first character
+PLACEHOLDER: Message = {"role": "assistant", "content": "\x00"}
 
 
 @dataclass(frozen=True)
 class ServedAnswer:
-    """An answer as the server had it: text = prompt + thought left empty + answer + more."""
+    """An answer as the server had it: text = prompt + empty thought + answer + rest."""
 
     text: str
     prompt: str
@@ -52,8 +60,8 @@ class ServedAnswer:
     answer: str  # with the mark that ends it
 
     def where(self, text: str) -> Span | None:
-        """The answer's place in a later text, if it is shown there: its prompt first, though maybe
-        without a thought that the prompt opened or that was left empty."""
+        """The answer's span in a later text, None if it is not shown there. The text has to begin
+        with the prompt, maybe without a thought that the prompt opened or left empty."""
         prompts = [self.prompt, *(self.prompt.removesuffix(opened) for opened in OPENED)]
         for prompt in dict.fromkeys(prompts):
             for thought in ("", *EMPTY_THOUGHTS):
@@ -64,7 +72,7 @@ class ServedAnswer:
 
 
 class AnswerFinder:
-    """Finds answers by comparing what a template renders."""
+    """Finds answers by comparing renderings of a template."""
 
     def __init__(self, template: ChatTemplate, stops: Sequence[str]) -> None:
         """`stops`: texts of the tokens at which the target stops."""
@@ -72,13 +80,13 @@ class AnswerFinder:
         self._frames: dict[bool, tuple[str, str]] = {}
 
     def turn(self, messages: Sequence[Message], index: int, tools: Any = None) -> ServedAnswer:
-        """The answer at `index`. Raises BadRow if the template does not show it as it is."""
+        """The answer at `index`. Raises BadRow if the template does not show it unchanged."""
         message, before = messages[index], messages[:index]
         prompt = self.template(before, tools, prompt=True)
         text = self.template(messages[: index + 1], tools)
-        thought, base = message.get(KEYS[0], ""), self._shared(text, prompt)
+        thought, base = message.get(KEYS[0], ""), self._answer_start(text, prompt)
         if base is not None and (base == len(prompt) or not thought):
-            start = base + self._left_empty(text[base:], message, prompt, base)
+            start = base + self._empty_thought_length(text[base:], message, prompt, base)
             answer = self.ended(text[start:])
             try:
                 self._check(answer, message, tools)
@@ -95,36 +103,29 @@ class AnswerFinder:
                 "switch thinking on in tokens.chat_template_options (enable_thinking: true), or "
                 "leave thoughts out of the rows",
             )
-        return self._behind_prompt(prompt, messages, index, tools)
+        return self._after_prompt(prompt, messages, index, tools)
 
-    def _behind_prompt(
+    def _after_prompt(
         self, prompt: str, messages: Sequence[Message], index: int, tools: Any
     ) -> ServedAnswer:
-        """An answer that the template does not show as it was written, after its prompt."""
+        """An answer that the template shows differently, placed after its prompt."""
         message = {key: value for key, value in messages[index].items() if key != KEYS[0]}
         thought = messages[index].get(KEYS[0], "")
         text = self.template([*messages[:index], message], tools)
-        start = self._shared(text, prompt)
+        start = self._answer_start(text, prompt)
         if start is None:
-            start = self._behind_header(text, prompt, messages[:index], tools)
+            start = self._after_header(text, prompt, messages[:index], tools)
         empty = (*EMPTY_THOUGHTS, *REST_OF_THOUGHTS)
         if not message["content"].startswith(empty):
-            start += next(
-                (
-                    len(thought_mark)
-                    for thought_mark in empty
-                    if text.startswith(thought_mark, start)
-                ),
-                0,
-            )
+            start += next((len(mark) for mark in empty if text.startswith(mark, start)), 0)
         answer = self.ended(text[start:])
         self._check(answer, message, tools)
-        reply = self._thought(thought.strip(), prompt, answer) + answer
+        reply = self._written_thought(thought.strip(), prompt, answer) + answer
         return ServedAnswer(prompt + reply, prompt, len(prompt), reply)
 
-    def _thought(self, thought: str, prompt: str, answer: str) -> str:
-        """A thought that the template does not show, as the target writes it. Raises BadRow if
-        its form is unknown."""
+    def _written_thought(self, thought: str, prompt: str, answer: str) -> str:
+        """A thought that the template does not show, in the form in which the target writes it.
+        Raises BadRow if that form is unknown."""
         if not thought:
             return ""
         opened = next((mark for mark in CLOSES if prompt.endswith(mark)), None)
@@ -137,35 +138,37 @@ class AnswerFinder:
         raise left_out("a thought", thought, answer)
 
     def cut_turn(self, messages: Sequence[Message], tools: Any = None) -> ServedAnswer:
-        """The last answer, which `max_tokens` has cut off, perhaps inside its thought: the text
-        that a whole answer with this beginning has, up to the cut.
+        """The last answer, which `max_tokens` cut off, maybe inside its thought: the text of a
+        complete answer with this beginning, up to the cut.
 
-        Raises BadRow if the template shows such an answer otherwise.
+        Raises BadRow if the template shows such an answer differently.
         """
         *before, message = messages
         prompt = self.template(before, tools, prompt=True)
-        content, thought = self._begun(message, prompt)
-        whole = {**message, "content": content + HELLO}  # as if it had gone on like that
+        content, thought = self._split_partial(message, prompt)
+        completed = {**message, "content": content + HELLO}  # a complete answer with this beginning
         if thought:
-            whole[KEYS[0]] = thought if content else thought + HELLO
-        turn = self.turn([*before, whole], len(before), tools)
-        last = (content or thought).strip()
-        place = turn.answer.rfind(last + HELLO) if content else turn.answer.find(last + HELLO)
-        if place < 0:
-            raise left_out("an answer that was cut off", last, turn.answer)
-        end = place + len(last)
+            completed[KEYS[0]] = thought if content else thought + HELLO
+        turn = self.turn([*before, completed], len(before), tools)
+        written = (content or thought).strip()
+        start = turn.answer.rfind(written + HELLO) if content else turn.answer.find(written + HELLO)
+        if start < 0:
+            raise left_out("an answer that was cut off", written, turn.answer)
+        end = start + len(written)
         return ServedAnswer(
             turn.text[: turn.start + end], turn.prompt, turn.start, turn.answer[:end]
         )
 
-    def _begun(self, message: Message, prompt: str) -> tuple[str, str]:
-        """Content and thought of an answer that was cut off. A thought that was not ended may still
-        stand in the content."""
+    def _split_partial(self, message: Message, prompt: str) -> tuple[str, str]:
+        """Content and thought of an answer that was cut off. An unfinished thought may still be
+        part of the content."""
         content, thought = message["content"].rstrip(), message.get(KEYS[0], "")
         if thought or END in content:
             return content, thought if content else thought.rstrip()
-        knows = self.template.thought_key is not None or END in self.template.source
-        if knows and (prompt.endswith(tuple(CLOSES)) or content.lstrip().startswith(BEGIN)):
+        reads_thoughts = self.template.thought_key is not None or END in self.template.source
+        if reads_thoughts and (
+            prompt.endswith(tuple(CLOSES)) or content.lstrip().startswith(BEGIN)
+        ):
             return "", content.lstrip().removeprefix(BEGIN).strip("\n")
         frame = self.template.thought_frame
         if frame is not None and content.startswith(frame[0]):
@@ -173,7 +176,7 @@ class AnswerFinder:
         return content, ""
 
     @staticmethod
-    def _shared(text: str, prompt: str) -> int | None:
+    def _answer_start(text: str, prompt: str) -> int | None:
         """Where the answer begins in a text that begins with its prompt, maybe without the thought
         that the prompt opens; None if the text begins otherwise."""
         if text.startswith(prompt):
@@ -182,37 +185,37 @@ class AnswerFinder:
         lengths = [len(base) for base in bases if base != prompt and text.startswith(base)]
         return min(lengths, default=None)
 
-    def _behind_header(self, text: str, prompt: str, before: Sequence[Message], tools: Any) -> int:
-        """Where the answer begins in a text whose history is not that of the prompt."""
-        plain, other = self.template(before, tools), self.template([*before, OTHER], tools)
-        header = prompt.removeprefix(plain) if prompt.startswith(plain) else ""
+    def _after_header(self, text: str, prompt: str, before: Sequence[Message], tools: Any) -> int:
+        """Where the answer begins in a text that shows the history differently from the prompt."""
+        history, probe = self.template(before, tools), self.template([*before, PLACEHOLDER], tools)
+        header = prompt.removeprefix(history) if prompt.startswith(history) else ""
         header = min((header.removesuffix(opened) for opened in OPENED), key=len)
-        same = same_length(text, other)
+        shared = common_prefix_length(text, probe)
         if not header:  # the answer follows directly, after the text before every answer
             opener = self.frame(tools)[0]
-            return same - len(opener) if text.endswith(opener, 0, same) else same
-        place = text.rfind(header, 0, same)
-        if place < 0:
-            differs = same_length(text, prompt)
+            return shared - len(opener) if text.endswith(opener, 0, shared) else shared
+        start = text.rfind(header, 0, shared)
+        if start < 0:
+            common = common_prefix_length(text, prompt)
             raise BadRow(
                 "the template shows an answer differently from the beginning in its prompt",
-                f"the prompt goes on with {cut(prompt[differs:])}, the text {cut(text[differs:])}",
+                f"the prompt goes on with {cut(prompt[common:])}, the text {cut(text[common:])}",
             )
-        return place + len(header)
+        return start + len(header)
 
-    def _left_empty(self, rest: str, message: Message, prompt: str, base: int) -> int:
-        """Characters of a thought that the template itself leaves empty."""
+    def _empty_thought_length(self, rest: str, message: Message, prompt: str, base: int) -> int:
+        """Length in characters of an empty thought that the template itself writes."""
         opened = base == len(prompt) and prompt.endswith(tuple(CLOSES))
         empty: tuple[str, ...] = REST_OF_THOUGHTS if opened else EMPTY_THOUGHTS
         if base < len(prompt):
             empty = (*EMPTY_THOUGHTS, *REST_OF_THOUGHTS)
-        own = message["content"].startswith(BEGIN if opened else EMPTY_THOUGHTS)
-        if own or message.get(KEYS[0]):
+        in_content = message["content"].startswith(BEGIN if opened else EMPTY_THOUGHTS)
+        if in_content or message.get(KEYS[0]):
             return 0
         return next((len(mark) for mark in empty if rest.startswith(mark)), 0)
 
     def ended(self, rest: str) -> str:
-        """What follows a prompt, up to and including the first stop token."""
+        """The text after a prompt, up to and including the first stop token."""
         ends = [rest.find(stop) + len(stop) for stop in self.stops if stop in rest]
         return rest[: min(ends)] if ends else rest
 
@@ -220,12 +223,12 @@ class AnswerFinder:
         """Content and thought of an answer as the target wrote it after its prompt, without the
         stop token."""
         opener, closer = self.frame()
-        around = self.template.thought_frame
-        if around is not None and reply.startswith(around[0]) and around[1] in reply:
-            thought, _, reply = reply.removeprefix(around[0]).partition(around[1])
+        frame = self.template.thought_frame
+        if frame is not None and reply.startswith(frame[0]) and frame[1] in reply:
+            thought, _, reply = reply.removeprefix(frame[0]).partition(frame[1])
             return reply.removeprefix(opener).removesuffix(closer), thought
-        knows = self.template.thought_key is not None or END in self.template.source
-        parts = split(reply, prompt.endswith(tuple(CLOSES))) if knows else None
+        reads_thoughts = self.template.thought_key is not None or END in self.template.source
+        parts = split(reply, prompt.endswith(tuple(CLOSES))) if reads_thoughts else None
         if parts is not None and parts[0].strip():
             return parts[1].removesuffix(closer), parts[0]
         return reply.removeprefix(opener).removesuffix(closer), ""
@@ -238,15 +241,15 @@ class AnswerFinder:
         check_rendered(reply, message, self.frame(tools))
 
     def closed(self, text: str, span: Span) -> Span:
-        """The span with the mark of the next turn, where that is what ends an answer."""
+        """The span, extended by the mark of the next turn where that mark ends an answer."""
         start, end = span
         if not text[start:end].endswith(self.stops):
             end += next((len(stop) for stop in self.stops if text.startswith(stop, end)), 0)
         return start, end
 
     def frame(self, tools: Any = None) -> tuple[str, str]:
-        """What the target writes around the text of a plain answer, such as harmony's channel; a
-        template may have another one for chats with tools."""
+        """What the target writes before and after the text of a plain answer, such as harmony's
+        channel; it may differ in chats with tools."""
         with_tools = bool(tools)
         if with_tools not in self._frames:
             opener, hello, closer = self._plain([PROBE_TOOL] if tools else None).partition(HELLO)
@@ -256,14 +259,14 @@ class AnswerFinder:
         return self._frames[with_tools]
 
     def _plain(self, tools: Any = None) -> str:
-        """What follows the prompt of a plain answer, up to the first stop token."""
+        """The text after the prompt of a plain answer, up to and including the first stop token."""
         probe = self.template.with_system([ASKED])
         try:
             prompt = self.template(probe, tools, prompt=True)
             text = self.template([*probe, ANSWERED], tools)
         except BadRow:
             return ""
-        base = self._shared(text, prompt)
+        base = self._answer_start(text, prompt)
         return "" if base is None else self.ended(text[base:])
 
     @cached_property
@@ -273,7 +276,7 @@ class AnswerFinder:
 
     @cached_property
     def next_turn_ends(self) -> bool:
-        """Whether the mark of the next turn is what ends an answer, so that the last has none."""
+        """Whether the next turn's mark ends an answer, so that the last answer has no end mark."""
         if not self.plain or self.plain.endswith(self.stops):
             return False
         probe = self.template.with_system([ASKED])
@@ -282,8 +285,8 @@ class AnswerFinder:
             longer = self.template([*probe, ANSWERED, ASKED])
         except BadRow:
             return False
-        behind, then = (rendered.rpartition(HELLO)[2] for rendered in (text, longer))
-        return then.startswith(tuple(behind + stop for stop in self.stops))
+        last, inner = (rendered.rpartition(HELLO)[2] for rendered in (text, longer))
+        return inner.startswith(tuple(last + stop for stop in self.stops))
 
     @property
     def ends_answers(self) -> bool:

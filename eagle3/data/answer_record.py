@@ -1,4 +1,4 @@
-"""Questions to the target, its answers, and the file that keeps them as they come."""
+"""Requests to the target, its answers, and the file that records them as they arrive."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An answer, or why there is none."""
 
     content: str = ""
     reasoning: str | None = None
-    cause: str | None = None  # why there is none
-    cut: bool = False  # max_tokens ended it: the target would have gone on
+    cause: str | None = None  # of a missing answer
+    cut: bool = False  # ended by max_tokens: the target would have continued
 
 
 def whole_characters(text: str, cut: bool) -> str:
-    """A text without the part of a character that `max_tokens` left of its last one."""
+    """The text without an incomplete last character, which `max_tokens` may have left."""
     return text.rstrip("\ufffd") if cut else text
 
 
-# Answers to requests as they arrive: the number of each, and the answer. The caller may append
-# requests after each answer; they are answered too.
+# Yields the number of a request and its answer, as answers arrive. The caller may append requests
+# after each answer; they are answered too.
 Generate = Callable[[Sequence[Request]], Iterator[tuple[int, Answer]]]
 
 
 class Record:
-    """Answers of a shard on disk, one per line, as they come."""
+    """Answers of a shard on disk, one per line, in order of arrival."""
 
     def __init__(self, out: TextIO, answers: dict[tuple[str, int], Answer]) -> None:
         self._out, self._answers = out, answers
@@ -70,27 +70,27 @@ class Record:
         with open(path, "a+", encoding="utf-8") as out:
             hold(out, f"{path}: another process is answering this shard; wait for it or stop it")
             out.seek(0)
-            begun = json.dumps({"identity": identity}) + "\n"
+            header = json.dumps({"identity": identity}) + "\n"
             try:
                 lines = out.readlines()
             except UnicodeDecodeError:
                 lines = []
-            kept = {line: _answer(line) for line in lines[1:]} if lines[:1] == [begun] else {}
-            known = {line: answer for line, answer in kept.items() if answer is not None}
-            whole = [begun, *known]
-            # what is right stays as it is: on a full disk it could not be written again
-            right = next(
-                (n for n, (line, own) in enumerate(zip(lines, whole, strict=False)) if line != own),
-                min(len(lines), len(whole)),
+            parsed = {line: _answer(line) for line in lines[1:]} if lines[:1] == [header] else {}
+            valid = {line: answer for line, answer in parsed.items() if answer is not None}
+            content = [header, *valid]
+            # valid lines stay in place: a full disk could not take them again
+            intact = next(
+                (n for n, (old, new) in enumerate(zip(lines, content, strict=False)) if old != new),
+                min(len(lines), len(content)),
             )
-            out.truncate(len("".join(whole[:right]).encode()))
-            out.writelines(whole[right:])
+            out.truncate(len("".join(content[:intact]).encode()))
+            out.writelines(content[intact:])
             out.flush()
-            yield cls(out, dict(known.values()))
+            yield cls(out, dict(valid.values()))
 
 
 def _answer(line: str) -> tuple[tuple[str, int], Answer] | None:
-    """An answer of the record; None for a line that a kill or a power cut has spoilt."""
+    """An answer of the record; None for a line that a kill or a power cut damaged."""
     try:
         entry = json.loads(line)
         key = str(entry.pop("id")), int(entry.pop("turn"))

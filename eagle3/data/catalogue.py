@@ -1,8 +1,8 @@
-"""Datasets by name: where they are on the hub, in which shape, under which licence.
+"""Datasets known by name: their place on the hub, shape and licence.
 
 `docs/datasets_table.py` prints them as the table of docs/datasets.md. Commits are those that public
-projects pin or the hub's own pages showed; row counts and licences are those of the cards. `None`
-means unknown: what the hub has today is read, and the report of the rows names it.
+projects pin or that the hub's pages showed; row counts and licences are from the dataset cards.
+`None` means unknown: the hub's current commit is read, and the report of the rows names it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset of the hub."""
+    """A dataset on the hub."""
 
     repository: str
     converter: str  # of `converters.CONVERTERS`
-    revision: str | None = None  # commit that is read unless the configuration names another
+    revision: str | None = None  # commit that is read by default
     subsets: tuple[str, ...] = ()  # the first one is read by default
     split: str = "train"
     licence: str | None = None
-    rows: int | None = None  # of the split and the first subset
-    all_subsets: bool = False  # all of them are read by default
+    rows: int | None = None  # in the split of the first subset
+    all_subsets: bool = False  # whether all subsets are read by default
     answers: str = "others"  # who wrote the answers: the closer to the target, the better
 
 
 def _regenerated(model: str, revision: str | None = None, rows: int | None = None) -> Entry:
-    place = f"frankleeeee/PerfectBlend-Regenerated-{model}"
-    return Entry(place, "turns", revision, rows=rows, answers=model)
+    repository = f"frankleeeee/PerfectBlend-Regenerated-{model}"
+    return Entry(repository, "turns", revision, rows=rows, answers=model)
 
 
 def _camel(subject: str) -> Entry:
@@ -107,7 +107,7 @@ CATALOGUE: dict[str, Entry] = {
         rows=7500,
         all_subsets=True,
     ),
-    # the hub's own Parquet: its main branch is a script, which `datasets` no longer runs
+    # the hub's Parquet conversion: the main branch is a script, which `datasets` no longer runs
     "math_qa": Entry(
         "allenai/math_qa",
         "Problem, options, Rationale",

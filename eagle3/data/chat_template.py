@@ -1,9 +1,9 @@
 """A tokenizer's chat template, called as a server calls it.
 
 Templates read the same message in different forms: a thought under one of three keys, arguments of
-a call as an object or as its JSON text, an answer that is nothing but calls with an empty content
-or with null, contents as text or as a list of parts. Rendering a short chat in each form shows
-which one a template reads, so no template needs to be known by name.
+a call as an object or as JSON text, an answer of calls alone with empty or null content, contents
+as text or as a list of parts. Rendering a short chat in each form shows which one a template reads,
+so no template needs to be known by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eagle3.data.thoughts import KEYS
 from eagle3.data.tool_calls import with_naming_ids, with_text_arguments
 from eagle3.errors import UserError
 
-# of a template's own code, as when it meets a tool description that it cannot read
+# raised by a template's own code, for example on a tool description that it cannot read
 TEMPLATE_FAULTS = (
     TypeError,
     ValueError,
@@ -30,7 +30,7 @@ TEMPLATE_FAULTS = (
     MemoryError,
     RuntimeError,
 )
-# What a template that writes today's date is told: tokens do not depend on the day of the job.
+# The date in templates that write today's: tokens must not depend on the day of the job
 DATE = date(2026, 1, 1)
 ASKED: Message = {"role": "user", "content": "Hi"}
 HELLO = "Hello"
@@ -61,7 +61,7 @@ class CallForm:
 
     text_arguments: bool = False
     null_content: bool = False  # where the answer has no text
-    naming_ids: bool = False  # the id says which function is called (Kimi)
+    naming_ids: bool = False  # the id names the called function (Kimi)
 
     def of(self, message: Message) -> Message:
         calls = message["tool_calls"]
@@ -87,7 +87,7 @@ class ChatTemplate:
         system_prompt: str | None = None,
     ) -> None:
         """`options`: what a server passes to the template along with the messages, such as
-        `enable_thinking`. `system_prompt`: for conversations without one; none is added otherwise.
+        `enable_thinking`. `system_prompt`: added to conversations without one; None adds nothing.
 
         Raises UserError if the tokenizer has no chat template.
         """
@@ -101,19 +101,19 @@ class ChatTemplate:
         if not source:
             raise UserError("target.model: the tokenizer has no chat template; use a chat model")
         self.source: str = source
-        dates = "strftime_now" in str(tokenizer.chat_template)  # in that for tools or the other
-        dated = {"strftime_now": DATE.strftime} if dates else {}
-        self.options = dated | dict(options or {})
+        writes_date = "strftime_now" in str(tokenizer.chat_template)  # any of its templates
+        date_option = {"strftime_now": DATE.strftime} if writes_date else {}
+        self.options = date_option | dict(options or {})
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         return [*(self.system if messages[0]["role"] != "system" else ()), *messages]
 
     def __call__(self, messages: Sequence[Message], tools: Any = None, prompt: bool = False) -> str:
-        """The text of messages; with `prompt` what a server sends to have them answered.
+        """The rendered messages; with `prompt`, the text that a server sends for an answer.
 
         Raises BadRow if the template refuses them.
         """
-        return self._rendered(self._all_formed(messages), tools, prompt)
+        return self._rendered(self._adapt_all(messages), tools, prompt)
 
     def with_marks(self, messages: Sequence[Message], tools: Any) -> tuple[str, list[Any]]:
         """The text, and the characters that the template's `{% generation %}` blocks wrote."""
@@ -121,7 +121,7 @@ class ChatTemplate:
 
         texts, spans = or_bad_row(
             lambda: render_jinja_template(
-                [self._all_formed(messages)],
+                [self._adapt_all(messages)],
                 tools=tools,
                 chat_template=self.tokenizer.get_chat_template(None, tools),
                 return_assistant_tokens_mask=True,
@@ -142,13 +142,13 @@ class ChatTemplate:
             )
         )
 
-    def _all_formed(self, messages: Sequence[Message]) -> list[Message]:
-        """Messages in the form that the template reads."""
+    def _adapt_all(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages in the form that the template reads."""
         if any(m.get("tool_calls") for m in messages) and self.call_form.naming_ids:
             messages = with_naming_ids(messages)
-        return [self._formed(message) for message in messages]
+        return [self._adapt(message) for message in messages]
 
-    def _formed(self, message: Message) -> Message:
+    def _adapt(self, message: Message) -> Message:
         """A message in the form that the template reads."""
         if len(message) == 2 and not self.as_parts:  # a role and a text, as nearly all have
             return message
@@ -165,11 +165,11 @@ class ChatTemplate:
 
     @cached_property
     def as_parts(self) -> bool:
-        """Whether contents are lists of parts: those of models that take images, which servers
-        give such lists. Only if a text is not shown."""
-        whole = [*self.system, ASKED, ANSWERED]
-        parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in whole]
-        return not self._shows(HELLO, whole) and self._shows(HELLO, parts)
+        """Whether the template reads contents only as lists of parts, which servers pass to models
+        that take images."""
+        texts = [*self.system, ASKED, ANSWERED]
+        parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in texts]
+        return not self._shows(HELLO, texts) and self._shows(HELLO, parts)
 
     @property
     def thought_key(self) -> str | None:
@@ -178,7 +178,7 @@ class ChatTemplate:
 
     @property
     def thought_frame(self) -> tuple[str, str] | None:
-        """What the template writes around a thought, where that can be seen."""
+        """What the template writes before and after a thought; None if it cannot be told."""
         return self._thoughts[1]
 
     @cached_property
@@ -190,7 +190,7 @@ class ChatTemplate:
                 if self._shows(THOUGHT, probe, tools):
                     text = self._rendered(probe, tools)
                     without = self._rendered([*probe[:-1], answer], tools)
-                    return key, _inserted(text, without, self._rendered(probe[:-1], tools, True))
+                    return key, _text_around(text, without, self._rendered(probe[:-1], tools, True))
         return None, None
 
     @cached_property
@@ -199,44 +199,44 @@ class ChatTemplate:
         calling = {"role": "assistant", "content": "", "tool_calls": [PROBE_CALL]}
         for form in CALL_FORMS:
             try:
-                named = with_naming_ids([calling])[0] if form.naming_ids else calling
-                text = self._rendered([*self.system, ASKED, form.of(named)], [PROBE_TOOL])
+                probe = with_naming_ids([calling])[0] if form.naming_ids else calling
+                text = self._rendered([*self.system, ASKED, form.of(probe)], [PROBE_TOOL])
             except BadRow:
                 continue
             if holds_call(PROBE_CALL, text.rpartition("Hi")[2]):
                 return form
         return CALL_FORMS[0]
 
-    def _shows(self, what: str, messages: list[Message], tools: Any = None) -> bool:
+    def _shows(self, expected: str, messages: list[Message], tools: Any = None) -> bool:
         try:
-            return what in self._rendered(messages, tools)
+            return expected in self._rendered(messages, tools)
         except BadRow:
             return False
 
 
-def same_length(one: str, other: str) -> int:
-    """Characters with which both texts begin."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+def common_prefix_length(first: str, second: str) -> int:
+    """How many characters both texts begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _inserted(text: str, without: str, prompt: str) -> tuple[str, str] | None:
-    """The text before and after the thought in the part of `text` that `without` lacks; None if
-    that part is only the thought. Both begin with `prompt`."""
-    start = same_length(text, without)
+def _text_around(text: str, without: str, prompt: str) -> tuple[str, str] | None:
+    """The text before and after the thought in the part of `text` that `without` lacks; None
+    unless there is some on both sides. Both texts begin with `prompt`."""
+    start = common_prefix_length(text, without)
     end = start + len(text) - len(without)
-    # a part that begins like the text after it may be further left
+    # a part that begins like the text after it may start further left
     while start > len(prompt) and text[start - 1] == text[end - 1]:
         start, end = start - 1, end - 1
     before, thought, after = text[start:end].partition(THOUGHT)
     return (before, after) if thought and before and after else None
 
 
-def or_bad_row(rendered: Callable[[], Any]) -> Any:
-    """What a template renders; a BadRow if it refuses the conversation."""
+def or_bad_row(render: Callable[[], Any]) -> Any:
+    """What `render` returns. Raises BadRow if the template refuses the conversation."""
     import jinja2
 
     try:
-        return rendered()
+        return render()
     except (jinja2.exceptions.TemplateError, *TEMPLATE_FAULTS) as fault:
         raise BadRow(f"the chat template refuses the conversation: {fault}") from None

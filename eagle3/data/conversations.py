@@ -1,11 +1,11 @@
-"""One conversation: read from the shapes people have, refused with a cause, never half read.
+"""One conversation: parsed from common row formats, or refused with a cause; never in part.
 
 Understood rows: ShareGPT (`conversations` of `from`/`value`) and OpenAI style (`messages` or
 `conversations` of `role`/`content`), with an optional `id`, an optional `tools` column (a list
 of JSON schemas, or the JSON text of one), a system prompt in a separate column, and
-`chat_template_kwargs`. A row without turns may have a `text` instead, rendered by the target's
-template already. What a turn may hold: `messages`. A key that holds null counts as absent: tables
-on the hub have every column in every row.
+`chat_template_kwargs`. A row without turns may instead have a `text` that the target's template
+rendered. What a turn may hold: see `messages`. A null value is treated as absent: tables on the hub
+have every column in every row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eagle3.data.tool_calls import from_json, tools_of, without_foreign_nulls, w
 
 __all__ = ["BadRow", "Conversation", "Message", "parse_row"]
 
-# who may speak after whom; an answer without calls is never followed by a tool
+# which roles may follow; a tool only follows an answer with calls
 NEXT = {
     "user": ("assistant",),
     "assistant": ("user",),
@@ -31,21 +31,21 @@ NEXT = {
     "tool": ("tool", "assistant"),
 }
 SYSTEM_COLUMNS = ("system", "system_prompt")
-# columns that a server would show the model, and no text can
-SEEN = ("images", "image", "audios", "audio", "videos", "video", "documents")
+# columns that a server would show the model, but a text cannot
+UNRENDERABLE = ("images", "image", "audios", "audio", "videos", "video", "documents")
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A valid conversation: optional system message, then user and assistant in turn, with results
-    of tools between an answer that calls them and the next one. Or a text instead of them."""
+    """A valid conversation: an optional system message, then user and assistant messages in turn,
+    with tool results between an answer that calls tools and the next one. Or a rendered text."""
 
     id: str
     messages: list[Message]
     tools: Any = None
-    text: str | None = None  # as a template has rendered it; there are no messages then
+    text: str | None = None  # already rendered; there are no messages then
     options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
-    cut: bool = False  # the last answer would have gone on: it ends with its text, unmarked
+    cut: bool = False  # the last answer was cut off: no mark ends it
 
     def to_json(self) -> str:
         if self.text is not None:
@@ -79,7 +79,7 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
     """
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
-    for column in SEEN:
+    for column in UNRENDERABLE:
         if row.get(column):
             raise BadRow(f"the row has {column}, which no text can show")
     turns, text = first(row, "conversations", "messages"), row.get("text")
@@ -87,7 +87,7 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
         return Conversation(_identity(row, text), [], None, clean(text)), []
     if not isinstance(turns, list) or not turns:
         raise BadRow("no list of turns under 'conversations' or 'messages'")
-    messages, repairs = _in_turn(_with_system(row, [message_of(turn) for turn in turns]))
+    messages, repairs = _repaired(_with_system(row, [message_of(turn) for turn in turns]))
     tools = tools_of(row.get("tools")) or tools_of(row.get("functions"), wrapped=False)
     for message in messages:
         if message.get("tool_calls"):
@@ -98,11 +98,11 @@ def parse_row(row: Any) -> tuple[Conversation, list[str]]:
 
 
 def _identity(row: Mapping[str, Any], content: Any) -> str:
-    """The row's id, or one that follows from its content."""
+    """The row's id, or one derived from its content."""
     identity = first(row, "id", "conversation_id")
     if isinstance(identity, float):  # pandas makes numbers floats where some are missing
-        whole = math.isfinite(identity) and identity == int(identity)
-        identity = int(identity) if whole else None if math.isnan(identity) else str(identity)
+        is_integer = math.isfinite(identity) and identity == int(identity)
+        identity = int(identity) if is_integer else None if math.isnan(identity) else str(identity)
     if identity is None or identity == "":
         identity = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     if not isinstance(identity, str | int):
@@ -111,7 +111,7 @@ def _identity(row: Mapping[str, Any], content: Any) -> str:
 
 
 def _options(column: Any) -> dict[str, Any] | None:
-    """What a row passes to the template in addition to the messages."""
+    """Options that a row passes to the template in addition to the messages."""
     options = from_json(column, "chat_template_kwargs") if isinstance(column, str) else column
     if not options:
         return None
@@ -124,24 +124,27 @@ def _options(column: Any) -> dict[str, Any] | None:
 
 
 def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    """Messages with the system prompt of a separate column."""
+    """The messages, with the system prompt of a separate column if there is one."""
     columns = [row[name] for name in SYSTEM_COLUMNS if row.get(name)]
     if not all(isinstance(prompt, str) for prompt in columns):
         raise BadRow("the system prompt in a column is not text")
     prompts = [prompt for prompt in columns if prompt.strip()]
     if not prompts:
         return messages
-    own = [m["content"] for m in messages[:1] if m["role"] == "system" and m["content"].strip()]
-    if len({*prompts, *own}) > 1:
+    inline = [m["content"] for m in messages[:1] if m["role"] == "system" and m["content"].strip()]
+    if len({*prompts, *inline}) > 1:
         raise BadRow("the row has two system prompts that differ")
-    if own:
+    if inline:
         return messages
     rest = messages[1:] if messages[0]["role"] == "system" else messages
     return [{"role": "system", "content": clean(prompts[0])}, *rest]
 
 
-def _in_turn(messages: list[Message]) -> tuple[list[Message], list[str]]:
-    """Trim what no server could have seen, then insist on the order of a real chat."""
+def _repaired(messages: list[Message]) -> tuple[list[Message], list[str]]:
+    """Drop what no server could have seen, then require the turn order of a real chat.
+
+    Returns the messages and the repairs. Raises BadRow.
+    """
     system, repairs = messages[:1] if messages[0]["role"] == "system" else [], []
     turns = messages[len(system) :]
     if system and not system[0]["content"].strip():

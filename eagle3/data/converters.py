@@ -1,7 +1,7 @@
-"""From a dataset's own columns to a row of turns; one small converter for each shape.
+"""Converters from a dataset's own columns to a row of turns, one for each shape.
 
 A converter takes a row and returns one that `conversations.parse_row` understands, or raises
-BadRow. Nothing is dropped: what a converter does not know stays a fault that is counted.
+BadRow. No row vanishes: one that a converter cannot read is counted as bad.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Converter = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def as_it_is(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rows that hold turns already, under names that are understood anyway."""
+    """A row that `parse_row` understands already."""
     return row
 
 
 def turns_named(row: Mapping[str, Any], identity: str) -> Mapping[str, Any]:
-    """The same with ids in a column of another name."""
+    """The same, with the id in the column `identity`."""
     return {**row, "id": row.get(identity)}
 
 
 def pair(
-    row: Mapping[str, Any], question: str, answer: str, more: str | None = None
+    row: Mapping[str, Any], question: str, answer: str, context: str | None = None
 ) -> Mapping[str, Any]:
-    """A question and its answer; `more` is what the question is about, where it has one."""
+    """A question and its answer; `context`: a column with what the question is about, if any."""
     prompt = _text(row, question)
-    if more is not None and row.get(more):
-        prompt = f"{prompt}\n\n{_text(row, more)}"
+    if context is not None and row.get(context):
+        prompt = f"{prompt}\n\n{_text(row, context)}"
     return question_and_answer(row, prompt, _text(row, answer))
 
 
@@ -53,18 +53,18 @@ def options_and_rationale(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def multiple_choice(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A question with four choices in an order that follows from the question, so that it is the
-    same in every run; the answer is the right one, after what supports it."""
-    question, right = _text(row, "question"), _text(row, "correct_answer")
-    choices = [right, *(_text(row, f"distractor{number}") for number in (1, 2, 3))]
+    """A question with four choices, in an order derived from the question so that every run has
+    the same; the answer is the correct choice, after its supporting text if there is one."""
+    question, correct = _text(row, "question"), _text(row, "correct_answer")
+    choices = [correct, *(_text(row, f"distractor{number}") for number in (1, 2, 3))]
     seed = hashlib.sha256(question.encode("utf-8", "replace")).digest()
-    random.Random(seed).shuffle(choices)  # noqa: S311 - an order, no secret
-    listed = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
+    random.Random(seed).shuffle(choices)  # noqa: S311 - not a secret
+    choice_lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
     support = row.get("support")
-    answer = f"{'ABCD'[choices.index(right)]}. {right}"
+    answer = f"{'ABCD'[choices.index(correct)]}. {correct}"
     if isinstance(support, str) and support.strip():
         answer = f"{support.strip()}\n\n{answer}"
-    return question_and_answer(row, "\n".join([question, *listed]), answer)
+    return question_and_answer(row, "\n".join([question, *choice_lines]), answer)
 
 
 def question_and_answer(row: Mapping[str, Any], question: str, answer: str) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ CONVERTERS: dict[str, Converter] = {
     "problem, solution": partial(pair, question="problem", answer="solution"),
     "instruction, output": partial(pair, question="instruction", answer="output"),
     "instruction, input, output": partial(
-        pair, question="instruction", answer="output", more="input"
+        pair, question="instruction", answer="output", context="input"
     ),
     "instruction, response": partial(pair, question="instruction", answer="response"),
     "input, output": partial(pair, question="input", answer="output"),

@@ -7,7 +7,7 @@ class BadRow(Exception):
     """A row that cannot be used; the text is the cause it is counted under."""
 
     def __init__(self, cause: str, detail: str = "", remedy: str = "") -> None:
-        """`detail`: what differs in this row. `remedy`: what helps against the cause."""
+        """`detail`: what is wrong in this row. `remedy`: how to fix the cause."""
         super().__init__(cause)
         self.detail, self.remedy = detail, remedy
 

@@ -1,8 +1,8 @@
 """From text and character spans to token ids and a loss mask, by offsets.
 
 The rendered text is tokenised once. A token is supervised iff its characters lie inside a span;
-a token that merges characters across the start of a span is not, because a server's prompt
-ends exactly there and never contains it.
+a token that spans the start is not, because a server's prompt ends exactly there and never
+contains it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TokenizedDocument:
     truncated: bool
 
 
-BATCH = 64  # conversations that are tokenised in one call
+BATCH = 64  # conversations tokenised in one call
 
 
 class Masker:
@@ -83,10 +83,10 @@ class Masker:
         self, conversations: Iterable[Conversation]
     ) -> Iterator[tuple[Conversation, list[TokenizedDocument] | BadRow]]:
         """Token ids and masks of conversations in order, cut to `max_length`: one document each,
-        more where a template shows earlier turns otherwise later on. A BadRow in their place if no
+        more where a template later shows earlier turns differently. A BadRow in their place if no
         token is supervised, or a turn goes on after a stop token or ends without one.
         """
-        for batch in _batches(conversations):
+        for batch in _in_batches(conversations):
             rendered = [self._rendered(conversation) for conversation in batch]
             texts = [
                 text for outcome in rendered if not isinstance(outcome, BadRow) for text in outcome
@@ -127,12 +127,12 @@ class Masker:
             for run in runs:
                 mask[run] = 1
             self._check_stop(ids, runs, text)
-            cut = len(ids) > self.values.max_length
+            too_long = len(ids) > self.values.max_length
             ids, mask = ids[: self.values.max_length], mask[: self.values.max_length]
-            truncated |= cut
+            truncated |= too_long
             if mask.any():
                 name = row_id if text.turn is None else f"{row_id}#{text.turn}"
-                documents.append(TokenizedDocument(name, ids, mask, cut))
+                documents.append(TokenizedDocument(name, ids, mask, too_long))
         if not documents:
             raise BadRow("no supervised token" + (" within max_length" if truncated else ""))
         return documents
@@ -146,7 +146,7 @@ class Masker:
             if self.stop_ids.isdisjoint(turn[-1:]):
                 open_ended = rendered.cut or self.renderer.next_turn_ends
                 if open_ended and span[1] == len(rendered.text):
-                    continue  # the last answer's end is not shown
+                    continue  # the end of the last answer is not shown
                 raise BadRow(
                     "the template ends an answer without a stop token",
                     f"it ends with {cut(self.tokenizer.decode(turn[-20:]))}",
@@ -159,15 +159,15 @@ class Masker:
 def run_of(chars: Callable[[int], Span], count: int, span: Span) -> slice:
     """The tokens whose characters lie inside a span: tokens are in text order, so they are one run.
 
-    `chars`: first character of one of the `count` tokens of a text, and the one after its last.
-    Two binary searches look up some twenty tokens of thousands; converting the offsets of all of
-    them to Python numbers costs as much as tokenising the text.
+    `chars`: maps one of the `count` tokens of a text to its first character and the one after its
+    last. Two binary searches look up some twenty tokens of thousands; converting all offsets to
+    Python numbers costs as much as tokenising the text.
     """
     start, end = span
     first = bisect_left(range(count), start, key=lambda token: chars(token)[0])
     last = bisect_right(range(count), end, key=lambda token: chars(token)[1])
-    # a tokenizer that trims spaces from its offsets gives a run of spaces no width at all; such a
-    # token is inside unless it lies on an edge, where it may as well be the neighbour's
+    # a tokenizer that trims spaces from its offsets gives a run of spaces zero width; such a token
+    # is inside unless it lies on an edge, where it may belong to the neighbour
     while first < last and chars(first) == (start, start):
         first += 1
     while first < last and chars(last - 1) == (end, end):
@@ -175,7 +175,7 @@ def run_of(chars: Callable[[int], Span], count: int, span: Span) -> slice:
     return slice(first, last)
 
 
-def _batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
-    left = iter(conversations)
-    while batch := list(islice(left, BATCH)):
+def _in_batches(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    remaining = iter(conversations)
+    while batch := list(islice(remaining, BATCH)):
         yield batch

@@ -1,9 +1,9 @@
 """One turn of a row as a message: role, content, and further parts of an answer.
 
-A thought has many names: `reasoning_content`, `reasoning`, `thinking`, a part of the content. It
-becomes one, `reasoning_content`. A key that holds null or nothing counts as absent; one that holds
-something is known, or the row is refused: whatever a server would have shown the model must be in
-the text.
+Datasets hold a thought under `reasoning_content`, `reasoning` or `thinking`, or as a part of the
+content; here it is always `reasoning_content`. A key with a null or empty value is treated as
+absent. Any other key must be known, or the row is refused: whatever a server would have shown the
+model must be in the text.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), "tool"),
     **dict.fromkeys(("function_response", "tool_result", "tool_results"), "tool"),
-    # answers that are nothing but calls, in JSON
+    # answers that are calls alone, as JSON
     **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
-# flags of turns that are context only
+# keys that mark a turn as context only
 UNTRAINED = ("weight", "train", "training", "trainable", "loss", "loss_mask")
-# what people keep about a turn, and no server shows
+# metadata of a turn, which no server shows the model
 NOTES = frozenset((
     "id", "turn_id", "message_id", "uuid", "parent_id", "index", "idx", "turn", "turn_identifier",
     "timestamp", "create_time", "created_at", "date", "country", "state", "language", "lang",
@@ -38,7 +38,7 @@ NOTES = frozenset((
     "logprobs", "usage", "end_turn", "extra", "eos",
 ))  # fmt: skip
 TURN = ("role", "from", "content", "value", "name", "tool_call_id", "tool_calls")
-IN_CONTENT = "thinking part of content"  # key of a thought that was a part of the content
+IN_CONTENT = "thinking part of content"  # our key for a thought that was a part of the content
 KNOWN = frozenset((*TURN, *KEYS, *UNTRAINED, *NOTES))
 
 
@@ -59,16 +59,16 @@ def message_of(turn: Any) -> Message:
     if role == "call":
         if not isinstance(content, str):
             raise BadRow("content is not text")
-        beside = _extra_fields({**turn, "tool_calls": None, "name": None})
-        called = {"content": "", **beside, "tool_calls": calls_in(content)}
-        return {"role": "assistant", **called, **_flags(turn)}
-    beside = _extra_fields(turn) if role in ("assistant", "tool") else {}
-    if content is None and (role in ("system", "tool") or "tool_calls" in beside):
+        extras = _extra_fields({**turn, "tool_calls": None, "name": None})
+        fields = {"content": "", **extras, "tool_calls": calls_in(content)}
+        return {"role": "assistant", **fields, **_flags(turn)}
+    extras = _extra_fields(turn) if role in ("assistant", "tool") else {}
+    if content is None and (role in ("system", "tool") or "tool_calls" in extras):
         content = ""
     if not isinstance(content, str):
         raise BadRow("content is not text")
     flags = _flags(turn) if role == "assistant" else {}
-    return {"role": role, "content": clean(content), **beside, **flags}
+    return {"role": role, "content": clean(content), **extras, **flags}
 
 
 def first(mapping: Mapping[str, Any], *names: str) -> Any:
@@ -77,8 +77,7 @@ def first(mapping: Mapping[str, Any], *names: str) -> Any:
 
 
 def says_something(message: Message) -> bool:
-    beside = message.keys() & {"tool_calls", KEYS[0]}
-    return bool(message["content"].strip() or beside)
+    return bool(message["content"].strip() or message.keys() & {"tool_calls", KEYS[0]})
 
 
 def _refuse_unknown(turn: Mapping[str, Any]) -> None:
@@ -89,24 +88,24 @@ def _refuse_unknown(turn: Mapping[str, Any]) -> None:
 
 
 def _flags(turn: Mapping[str, Any]) -> Message:
-    """Whether a turn is context only."""
-    marked = (turn[name] for name in UNTRAINED if turn.get(name) is not None)
-    return {"train": False} if any(flag in (0, "0", "false", "False") for flag in marked) else {}
+    """The field of a turn that is context only; none for other turns."""
+    flags = (turn[name] for name in UNTRAINED if turn.get(name) is not None)
+    return {"train": False} if any(flag in (0, "0", "false", "False") for flag in flags) else {}
 
 
 def _joined(parts: list[Any]) -> tuple[str, str | None]:
-    """The text of a content that is a list of parts, and the thought among them. Raises BadRow for
-    a part that is no text."""
+    """Text and thought of a content that is a list of parts. Raises BadRow for a part that is
+    neither."""
     texts, thoughts = [], []
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        kept = {k: v for k, v in part.items() if v is not None} if kind is not None else part
-        if isinstance(kept, str):
-            texts.append(kept)
-        elif kind in ("text", "input_text", "output_text") and isinstance(kept.get("text"), str):
-            texts.append(kept["text"])
-        elif kind in ("thinking", "reasoning") and isinstance(first(kept, kind, "text"), str):
-            thoughts.append(first(kept, kind, "text"))
+        present = {k: v for k, v in part.items() if v is not None} if kind is not None else part
+        if isinstance(present, str):
+            texts.append(present)
+        elif kind in ("text", "input_text", "output_text") and isinstance(present.get("text"), str):
+            texts.append(present["text"])
+        elif kind in ("thinking", "reasoning") and isinstance(first(present, kind, "text"), str):
+            thoughts.append(first(present, kind, "text"))
         elif kind is None:
             raise BadRow("content is not text")
         else:
@@ -115,7 +114,7 @@ def _joined(parts: list[Any]) -> tuple[str, str | None]:
 
 
 def _extra_fields(turn: Mapping[str, Any]) -> Message:
-    """Parts of an answer, or of the result of a tool, in addition to its text."""
+    """Fields of an answer or a tool result other than its text."""
     extras: Message = {}
     for name in ("name", "tool_call_id"):
         if turn.get(name):

@@ -1,7 +1,7 @@
-"""Sets of prompts to measure on, in the shapes that benchmarks come in.
+"""Prompts to measure on, from rows in the formats of common benchmarks.
 
-conversations / messages   a chat up to its last answer, as in `conversations`, or to its open end
-turns, or a list prompt    MT-bench: each turn follows the answer to the one before
+conversations / messages   a chat up to its last answer, as in `conversations`, or all of it
+turns, or a list prompt    MT-bench: each turn follows the answer to the previous one
 prompt                     HumanEval
 question                   GSM8K
 instruction, input         Alpaca
@@ -20,21 +20,21 @@ from eagle3.data.messages import ROLES, first
 from eagle3.data.row_files import Unreadable
 
 IDS = ("id", "question_id", "task_id", "conversation_id")
-OPEN = ("user", "tool")  # who waits for an answer
+OPEN = ("user", "tool")  # roles of a message that awaits an answer
 SUMMARISE = "Summarize the following article.\n\n"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt: the messages before the answer, and user turns that follow after answers."""
+    """A prompt: the messages before the answer, and the user turns after it."""
 
     id: str
     messages: list[Message]
     later: tuple[str, ...] = ()
     tools: Any = None
-    text: str | None = None  # rendered already, with its last answer
+    text: str | None = None  # already rendered, with its last answer
     options: dict[str, Any] | None = None  # for the template, in addition to the configuration's
-    tokens: list[int] | None = None  # rendered and tokenised already, up to the answer
+    tokens: list[int] | None = None  # already rendered and tokenised, up to the answer
 
     @classmethod
     def of(cls, conversation: Conversation) -> Question:
@@ -48,7 +48,7 @@ QuestionRows = Iterable[Question | Unreadable]
 
 
 def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:
-    """What rows ask, in order; those of no known shape come as `Unreadable`."""
+    """The questions of rows, in order; `Unreadable` for a row of unknown shape."""
     for number, row in enumerate(rows, start=1):
         if isinstance(row, Unreadable):
             yield row
@@ -60,14 +60,14 @@ def questions(rows: Iterable[Any]) -> Iterator[Question | Unreadable]:
 
 
 def first_prompts(
-    rows: QuestionRows, most: int, encode: Callable[[Question], list[int]]
+    rows: QuestionRows, limit: int, encode: Callable[[Question], list[int]]
 ) -> tuple[list[tuple[Question, list[int]]], Counter[str]]:
-    """The first `most` questions with their tokens, and how many rows were passed over, by cause.
+    """The first `limit` questions with their tokens, and how many rows were skipped, by cause.
     `encode` raises BadRow for a question that cannot be a prompt."""
     prompts: list[tuple[Question, list[int]]] = []
     skipped: Counter[str] = Counter()
     for question in rows:
-        if len(prompts) == most:
+        if len(prompts) == limit:
             break
         if isinstance(question, Unreadable):
             skipped[question.cause] += 1
@@ -83,25 +83,25 @@ def _question(row: Any, number: int) -> Question:
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
     if row.get("conversations") is not None or row.get("messages") is not None:
-        return Question.of(parse_row(_answered(row))[0])
+        return Question.of(parse_row(_with_answer(row))[0])
     identity = next((row[name] for name in IDS if row.get(name) is not None), number)
-    now, *later = _turns(row)
-    return Question(str(identity), [{"role": "user", "content": now}], tuple(later))
+    first_turn, *later_turns = _turns(row)
+    return Question(str(identity), [{"role": "user", "content": first_turn}], tuple(later_turns))
 
 
-def _answered(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A chat whose last question is open, with a placeholder for the answer."""
+def _with_answer(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row, with a placeholder answer if its last question is open."""
     name = "conversations" if row.get("conversations") is not None else "messages"
     turns = row[name]
     last = turns[-1] if isinstance(turns, list) and turns else None
-    who = first(last, "from", "role") if isinstance(last, Mapping) else None
-    if isinstance(who, str) and ROLES.get(who.lower()) in OPEN:
+    role = first(last, "from", "role") if isinstance(last, Mapping) else None
+    if isinstance(role, str) and ROLES.get(role.lower()) in OPEN:
         return {**row, name: [*turns, {"role": "assistant", "content": "…"}]}
     return row
 
 
 def _turns(row: Mapping[str, Any]) -> list[str]:
-    """What the user says, turn by turn."""
+    """The texts of the user, turn by turn."""
     for name in ("turns", "prompt"):
         turns = row.get(name)
         if isinstance(turns, list) and turns and all(_is_text(turn) for turn in turns):
@@ -110,8 +110,8 @@ def _turns(row: Mapping[str, Any]) -> list[str]:
         if _is_text(row.get(name)):
             return [row[name]]
     if _is_text(row.get("instruction")):
-        more = row.get("input")
-        return [f"{row['instruction']}\n\n{more}" if _is_text(more) else row["instruction"]]
+        context = row.get("input")
+        return [f"{row['instruction']}\n\n{context}" if _is_text(context) else row["instruction"]]
     if _is_text(row.get("article")):
         return [SUMMARISE + row["article"]]
     raise BadRow(

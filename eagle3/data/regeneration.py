@@ -1,15 +1,15 @@
-"""Answers that the target writes itself, turn by turn, so that the draft learns what it will meet.
+"""Answers that the target writes itself, turn by turn, so that the draft trains on them.
 
 For each conversation, the target answers the first question, then the next one with its own answer
 before it, and so on. No conversation waits for another: its next turn is requested as soon as the
-answer before it arrives, so no server idles until the longest answer of a turn has come. Every
-answer is recorded as soon as it arrives, under the row's id and the turn, so a killed job asks for
-nothing twice.
+previous answer arrives, so no server idles until the longest answer of a turn is there. Every
+answer is recorded on arrival, under the row's id and the turn, so a killed job requests nothing
+twice.
 
-An answer that was cut off is never kept as if it were whole: the conversation ends with it, and it
-is trained up to the cut. A row without an answer is dropped and counted. A call of a tool whose
-result the dataset has stays as it is, as context that is not trained: another call would have had
-another result.
+An answer that was cut off is never treated as complete: the conversation ends with it, and it is
+trained up to the cut. A row without an answer is dropped and counted. A tool call whose result the
+dataset has stays as it is, as context that is not trained: another call would have had another
+result.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from eagle3.files.artifact import (
 
 KIND = "answers"
 CUT = "answer cut off at max_tokens"
-LISTED = 100  # dropped rows named one by one in the report
-FIRST = 8  # conversations whose first answers are checked
+LISTED = 100  # dropped rows listed in the report
+FIRST = 8  # conversations whose first answers are checked early
 
 
 @dataclass
 class Outcome:
-    """The rows of a shard, and what became of them."""
+    """The answered rows of a shard, and what happened to the others."""
 
     rows: list[Conversation] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -51,22 +51,22 @@ class Outcome:
 
 @dataclass
 class _Chat:
-    """A conversation under way."""
+    """A conversation that is being answered."""
 
     original: Conversation
     messages: list[Message]
-    place: int = 0  # of the next given message
+    position: int = 0  # of the next message of the dataset
     cause: str | None = None
-    kept: int = 0  # calls of tools that stay as the dataset has them
-    complete: int = 0  # the messages up to the last new answer
-    cut: bool = False  # that answer would have gone on
+    kept: int = 0  # tool calls that stay as the dataset has them
+    answered_length: int = 0  # messages up to and including the last new answer
+    cut: bool = False  # whether that answer was cut off
 
-    def to_the_next_answer(self) -> bool:
-        """Take over the messages of others. Returns whether an answer is wanted next."""
+    def advance(self) -> bool:
+        """Copy messages up to the next answer. Returns whether there is one to be requested."""
         if self.original.text is not None:
             self.cause = "a rendered text has no turns to answer"
-        while self.place < len(self.original.messages):
-            message = self.original.messages[self.place]
+        while self.position < len(self.original.messages):
+            message = self.original.messages[self.position]
             if message["role"] == "assistant":
                 if not message.get("tool_calls"):
                     return True
@@ -74,22 +74,22 @@ class _Chat:
                     self.cause = "tool calls cannot be regenerated"
                     return False
                 self.kept += 1
-                message = {**message, "train": False}  # the target has not written it
+                message = {**message, "train": False}  # the target did not write it
             self.messages.append(message)
-            self.place += 1
+            self.position += 1
         return False
 
     def _has_result(self) -> bool:
-        """Whether the dataset continues after a call, with an answer to its result."""
-        behind = (m["role"] for m in self.original.messages[self.place + 1 :])
-        return next(behind, None) == "tool"
+        """Whether the dataset has the result of the call at `position`."""
+        later_roles = (m["role"] for m in self.original.messages[self.position + 1 :])
+        return next(later_roles, None) == "tool"
 
     @property
-    def begun(self) -> bool:
-        """Whether the first answer is there, or there will be none."""
-        return self.complete > 0 or self.cause is not None
+    def first_answer_settled(self) -> bool:
+        """Whether the first answer has arrived, or none will."""
+        return self.answered_length > 0 or self.cause is not None
 
-    def answered(self, answer: Answer) -> None:
+    def add_answer(self, answer: Answer) -> None:
         if answer.cause is not None:
             self.cause = answer.cause
             return
@@ -99,14 +99,14 @@ class _Chat:
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
         self.messages.append(message)
-        self.place += 1
-        self.complete = len(self.messages)
+        self.position += 1
+        self.answered_length = len(self.messages)
 
     def answered_part(self) -> Conversation | None:
         """The conversation up to the last new answer; None if there is none."""
-        if not self.complete:
+        if not self.answered_length:
             return None
-        return replace(self.original, messages=self.messages[: self.complete], cut=self.cut)
+        return replace(self.original, messages=self.messages[: self.answered_length], cut=self.cut)
 
 
 def regenerate(
@@ -123,37 +123,37 @@ def regenerate(
     """
     chats = [_Chat(conversation, []) for conversation in conversations]
     requests: list[Request] = []
-    asking: list[_Chat] = []
+    chat_of: list[_Chat] = []
 
-    def go_on(chat: _Chat) -> None:
-        """Up to an answer that the record does not have."""
-        while chat.cause is None and chat.to_the_next_answer():
-            known = record.known(chat.original.id, chat.place)
-            if known is None:
+    def request_next(chat: _Chat) -> None:
+        """Request the chat's next answer that the record does not have."""
+        while chat.cause is None and chat.advance():
+            recorded = record.known(chat.original.id, chat.position)
+            if recorded is None:
                 requests.append(_request(chat, seed))
-                asking.append(chat)
+                chat_of.append(chat)
                 return
-            chat.answered(known)
+            chat.add_answer(recorded)
 
-    waiting = [chat for chat in chats if chat.to_the_next_answer()]
+    waiting = [chat for chat in chats if chat.advance()]
     for chat in waiting:
-        go_on(chat)
+        request_next(chat)
     unchecked = _unchecked(waiting[:FIRST], check)
     for number, answer in generate(requests) if requests else ():
-        chat = asking[number]
-        record.add(chat.original.id, chat.place, answer)
-        chat.answered(answer)
-        go_on(chat)
+        chat = chat_of[number]
+        record.add(chat.original.id, chat.position, answer)
+        chat.add_answer(answer)
+        request_next(chat)
         unchecked = _unchecked(unchecked, check)
     return _outcome(chats)
 
 
 def _unchecked(chats: list[_Chat], check: Callable[[Conversation], object]) -> list[_Chat]:
-    """Those whose first answers are to be checked: all of them, until all are there; then none.
+    """The chats whose first answers are still to be checked: all until the last one arrives.
 
     Raises UserError if most are unusable, before many more are requested in vain.
     """
-    if not all(chat.begun for chat in chats):
+    if not all(chat.first_answer_settled for chat in chats):
         return chats
     faults: list[BadRow] = []
     answered = [part for part in (chat.answered_part() for chat in chats) if part is not None]
@@ -184,17 +184,17 @@ def _outcome(chats: Sequence[_Chat]) -> Outcome:
         if part is not None:
             outcome.rows.append(part)
         if chat.cause is not None:
-            what = "trained up to there" if chat.cut else "shortened"
+            fate = "trained up to there" if chat.cut else "shortened"
             if part is None:
-                what = "dropped"
+                fate = "dropped"
                 outcome.dropped.append({"id": chat.original.id, "cause": chat.cause})
-            outcome.counts[f"{chat.cause}: {what}"] += 1
+            outcome.counts[f"{chat.cause}: {fate}"] += 1
     return outcome
 
 
 def _request(chat: _Chat, seed: int) -> Request:
-    own = f"{seed} {chat.place} {chat.original.id}".encode("utf-8", "surrogatepass")
-    number = int.from_bytes(hashlib.sha256(own).digest()[:4], "big") >> 1  # servers want 31 bits
+    key = f"{seed} {chat.position} {chat.original.id}".encode("utf-8", "surrogatepass")
+    number = int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1  # servers want 31 bits
     original = chat.original
     return Request(original.id, list(chat.messages), original.tools, number, original.options)
 
@@ -202,7 +202,7 @@ def _request(chat: _Chat, seed: int) -> Request:
 def write_answers(
     path: Path, report: Path, outcome: Outcome, settings: Settings, inputs: dict[str, str]
 ) -> dict[str, Any]:
-    """Write the rows of a shard as lines, and the report that vouches for them; return it."""
+    """Write the rows of a shard, one per line, and their report with its manifest; return it."""
     text = "".join(row.to_json() + "\n" for row in outcome.rows)
     write_text(path, text)
     checksum = hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Whether a template shows an answer as it is, all of it."""
+"""Whether a template shows an answer unchanged and in full."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from eagle3.data.conversations import BadRow, Message
 from eagle3.data.thoughts import KEYS
 
-FRAMED = 60  # characters of both sides in a refusal
+FRAMED = 60  # characters of each side that a message shows
 
 
 def check_rendered(text: str, answer: Message, frame: tuple[str, str]) -> None:
-    """Raise BadRow if the `text` does not show an answer as it is. Templates trim: Llama all
-    around, Qwen3 leading newlines. `frame`: what the template writes around plain answers, such as
-    harmony's channel."""
+    """Raise BadRow if `text` does not show an answer unchanged, but for what templates trim: Llama
+    both ends, Qwen3 leading newlines. `frame`: what the template writes before and after plain
+    answers, such as harmony's channel."""
     content, calls = answer["content"], answer.get("tool_calls", ())
     thought = answer.get(KEYS[0], "").strip()
     if not calls and not thought:
@@ -31,8 +31,8 @@ def check_rendered(text: str, answer: Message, frame: tuple[str, str]) -> None:
         raise left_out("a thought", thought, text)
     for call in calls:
         name = call["function"]["name"]
-        alike = sum(other["function"]["name"] == name for other in calls)
-        if text.count(name) < alike or not holds_call(call, text):
+        repeats = sum(other["function"]["name"] == name for other in calls)
+        if text.count(name) < repeats or not holds_call(call, text):
             raise left_out("a call", json.dumps(call["function"], ensure_ascii=False), text)
 
 
@@ -56,7 +56,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _forms(value: Any) -> Iterator[str]:
-    """How templates write a text or a number: as it is, in JSON, in Python."""
+    """The forms in which templates write a text or a number: plain, JSON, Python."""
     yield str(value).strip()
     yield json.dumps(value, ensure_ascii=False).strip('"')
     yield json.dumps(value).strip('"')
@@ -80,5 +80,5 @@ def left_out(what: str, part: str, rendered: str) -> BadRow:
 
 
 def cut(text: str) -> str:
-    """The beginning of a text, as it is shown to people."""
+    """The beginning of a text, for messages."""
     return repr(text if len(text) <= FRAMED else text[:FRAMED] + "…")

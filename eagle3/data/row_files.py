@@ -1,4 +1,4 @@
-"""Rows of local files: JSON, lines of JSON (plain, gzip, Zstandard), Parquet, folders of them."""
+"""Rows of local files: JSON, JSON lines (plain, gzip, Zstandard), Parquet, folders of them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from eagle3.errors import Foreign, UserError
 LINES = (".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")  # after one of LINES
 SUFFIXES = (".json", *LINES, ".parquet", *PACKED)
-LONGEST_LINE = 2**28  # bytes; one line without an end would take all memory
+LONGEST_LINE = 2**28  # bytes; a line without an end would fill the memory
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that is none, or not in the shape its dataset has; it is counted with the bad ones."""
+    """A row that cannot be parsed, or not in the shape of its dataset; counted as a bad row."""
 
     cause: str
 
 
 def files_of(place: Path) -> list[Path]:
-    """The files that are read for a path: itself, or those of a folder and of its folders.
+    """The files to read for a path: the file itself, or all files below a folder.
 
-    Raises UserError if there is none of a known form.
+    Raises UserError if none has a known suffix.
     """
     if place.is_dir():
-        inside = (path for path in sorted(place.rglob("*")) if path.is_file())
-        paths = [p for p in inside if _form(p) and not _hidden(p.relative_to(place))]
+        files = (path for path in sorted(place.rglob("*")) if path.is_file())
+        paths = [p for p in files if _format(p) and not _hidden(p.relative_to(place))]
         if not paths:
             raise UserError(
                 f"dataset.source: the folder {place} has no file of {', '.join(SUFFIXES)}"
             )
         return paths
-    if not _form(place):
+    if not _format(place):
         raise UserError(
             f"dataset.source: {place} is none of {', '.join(SUFFIXES[:-2])}, "
             f"{', '.join(LINES[0] + packed for packed in PACKED)}"
@@ -48,68 +48,68 @@ def files_of(place: Path) -> list[Path]:
 
 
 def _hidden(path: Path) -> bool:
-    """Whether the file or a folder above it is one that tools keep for themselves."""
+    """Whether the file or a folder above it is hidden."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def readable(path: Path) -> bool:
-    """Whether a file's name says how it is read."""
-    return bool(_form(path))
+    """Whether a file has a known suffix."""
+    return bool(_format(path))
 
 
 def rows_of(place: Path) -> Iterator[Any]:
-    """Every row of a file or folder in its own order; those that are none come as `Unreadable`.
+    """Every row of a file or folder in order; `Unreadable` for one that cannot be parsed.
 
     Raises UserError for a file that cannot be read.
     """
     files = files_of(place)
-    return (row for path in files for row in _READERS[_form(path)](path))
+    return (row for path in files for row in _READERS[_format(path)](path))
 
 
-def _form(path: Path) -> str:
-    """The suffix that says how a file is read, whatever its case; nothing for an unknown one."""
+def _format(path: Path) -> str:
+    """The file's suffix in lower case, empty if it is unknown."""
     *_, before, last = ("", "", *(suffix.lower() for suffix in path.suffixes))
     if last in PACKED:
         return before + last if before in LINES else ""
     return last if last in SUFFIXES else ""
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def _read_lines(path: Path) -> Iterator[Any]:
     with open(path, "rb") as handle:
-        yield from _decoded(handle)
+        yield from _parse_lines(handle)
 
 
-def _gzip_lines(path: Path) -> Iterator[Any]:
+def _read_gzip_lines(path: Path) -> Iterator[Any]:
     with Foreign(f"dataset.source: cannot unpack {path}"), gzip.open(path, "rb") as handle:
-        yield from _decoded(handle)
+        yield from _parse_lines(handle)
 
 
-def _zstandard_lines(path: Path) -> Iterator[Any]:
-    import pyarrow as pa  # whose reader, unlike zstandard's own, notices a file cut short
+def _read_zstandard_lines(path: Path) -> Iterator[Any]:
+    import pyarrow as pa  # whose reader, unlike zstandard's, notices a truncated file
 
     fault = Foreign(f"dataset.source: cannot unpack {path}")
     with fault, pa.input_stream(str(path), compression="zstd") as stream:
-        yield from _decoded(io.BufferedReader(stream, 2**20))
+        yield from _parse_lines(io.BufferedReader(stream, 2**20))
 
 
-def _decoded(handle: Any) -> Iterator[Any]:
+def _parse_lines(handle: Any) -> Iterator[Any]:
     while line := handle.readline(LONGEST_LINE):
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
                 line = handle.readline(LONGEST_LINE)
             yield Unreadable(f"line is longer than {LONGEST_LINE >> 20} MiB")
         elif line.strip():
-            yield _row(line)
+            yield _parse_line(line)
 
 
-def _row(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         return Unreadable("line is not JSON")
 
 
-def _list(path: Path) -> Iterator[Any]:
+def _read_json(path: Path) -> Iterator[Any]:
     try:
         rows = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as fault:
@@ -119,7 +119,7 @@ def _list(path: Path) -> Iterator[Any]:
     yield from rows
 
 
-def _table(path: Path) -> Iterator[Any]:
+def _read_parquet(path: Path) -> Iterator[Any]:
     from pyarrow import parquet
 
     with (
@@ -131,10 +131,10 @@ def _table(path: Path) -> Iterator[Any]:
 
 
 _READERS = {
-    ".json": _list,
-    ".jsonl": _lines,
-    ".ndjson": _lines,
-    ".parquet": _table,
-    **{name + ".gz": _gzip_lines for name in LINES},
-    **{name + ".zst": _zstandard_lines for name in LINES},
+    ".json": _read_json,
+    ".jsonl": _read_lines,
+    ".ndjson": _read_lines,
+    ".parquet": _read_parquet,
+    **{name + ".gz": _read_gzip_lines for name in LINES},
+    **{name + ".zst": _read_zstandard_lines for name in LINES},
 }

@@ -1,8 +1,7 @@
 """The dataset artefact: every valid row of a source in a fixed order, and an index.
 
-The order and the split are functions of (seed, row id) alone, of several sources also of their
-weights. So asking for more samples never moves a row, and a row that is held out once is held out
-for ever.
+The order and the split are functions of (seed, row id) alone; with several sources, also of their
+weights. So asking for more samples never moves a row, and a row once held out stays held out.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from eagle3.errors import UserError
 from eagle3.files.artifact import REMAKE, Manifest, Settings, atomic_path, write_json
 from eagle3.files.tensor_file import load_tensors, save_tensors
 
-LISTED = 100  # rejected rows named one by one in the sidecar
+LISTED = 100  # rejected rows listed in the report
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,17 @@ class Stream:
     """The rows of one source."""
 
     rows: Iterable[Any]
-    name: str = ""  # what ids begin with, where there are several sources
-    weight: float = 1.0  # a source of twice the weight has twice the rows in every stretch
-    commits: set[str] = field(default_factory=set)  # of the hub's datasets, once rows were read
+    name: str = ""  # prefix of ids where there are several sources
+    weight: float = 1.0  # twice the weight: twice the rows in every stretch
+    commits: set[str] = field(default_factory=set)  # of hub datasets, filled in as rows are read
 
 
 @dataclass
 class Census:
-    """What became of every row that was read."""
+    """What happened to each row that was read."""
 
     read: int = 0
-    read_of: Counter[int] = field(default_factory=Counter)  # by number of the source
+    read_of: Counter[int] = field(default_factory=Counter)  # by index of the source
     rejected: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     first_rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -51,8 +50,8 @@ class Census:
         self.rejected[cause] += 1
         if len(self.first_rejected) < LISTED:
             identity = row.get("id") if isinstance(row, dict) else None
-            known = identity if isinstance(identity, str | int) else None  # else maybe not JSON
-            self.first_rejected.append({"row": self.read, "id": known, "cause": cause})
+            row_id = identity if isinstance(identity, str | int) else None  # others may not be JSON
+            self.first_rejected.append({"row": self.read, "id": row_id, "cause": cause})
 
 
 def write_dataset(
@@ -61,9 +60,8 @@ def write_dataset(
     """Write `rows.jsonl`, `rows.index.safetensors` and `rows.report.json` into `out`.
 
     `values`: seed, eval_fraction, deduplicate, max_bad_fraction. `want`: training rows this run
-    needs.
-    Returns the report. Memory holds ids and offsets, never the text.
-    Raises UserError when too many rows are bad or too few are valid.
+    needs. Returns the report. Memory holds ids and offsets, never the text. Raises UserError when
+    too many rows are bad or too few are valid.
     """
     census = Census()
     with TemporaryFile(dir=_ensure_folder(out)) as spool:
@@ -123,8 +121,8 @@ def _ensure_folder(folder: Path) -> Path:
 def _spool(
     streams: Sequence[Stream], spool: BinaryIO, census: Census, values: dict[str, Any]
 ) -> tuple[list[bytes], np.ndarray, np.ndarray, np.ndarray]:
-    """Write valid rows as they come; return order keys, byte offsets [N+1], held-out flags and the
-    number of each row's source."""
+    """Write valid rows as they come; return order keys, byte offsets [N + 1], held-out flags and
+    the source index of each row."""
     keys: list[bytes] = []
     offsets, held_out, stream_of = [0], [], []
     content_of: dict[str, bytes] = {}
@@ -161,16 +159,16 @@ def _spool(
 
 
 def _order(keys: np.ndarray, stream_of: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """int64 [N]: rows by key; of several sources so that every stretch from the start on has as
-    much of each as the weights say, until one has no more."""
+    """int64 [N]: rows sorted by key. Several sources are mixed so that every beginning of the order
+    has rows of each in proportion to the weights, until one runs out."""
     if len(weights) == 1:
         return np.argsort(keys, kind="stable")
-    place = np.empty(len(keys))
+    position = np.empty(len(keys))
     for number, weight in enumerate(weights):
         rows = np.flatnonzero(stream_of == number)
         rows = rows[np.argsort(keys[rows], kind="stable")]
-        place[rows] = (np.arange(len(rows)) + 0.5) / weight
-    return np.lexsort((keys, place))
+        position[rows] = (np.arange(len(rows)) + 0.5) / weight
+    return np.lexsort((keys, position))
 
 
 def _reject_duplicate(conversation: Conversation, seen: set[bytes]) -> None:
@@ -183,7 +181,7 @@ def _reject_duplicate(conversation: Conversation, seen: set[bytes]) -> None:
 
 
 def row_hash(seed: int, identity: str) -> bytes:
-    """What decides the place of a row, 32 bytes."""
+    """32 bytes that decide a row's position and split."""
     return hashlib.sha256(f"{seed}\n{identity}".encode()).digest()
 
 
@@ -193,13 +191,13 @@ def is_held_out(hashed: bytes, eval_fraction: float) -> bool:
 
 
 def _with_unique_id(conversation: Conversation, content_of: dict[str, bytes]) -> Conversation:
-    """Refuse an exact repeat; give a second conversation under a used id another id."""
+    """Refuse an exact repeat; give a different conversation with a used id a new id."""
     content = hashlib.sha256(conversation.to_json().encode()).digest()[:8]
-    known = content_of.setdefault(conversation.id, content)
-    if known is content:
+    first_content = content_of.setdefault(conversation.id, content)
+    if first_content is content:
         return conversation
     renamed = replace(conversation, id=f"{conversation.id}~{content.hex()}")
-    if known == content or renamed.id in content_of:
+    if first_content == content or renamed.id in content_of:
         raise BadRow("same id and content as an earlier row")
     content_of[renamed.id] = content
     return renamed
@@ -221,12 +219,10 @@ def _check_quality(census: Census, valid: int, max_bad_fraction: float) -> None:
 def _write_sorted(
     spool: BinaryIO, offsets: np.ndarray, order: np.ndarray, path: Path
 ) -> tuple[str, dict[str, np.ndarray]]:
-    """Copy the spooled rows in their final order; return the checksum of all, and where they lie.
-
-    The latter: `offsets` int64 [N + 1] in bytes, `crc32` uint32 [N] of each row.
-    """
+    """Copy the spooled rows in their final order; return the checksum of all, and their index:
+    `offsets` int64 [N + 1] in bytes, `crc32` uint32 [N]."""
     checksum, starts, crcs = hashlib.sha256(), [0], []
-    with atomic_path(path) as beside, open(beside, "wb") as out:
+    with atomic_path(path) as temporary, open(temporary, "wb") as out:
         for row in order.tolist():
             spool.seek(offsets[row])
             line = spool.read(int(offsets[row + 1] - offsets[row]))
@@ -283,7 +279,7 @@ class DatasetFile:
 
 
 def _is_index(index: dict[str, np.ndarray]) -> bool:
-    """Whether there are a start, a checksum and a split for every row."""
+    """Whether every row has an offset, a checksum and a split."""
     forms = {"offsets": np.int64, "crc32": np.uint32, "held_out": np.bool_}
     if {name: array.dtype for name, array in index.items()} != forms:
         return False

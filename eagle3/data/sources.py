@@ -18,7 +18,7 @@ from eagle3.errors import Foreign, UserError
 from eagle3.files.hub import HUB
 
 ALL = "all"  # every subset
-COMMIT = re.compile("[0-9a-f]{40}")  # what `datasets` calls the hash of a dataset of the hub
+COMMIT = re.compile("[0-9a-f]{40}")  # form of the builder hash of a hub dataset
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Source:
     place: str  # a file, a folder, hub:<owner>/<name>, or a name of the catalogue
     subset: str | None = None
     split: str | None = None  # null: `train`, or the catalogue's
-    revision: str | None = None  # null: the catalogue's, or what the hub has today
+    revision: str | None = None  # null: the catalogue's, or the hub's current one
     weight: float = 1.0  # share of the rows among those of other sources
-    label: str | None = None  # a name that the configuration gives it
+    label: str | None = None  # its name in the configuration
 
     @property
     def name(self) -> str:
-        """What its rows' ids begin with, where there are several sources."""
+        """Prefix of its rows' ids where there are several sources."""
         if self.label or self.place in CATALOGUE:
             return self.label or self.place
         path = Path(self.place.removeprefix(HUB))
@@ -46,51 +46,51 @@ class Source:
 
     @property
     def wanted_revision(self) -> str | None:
-        """None: what the hub has today."""
+        """None: the hub's current one."""
         entry = CATALOGUE.get(self.place)
         return self.revision or (entry.revision if entry else None)
 
     @property
     def identity(self) -> str:
-        """Which dataset of the hub it is, where the configuration's own revision is known too."""
+        """The place, with the catalogue's commit unless the configuration names a revision."""
         pinned = self.wanted_revision if self.revision is None else None
         return f"{self.place}@{pinned}" if pinned else self.place
 
 
 def sources_of(section: Mapping[str, Any]) -> list[Source]:
-    """The sources of the configuration's `dataset` section: one with the section's own subset,
-    split and revision, or several with their own.
+    """The sources of the configuration's `dataset` section; those of a list may have their own
+    subset, split and revision.
 
-    Raises UserError for two of one name.
+    Raises UserError for two with the same name.
     """
     common = {name: section[name] for name in ("subset", "split", "revision")}
     entries = section["source"]
     if isinstance(entries, str):
         return [Source(entries, **common)]
-    named = [{"source": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
+    sections = [{"source": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
     sources = [
         Source(entry.pop("source"), label=entry.pop("name", None), **{**common, **entry})
-        for entry in named
+        for entry in sections
     ]
     names = [source.name for source in sources]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
         raise UserError(
-            f"config: dataset.source has two sources called {twice!r}, so their rows could not be "
-            "distinguished: give one of them another `name`"
+            f"config: dataset.source has two sources called {repeated!r}, so their rows could not "
+            "be distinguished: give one of them another `name`"
         )
     return sources
 
 
 def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:
-    """Every row of `source` in its own order; those that are none come as `Unreadable`.
+    """Every row of `source` in order; `Unreadable` for one that cannot be parsed.
 
-    `commits` gets those of the hub's datasets that were read. Raises UserError if the source is
-    missing or of an unknown kind.
+    The commits of hub datasets are added to `commits`. Raises UserError if the source is missing or
+    of an unknown kind.
     """
     commits = set() if commits is None else commits
     if source.place in CATALOGUE:
-        return _catalogued(source, commits)
+        return _catalogue_rows(source, commits)
     split = source.split or "train"
     if source.place.startswith(HUB):
         name = source.place.removeprefix(HUB)
@@ -102,7 +102,7 @@ def read_rows(source: Source, commits: set[str] | None = None) -> Iterator[Any]:
 
 
 def unknown_place(place: str) -> str:
-    """What is wrong with a place that is neither a file nor a name."""
+    """The error text for a place that is neither a file nor a known name."""
     close = difflib.get_close_matches(place, CATALOGUE, n=1, cutoff=0.7)
     hint = f"; did you mean {close[0]}?" if close else ""
     return (
@@ -112,7 +112,7 @@ def unknown_place(place: str) -> str:
     )
 
 
-def _catalogued(source: Source, commits: set[str]) -> Iterator[Any]:
+def _catalogue_rows(source: Source, commits: set[str]) -> Iterator[Any]:
     entry = CATALOGUE[source.place]
     subsets: Sequence[str | None] = (
         [source.subset] if source.subset else entry.subsets[:1] or [None]
@@ -148,16 +148,16 @@ def _hub_rows(
 ) -> Iterator[Any]:
     import datasets
 
-    asked = f"(subset {subset}, split {split}, revision {revision})"
-    with Foreign(f"dataset.source: cannot load {HUB}{name} {asked}"):
+    request = f"(subset {subset}, split {split}, revision {revision})"
+    with Foreign(f"dataset.source: cannot load {HUB}{name} {request}"):
         builder = datasets.load_dataset_builder(name, subset, revision=revision)
         builder.download_and_prepare()
         loaded = builder.as_dataset(split)
     if builder.hash and COMMIT.fullmatch(builder.hash):
         commits.add(builder.hash)
-    yield from map(without_nulls, loaded)  # which Arrow adds
+    yield from map(without_nulls, loaded)  # Arrow adds nulls
 
 
 def located(source: Source, path: Path) -> Source:
-    """The same source at the place where its file was found."""
+    """The source, placed at the path where its file was found."""
     return replace(source, place=str(path))

@@ -1,9 +1,9 @@
 """Chat templates by name: what a model's own template is expected to write around an answer.
 
-The text is always rendered by the tokenizer's own template, and answers are found by comparing what
-it renders with what it renders before them (see `templates`). A name only says what must be found
-there, so that a wrong tokenizer, or a template somebody edited, is noticed before hours are spent.
-Marks are facts of the published models.
+The text is always rendered by the tokenizer's own template, and answers are found by comparing
+renderings (see `templates`). A name only adds the marks that must be there, so that a wrong
+tokenizer or an edited template is noticed before hours are spent. The marks are those of the
+published models.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ class Named:
 
     headers: tuple[str, ...]  # one of them ends the prompt, maybe with an opened thought after it
     ends: tuple[str, ...]  # one of them ends the answer
-    # the mark of the next turn ends an answer: the last one of a text has none
+    # the next turn's mark ends an answer: the last one of a text has none
     next_turn_ends: bool = False
-    between: tuple[str, ...] = ()  # marks that end a part of an answer, or one in history
+    between: tuple[str, ...] = ()  # marks that end a part of an answer, or an answer in history
 
 
 CHATML = Named(("<|im_start|>assistant\n",), ("<|im_end|>",))

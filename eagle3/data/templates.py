@@ -1,12 +1,12 @@
-"""A conversation as one text or several, and which characters of them the target has written.
+"""A conversation as one text or several, and the spans in them that the target wrote.
 
 The text is always the one that the tokenizer's own template renders (`chat_template`), because
 that is what a server renders. The spans that the target itself emits are supervised: from the end
 of the prompt up to and including the token that ends the turn, without what a template adds after
 it. They are found by comparing renderings (`answer_finder`), or taken from the template's own
-`{% generation %}` blocks if the configuration says so. Nothing inside a message can mislead this.
+`{% generation %}` blocks if the configuration says so. No content of a message can mislead this.
 If a template shows an answer differently once the chat goes on (it removes thoughts from history),
-every such answer becomes a separate text, which is what the server had seen.
+every such answer becomes a separate text: the one that the server had.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True)
 class Rendered:
-    """A text, and the characters of it that the target has written: one span for each turn."""
+    """A text, and the spans of characters in it that the target wrote, one for each turn."""
 
     text: str
     spans: list[Span]
-    turn: int | None = None  # of a text that is one turn's own
-    cut: bool = False  # the last turn would have gone on
+    turn: int | None = None  # of a text for one turn alone
+    cut: bool = False  # whether the last turn was cut off
 
 
 class Renderer:
@@ -54,13 +54,13 @@ class Renderer:
         stops: Iterable[str] = (),
         system_prompt: str | None = None,
     ) -> None:
-        """`choice`: auto, generation, or a name (`template_names`) whose marks must be met.
+        """`choice`: auto, generation, or a name (`template_names`) whose marks must be there.
         `options`: what a server passes to the template in addition to the messages, such as
         `enable_thinking`. `stops`: texts of the tokens at which the target stops. `system_prompt`:
-        for conversations without one; none is ever added otherwise.
+        added to conversations without one; None adds nothing.
 
         Raises UserError if the tokenizer has no chat template, or not the named one, or one that
-        does not say where answers begin.
+        does not show where answers begin.
         """
         self.tokenizer = tokenizer
         self.template = ChatTemplate(tokenizer, options, system_prompt)
@@ -72,9 +72,9 @@ class Renderer:
             )
         self.given_stops = tuple(stops)
         self.prompts = self._prompts()
-        self.named = None if choice == "generation" else self._met(choice)
-        self.finder = AnswerFinder(self.template, self._stops(self.named))
-        # a prompt of the server is better known than what a block was meant to contain
+        self.named_marks = None if choice == "generation" else self._matching_marks(choice)
+        self.finder = AnswerFinder(self.template, self._stops(self.named_marks))
+        # what a server's prompt contains is certain; what a block was meant to contain is not
         compared = self.prompts.comparable and self.finder.ends_answers
         self.marked = choice == "generation" or (marked and choice == "auto" and not compared)
         if not self.marked and not self.prompts.comparable:
@@ -83,11 +83,11 @@ class Renderer:
                 "where an answer begins; use a template with add_generation_prompt, or with "
                 "{% generation %} blocks"
             )
-        self._others: dict[str, AnswerFinder] = {}
+        self._finders: dict[str, AnswerFinder] = {}
 
     @classmethod
     def of(cls, tokenizer: Any, tokens: Tokens, stop_ids: Iterable[int]) -> Renderer:
-        """As the section `tokens` says, for a target that stops at these tokens."""
+        """The renderer that the section `tokens` asks for, of a target that stops at `stop_ids`."""
         stops = [tokenizer.decode([stop]) for stop in sorted(stop_ids)]
         options, system_prompt = tokens.chat_template_options, tokens.system_prompt
         return cls(tokenizer, tokens.chat_template, options, stops, system_prompt)
@@ -97,12 +97,12 @@ class Renderer:
         """Texts that end an answer."""
         return self.finder.stops
 
-    def _stops(self, named: Named | None) -> tuple[str, ...]:
-        ends = self.given_stops or (named.ends if named else ())
+    def _stops(self, marks: Named | None) -> tuple[str, ...]:
+        ends = self.given_stops or (marks.ends if marks else ())
         return tuple(dict.fromkeys(ends)) or (self.tokenizer.eos_token,)
 
     def _prompts(self) -> _Prompts:
-        """The shortest chat as the template shows it."""
+        """The template's renderings of the shortest chat."""
         probe = self.template.with_system([ASKED])
         try:
             before, prompt = self.template(probe), self.template(probe, prompt=True)
@@ -114,28 +114,28 @@ class Renderer:
             answered = ""
         return _Prompts(before, prompt, answered)
 
-    def _met(self, choice: str) -> Named | None:
-        """The named marks, if the template's prompt ends with them; those of a known template where
-        no name is given."""
+    def _matching_marks(self, choice: str) -> Named | None:
+        """The marks of the named template, or of a known one that fits where none is named.
+
+        Raises UserError if the named one does not fit.
+        """
         prompt, source = self.prompts.prompt, self.template.source
         if choice in ("auto", "generation"):
-            fitting = [
-                candidate for candidate in NAMED.values() if _fits(candidate, prompt, source)
-            ]
-            # a mark of the next turn is in every template of the kind; another one is more specific
-            return min(fitting, key=lambda candidate: candidate.next_turn_ends, default=None)
-        named = NAMED[choice]
-        if not _fits(named, prompt, source):
+            fitting = [marks for marks in NAMED.values() if _fits(marks, prompt, source)]
+            # the next turn's mark is in every template of its kind; other marks are more specific
+            return min(fitting, key=lambda marks: marks.next_turn_ends, default=None)
+        marks = NAMED[choice]
+        if not _fits(marks, prompt, source):
             raise UserError(
-                f"tokens.chat_template is {choice!r}, which ends prompts with {named.headers[0]!r} "
-                f"and answers with {named.ends[0]!r}, "
+                f"tokens.chat_template is {choice!r}, which ends prompts with {marks.headers[0]!r} "
+                f"and answers with {marks.ends[0]!r}, "
                 f"but the tokenizer's template ends prompts with {prompt[-60:]!r}; use auto"
             )
-        return named
+        return marks
 
     @property
     def next_turn_ends(self) -> bool:
-        """Whether the mark of the next turn is what ends an answer."""
+        """Whether the mark of the next turn ends an answer."""
         return not self.marked and self.finder.next_turn_ends
 
     def prompt_in(self, text: str) -> str:
@@ -144,20 +144,20 @@ class Renderer:
 
     @property
     def header(self) -> str:
-        """The text behind a question, behind which an answer begins."""
+        """The text between a question and its answer."""
         before, prompt = self.prompts.before, self.prompts.prompt
         # a template may end a text without a prompt with a separate mark, or have only that mark
         # before an answer
-        headed = prompt.startswith(before) and prompt != before
-        return prompt[len(before) if headed else prompt.rindex("Hi") + len("Hi") :]
+        extends = prompt.startswith(before) and prompt != before
+        return prompt[len(before) if extends else prompt.rindex("Hi") + len("Hi") :]
 
     @cached_property
     def _marks(self) -> Marks:
-        """The marks around the answers of a text that has been rendered already."""
-        named = self.named or self._met("auto")
-        between = named.between if named else ()
-        ends = (*self._stops(named), *between)
-        last_is_open = named is not None and named.next_turn_ends
+        """The marks around the answers of a text that came rendered."""
+        marks = self.named_marks or self._matching_marks("auto")
+        between = marks.between if marks else ()
+        ends = (*self._stops(marks), *between)
+        last_is_open = marks is not None and marks.next_turn_ends
         return Marks(self.header, ends, between, last_is_open or self.next_turn_ends)
 
     def prompt(self, messages: Sequence[Message], tools: Any = None, options: Any = None) -> str:
@@ -166,7 +166,7 @@ class Renderer:
         `options`: those of the row, in addition to the configuration's.
         Raises BadRow if the template refuses the messages.
         """
-        template = self._of(options).template
+        template = self._finder_for(options).template
         form = self._forms(template.with_system(messages), template)[0]
         return template(form, tools, prompt=True)
 
@@ -176,7 +176,7 @@ class Renderer:
         reply = self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
         reply = next((reply.removesuffix(s) for s in self.stops if reply.endswith(s)), reply)
         content, thought = self.finder.taken_apart(reply, prompt)
-        if content == reply:  # nothing stood around it: other special tokens are no text
+        if content == reply:  # nothing framed it: drop the remaining special tokens
             content = self.tokenizer.decode(tokens, skip_special_tokens=True)
         extras = {KEYS[0]: thought} if thought else {}
         return {"role": "assistant", "content": content, **extras}
@@ -184,11 +184,11 @@ class Renderer:
     def render(self, conversation: Conversation) -> list[Rendered]:
         """The conversation as one text, or as several where later turns change earlier ones.
 
-        Raises BadRow if the rendered text does not show the turns as they are.
+        Raises BadRow if the rendered text does not show the turns unchanged.
         """
         if conversation.text is not None:
             return [Rendered(conversation.text, answers_of(conversation.text, self._marks))]
-        finder = self._of(conversation.options)
+        finder = self._finder_for(conversation.options)
         messages = finder.template.with_system(conversation.messages)
         fault = BadRow("no answer")
         for form in self._forms(messages, finder.template):
@@ -199,7 +199,7 @@ class Renderer:
         raise fault
 
     def fault_of_marks(self) -> BadRow | None:
-        """Why the template's blocks are of no use, shown by a plain answer; None if they are."""
+        """Why the template's blocks mark a plain answer wrongly; None if they do not."""
         messages = self.template.with_system([ASKED, ANSWERED])
         try:
             spans_of_marks(self.finder, self.given_stops, messages, [len(messages) - 1], None)
@@ -208,13 +208,14 @@ class Renderer:
         return None
 
     def _forms(self, messages: list[Message], template: ChatTemplate) -> list[list[Message]]:
-        """The messages, and again with the thoughts that contents begin with under their key. Such
-        a template as reads a key gets no other: it shows them as the target writes them."""
+        """The forms of the messages to try, in order. A thought that a content begins with is moved
+        under its key: in the first form where the template reads such a key, in the second always,
+        and there an empty one is removed."""
         opened = self.prompts.prompt.endswith(tuple(CLOSES))
         keyed = [with_thought(message, opened, False) for message in messages]
-        first = messages if template.thought_key is None else keyed
+        preferred = messages if template.thought_key is None else keyed
         bare = [with_thought(message, opened, True) for message in messages]
-        return [first] if bare == first else [first, bare]
+        return [preferred] if bare == preferred else [preferred, bare]
 
     def _rendered(
         self, finder: AnswerFinder, messages: list[Message], tools: Any, cut: bool
@@ -224,38 +225,38 @@ class Renderer:
         if self.marked:
             if cut:
                 raise BadRow("an answer that was cut off does not fit {% generation %} blocks")
-            wanted = [at for _, at in trained]
-            return [Rendered(*spans_of_marks(finder, self.given_stops, messages, wanted, tools))]
-        whole_turns = trained[:-1] if cut else trained
-        served = [(number, finder.turn(messages, at, tools)) for number, at in whole_turns]
+            indices = [at for _, at in trained]
+            return [Rendered(*spans_of_marks(finder, self.given_stops, messages, indices, tools))]
+        complete = trained[:-1] if cut else trained
+        served = [(number, finder.turn(messages, at, tools)) for number, at in complete]
         if cut:
             served.append((trained[-1][0], finder.cut_turn(messages, tools)))
-        whole = served[-1][1].text
-        apart, spans = [], []
+        full_text = served[-1][1].text
+        separate, spans = [], []
         for number, turn in served:
-            span = turn.where(whole)
+            span = turn.where(full_text)
             if span is None:
                 end = turn.start + len(turn.answer)
-                apart.append(Rendered(turn.text, [(turn.start, end)], number))
+                separate.append(Rendered(turn.text, [(turn.start, end)], number))
             else:
-                spans.append(finder.closed(whole, span))
-        return [*apart, Rendered(whole, spans, cut=cut)]
+                spans.append(finder.closed(full_text, span))
+        return [*separate, Rendered(full_text, spans, cut=cut)]
 
-    def _of(self, options: Mapping[str, Any] | None) -> AnswerFinder:
-        """The finder for the options of a row, in addition to those of the configuration."""
+    def _finder_for(self, options: Mapping[str, Any] | None) -> AnswerFinder:
+        """The answer finder for a row's options, in addition to the configuration's."""
         if not options:
             return self.finder
         key = json.dumps(options, sort_keys=True)
-        if key not in self._others:
+        if key not in self._finders:
             template = ChatTemplate(self.tokenizer, {**self.template.options, **options})
             template.system = self.template.system
-            self._others[key] = AnswerFinder(template, self.stops)
-        return self._others[key]
+            self._finders[key] = AnswerFinder(template, self.stops)
+        return self._finders[key]
 
 
 @dataclass(frozen=True)
 class _Prompts:
-    """The shortest chat: as it is, as a prompt, and answered."""
+    """Renderings of the shortest chat: a question plain, as a prompt, and answered."""
 
     before: str
     prompt: str
@@ -263,14 +264,14 @@ class _Prompts:
 
     @property
     def comparable(self) -> bool:
-        """Whether the prompt says where the answer begins: it ends with a header, or the answer
+        """Whether the prompt shows where the answer begins: it ends with a header, or the answer
         follows the question without one (Mistral, Llama 2)."""
         rest = self.answered[len(self.prompt) :]
         headless = self.answered.startswith(self.prompt) and rest.lstrip(" ").startswith(HELLO)
         return self.prompt != self.before or headless
 
 
-def _fits(named: Named, prompt: str, source: str) -> bool:
-    """Whether a template ends its prompts as a named one, and knows a mark that ends answers."""
-    endings = tuple(header + opened for header in named.headers for opened in ("", *OPENED))
-    return prompt.endswith(endings) and any(end in source for end in named.ends)
+def _fits(marks: Named, prompt: str, source: str) -> bool:
+    """Whether a template ends its prompts as a named one does, and has one of its end marks."""
+    endings = tuple(header + opened for header in marks.headers for opened in ("", *OPENED))
+    return prompt.endswith(endings) and any(end in source for end in marks.ends)

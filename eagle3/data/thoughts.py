@@ -1,17 +1,17 @@
-"""How texts contain thoughts: opened by a prompt, left empty by a template, or in an answer.
+"""The marks around thoughts: opened by a prompt, left empty by a template, or in an answer.
 
-Marks are facts of published models.
+They are those of published models.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# keys of a message that templates read a thought from; the first one is ours
+# keys of a message that templates read a thought from; this project uses the first
 KEYS = ("reasoning_content", "reasoning", "thinking")
 # a prompt that opens a thought ends with the first text; the target ends it with the second
 CLOSES = {"<think>\n": "\n</think>\n\n", "<think>": "</think>"}
-# a prompt may have left a thought empty, so the target has none
+# ends of prompts that leave the thought empty, so that the target writes none
 CLOSED = (
     "<think>\n\n</think>\n\n",
     "\n<think></think>",
@@ -19,9 +19,9 @@ CLOSED = (
     "</think>",
     "<|channel>thought\n<channel|>",
 )
-# what may follow the header of an answer at the end of a prompt
+# what may follow the header at the end of a prompt
 OPENED: tuple[str, ...] = (*CLOSES, *CLOSED, "<|open|>think<|sep|>")
-# a thought left empty is the template's, where the answer itself does not begin with one
+# an empty thought is the template's, unless the answer itself begins with one
 EMPTY_THOUGHTS = ("<think>\n\n</think>\n\n", "<think></think>\n", "<think></think>")
 REST_OF_THOUGHTS = ("\n</think>\n\n", "</think>\n\n", "</think>\n", "</think>")  # once opened
 BEGIN, END = "<think>", "</think>"
@@ -30,12 +30,12 @@ BEGIN, END = "<think>", "</think>"
 def split(content: str, opened: bool = False) -> tuple[str, str] | None:
     """The thought that a content begins with, and the rest; None if there is none.
 
-    `opened`: prompts of the template open the thought, so that the content may lack its begin.
+    `opened`: prompts of the template open the thought, so the content may lack the opening mark.
     """
-    begun = content.lstrip()
-    if content.count(END) != 1 or not (opened or begun.startswith(BEGIN)):
+    stripped = content.lstrip()
+    if content.count(END) != 1 or not (opened or stripped.startswith(BEGIN)):
         return None
-    thought, reply = begun.split(END)
+    thought, reply = stripped.split(END)
     return thought.removeprefix(BEGIN).strip("\n"), reply.lstrip("\n")
 
 

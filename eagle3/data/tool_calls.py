@@ -1,9 +1,9 @@
-"""Calls of tools and descriptions of tools, in the one form that templates take.
+"""Tool calls and tool descriptions, in the form that templates take.
 
-Tables have every column in every row, so Arrow adds nulls: to a call the arguments of all other
-tools of the dataset, to a schema the properties of all others. A target never writes them. They
-are removed where they differ from nulls that somebody wrote: in schemas, which contain no nulls; in
-arguments of rows that come from a table (`sources`), and of any row where the tool's
+Tables have every column in every row, so Arrow adds nulls: to a call, the arguments of all other
+tools of the dataset; to a schema, the properties of all other schemas. A target never writes them.
+They are removed where they can be told from intended nulls: in schemas, which contain none; in
+arguments of rows that come from a table (`sources`); in arguments of any row where the tool's
 schema has no such property.
 """
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from eagle3.data.faults import BadRow, clean
 
-# of a call: as OpenAI names its arguments, Llama 3, LangChain, and Anthropic
+# keys of a call's arguments: OpenAI's, Llama 3's, LangChain's and Anthropic's
 ARGUMENTS = ("arguments", "parameters", "args", "input")
 CALL = ("name", "function", "id", "call_id", "type", "index")
-KEPT = ("default", "enum", "const")  # members of a schema that may be or hold null
-DEEPEST = 64  # levels of values inside each other, through which templates and checks go
+NULLABLE = ("default", "enum", "const")  # members of a schema that may be or contain null
+DEEPEST = 64  # levels of nesting: templates and checks recurse
 
 
 def tools_of(column: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
-    """Tool descriptions as templates take them; None without any.
+    """Tool descriptions as templates take them; None if there are none.
 
-    `wrapped`: each is as it is; else a bare function gets the wrapping of a tool. Raises BadRow if
-    they are not JSON, or not a list of objects.
+    Unless `wrapped`, a bare function is wrapped as a tool. Raises BadRow if they are not JSON, or
+    not a list of objects.
     """
     try:
         as_json = column if isinstance(column, str) else json.dumps(column, ensure_ascii=False)
@@ -46,7 +46,7 @@ def tools_of(column: Any, wrapped: bool = True) -> list[dict[str, Any]] | None:
 
 
 def calls_of(column: Any) -> list[dict[str, Any]]:
-    """Calls as templates take them; no call at all if there is nothing. Raises BadRow."""
+    """Calls as templates take them; an empty list if there are none. Raises BadRow."""
     calls = from_json(column, "tool_calls") if isinstance(column, str) else column
     if not calls:
         return []
@@ -67,13 +67,13 @@ def _call(call: Any) -> dict[str, Any]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRow("a tool call names no function")
     fields = {**call, **function}
-    given = [name for name in ARGUMENTS if fields.get(name)]
+    argument_keys = [name for name in ARGUMENTS if fields.get(name)]
     unknown = sorted(key for key in fields if key not in (*ARGUMENTS, *CALL) and fields[key])
     if unknown:
         raise BadRow(f"a tool call carries {unknown[0][:40]!r}, which is not understood")
-    if len(given) > 1:
-        raise BadRow(f"a tool call has both {given[0]} and {given[1]}")
-    arguments = fields[given[0]] if given else None
+    if len(argument_keys) > 1:
+        raise BadRow(f"a tool call has both {argument_keys[0]} and {argument_keys[1]}")
+    arguments = fields[argument_keys[0]] if argument_keys else None
     if isinstance(arguments, str):
         arguments = from_json(arguments, "arguments of a tool call")
     if not isinstance(arguments if arguments is not None else {}, Mapping):
@@ -101,11 +101,11 @@ def with_text_arguments(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages whose calls have ids as Kimi K2 gives them, `functions.<name>:<number in the chat>`,
-    and results of tools the ids of the calls that they answer."""
-    named: list[dict[str, Any]] = []
+    """The messages with call ids as Kimi K2 gives them, `functions.<name>:<number in the chat>`;
+    tool results have the ids of the calls that they answer."""
+    renamed: list[dict[str, Any]] = []
     number = 0
-    waiting: dict[str, str] = {}  # ids of calls whose results are to come, and their new ones
+    waiting: dict[str, str] = {}  # old to new ids of calls without a result yet
     for message in messages:
         changed = message
         if message.get("tool_calls"):
@@ -117,11 +117,11 @@ def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 number += 1
             changed = {**message, "tool_calls": calls}
         elif message["role"] == "tool" and waiting:
-            own_id = message.get("tool_call_id")
-            key = own_id if own_id in waiting else next(iter(waiting))
+            call_id = message.get("tool_call_id")
+            key = call_id if call_id in waiting else next(iter(waiting))
             changed = {**message, "tool_call_id": waiting.pop(key)}
-        named.append(changed)
-    return named
+        renamed.append(changed)
+    return renamed
 
 
 def without_foreign_nulls(
@@ -131,12 +131,12 @@ def without_foreign_nulls(
     function = call["function"]
     if None not in function["arguments"].values():
         return call
-    described = [tool.get("function", tool) for tool in tools or ()]
-    schemas = [t.get("parameters") for t in described if t.get("name") == function["name"]]
-    known = schemas[0].get("properties") if schemas and isinstance(schemas[0], dict) else None
-    if not isinstance(known, dict):
+    functions = [tool.get("function", tool) for tool in tools or ()]
+    schemas = [t.get("parameters") for t in functions if t.get("name") == function["name"]]
+    properties = schemas[0].get("properties") if schemas and isinstance(schemas[0], dict) else None
+    if not isinstance(properties, dict):
         return call
-    arguments = {k: v for k, v in function["arguments"].items() if v is not None or k in known}
+    arguments = {k: v for k, v in function["arguments"].items() if v is not None or k in properties}
     return {**call, "function": {**function, "arguments": arguments}}
 
 
@@ -144,9 +144,9 @@ def without_nulls(value: Any) -> Any:
     """A value without the members of its objects that are null, at any depth."""
     if isinstance(value, dict):
         return {
-            key: member if key in KEPT else without_nulls(member)
+            key: member if key in NULLABLE else without_nulls(member)
             for key, member in value.items()
-            if member is not None or key in KEPT
+            if member is not None or key in NULLABLE
         }
     return [without_nulls(member) for member in value] if isinstance(value, list) else value
 
@@ -159,7 +159,7 @@ def _is_deep(value: Any, level: int = 0) -> bool:
 
 
 def from_json(text: str, what: str) -> Any:
-    """What a JSON text holds; None for an empty one. Raises BadRow."""
+    """The value of a JSON text; None for an empty one. Raises BadRow if it is not JSON."""
     try:
         value = json.loads(text.strip() or "null")
         clean(json.dumps(value, ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""What runs the target: for its hidden states, and for its answers."""
+"""The engines that run the target, for its hidden states or its answers."""

@@ -1,9 +1,9 @@
 """The Hugging Face engine: any causal language model, run for its states and not for its logits.
 
-Forward hooks take the outputs of some decoder layers; the last hidden state is the body's own
-output, after the final norm. Only the body is loaded, so a head (`reader.read_head`) is in memory
-once, and only where a caller puts it. Under torchrun the layers are split over the ranks by the
-tensor-parallel plan that transformers has for the model; states come out whole on every rank.
+Forward hooks take the outputs of some decoder layers; the last hidden state is the body's output,
+after the final norm. Only the body is loaded, so a head (`reader.read_head`) is in memory once, and
+only where a caller puts it. Under torchrun the layers are split over the ranks by transformers'
+tensor-parallel plan for the model; every rank has the complete states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eagle3.target_model.reader import Head
 from eagle3.target_model.split import check_transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# whose list of hidden states begins with the output of the first layer
+# model types whose list of hidden states begins with the output of the first layer
 WITHOUT_EMBEDDING = ("falcon_mamba", "mamba", "mamba2", "rwkv")
 
 
@@ -57,32 +57,32 @@ class HFTarget:
         spread: bool = False,
         adapter: Path | None = None,
     ) -> HFTarget:
-        """Load the body of a model directory, split over `ranks` (whose device then counts).
+        """Load the body of a model directory, split over `ranks` (whose device is then used).
 
-        `spread`: lay whole layers on every GPU that this process sees, for a target that one GPU
-        does not hold. `adapter`: folder of a LoRA adapter that is merged into it.
+        `spread`: place whole layers on all GPUs that this process sees, for a target that does not
+        fit on one. `adapter`: folder of a LoRA adapter that is merged into it.
 
         Raises UserError if it is no causal language model, lacks weights, or cannot be split.
         """
-        where = ranks.device if ranks else check_device(device)
+        target_device = ranks.device if ranks else check_device(device)
         options: dict[str, Any] = {}
         if ranks and ranks.world > 1:
             _check_split(load_text_config(directory, trust_remote_code), ranks)
             from transformers.distributed.configuration_utils import DistributedConfig
 
             options["distributed_config"] = DistributedConfig(tp_size=ranks.world, tp_plan="auto")
-        elif where.type != "cpu":
+        elif target_device.type != "cpu":
             # straight onto the device, not through host memory
-            options["device_map"] = "auto" if spread else where
+            options["device_map"] = "auto" if spread else target_device
         if (directory / INDEX).is_file():
-            indexed_files(directory / INDEX)  # transformers would follow it anywhere
+            indexed_files(directory / INDEX)  # transformers would follow an index out of the folder
         options |= {"dtype": DTYPES.get(dtype, "auto"), "trust_remote_code": trust_remote_code}
-        model, missing = _loaded(_model_class(directory, trust_remote_code), directory, options)
-        if missing and (whole := _whole_class(directory, trust_remote_code)) is not None:
-            # the rules that rename some models' tensors hold for the whole model only
-            whole_model, missing_of_whole = _loaded(whole, directory, options)
-            if not missing_of_whole:
-                model, missing = whole_model, []
+        model, missing = _load(_model_class(directory, trust_remote_code), directory, options)
+        if missing and (full_class := _full_class(directory, trust_remote_code)) is not None:
+            # for some models, the rules that rename tensors apply to the full model only
+            full_model, missing_of_full = _load(full_class, directory, options)
+            if not missing_of_full:
+                model, missing = full_model, []
         if missing:
             raise UserError(
                 f"target.model: {directory} lacks {len(missing)} weights of a "
@@ -99,78 +99,78 @@ class HFTarget:
     def _hook(self, layer: int) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
             state = output[0] if isinstance(output, tuple | list) else output
-            # a target that is spread over GPUs gives it where the layer is
+            # of a target spread over GPUs, it is on the layer's GPU
             self._captured[layer] = one_stream(state, self._width).to(self.device)
 
         return keep
 
     def _run(
-        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
+        self, input_ids: torch.Tensor, cache: Any = None, **inputs: torch.Tensor
     ) -> tuple[list[torch.Tensor], Any]:
-        """The captured states and the last one, each [B, L, H]."""
+        """The captured states and the last one, [B, L, H] each."""
         output = self.body(
             input_ids=to_device(input_ids, self.device),
             past_key_values=cache,
             use_cache=cache is not None,
-            **places,
+            **inputs,
         )
-        # a body inside a model that is spread over GPUs leaves it on the last of them
+        # of a model spread over GPUs, it is on the last of them
         last = output.last_hidden_state.to(self.device)
         return [self._captured.pop(layer) for layer in self._layers], last
 
     @torch.inference_mode()
     def states(
-        self, input_ids: torch.Tensor, cache: Any = None, **places: torch.Tensor
+        self, input_ids: torch.Tensor, cache: Any = None, **inputs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """aux [B, L, C H] and last [B, L, H] (after the final norm) of `input_ids` [B, L].
 
-        With `cache` (a transformers cache) the ids continue its content and are added to it. For
-        sequences of different lengths, `places` has `attention_mask` [B, S + L], 0 on unused
+        With `cache` (a transformers cache), the ids continue its content and are added to it. For
+        sequences of different lengths, `inputs` has `attention_mask` [B, S + L], 0 on unused
         columns, and `position_ids` [B, L].
         """
-        captured, last = self._run(input_ids, cache, **places)
+        captured, last = self._run(input_ids, cache, **inputs)
         return torch.cat(captured, dim=-1), last
 
     @torch.inference_mode()
     def every_state(self, ids: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The input of the first layer and the outputs of all but the last, as transformers returns
-        them, and the state behind the final norm; [L, H] each, of one document, int64 [L]."""
+        them, and the state after the final norm; [L, H] each, of one document, int64 [L]."""
         output = self.body(
             input_ids=ids[None].to(self.device), output_hidden_states=True, use_cache=False
         )
         self._captured.clear()
-        listed = output.hidden_states[:-1]
+        hidden_states = output.hidden_states[:-1]
         if self.body.config.model_type in WITHOUT_EMBEDDING:
-            listed = (torch.zeros_like(listed[0]), *listed)
-        every = [one_stream(states, self._width)[0].to(self.device) for states in listed]
-        return every, output.last_hidden_state[0].to(self.device)
+            hidden_states = (torch.zeros_like(hidden_states[0]), *hidden_states)
+        results = [one_stream(states, self._width)[0].to(self.device) for states in hidden_states]
+        return results, output.last_hidden_state[0].to(self.device)
 
     @torch.inference_mode()
     def own_choices(self, ids: torch.Tensor, count: int, head: Head) -> torch.Tensor | None:
         """int64 [count]: the target's own argmax at the last `count` positions of int64 `ids` [L].
 
-        By the model's own class with this head in it, which applies norms, scales and caps its own
-        way. None where transformers has no such class for the body, or it cannot take the head.
+        Computed by the model's own class with this head, which applies norms, scales and caps its
+        own way. None where transformers has no such class for the body, or it cannot take the head.
         """
         from transformers import AutoModelForCausalLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
         if type(self.body.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             return None
-        with torch.device("meta"):  # takes no memory: body and head are put in
-            whole = AutoModelForCausalLM.from_config(self.body.config)
-        prefix, linear = whole.base_model_prefix, whole.get_output_embeddings()
-        same = type(getattr(whole, prefix, None)) is type(self.body)
+        with torch.device("meta"):  # takes no memory: body and head are filled in
+            model = AutoModelForCausalLM.from_config(self.body.config)
+        prefix, linear = model.base_model_prefix, model.get_output_embeddings()
+        same = type(getattr(model, prefix, None)) is type(self.body)
         if not same or linear is None or (linear.bias is None) != (head.bias is None):
             return None
-        setattr(whole, prefix, self.body)
+        setattr(model, prefix, self.body)
         for name in ("weight", "bias"):
             tensor = getattr(head, name)
             if tensor is not None:
                 moved = tensor.to(self.device, self.dtype)
                 setattr(linear, name, torch.nn.Parameter(moved, requires_grad=False))
-        whole.eval()
-        out = whole(ids[None].to(self.device), logits_to_keep=count, use_cache=False)
+        model.eval()
+        out = model(ids[None].to(self.device), logits_to_keep=count, use_cache=False)
         self._captured.clear()
         return out.logits[0, -count:].argmax(dim=-1)
 
@@ -193,13 +193,13 @@ class HFTarget:
             return aux, last.flatten(0, 1)
         rows = to_device(real.flatten().nonzero()[:, 0], self.device)  # [N]
         for i, states in enumerate(captured):
-            into = aux[:, i * width : (i + 1) * width]
-            torch.index_select(states.flatten(0, 1), 0, rows, out=into)  # no [B, L, C H] is made
+            columns = aux[:, i * width : (i + 1) * width]
+            torch.index_select(states.flatten(0, 1), 0, rows, out=columns)  # no [B, L, C H] is made
         return aux, last.flatten(0, 1).index_select(0, rows)
 
 
-def _loaded(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
-    """A model of a directory, and the weights that it has and the directory lacks."""
+def _load(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The model of a directory, and the names of its weights that the directory lacks."""
     check_packages(directory)
     config = load_whole_config(directory, options["trust_remote_code"])
     with Foreign(f"target.model: cannot load {directory}"), _quiet_transformers():
@@ -210,21 +210,21 @@ def _loaded(model_class: Any, directory: Path, options: dict[str, Any]) -> tuple
 
 
 def one_stream(state: torch.Tensor, width: int) -> torch.Tensor:
-    """A layer's output as a draft reads it, [B, L, H]: of several residual streams (DeepSeek-V4's
-    hyper connections) [B, L, n, H] or [B, L, n * H] the mean, as SGLang and vLLM hand it on."""
+    """A layer's output as a draft reads it, [B, L, H]: the mean of several residual streams
+    (DeepSeek-V4's hyper connections), [B, L, n, H] or [B, L, n * H], as in SGLang and vLLM."""
     if state.dim() == 3 and state.shape[-1] == width:
         return state
     return state.reshape(*state.shape[:2], -1, width).mean(dim=2)
 
 
 def layers_of(body: Any) -> Any:
-    """The list of a decoder's layers: by its name, else the only list that is as long as it.
+    """The list of a decoder's layers: by its name, else the only list of that length.
 
     Raises UserError if there is no such list, or if it is not as long as the configuration says.
     """
-    count, named = layer_count(body.config), getattr(body, "layers", None)
+    count, by_name = layer_count(body.config), getattr(body, "layers", None)
     lists = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList)]
-    lists = [named] if named in lists else [each for each in lists if len(each) == count]
+    lists = [by_name] if by_name in lists else [stack for stack in lists if len(stack) == count]
     if len(lists) != 1 or len(lists[0]) != count:
         raise UserError(
             f"target.model: the {type(body).__name__} has no list of its {count} layers to take "
@@ -234,7 +234,7 @@ def layers_of(body: Any) -> Any:
 
 
 def _model_class(directory: Path, trust_remote_code: bool) -> Any:
-    """What loads the body alone. Raises UserError if the model is no causal language model."""
+    """The class that loads the body alone. Raises UserError if it is no causal language model."""
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.models.auto import modeling_auto
 
@@ -253,13 +253,13 @@ def _model_class(directory: Path, trust_remote_code: bool) -> Any:
     return AutoModel
 
 
-def _whole_class(directory: Path, trust_remote_code: bool) -> Any:
-    """The class of the model with its head, None where transformers has none of its own."""
+def _full_class(directory: Path, trust_remote_code: bool) -> Any:
+    """The class of the model with its head, None where transformers has none."""
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    known = type(load_whole_config(directory, trust_remote_code)) in MODEL_FOR_CAUSAL_LM_MAPPING
-    return AutoModelForCausalLM if known else None
+    mapped = type(load_whole_config(directory, trust_remote_code)) in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForCausalLM if mapped else None
 
 
 def _check_split(config: Any, ranks: Ranks) -> None:
@@ -280,8 +280,8 @@ def _check_split(config: Any, ranks: Ranks) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without its table of weights not used: the head is left out on purpose, and a missing weight
-    is an error here."""
+    """Silence its table of unused weights: the head is left out on purpose, and a missing weight is
+    an error here."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

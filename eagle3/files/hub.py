@@ -1,4 +1,4 @@
-"""The Hugging Face hub: its names, downloads that fail in one sentence, and what lies here."""
+"""The Hugging Face hub: names, downloads whose faults become one sentence, and cached files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fetched_folder(
     allow: Sequence[str],
     ignore: Sequence[str] = (),
 ) -> Path:
-    """Files of hub:<owner>/<name> that match `allow`, in a folder that is named by its commit.
+    """A folder, named by the commit, with the files of hub:<owner>/<name> that match `allow`.
 
     Raises UserError that names the configuration key `key`.
     """
@@ -33,25 +33,25 @@ def fetched_folder(
             ignore_patterns=list(ignore),
         )
 
-    return _fetched(download, place, key, revision)
+    return _download(download, place, key, revision)
 
 
 def fetched_file(place: str, key: str, name: str) -> Path:
     """One file of hub:<owner>/<name>, as `fetched_folder`."""
     from huggingface_hub import hf_hub_download
 
-    return _fetched(lambda: hf_hub_download(place.removeprefix(HUB), name), place, key, None)
+    return _download(lambda: hf_hub_download(place.removeprefix(HUB), name), place, key, None)
 
 
 def cached_file(place: str, name: str, revision: str | None = None) -> Path | None:
-    """A file of hub:<owner>/<name> if an earlier download left it here; nothing is fetched."""
+    """A file of hub:<owner>/<name> if it is in the cache; nothing is fetched."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(place.removeprefix(HUB), name, revision=revision)
     return Path(path) if isinstance(path, str) else None
 
 
-def _fetched(download: Callable[[], str], place: str, key: str, revision: str | None) -> Path:
+def _download(download: Callable[[], str], place: str, key: str, revision: str | None) -> Path:
     from huggingface_hub import errors
 
     try:
@@ -62,10 +62,10 @@ def _fetched(download: Callable[[], str], place: str, key: str, revision: str | 
     except errors.RepositoryNotFoundError:
         remedy = "check the name; for a private one run `hf auth login` or set HF_TOKEN"
         raise UserError(f"{key}: the hub has no {place}, or it is private: {remedy}") from None
-    except (OSError, errors.HFValidationError) as fault:  # most of the hub's own are OSErrors
+    except (OSError, errors.HFValidationError) as fault:  # most of the hub's are OSErrors
         name = place.removeprefix(HUB)
-        asked = f" (revision {revision})" if revision else ""
+        version = f" (revision {revision})" if revision else ""
         raise UserError(
-            f"{key}: cannot fetch {place}{asked}: {first_line(fault)}; without a network, run "
+            f"{key}: cannot fetch {place}{version}: {first_line(fault)}; without a network, run "
             f"`hf download {name}` where there is one, and give the folder or set HF_HOME"
         ) from None

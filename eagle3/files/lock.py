@@ -1,4 +1,4 @@
-"""A lock on an open file, which the system lets go with the process, however that ends."""
+"""A lock on an open file, which the system releases when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 
 def hold(file: IO[str], busy: str) -> None:
-    """Keep other processes from `hold` of the same file until it is closed. Raises UserError with
-    the sentence `busy` if one has it. A file system without locks is a warning."""
+    """Lock a file until it is closed. Raises UserError with the sentence `busy` if another process
+    has the lock. Warns where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

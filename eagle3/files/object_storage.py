@@ -1,8 +1,8 @@
-"""Objects in S3-compatible storage: ranges read ahead in threads, whole files written.
+"""Objects in S3-compatible storage: ranges are read ahead in threads, files written whole.
 
-obstore transfers them. Endpoint, region and credentials are boto3's own (`AWS_ENDPOINT_URL`,
-`~/.aws`, an instance's role), as for Snakemake's plugin: nothing here knows them. Both libraries
-come with the extra `s3` and are imported when an object is opened.
+obstore transfers them. Endpoint, region and credentials are boto3's (`AWS_ENDPOINT_URL`, `~/.aws`,
+an instance's role), as for Snakemake's plugin. Both libraries come with the extra `s3` and are
+imported when an object is opened.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from eagle3.files.artifact import REMAKE
 
 SCHEME = "s3://"
 REQUESTS = 16  # concurrent requests of one process
-ATTEMPTS = 6  # of a request, and of the transfer of its answer
+ATTEMPTS = 6  # of a request and of the transfer of its response
 CONNECT = timedelta(seconds=10)
-SILENCE = timedelta(seconds=60)  # in the middle of an answer
-TRANSFER = timedelta(hours=1)  # of one answer, however large
-LEAST_PART, MOST_PARTS = 8 * 2**20, 9_000  # of a file that is written in parts
+SILENCE = timedelta(seconds=60)  # in the middle of a response
+TRANSFER = timedelta(hours=1)  # of one response, however large
+LEAST_PART, MOST_PARTS = 8 * 2**20, 9_000  # bytes of a part and number of parts of an upload
 
 
 class ObjectFile:
     """Reads ranges of one object as it was when it was opened. Safe to use from several threads.
 
-    What was announced is kept until it is read: at most what the caller announces ahead.
+    Prefetched ranges are kept until they are read, so the caller bounds the memory.
     """
 
     def __init__(self, address: str) -> None:
@@ -39,52 +39,52 @@ class ObjectFile:
         self.name = address
         bucket, self._key = split_address(address)
         self._store = store(bucket)
-        with _one_sentence(address):
+        with _as_user_error(address):
             metadata = self._store.head(self._key)
         self.size, self._tag = int(metadata["size"]), metadata["e_tag"]
-        self._coming: dict[tuple[int, int], Future[memoryview]] = {}
+        self._prefetched: dict[tuple[int, int], Future[memoryview]] = {}
         self._lock = threading.Lock()
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill each buffer with the object's bytes from its place on; all are requested at once.
+        """Fill each buffer with the object's bytes from its offset on; all are requested at once.
 
         Raises UserError if the object is gone, was replaced, or is shorter.
         """
-        wanted = [(place, into) for place, into in pieces if len(into)]
-        coming = [self._ask(place, len(into), keep=False) for place, into in wanted]
-        for (_, into), answer in zip(wanted, coming, strict=True):
-            into[:] = answer.result()
+        wanted = [(offset, buffer) for offset, buffer in pieces if len(buffer)]
+        responses = [self._submit(offset, len(buffer), keep=False) for offset, buffer in wanted]
+        for (_, buffer), response in zip(wanted, responses, strict=True):
+            buffer[:] = response.result()
 
     def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Ask for ranges (first byte, bytes) that are read later; returns at once."""
-        for place, size in spans:
+        """Prefetch ranges (first byte, bytes) that are read later; returns at once."""
+        for offset, size in spans:
             if size:
-                self._ask(place, size, keep=True)
+                self._submit(offset, size, keep=True)
 
-    def _ask(self, place: int, size: int, keep: bool) -> Future[memoryview]:
-        """The answer to come, that of an earlier announcement if there is one."""
+    def _submit(self, offset: int, size: int, keep: bool) -> Future[memoryview]:
+        """The future bytes of a range, from an earlier prefetch if there was one."""
         with self._lock:
-            answer = self._coming.get((place, size))
-            if answer is None:
-                answer = _requests().submit(self._fetch, place, size)
+            response = self._prefetched.get((offset, size))
+            if response is None:
+                response = _requests().submit(self._fetch, offset, size)
                 if keep:
-                    self._coming[place, size] = answer
+                    self._prefetched[offset, size] = response
             elif not keep:
-                del self._coming[place, size]
-        return answer
+                del self._prefetched[offset, size]
+        return response
 
-    def _fetch(self, place: int, size: int) -> memoryview:
-        """One range of the object that was opened."""
-        options = {"range": (place, place + size), "if_match": self._tag}
-        with _one_sentence(self.name):
+    def _fetch(self, offset: int, size: int) -> memoryview:
+        """One range of the opened version of the object."""
+        options = {"range": (offset, offset + size), "if_match": self._tag}
+        with _as_user_error(self.name):
             data = memoryview(self._store.get(self._key, options=options).bytes())
-        if len(data) < size:  # a range that reaches beyond the end is answered with what there is
+        if len(data) < size:  # a range beyond the end returns what there is
             raise UserError(f"{self.name}: ends too early: {REMAKE}")
         return data
 
 
 def upload(path: Path, address: str) -> None:
-    """Write a file as an object, which appears under its address only when it is whole.
+    """Write a file as an object, which appears under its address only when it is complete.
 
     Raises UserError if it cannot be written.
     """
@@ -92,7 +92,7 @@ def upload(path: Path, address: str) -> None:
     client = store(bucket)
     # S3 takes an object in 10,000 parts at most
     part = max(LEAST_PART, -(-path.stat().st_size // MOST_PARTS))
-    with _one_sentence(address, missing="there is no such bucket"):
+    with _as_user_error(address, missing="there is no such bucket"):
         client.put(key, path, chunk_size=part)
 
 
@@ -100,13 +100,13 @@ def download(address: str, path: Path) -> None:
     """Write an object to a file. Raises UserError if it cannot be read."""
     bucket, key = split_address(address)
     client = store(bucket)
-    with _one_sentence(address), open(path, "wb") as out:
+    with _as_user_error(address), open(path, "wb") as out:
         for part in client.get(key):
             out.write(part)
 
 
 def is_object(address: Path | str) -> bool:
-    """Whether an address names an object and no local file."""
+    """Whether an address names an object, not a local file."""
     return isinstance(address, str) and address.startswith(SCHEME)
 
 
@@ -119,13 +119,13 @@ def split_address(address: str) -> tuple[str, str]:
 
 
 def remove_all(address: str) -> int:
-    """Remove every object below s3://bucket/folder; how many there were.
+    """Remove every object below s3://bucket/folder; return how many there were.
 
     Raises UserError if the store does not answer or forbids it.
     """
     bucket, folder = split_address(address)
     removed = 0
-    with _one_sentence(address):
+    with _as_user_error(address):
         for objects in store(bucket).list(prefix=f"{folder}/"):
             store(bucket).delete([entry["path"] for entry in objects])
             removed += len(objects)
@@ -149,7 +149,7 @@ def store(bucket: str) -> Any:
         ) from None
     core = botocore.session.get_session()
     session = boto3.Session(botocore_session=core)
-    known = session.client("s3").meta
+    client_meta = session.client("s3").meta
     try:
         credentials = Boto3CredentialProvider(session)
     except ValueError:
@@ -160,12 +160,12 @@ def store(bucket: str) -> Any:
         "read_timeout": SILENCE,
         "timeout": TRANSFER,
     }
-    if bundle := core.get_config_variable("ca_bundle"):  # for a certificate of the house
+    if bundle := core.get_config_variable("ca_bundle"):  # for a private certificate authority
         options["root_certificate"] = Path(bundle).read_bytes()
     return S3Store(
         bucket,
-        endpoint=known.endpoint_url,
-        region=known.region_name,
+        endpoint=client_meta.endpoint_url,
+        region=client_meta.region_name,
         credential_provider=credentials,
         client_options=options,
         # also for an interrupted transfer, which continues where it stopped
@@ -175,13 +175,13 @@ def store(bucket: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _requests() -> ThreadPoolExecutor:
-    """The threads of this process that wait for answers."""
+    """The threads of this process that wait for responses."""
     return ThreadPoolExecutor(REQUESTS, thread_name_prefix="s3")
 
 
 @contextmanager
-def _one_sentence(address: str, missing: str = f"no such object: {REMAKE}") -> Iterator[None]:
-    """Turn what the client raises into a UserError. `missing`: what to say where nothing is."""
+def _as_user_error(address: str, missing: str = f"no such object: {REMAKE}") -> Iterator[None]:
+    """Turn what the client raises into a UserError. `missing`: the text if there is none."""
     from obstore import exceptions
 
     try:
@@ -193,7 +193,7 @@ def _one_sentence(address: str, missing: str = f"no such object: {REMAKE}") -> I
     except exceptions.BaseError as fault:  # its first part; a Rust structure follows
         reason = " ".join(str(fault).partition("Debug source")[0].split())
         sentence = f"cannot be reached ({reason})"
-        # there is no separate exception for a transfer that continued after a break
+        # a transfer that resumes after a break has no exception of its own
         if isinstance(fault, exceptions.PreconditionError) or "precondition failure" in reason:
             sentence = "was replaced while it was being read: start the job again"
     else:

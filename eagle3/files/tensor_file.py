@@ -1,7 +1,7 @@
-"""Safetensors files with a manifest: written atomically, refused if they are not the expected ones.
+"""Safetensors files with a manifest: written atomically, refused if not the expected ones.
 
-Works on NumPy arrays and torch tensors alike, and imports torch only when it is given torch
-tensors: stages that tokenise or plan start in a tenth of the time without it.
+Works on NumPy arrays and torch tensors alike, and imports torch only for torch tensors: stages that
+tokenise or plan start in a tenth of the time without it.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], manifest: Manifest) -> 
     manifest = replace(manifest, content_sha256=content_sha256(arrays))
     # "format": transformers refuses a model file without it
     metadata = {"format": "pt", MANIFEST_KEY: canonical(asdict(manifest))}
-    with atomic_path(path) as beside:
+    with atomic_path(path) as temporary:
         try:
-            save_file(arrays, str(beside), metadata=metadata)
-        except SafetensorError as fault:  # its word for a full disk
+            save_file(arrays, str(temporary), metadata=metadata)
+        except SafetensorError as fault:  # as on a full disk
             raise OSError(str(fault)) from None
-        _order_header(beside)
+        _order_header(temporary)
     return manifest
 
 
 def _order_header(path: Path) -> None:
-    """Sort the file's header: the library writes metadata in random order, and equal content is to
+    """Sort the file's header: the library writes metadata in random order, and equal content has to
     give equal bytes."""
     with open(path, "r+b") as handle:
         size = int.from_bytes(handle.read(8), "little")
@@ -72,7 +72,7 @@ def content_sha256(tensors: Mapping[str, Any]) -> str:
 
 
 def open_tensors(path: Path, framework: str = "np") -> Any:
-    """`safe_open` with the faults a user meets put into one sentence."""
+    """`safe_open`, with its faults as UserErrors of one sentence."""
     try:
         return safe_open(str(path), framework=framework)
     except FileNotFoundError:

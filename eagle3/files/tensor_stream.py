@@ -1,7 +1,7 @@
 """A safetensors file written piece by piece, in any order, without holding it in memory.
 
-Types and shapes are declared first, so every row has its place in the file at once. One tensor of
-bytes may come last and grow. The header is written when everything else is.
+Types and shapes are declared first, so the place of every row in the file is known from the start.
+One tensor of bytes may come last and grow. The header is written last.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from eagle3.errors import UserError
 from eagle3.files.artifact import MANIFEST_KEY, NOT_OURS, REMAKE, Manifest, canonical
 
-SLACK = 4096  # bytes left for figures that the manifest does not have yet
+SLACK = 4096  # bytes left for counts that the manifest does not have yet
 ALIGNMENT = 64
-FIRST_READ = 2**14  # bytes: most headers whole, one request where each costs time
+FIRST_READ = 2**14  # bytes: holds most headers, so remote files take one request
 LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
@@ -51,7 +51,7 @@ class Declared:
 
 
 class TensorStream:
-    """Writes one file, which is not a safetensors file before `finish`."""
+    """Writes one file, which becomes a safetensors file with `finish`."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class TensorStream:
         self._growing, self._grown = growing, 0
         room = len(self._header(manifest, 2**62)) + SLACK
         self._begin = -(-(8 + room) // ALIGNMENT) * ALIGNMENT
-        self._places, place = {}, self._begin
+        self._offsets, offset = {}, self._begin
         for name, tensor in self._declared.items():
-            self._places[name] = place
-            place += tensor.nbytes
-        self._end = place
+            self._offsets[name] = offset
+            offset += tensor.nbytes
+        self._end = offset
         self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def write(self, name: str, row: int, data: memoryview) -> None:
         """Write rows of a tensor from number `row` on. Raises OSError, as on a full disk."""
-        self._write(data, self._places[name] + row * self._declared[name].row_bytes)
+        self._write(data, self._offsets[name] + row * self._declared[name].row_bytes)
 
     def append(self, data: bytes | memoryview) -> int:
-        """Add to the growing tensor; return where in it the data begins."""
+        """Append to the growing tensor; return the data's offset in it."""
         start = self._grown
         self._write(memoryview(data), self._end + start)
         self._grown += len(data)
@@ -96,7 +96,7 @@ class TensorStream:
         self.close()
 
     def close(self) -> None:
-        """Close the file; one that is not finished stays as it is."""
+        """Close the file; an unfinished one stays as it is."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -107,21 +107,21 @@ class TensorStream:
             raise ValueError("the file is closed")
         return self._file
 
-    def _write(self, data: memoryview, place: int) -> None:
+    def _write(self, data: memoryview, offset: int) -> None:
         while data:
-            written = os.pwrite(self._open, data, place)
-            data, place = data[written:], place + written
+            written = os.pwrite(self._open, data, offset)
+            data, offset = data[written:], offset + written
 
     def _header(self, manifest: Manifest, grown: int) -> str:
         entries: dict[str, Any] = {}
-        place = 0
+        offset = 0
         tensors = dict(self._declared)
         if self._growing is not None:
             tensors[self._growing] = Declared("U8", (grown,))
         for name, tensor in tensors.items():
-            ends = [place, place + tensor.nbytes]
+            ends = [offset, offset + tensor.nbytes]
             entries[name] = {"dtype": tensor.kind, "shape": tensor.shape, "data_offsets": ends}
-            place = ends[1]
+            offset = ends[1]
         # "format": transformers refuses a model file without it
         entries["__metadata__"] = {"format": "pt", MANIFEST_KEY: canonical(asdict(manifest))}
         return canonical(entries)
@@ -130,11 +130,11 @@ class TensorStream:
 def read_header(
     name: object, size: int, read: Callable[[int, int], bytes]
 ) -> tuple[dict[str, str], dict[str, tuple[Declared, int]]]:
-    """The metadata of a file of `size` bytes, local or remote, and of each tensor its form and its
-    first byte in the file; `read` gives (place, count) bytes.
+    """The metadata of a file of `size` bytes, local or remote, and for each tensor its declaration
+    and first byte in the file; `read(offset, count)` returns bytes of it.
 
     As strict as the safetensors library: tensors follow one another, without gaps, up to the end.
-    Raises UserError if they do not; nothing is allocated that the file does not have.
+    Raises UserError if they do not; no more is allocated than the file holds.
     """
     try:
         head = read(0, min(size, FIRST_READ))
@@ -148,7 +148,7 @@ def read_header(
         metadata = entries.pop("__metadata__", {})
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are not texts")
-        places, spans = {}, []
+        tensors, spans = {}, []
         for tensor, entry in entries.items():
             shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
             if any(type(number) is not int or number < 0 for number in (*shape, first, last)):
@@ -156,11 +156,11 @@ def read_header(
             declared = Declared(entry["dtype"], shape)
             if last - first != declared.nbytes:
                 raise ValueError(f"{tensor} has a size that its shape does not give")
-            places[tensor] = (declared, 8 + length + first)
+            tensors[tensor] = (declared, 8 + length + first)
             spans.append((first, last))
         ends = [0, *(last for _, last in sorted(spans))]
         if [first for first, _ in sorted(spans)] != ends[:-1] or 8 + length + ends[-1] != size:
             raise ValueError("its tensors do not fill it")
     except NOT_OURS as fault:
         raise UserError(f"{name}: is not a whole safetensors file ({fault}): {REMAKE}") from None
-    return metadata, places
+    return metadata, tensors

@@ -1,7 +1,7 @@
 """Tensors of a file that `torch.save` wrote: the only place that reads one.
 
-Such a file is a zip archive of the tensors' bytes and of instructions that put them together. torch
-carries out those that make tensors and plain containers alone (`weights_only`), so nothing in the
+Such a file is a zip archive of the tensors' bytes and of instructions to assemble them. With
+`weights_only`, torch follows only those that make tensors and plain containers, so no code in the
 file is run.
 """
 
@@ -18,8 +18,8 @@ from eagle3.errors import Foreign, UserError
 
 
 def read_torch_save(source: Path | BinaryIO, mmap: bool = False) -> Any:
-    """The content of such a file, tensors on the CPU. Raises what torch does: also for a file that
-    asks for more than tensors and plain containers, before any of it is called."""
+    """The content of such a file, tensors on the CPU. Raises what torch does, also for a file with
+    more than tensors and plain containers, before any of that is called."""
     return torch.load(source, map_location="cpu", mmap=mmap, weights_only=True)
 
 
@@ -32,13 +32,13 @@ def load_torch_file(path: Path) -> dict[str, torch.Tensor]:
     with Foreign(f"{path}: is not a file of torch.save (a zip archive)"):
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-        # torch stores bytes as they are; a packed part could be of any size
+        # torch stores bytes uncompressed; a packed part could be of any size
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
             raise UserError(f"{path}: has packed parts, which torch.save does not write")
         if sum(part.file_size for part in parts) > path.stat().st_size:
             raise UserError(f"{path}: claims to hold more bytes than it has")
     try:
-        with Foreign(""):  # its text says how to run whatever is in there
+        with Foreign(""):  # its text explains how to run whatever is in the file
             loaded = read_torch_save(path)
     except UserError:
         raise UserError(

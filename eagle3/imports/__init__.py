@@ -1,1 +1,1 @@
-"""Hidden states that other projects have written: found, checked, and converted to our shards."""
+"""Hidden states that other projects wrote: found, checked, and converted to shards."""

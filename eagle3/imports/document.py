@@ -1,4 +1,4 @@
-"""One document as another project stored it, and what can be wrong with it."""
+"""One document as another project stored it, and its check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMEDY = "remove or repair the files, or raise dataset.max_bad_fraction to train
 
 @dataclass(frozen=True)
 class PeerDocument:
-    """Tokens, mask and states of one document, padding included."""
+    """Tokens, mask and states of one document, including padding."""
 
     input_ids: np.ndarray  # int64 [L]
     loss_mask: np.ndarray  # int64 [L]
@@ -24,26 +24,26 @@ class PeerDocument:
 
 
 class PeerFiles(Protocol):
-    """The files of a project that stores its states."""
+    """Files of hidden states in another project's format."""
 
     normed: bool  # whether `last` is after the final norm
 
     def read(self, number: int) -> PeerDocument:
-        """The document of a number. Raises BadRow if its file is damaged or contradicts itself,
+        """The document with this number. Raises BadRow if its file is damaged or inconsistent,
         UserError if it cannot be trusted."""
         ...
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What documents of a target have."""
+    """The sizes that documents of a target must have."""
 
     vocab_size: int
     hidden_size: int
-    layers: int  # that are captured
+    layers: int  # captured ones
 
     def check(self, document: PeerDocument) -> None:
-        """Raise BadRow unless a document has the shapes of the target, and sane values."""
+        """Raise BadRow unless a document has the target's shapes and valid values."""
         ids, mask, length = document.input_ids, document.loss_mask, len(document.input_ids)
         widths = self.layers * self.hidden_size, self.hidden_size
         for name, states, width in zip(
@@ -71,11 +71,11 @@ class Expected:
 
 
 def _finite(states: torch.Tensor) -> bool:
-    """As `capture.shard_capture.all_finite`, which evaluations do not import."""
+    """The same as `capture.shard_capture.all_finite`, which evaluations do not import."""
     low, high = states.aminmax()  # both are NaN where any state is
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def flat(states: torch.Tensor, rank: int) -> torch.Tensor:
-    """A tensor without the batch of one around it."""
+    """A tensor without a leading batch dimension of one."""
     return states[0] if states.dim() == rank + 1 and len(states) == 1 else states

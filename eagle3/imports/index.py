@@ -1,5 +1,5 @@
-"""The index of an import: which file holds which document, in the order of training, and which
-documents are held out. Takes the place of rows.jsonl, and is as fixed as that."""
+"""The index of an import: which file holds which document, in training order, and which documents
+are held out. It replaces rows.jsonl and is as fixed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eagle3.imports.listing import Listing, states_folder
 from eagle3.imports.specforge import SpecForgeFiles
 from eagle3.run import Run
 
-KIND = "dataset"  # of the manifest: it stands for the dataset that other runs read
+KIND = "dataset"  # of the manifest: it replaces the dataset of other runs
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class ImportIndex:
     def of_shard(self, split: str, shard: int, size: int) -> dict[int, str]:
         """Numbers and files of a shard's documents, in order."""
         rows = np.flatnonzero(self.held_out == (split == "eval"))
-        chosen = rows[shard * size : (shard + 1) * size].tolist()
-        return {int(self.numbers[row]): self.names[row] for row in chosen}
+        shard_rows = rows[shard * size : (shard + 1) * size].tolist()
+        return {int(self.numbers[row]): self.names[row] for row in shard_rows}
 
 
 def write_index(
     path: Path, listing: Listing, order: np.ndarray, held_out: np.ndarray, manifest: Manifest
 ) -> Manifest:
-    """`order`: places in the listing."""
-    names = json.dumps([listing.names[place] for place in order.tolist()]).encode()
+    """Write the index. `order`: positions in the listing."""
+    names = json.dumps([listing.names[position] for position in order.tolist()]).encode()
     tensors = {
         "numbers": listing.numbers[order],
         "held_out": held_out,
@@ -51,27 +51,27 @@ def write_index(
 
 
 def read_index(path: Path, settings_digest: str | None = None) -> ImportIndex:
-    """Raises UserError if the index is missing, damaged or of other settings."""
+    """Read the index. Raises UserError if it is missing, damaged or of other settings."""
     tensors, manifest = load_tensors(path, KIND, settings_digest)
     try:
         names = json.loads(tensors["names"].tobytes())
         index = ImportIndex(tensors["numbers"], tensors["held_out"], names, manifest)
-        whole = (
+        valid = (
             index.numbers.dtype == np.int64
             and index.held_out.dtype == np.bool_
             and index.numbers.shape == index.held_out.shape == (len(names),)
             and all(isinstance(name, str) for name in names)
         )
     except NOT_OURS:
-        whole = False
-    if not whole:
+        valid = False
+    if not valid:
         raise UserError(f"{path}: is not an index of imported documents: {REMAKE}")
     return index
 
 
 def open_files(kind: str, folder: Path, names: Mapping[int, str], dataset: str | None) -> PeerFiles:
-    """The documents of a folder. `dataset`: of kind speculators. Raises UserError if it cannot be
-    read."""
+    """The documents of a folder. `dataset`: folder of the prepared one, for kind speculators.
+    Raises UserError if it cannot be read."""
     if kind == "specforge":
         return SpecForgeFiles(folder, names)
     from eagle3.imports.speculators import SpeculatorsFiles

@@ -26,11 +26,11 @@ from eagle3.parallel.ranks import Ranks
 from eagle3.target_model.final_norm import load_final_norm
 
 log = logging.getLogger(__name__)
-AHEAD = 4  # documents that are read while earlier ones are converted
+AHEAD = 4  # documents read while earlier ones are converted
 
 
 def final_norm(job: CaptureJob, device: torch.device) -> Norm:
-    """The target's own final norm, loaded when it is called for the first time."""
+    """The target's own final norm, loaded on its first call."""
     loaded: list[torch.nn.Module] = []
 
     @torch.inference_mode()
@@ -47,23 +47,23 @@ def final_norm(job: CaptureJob, device: torch.device) -> Norm:
 
 
 def expected_of(job: CaptureJob) -> Expected:
-    """What documents of the job's target have."""
+    """The sizes that documents of the job's target must have."""
     config = job.config
     return Expected(config.vocab_size, config.hidden_size, len(job.layers))
 
 
 def check_complete(kind: str, listing: Listing, rows: int | None, max_bad_fraction: float) -> int:
-    """Return how many documents have no file. `rows`: of the dataset of kind speculators.
+    """Return how many documents have no file. `rows`: size of the dataset of kind speculators.
 
     Raises UserError if they are more than `max_bad_fraction` of all.
     """
-    whole = listing.expected if rows is None else rows
-    missing = max(whole - len(listing), 0)
-    if missing > max_bad_fraction * whole:
+    count = listing.expected if rows is None else rows
+    missing = max(count - len(listing), 0)
+    if missing > max_bad_fraction * count:
         raise UserError(
-            f"{KEY}: {listing.folder} has files of {len(listing)} of {whole} documents, so "
+            f"{KEY}: {listing.folder} has files of {len(listing)} of {count} documents, so "
             f"{PEERS[kind]} has not finished, or a part was not copied; complete it, or raise "
-            f"dataset.max_bad_fraction above {missing / whole:.2f} to go on with what is there"
+            f"dataset.max_bad_fraction above {missing / count:.2f} to go on with what is there"
         )
     return missing
 
@@ -82,22 +82,22 @@ def import_shard(
 ) -> dict[str, float]:
     """Fill `path` with the states of the job's documents; return the self-check's cosines.
 
-    The names of documents are their numbers. Raises UserError if a file has changed since its
-    tokens were imported, or the states are not the target's, OSError if the disk is full.
+    Documents are named by their numbers. Raises UserError if a file has changed since its tokens
+    were imported, or the states are not the target's, OSError if the disk is full.
     """
     tokens = job.tokens
-    wanted = documents_to_run(tokens)
+    ids_of = documents_to_run(tokens)
     ranks = Ranks(0, 1, device)
     shard = job.shard(path, ranks, placement.threads)
     norm = None if files.normed else final_norm(job, device)
-    numbers = {document: int(tokens.row_ids[document]) for document in wanted}
+    numbers = {document: int(tokens.row_ids[document]) for document in ids_of}
     try:
-        for document, read in _read_ahead(files, numbers, placement.threads):
-            _add(shard, document, wanted[document], read, norm, DTYPES[job.dtype], device)
+        for document, stored in _read_ahead(files, numbers, placement.threads):
+            _add(shard, document, ids_of[document], stored, norm, DTYPES[job.dtype], device)
         shard.finish()
     finally:
         shard.close()
-    if not placement.jobs.self_check or not wanted:
+    if not placement.jobs.self_check or not ids_of:
         return {}
     spread = placement.jobs.tensor_parallel > 1
     engine = job.engine(placement.device, spread=spread)
@@ -109,39 +109,39 @@ def _add(
     shard: ShardCapture,
     document: int,
     ids: np.ndarray,
-    read: PeerDocument,
+    stored: PeerDocument,
     norm: Norm | None,
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Hand the states of a document to the shard, without what is behind its last token."""
-    kept = len(ids)
-    if not np.array_equal(read.input_ids[:kept], ids):
+    """Hand the states of a document to the shard, without those after its last token."""
+    length = len(ids)
+    if not np.array_equal(stored.input_ids[:length], ids):
         name = shard.tokens.row_ids[document]
         raise UserError(
             f"document {name} has other tokens than when they were imported, so its file has "
             "changed: put the old one back, or delete the token shard and run snakemake again"
         )
-    aux, last = to_device(read.aux[:kept], device), to_device(read.last[:kept], device)
+    aux, last = to_device(stored.aux[:length], device), to_device(stored.last[:length], device)
     shard.add([document], aux, last.to(dtype) if norm is None else norm(last))
 
 
 def _read_ahead(
     files: PeerFiles, numbers: Mapping[int, int], threads: int
 ) -> Iterator[tuple[int, PeerDocument]]:
-    """Documents of a shard with what their files hold, in order; a few are read in advance."""
+    """Documents of a shard and the content of their files, in order; a few are read ahead."""
     waiting: deque[tuple[int, Future[PeerDocument]]] = deque()
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for document, number in numbers.items():
-            waiting.append((document, pool.submit(partial(_read, files, number))))
+            waiting.append((document, pool.submit(partial(_read_document, files, number))))
             if len(waiting) > AHEAD:
-                first, coming = waiting.popleft()
-                yield first, coming.result()
-        for first, coming in waiting:
-            yield first, coming.result()
+                oldest, future = waiting.popleft()
+                yield oldest, future.result()
+        for oldest, future in waiting:
+            yield oldest, future.result()
 
 
-def _read(files: PeerFiles, number: int) -> PeerDocument:
+def _read_document(files: PeerFiles, number: int) -> PeerDocument:
     try:
         return files.read(number)
     except BadRow as fault:
@@ -152,7 +152,7 @@ def _read(files: PeerFiles, number: int) -> PeerDocument:
 
 
 def bad_rows(bad: Mapping[int, BadRow]) -> Sequence[Mapping[str, object]]:
-    """Documents that cannot be used, for a report."""
+    """Unusable documents, for a report."""
     return [
         {"row": number, "id": str(number), "cause": str(fault)} for number, fault in bad.items()
     ]

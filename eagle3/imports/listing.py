@@ -1,5 +1,5 @@
-"""Which files of states a folder of another project has. Names and sizes alone: no file is opened,
-so the whole DAG is planned within seconds for hundreds of thousands of them.
+"""The files of states in a folder of another project. Names and sizes alone: no file is opened, so
+the DAG is planned within seconds for hundreds of thousands of them.
 
     SpecForge     rows_0-2000/data_17.ckpt, or data_17.ckpt.gz     documents are numbered in order
     speculators   hs_17.safetensors                                row 17 of its Arrow dataset
@@ -19,7 +19,7 @@ import numpy as np
 from eagle3.errors import UserError
 
 KEY = "hidden_states.source.path"
-PEERS = {"specforge": "SpecForge", "speculators": "speculators"}  # what people call the kinds
+PEERS = {"specforge": "SpecForge", "speculators": "speculators"}  # display names of the kinds
 GROUP = re.compile(r"rows_(\d+)-(\d+)")
 NAMES = {
     "specforge": re.compile(r"data_(\d+)\.ckpt(\.gz)?"),
@@ -27,8 +27,8 @@ NAMES = {
 }
 EXAMPLES = {"specforge": "rows_*/data_*.ckpt", "speculators": "hs_*.safetensors"}
 STATES = "hidden_states"  # folder of the states inside a prepared dataset of speculators
-PREPARED = "dataset_info.json"  # which every dataset on the disk has
-LARGEST = 2**53  # of a number in a file's name: no index of a dataset is larger
+PREPARED = "dataset_info.json"  # in every dataset on the disk
+LARGEST = 2**53  # numbers in file names are smaller, as indices of a dataset are
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Listing:
     folder: Path
     numbers: np.ndarray  # int64 [N]
     names: list[str]  # [N], relative to the folder
-    expected: int  # documents that the folder seems to be meant for
+    expected: int  # documents that the folder appears to be meant for
     digest: str  # of names and sizes
 
     def __len__(self) -> int:
@@ -51,31 +51,31 @@ def list_files(kind: str, place: Path) -> Listing:
     Raises UserError if there are none, or two of one number.
     """
     folder = states_folder(kind, place)
-    found: dict[int, tuple[str, int]] = {}
+    file_of: dict[int, tuple[str, int]] = {}
     groups = [0]
-    for name, size in _entries(kind, folder, groups):
+    for name, size in _list_entries(kind, folder, groups):
         match = NAMES[kind].fullmatch(Path(name).name)
         number = int(match[1]) if match else LARGEST
         if number >= LARGEST:
             continue
-        known = found.get(number)
-        if known is not None and _without_gz(known[0]) != _without_gz(name):
+        earlier = file_of.get(number)
+        if earlier is not None and _without_gz(earlier[0]) != _without_gz(name):
             raise UserError(
-                f"{KEY}: document {number} is in {known[0]} and in {name} of {folder}; keep one"
+                f"{KEY}: document {number} is in {earlier[0]} and in {name} of {folder}; keep one"
             )
-        if known is None or name.endswith(".ckpt"):  # of a compressed twin the plain file is taken
-            found[number] = name, size
-    if not found:
+        if earlier is None or name.endswith(".ckpt"):  # not a compressed twin
+            file_of[number] = name, size
+    if not file_of:
         raise UserError(
             f"config: {KEY} is {str(place)!r}, which holds no {EXAMPLES[kind]} of {PEERS[kind]}"
         )
-    numbers = np.array(sorted(found), dtype=np.int64)
+    numbers = np.array(sorted(file_of), dtype=np.int64)
     total = hashlib.sha256()
     for number in numbers.tolist():
-        total.update("{} {}\n".format(*found[number]).encode())
-    # SpecForge makes the folders of all documents before it writes the first one
+        total.update("{} {}\n".format(*file_of[number]).encode())
+    # SpecForge makes all folders before it writes the first document
     expected = max(int(numbers[-1]), *groups) + 1
-    names = [found[number][0] for number in numbers.tolist()]
+    names = [file_of[number][0] for number in numbers.tolist()]
     return Listing(folder, numbers, names, expected, total.hexdigest()[:16])
 
 
@@ -102,7 +102,7 @@ def dataset_folder(place: Path, configured: Path | None) -> Path:
 
 
 def dataset_digest(folder: Path) -> str:
-    """Digest of a prepared dataset: what it says of itself, and names and sizes of its tables."""
+    """Digest of a prepared dataset: its fingerprint, and names and sizes of its tables."""
     total = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix == ".arrow":
@@ -112,9 +112,9 @@ def dataset_digest(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _entries(kind: str, folder: Path, groups: list[int]) -> Iterator[tuple[str, int]]:
-    """Names, relative to the folder, and sizes of its files; first numbers of SpecForge's groups
-    are added to `groups`."""
+def _list_entries(kind: str, folder: Path, groups: list[int]) -> Iterator[tuple[str, int]]:
+    """Names, relative to the folder, and sizes of its files. The first numbers of SpecForge's
+    groups are added to `groups`."""
     try:
         for entry in os.scandir(folder):
             group = GROUP.fullmatch(entry.name) if kind == "specforge" else None

@@ -1,12 +1,12 @@
-"""Loss masks of other projects, brought to what this one means by a mask: what the target emits.
+"""Loss masks of other projects, reduced to the tokens that the target emits, as this one has them.
 
     SpecForge     ...<|im_start|>assistant \\n  Tea  .  <|im_end|> \\n  <|im_start|>user...
     its mask                                    1    1      1      1
     here                                        1    1      1      0     generation has stopped
 
-An answer begins behind the prompt that a server gives: where a mask begins inside it (a `<think>`
-that the prompt already holds), that part is dropped. It ends with the first token at which the
-target stops. Nothing is ever added to a mask.
+An answer begins after the prompt that a server sends: where a mask begins inside it (at a `<think>`
+that the prompt already has), that part is dropped. It ends with the first token at which the target
+stops. Nothing is ever added to a mask.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eagle3.target_model.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from eagle3.config.tokens import Tokens
 
-LEAST_ALIKE = 0.5  # share of answers that begin, and of answers that end, as the template has them
+LEAST_ALIKE = 0.5  # least share of answers that begin, and that end, as in the template
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Fit:
     """How well masks agree with the target's chat template."""
 
     answers: int = 0
-    begun: int = 0  # answers behind the template's own generation prompt
-    inner: int = 0  # answers with text of another turn behind them, so they are whole
-    ended: int = 0  # of those, answers that end with a stop token
-    after_stop: int = 0  # tokens that a mask had behind a stop token
+    begun: int = 0  # answers right after the template's generation prompt
+    inner: int = 0  # answers followed by another, which are complete
+    ended: int = 0  # inner answers that end with a stop token
+    after_stop: int = 0  # tokens that a mask had after a stop token
     in_prompt: int = 0  # tokens that a mask had inside the prompt
 
     def __add__(self, other: Fit) -> Fit:
@@ -57,12 +57,12 @@ class Fit:
 class Answers:
     """Where answers of the target begin and end."""
 
-    prompt: tuple[int, ...]  # tokens behind which a server lets the target begin; may be empty
+    prompt: tuple[int, ...]  # tokens after which the target begins to write; may be empty
     stop: frozenset[int]
 
     def trimmed(self, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Fit]:
-        """uint8 [L]: the mask without what the target does not emit, and how well it agrees."""
-        kept, fit = np.zeros(len(mask), dtype=np.uint8), Fit()
+        """uint8 [L]: the mask without what the target does not emit, and how well it fits."""
+        trimmed, fit = np.zeros(len(mask), dtype=np.uint8), Fit()
         last = int(np.flatnonzero(mask)[-1]) if mask.any() else -1
         for start, stop in runs_of(mask):
             begin = self._begin(ids, start, stop)
@@ -70,15 +70,15 @@ class Answers:
             length = next((n + 1 for n, token in enumerate(inside) if token in self.stop), None)
             first = start if begin is None else begin
             end = stop if length is None else first + length
-            kept[first:end] = 1
-            whole = stop <= last
+            trimmed[first:end] = 1
+            inner = stop <= last
             fit += Fit(
-                1, begin is not None, whole, whole and length is not None, stop - end, first - start
+                1, begin is not None, inner, inner and length is not None, stop - end, first - start
             )
-        return kept, fit
+        return trimmed, fit
 
     def _begin(self, ids: np.ndarray, start: int, stop: int) -> int | None:
-        """Where the answer begins whose mask is [start, stop); None if no prompt is before it."""
+        """Where the answer with the mask [start, stop) begins; None if no prompt precedes it."""
         size = len(self.prompt)
         if not size:
             return start
@@ -89,7 +89,7 @@ class Answers:
 
 
 def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
-    """First place of each run of ones, and the place after its last."""
+    """Start and stop of each run of ones."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
@@ -97,8 +97,8 @@ def runs_of(mask: np.ndarray) -> list[tuple[int, int]]:
 def tokenized(
     name: str, document: PeerDocument, answers: Answers, max_length: int, last_turn: bool
 ) -> tuple[TokenizedDocument, Fit]:
-    """A document as a token shard has it, without padding: it is cut after its last supervised
-    token, since nothing behind that is ever read.
+    """A document as a token shard has it, cut after its last supervised token, since nothing after
+    that is ever read.
 
     Raises BadRow if no token is supervised.
     """
@@ -118,8 +118,8 @@ def tokenized(
 def answers_of_target(directory: Path, config: Any, tokens: Tokens, trusted: bool) -> Answers:
     """Where answers of the target in a directory begin and end.
 
-    `tokens`: keys of the section that choose the template. Raises UserError if the tokenizer has no
-    template, or another one than the named.
+    `tokens`: the section that chooses the template. Raises UserError if the tokenizer has no
+    template, or not the named one.
     """
     tokenizer, stop = load_tokenizer(directory, trusted), stop_ids(directory, config)
     header = Renderer.of(tokenizer, tokens, stop).header
@@ -128,12 +128,12 @@ def answers_of_target(directory: Path, config: Any, tokens: Tokens, trusted: boo
 
 
 def total(fits: Iterable[Fit]) -> Fit:
-    """All of them together."""
+    """The sum of all."""
     return sum(fits, Fit())
 
 
 def sentence(fit: Fit) -> str:
-    """What does not agree, for people."""
+    """What does not fit, for messages."""
     if fit.begun < LEAST_ALIKE * fit.answers:
         return f"{fit.begun} of {fit.answers} answers begin behind the template's generation prompt"
     return f"{fit.ended} of {fit.inner} answers before another turn end with a stop token"

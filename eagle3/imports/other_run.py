@@ -1,7 +1,7 @@
-"""The states of another run: which of its shards this run can take as they are.
+"""The states of another run: which of its shards this run can use unchanged.
 
-Settings name the digests of everything above them, so equal digests mean equal tokens, target,
-layers and codec, and what was captured there is what would be captured here.
+Settings contain the digests of everything upstream, so equal digests mean equal tokens, target,
+layers and codec: this run would capture the same states.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from eagle3.errors import UserError
 from eagle3.imports.listing import KEY
 from eagle3.run import Run, load_run
 
-# in the order in which a difference is best explained
+# in the order in which to explain a difference
 STAGES = ("source", "tokenizer", "weights", "dataset", "regenerate", "tokens", "hidden_states")
 
 
@@ -25,11 +25,11 @@ def check_same_states(run: Run) -> None:
     if other.settings["hidden_states"].digest == run.settings["hidden_states"].digest:
         return
     for stage in STAGES:
-        mine, theirs = run.settings[stage].lines, other.settings[stage].lines
-        apart = sorted({*mine, *theirs} - ({*mine} & {*theirs}))
-        if apart:
-            here = next((line for line in mine if line in apart), "nothing of the kind")
-            there = next((line for line in theirs if line in apart), "nothing of the kind")
+        lines, other_lines = run.settings[stage].lines, other.settings[stage].lines
+        differing = sorted({*lines, *other_lines} - ({*lines} & {*other_lines}))
+        if differing:
+            here = next((line for line in lines if line in differing), "nothing of the kind")
+            there = next((line for line in other_lines if line in differing), "nothing of the kind")
             raise UserError(
                 f"{KEY}: the states of {place} are not those of this configuration; {stage}: "
                 f"there {there}, here {here}"
@@ -37,13 +37,13 @@ def check_same_states(run: Run) -> None:
 
 
 def shards_of(place: Path) -> tuple[str, ...]:
-    """Names of the shards of states that a run has, such as `train/shard-00003`.
+    """Names of a run's shards of states, such as `train/shard-00003`.
 
     Raises UserError if there are none.
     """
     folder = place / "hidden_states"
-    found = sorted(folder.glob("train/shard-*.safetensors"))
-    found += sorted(folder.glob("eval/shard-*.safetensors"))
-    if not found:
+    paths = sorted(folder.glob("train/shard-*.safetensors"))
+    paths += sorted(folder.glob("eval/shard-*.safetensors"))
+    if not paths:
         raise UserError(f"config: {KEY} is {str(place)!r}, which holds no states of a run")
-    return tuple(f"{path.parent.name}/{path.stem}" for path in found)
+    return tuple(f"{path.parent.name}/{path.stem}" for path in paths)

@@ -1,4 +1,4 @@
-"""Prompts from imported documents, of which there are tokens alone."""
+"""Prompts from imported documents, which have tokens alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eagle3.tokens.shards import TokenShard
 
 
 def prompts_of(shards: Iterable[TokenShard]) -> Iterator[Question]:
-    """What the target has read before the last answer of each document."""
+    """The tokens of each document before its last answer."""
     for shard in shards:
         for document, name in enumerate(shard.row_ids):
             start, stop = shard.doc_offsets[document : document + 2].tolist()

@@ -1,4 +1,4 @@
-"""A shard of another run, referred to instead of captured again."""
+"""A shard of another run, linked instead of captured again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from eagle3.tokens.shards import read_token_shard
 
 
 def shared_file(run: Run, path: Path) -> Path:
-    """Where the other run has the file that this one has at `path`."""
+    """The other run's file that corresponds to this run's `path`."""
     return Path(run.states_from.place) / path.relative_to(run.paths.out)
 
 
 def share(run: Run, settings: Settings, split: str, shard: int) -> None:
-    """Refer to a shard of the other run, and take over what its self-check found.
+    """Link a shard of the other run, and copy the result of its self-check.
 
     Raises UserError if it is damaged, or not of these tokens and settings.
     """
@@ -28,8 +28,8 @@ def share(run: Run, settings: Settings, split: str, shard: int) -> None:
     FeatureShard(source, read_token_shard(tokens, settings.upstream["tokens"]), settings.digest)
     read_json(shared_file(run, check), CHECK_KIND, settings.digest)
     write_text(check, shared_file(run, check).read_text(encoding="utf-8"))
-    # a link by name: the date of a second name for the same file would be that of both runs
-    beside = states.with_name(f".{states.name}.{uuid4().hex[:8]}.tmp")
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    beside.symlink_to(source.resolve())
-    beside.replace(states)
+    # a symbolic link: a hard link would share its date with the other run
+    temporary = states.with_name(f".{states.name}.{uuid4().hex[:8]}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.symlink_to(source.resolve())
+    temporary.replace(states)

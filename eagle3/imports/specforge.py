@@ -6,7 +6,7 @@
     hidden_state       [1, L, H]         after the final norm
 
 Such a file could run any code when it is loaded. It is read with `weights_only`, which builds
-tensors and refuses everything else before it is called.
+tensors and refuses to call anything else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eagle3.imports.document import REMEDY, PeerDocument, flat
 
 FIELDS = ("input_ids", "loss_mask", "aux_hidden_state", "hidden_state")
 UNREADABLE = "file that cannot be read whole"
-# what `weights_only` says of a file that asks for more than tensors
+# in the error of `weights_only` for a file with more than tensors
 FOREIGN_CODE = re.compile(r"\bGLOBAL ([\w.]+)")
 
 
@@ -63,14 +63,14 @@ def _load(path: Path) -> Any:
         with Foreign(str(path)):
             if path.suffix == ".gz":
                 with gzip.open(path) as packed:  # the archive's index is at its end
-                    file = io.BytesIO(packed.read())
-                return read_torch_save(file)
+                    buffer = io.BytesIO(packed.read())
+                return read_torch_save(buffer)
             return read_torch_save(path, mmap=True)
     except UserError as fault:
-        asked = FOREIGN_CODE.search(str(fault.__context__))  # the library's own fault
-        if asked is not None:
+        match = FOREIGN_CODE.search(str(fault.__context__))  # torch's own error
+        if match is not None:
             raise UserError(
-                f"{path} asks to run {asked[1]}, which no file of states does; nothing of it was "
+                f"{path} asks to run {match[1]}, which no file of states does; nothing of it was "
                 "run. Find out who wrote it before you use this folder"
             ) from None
         raise BadRow(UNREADABLE, str(fault).removeprefix(f"{path}: "), REMEDY) from None

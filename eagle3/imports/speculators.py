@@ -1,4 +1,4 @@
-"""Files of speculators: a safetensors file for each row of its prepared dataset.
+"""Files of speculators: one safetensors file for each row of its prepared dataset.
 
     token_ids              int64 [L]
     hidden_states          [L, C + 1, H]   outputs of layers, then the last one before the norm
@@ -55,14 +55,14 @@ class SpeculatorsFiles:
         ids, states = tensors[IDS].long().numpy(), tensors[STATES]
         if not np.array_equal(ids, row["input_ids"]):
             raise BadRow("tokens other than those of its row in the dataset", "", REMEDY)
-        if SCALES in tensors:  # one for each token, as its connector writes them
+        if SCALES in tensors:  # one per token, from its float8 connector
             states = states.to(torch.bfloat16) * tensors[SCALES].to(torch.bfloat16)
         mask = np.asarray(row["loss_mask"]).astype(np.int64)
         return PeerDocument(ids, mask, states[:, :-1].flatten(1), states[:, -1])
 
 
 def read_dataset(folder: Path) -> Any:
-    """A prepared dataset, rows by number with NumPy arrays. Raises UserError unless it is one."""
+    """A prepared dataset, with rows as NumPy arrays. Raises UserError if it is not one."""
     import datasets
 
     with Foreign(f"{MASK_KEY}: cannot read {folder}"):

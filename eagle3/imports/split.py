@@ -1,5 +1,5 @@
 """The order of imported documents and which are held out: functions of seed and number alone, as
-they are of seed and id where conversations are read."""
+for conversations of seed and id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def ordered(numbers: np.ndarray, seed: int, eval_fraction: float) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [N] places of the documents in their order, and bool [N] in that order: held out."""
+    """int64 [N] indices of the documents in order, and bool [N] in that order: held out."""
     keys = [row_hash(seed, str(number)) for number in numbers.tolist()]
     order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
     held_out = np.array([is_held_out(key, eval_fraction) for key in keys], dtype=bool)

@@ -16,58 +16,58 @@ Address = Path | str  # a local file, or s3://bucket/key
 
 
 def address(text: str) -> Address:
-    """What a command line names: a path, which would lose a slash of s3://, or an object."""
+    """An address from a command line. An object's stays text: a Path drops a slash of s3://."""
     return text if is_object(text) else Path(text)
 
 
-def open_source(where: Address) -> LocalFile | ObjectFile:
-    """Raises UserError if there is no such file or object."""
-    return ObjectFile(str(where)) if is_object(where) else LocalFile(Path(where))
+def open_source(source: Address) -> LocalFile | ObjectFile:
+    """Open a file or object. Raises UserError if it does not exist."""
+    return ObjectFile(str(source)) if is_object(source) else LocalFile(Path(source))
 
 
-def copy_file(where: Address, path: Path) -> None:
+def copy_file(source: Address, path: Path) -> None:
     """Copy a file or object to `path`. Raises UserError if an object cannot be read."""
-    if is_object(where):
-        download(str(where), path)
+    if is_object(source):
+        download(str(source), path)
     else:
-        shutil.copyfile(where, path)
+        shutil.copyfile(source, path)
 
 
 class LocalFile:
     """Reads ranges of a file straight into the caller's buffer, which may be pinned memory.
 
-    One copy, no page faults, and a file that is cut short under us is an error and not a signal.
+    One copy, no page faults, and a file that is truncated meanwhile raises an error, not a signal.
     """
 
     def __init__(self, path: Path) -> None:
         self.name, self.size = path, 0
-        with self._opened() as file:
+        with self._open() as file:
             self.size = os.fstat(file).st_size
 
     def read(self, pieces: Sequence[tuple[int, memoryview]]) -> None:
-        """Fill each buffer with the file's bytes from its place on.
+        """Fill each buffer with the file's bytes from its offset on.
 
         Raises UserError if the file is gone or shorter.
         """
-        with self._opened() as file:
-            for start, into in pieces:
-                place, rest = start, into
+        with self._open() as file:
+            for start, buffer in pieces:
+                offset, rest = start, buffer
                 while rest:
-                    count = os.preadv(file, [rest], place)
+                    count = os.preadv(file, [rest], offset)
                     if count == 0:
                         raise UserError(f"{self.name}: ends too early: {REMAKE}")
-                    rest, place = rest[count:], place + count
+                    rest, offset = rest[count:], offset + count
 
     def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Tell the system to fetch ranges (first byte, bytes) from the disk; returns at once."""
+        """Have the system prefetch ranges (first byte, bytes) from the disk; returns at once."""
         if not hasattr(os, "posix_fadvise"):
             return  # macOS
-        with self._opened() as file:
-            for place, size in spans:
-                os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+        with self._open() as file:
+            for offset, size in spans:
+                os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _open(self) -> Iterator[int]:
         """The file, opened for one document: thousands of shards may be in use at once."""
         try:
             file = os.open(self.name, os.O_RDONLY)

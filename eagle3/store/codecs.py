@@ -1,10 +1,10 @@
 """Codecs: what hidden states become on disk, and back.
 
 Every codec maps a row of C chunks (layers) of H numbers to bytes of a fixed width (`columns`), so a
-row is found by its number alone. Where rows are compressed on top (`compression`), a document is.
+row is found by its number alone. Where rows are also compressed (`compression`), a document is.
 
     codec          one number becomes                              in addition, for each chunk
-    fp32           itself
+    fp32           float32
     bf16           its rounding to bfloat16
     bf16_zstd      the same, exponents and fractions in two planes, exponents compressed
     fp8_e4m3       float8 e4m3 of x / scale                        bf16 scale, a power of two
@@ -13,8 +13,8 @@ row is found by its number alone. Where rows are compressed on top (`compression
     nf4            nearest of 16 quantiles of a normal variable    bf16 scale, and a float8 scale
                    (QLoRA, arXiv 2305.14314), two to a byte        for every 32 numbers
 
-Decoding is a look-up or cast to bfloat16 and one product in bfloat16, so that every device gives
-the same bits; all but `fp32` decode to bfloat16. Encoding and decoding run where the tensors are.
+Decoding is a look-up or cast to bfloat16 and one product in bfloat16, so every device gives the
+same bits; all but `fp32` decode to bfloat16. Encoding and decoding run where the tensors are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 
 from eagle3.store.columns import GROUP
 
-Parts = dict[str, torch.Tensor]  # "" : the numbers; "_scale", "_group_scale": what goes with them
+Parts = dict[str, torch.Tensor]  # by suffix: "" the numbers, "_scale" and "_group_scale" theirs
 FP8_MAX, INT8_MAX = 448.0, 127.0
 TYPES = {
     "F32": torch.float32,
@@ -38,9 +38,9 @@ TYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
 }  # of columns
-# processed at once: a cache; little compared with a model
+# processed at once: about a CPU's cache; on a GPU, little compared with a model
 BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**26}
-NF4_CELLS = 2048  # the nearest of the 16 is looked up by the number rounded to so many cells
+NF4_CELLS = 2048  # grid of the look-up table from a number to the nearest of the 16
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
     -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
@@ -55,7 +55,7 @@ class Codec(ABC):
     decoded = torch.bfloat16
 
     def exact_for(self, dtype: torch.dtype) -> bool:
-        """Whether states of this type come back without a change."""
+        """Whether states of this type are restored exactly."""
         return False
 
     def encode(self, states: torch.Tensor) -> Parts:
@@ -79,14 +79,14 @@ class Codec(ABC):
 
 
 def _block_rows(rows: torch.Tensor) -> int:
-    """Rows that are worked on at once."""
+    """Rows processed at once."""
     if not len(rows):
         return 1
     return max(1, BLOCK_BYTES[rows.device.type] // max(rows[0].nbytes, 1))
 
 
 class Plain(Codec):
-    """The numbers themselves in a floating type."""
+    """The numbers in a floating-point type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = self.decoded = dtype
@@ -108,7 +108,7 @@ class Plain(Codec):
 
 
 class BF16Planes(Codec):
-    """bfloat16 in two byte planes: [N, 2 * C * H], all exponents of a row, then the rest.
+    """bfloat16 in two byte planes, [N, 2 * C * H]: all exponents of a row, then the rest.
 
     Rotated left by one bit, a bfloat16 is its exponent (high byte, 2.7 bits of information in real
     states) and fraction with sign (low byte, 7.9 bits). Only the first is worth compressing.
@@ -131,7 +131,7 @@ class BF16Planes(Codec):
 
 
 class Scaled(Codec):
-    """One byte a number, and a scale for each chunk of a row."""
+    """One byte per number, and a scale for each chunk of a row."""
 
     def __init__(self, dtype: torch.dtype, largest: float) -> None:
         self.dtype, self.largest = dtype, largest
@@ -140,7 +140,7 @@ class Scaled(Codec):
         states = states.float()
         scale = states.abs().amax(-1, keepdim=True) / self.largest  # [N, C, 1]
         if self.dtype.is_floating_point:
-            # a power of two changes no fraction: decoding is exact, and nothing is lost
+            # a power of two leaves the fraction alone: scaling loses nothing
             scale = torch.exp2(torch.ceil(torch.log2(scale.clamp_min(_TINY))))
         scale = _rounded_up(scale.clamp_min(_TINY))
         scaled = states / scale.float()
@@ -156,14 +156,14 @@ class Scaled(Codec):
         """The stored numbers in bfloat16, exactly."""
         if not self.dtype.is_floating_point or stored.device.type != "cpu":
             return stored.to(torch.bfloat16)
-        # five times faster on a CPU than the cast: the eight bits in their places of a bfloat16,
-        # whose exponent is then 120 too small
+        # five times faster on a CPU than the cast: the eight bits move to their places in a
+        # bfloat16, whose exponent is then 120 too small
         bits = (stored.view(torch.int8).to(torch.int16) << 4) & -0x7810
         return bits.view(torch.bfloat16).mul_(2.0**120)
 
 
 class NormalFloat4(Codec):
-    """Four bits a number; scales for groups of 32, relative to one for each chunk."""
+    """Four bits per number; scales for groups of 32, relative to one scale for each chunk."""
 
     def _encode(self, states: torch.Tensor) -> Parts:
         groups = states.float().unflatten(-1, (-1, GROUP))  # [N, C, G, 32]
@@ -189,18 +189,18 @@ class NormalFloat4(Codec):
         return numbers.mul_(_group_steps(group, parts["_scale"][..., None])[..., None]).flatten(1)
 
 
-_TINY = math.ldexp(1.0, -100)  # scale of a row of zeros; products of it do not underflow
+_TINY = math.ldexp(1.0, -100)  # scale of a row of zeros; its products do not underflow
 
 
 def _rounded_up(scale: torch.Tensor) -> torch.Tensor:
-    """To bfloat16, never below: the largest number of a chunk must stay inside the grid."""
-    near = scale.to(torch.bfloat16)
-    above = torch.nextafter(near, torch.full_like(near, math.inf))
-    return torch.where(near.float() < scale, above, near)
+    """In bfloat16, never rounded down: the largest number of a chunk must stay inside the grid."""
+    nearest = scale.to(torch.bfloat16)
+    above = torch.nextafter(nearest, torch.full_like(nearest, math.inf))
+    return torch.where(nearest.float() < scale, above, nearest)
 
 
 def _group_steps(group: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """bfloat16 [N, C, G]: the scale of each group, as both encoder and decoder use it."""
+    """bfloat16 [N, C, G]: the scale of each group, the same in encoder and decoder."""
     return group.to(torch.bfloat16) * scale
 
 

@@ -1,6 +1,6 @@
-"""What the rows of each codec are on disk: types and widths. The codecs themselves: `codecs`.
+"""The form of each codec's rows on disk: types and widths. The codecs themselves: `codecs`.
 
-Nothing here is a tensor, so the plan of a run is made without importing torch.
+Imports no torch, so that a run is planned without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GROUP = 32  # numbers that share a scale in nf4
 
 @dataclass(frozen=True)
 class Column:
-    """One tensor of a codec: its type, by safetensors' name, and how many of it a row has."""
+    """One tensor of a codec: its safetensors type, and the items of a row."""
 
     kind: str
     width: int
@@ -30,10 +30,10 @@ class Column:
 class Stored:
     """The form of a codec's rows.
 
-    `columns`: tensors that hold rows of so many chunks of so many numbers, by suffix; raises
-    UserError if the codec cannot hold rows of that width. Of a row of numbers, which is `planes`
-    equal parts, `compressed_planes` are compressed. `typical_ratio`: stored to raw bytes of the
-    numbers, for plans made before capture.
+    `columns`: from the chunks of a row and the numbers of a chunk to the tensors by suffix; raises
+    UserError if the codec cannot hold rows of that width. A row of numbers consists of `planes`
+    equal parts, of which `compressed_planes` are compressed. `typical_ratio`: stored to raw bytes
+    of the numbers, for plans made before capture.
     """
 
     columns: Callable[[int, int], dict[str, Column]]
@@ -47,7 +47,7 @@ def _plain(kind: str, items: int = 1) -> Callable[[int, int], dict[str, Column]]
 
 
 def _scaled(kind: str) -> Callable[[int, int], dict[str, Column]]:
-    """One item a number, and a scale for each chunk."""
+    """One item per number, and a scale for each chunk."""
     return lambda chunks, hidden: {
         "": Column(kind, chunks * hidden),
         "_scale": Column("BF16", chunks),

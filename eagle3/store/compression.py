@@ -1,8 +1,8 @@
 """Frames: the compressed rows of one document.
 
-Only entropy is removed: bytes of hidden states repeat in frequency, never in sequence, so zstd
-searches for no matches. That is faster and smaller than any of its levels (2.67 against 2.89
-bits per exponent at level 1 on real states). Planes that are not worth it are stored as they are.
+Entropy coding alone: bytes of hidden states have uneven frequencies but no repeated sequences, so
+zstd searches for no matches. That is faster and smaller than any of its levels (2.67 against 2.89
+bits per exponent at level 1 on real states). Planes that are not worth it are stored unchanged.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def compress(rows: np.ndarray, planes: int, compressed_planes: int) -> bytes:
 
 
 def decompress(frame: memoryview, rows: np.ndarray, planes: int, compressed_planes: int) -> None:
-    """Fill `rows`, uint8 [n, planes * w], with what was compressed.
+    """Fill `rows`, uint8 [n, planes * w], from a frame.
 
-    Raises UserError if the frame does not hold exactly that; a lying length costs no memory.
+    Raises UserError if the frame does not hold exactly these; a false length costs no memory.
     """
     if not rows.size:
         return

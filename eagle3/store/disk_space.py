@@ -1,4 +1,4 @@
-"""Whether hidden states fit on the disk: the plan asks, and each capture before it writes."""
+"""Whether hidden states fit on the disk: checked by the plan, and by each capture beforehand."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from eagle3.tokens.stages import Stages
 
 GB = 10**9
 PLAN = "plan"  # kind of the file with the cost of a run
-ALIKE = 0.25  # a file this near to its planned size holds these states; compression is a guess
+ALIKE = 0.25  # relative distance to the planned size within which a file is the planned one
 
 
 @dataclass(frozen=True)
 class Need:
-    """The hidden states of a run, as far as they are known."""
+    """The sizes of a run's hidden states, as far as they are known."""
 
     shards: Mapping[str, int]  # bytes of every training shard by file name, in order
     stages: Stages
     rolling: bool
-    held_out: Mapping[str, int] = field(default_factory=dict)  # the same of shards that stay
+    held_out: Mapping[str, int] = field(default_factory=dict)  # of shards that stay
 
     @property
     def peak(self) -> int:
@@ -34,20 +34,21 @@ class Need:
         sizes = list(self.shards.values())
         return peak_of_windows(sizes, self.stages) if self.rolling else sum(sizes)
 
-    def remedy(self, coming: list[int], available: int, there: int) -> str:
-        """What would fit into `available` bytes and the `there` that windows would not keep."""
+    def remedy(self, missing: list[int], available: int, present: int) -> str:
+        """What would fit: as many of the `missing` shards as `available` bytes hold, or windows
+        within these and the `present` bytes."""
         smaller = "use a smaller hidden_states.codec or another disk"
         if not self.shards:
             return smaller
-        window = largest_window(list(self.shards.values()), self.stages, available + there)
-        none = "not even two shards fit at once, so lower dataset.shard_size"
+        window = largest_window(list(self.shards.values()), self.stages, available + present)
+        no_window = "not even two shards fit at once, so lower dataset.shard_size"
         if self.rolling:
-            lower = f"lower hidden_states.window_shards to {window}" if window else none
+            lower = f"lower hidden_states.window_shards to {window}" if window else no_window
             return f"{lower}, or {smaller}"
-        fitting = sum(reached <= available for reached in accumulate(coming))
-        largest = f"the largest window_shards is {window}" if window else none
+        fitting = sum(reached <= available for reached in accumulate(missing))
+        largest = f"the largest window_shards is {window}" if window else no_window
         return (
-            f"{fitting} of the {len(coming)} shards still to come fit, so lower "
+            f"{fitting} of the {len(missing)} shards still to come fit, so lower "
             f"dataset.num_samples, or {smaller}; for rolling mode {largest}"
         )
 
@@ -56,57 +57,56 @@ class Need:
 class Room:
     """What a folder of hidden states holds of a run, and what it has room for."""
 
-    coming: list[int]  # bytes of the shards that are not there yet, in order
-    free: int  # bytes that they may take: of the disk, and of what they replace
-    present: int  # bytes of shards that are there
+    coming: list[int]  # bytes of the missing shards, in order
+    free: int  # bytes that they may take: free on the disk, and of files they replace
+    present: int  # bytes of the finished shards
 
     @classmethod
     def of(cls, folder: Path, planned: Mapping[str, int]) -> Room:
         """`planned`: bytes of every shard that the folder will hold, by file name.
 
-        A file of another size was captured under other settings and will be replaced. What other
-        jobs are writing counts as coming, and the blocks it has taken already as free.
+        A file of another size was captured under other settings and will be replaced. Shards that
+        other jobs are writing are among `coming`, and their allocated blocks are in `free`.
         """
-        sizes, taken = _listing(folder)
+        sizes, allocated = _listing(folder)
         coming, replaced, present = [], 0, 0
         for name, size in planned.items():
-            there = sizes.get(name)
-            if there is not None and abs(there - size) <= ALIKE * size + 2**16:
-                present += there
+            found_size = sizes.get(name)
+            if found_size is not None and abs(found_size - size) <= ALIKE * size + 2**16:
+                present += found_size
                 continue
             coming.append(size)
-            replaced += (there or 0) + taken.get(name, 0)
+            replaced += (found_size or 0) + allocated.get(name, 0)
         return cls(coming, free_bytes(folder) + replaced, present)
 
 
 def plan_shortage(need: Need, folder: Path, budget_gb: float | None, reserved: int) -> str | None:
-    """One sentence if a run does not fit on the disk, `reserved` bytes of it kept for checkpoints,
+    """One sentence if a run does not fit on the disk, with `reserved` bytes left for checkpoints,
     or into the budget of all hidden states. `folder` holds those of the training split."""
     if not need.rolling:
         room, subject = Room.of(folder, need.shards), "hidden states"
-    else:  # windows that lie there already will go, or are one of the two
+    else:  # windows on the disk will be removed, or are one of the two
         room = Room([need.peak], free_bytes(folder) + bytes_beside(folder), 0)
         subject = "two windows of hidden states"
     return _shortage(need, subject, room, folder, budget_gb, reserved)
 
 
 def check_space(
-    need: Need, out: Path, own_bytes: int, stage: int | None, budget_gb: float | None
+    need: Need, out: Path, shard_bytes: int, stage: int | None, budget_gb: float | None
 ) -> None:
     """Raise UserError if the shards still to come into a folder do not fit.
 
-    `out`: the shard that a job is about to write, `own_bytes` of them; `stage`: whose window it
-    belongs to, in rolling mode. `need.shards` is empty if there is no plan yet; then only the own
-    shard is known to come.
+    `out`: the shard that a job is about to write, of `shard_bytes`; `stage`: that of its window, in
+    rolling mode. `need.shards` is empty if there is no plan yet; then only `out` is known to come.
     """
     names = list(need.shards)
     if stage is not None and names:
         window = need.stages.shards_of(stage)
         names = names[window.start : window.stop]
-    room = Room.of(out.parent, {**{n: need.shards[n] for n in names}, out.name: own_bytes})
+    room = Room.of(out.parent, {**{n: need.shards[n] for n in names}, out.name: shard_bytes})
     folder = out.parent if stage is None else out.parent.parent
-    beside = bytes_beside(folder, stage) if stage is not None else 0
-    room = Room(room.coming, room.free, room.present + beside)
+    other_windows = bytes_beside(folder, stage) if stage is not None else 0
+    room = Room(room.coming, room.free, room.present + other_windows)
     sentence = _shortage(need, "hidden states", room, folder, budget_gb, 0)
     if sentence is not None:
         raise UserError(sentence)
@@ -115,15 +115,15 @@ def check_space(
 def _shortage(
     need: Need, subject: str, room: Room, folder: Path, budget_gb: float | None, reserved: int
 ) -> str | None:
-    """A sentence about the first bound that does not hold, and a remedy; None if all hold."""
+    """A sentence on the first bound that is exceeded, with a remedy; None if all hold."""
     held_out = folder.parent / "eval"
-    to_come = sum(n for name, n in need.held_out.items() if not (held_out / name).exists())
-    others = {"checkpoints": reserved, "held-out states": to_come}
-    beside = " and ".join(name for name, size in others.items() if size)
-    bounds = [(room.free - sum(others.values()), "are free" + f" after {beside}" * bool(beside))]
+    held_out_missing = sum(n for name, n in need.held_out.items() if not (held_out / name).exists())
+    reserves = {"checkpoints": reserved, "held-out states": held_out_missing}
+    names = " and ".join(name for name, size in reserves.items() if size)
+    bounds = [(room.free - sum(reserves.values()), "are free" + f" after {names}" * bool(names))]
     if budget_gb is not None:
-        left = int(budget_gb * GB) - room.present - sum(need.held_out.values())
-        bounds.append((left, f"are left of resources.disk_budget_gb {budget_gb:g}"))
+        remaining = int(budget_gb * GB) - room.present - sum(need.held_out.values())
+        bounds.append((remaining, f"are left of resources.disk_budget_gb {budget_gb:g}"))
     for available, limit in bounds:
         if sum(room.coming) > available:
             what = f"{subject} need {_gb(sum(room.coming))} but {_gb(available)} {limit}"
@@ -132,21 +132,21 @@ def _shortage(
 
 
 def _listing(folder: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of the finished files, and blocks taken by unfinished ones, by the name to come."""
+    """Bytes of finished files, and allocated bytes of unfinished ones, by their final names."""
     sizes: dict[str, int] = {}
-    taken: dict[str, int] = {}
+    blocks: dict[str, int] = {}
     if folder.is_dir():
         for entry in os.scandir(folder):
             try:
                 stat = entry.stat()
             except FileNotFoundError:
-                continue  # another job has just given it its name
+                continue  # another job has just renamed it
             if entry.name.endswith(".tmp"):
                 name = entry.name[1:].rsplit(".", 2)[0]
-                taken[name] = taken.get(name, 0) + stat.st_blocks * 512  # the files have holes
+                blocks[name] = blocks.get(name, 0) + stat.st_blocks * 512  # the files have holes
             else:
                 sizes[entry.name] = stat.st_size
-    return sizes, taken
+    return sizes, blocks
 
 
 def free_bytes(folder: Path) -> int:
@@ -163,20 +163,20 @@ def _gb(size: int) -> str:
 def planned_bytes(
     plan: Path, settings: Settings, shards: int
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of every shard by file name, of training and held out, if `plan` is there and of the
-    very capture that has these settings; else nothing."""
+    """Bytes of every shard by file name, training and held out; empty unless `plan` exists and was
+    made for a capture with these settings."""
     unknown: tuple[dict[str, int], dict[str, int]] = {}, {}
     try:
         figures, manifest = read_json(plan, PLAN)
     except UserError:
         return unknown
     planned = Settings(**manifest.settings)
-    states, own = planned.values["hidden_states"], settings.values["hidden_states"]
+    planned_states, states = planned.values["hidden_states"], settings.values["hidden_states"]
     same = planned.upstream["tokens"] == settings.upstream["tokens"]
-    if not same or any(states.get(key) != value for key, value in own.items()):
+    if not same or any(planned_states.get(key) != value for key, value in states.items()):
         return unknown
     sizes: dict[str, int] = figures["bytes_of_shards"]
     if len(sizes) < shards:
         return unknown
-    # the plan may be of another num_samples
+    # the plan may be for another num_samples
     return dict(list(sizes.items())[:shards]), figures.get("bytes_of_held_out", {})

@@ -1,10 +1,10 @@
 """What tensors a hidden-state shard has, and where in them each document's rows lie.
 
-The one place that knows, for writer, reader and plan. A shard of T rows of aux and R rows of last
-holds, in addition to what its codec adds (`codecs`):
+The one definition, for writer, reader and plan. A shard of T rows of aux and R rows of last holds,
+in addition to what its codec adds (`codecs`):
 
     aux             [T, C H]       C layers side by side, the lowest first
-    last            [R, H]         post-norm state, at the rows whose teacher is used
+    last            [R, H]         post-norm state, at the positions whose teacher is used
     teacher_argmax  int32 [R]      from the target's own logits
     teacher_lse     float32 [R]    log-sum-exp over the full vocabulary, of the state as stored
     checksum        uint64 [D]     XXH3 of each document's bytes, checked whenever they are read
@@ -22,8 +22,8 @@ from eagle3.files.tensor_stream import Declared
 from eagle3.store.columns import STORED, Column
 from eagle3.tokens.needed_states import NeededStates
 
-LAST_CHUNKS = 1  # of `last`; a row of aux has one for each layer
-CHECK_KIND = "capture_check"  # of the file with the result of a shard's self-check
+LAST_CHUNKS = 1  # of a row of last; a row of aux has one for each layer
+CHECK_KIND = "capture_check"  # manifest kind of a shard's self-check
 FRAMES, INDEX, CHECKSUM = "frames", "frame_index", "checksum"
 
 
@@ -41,7 +41,7 @@ class Layout:
     """Layout of one shard."""
 
     def __init__(self, needed: NeededStates, codec: str, hidden: int, layers: int) -> None:
-        """`layers`: how many of the target's are in aux. Raises UserError if the codec cannot hold
+        """`layers`: number of target layers in aux. Raises UserError if the codec cannot hold
         states of width `hidden`."""
         self.needed, self.codec, self.hidden, self.layers = needed, codec, hidden, layers
         self.stored = STORED[codec]
@@ -75,7 +75,7 @@ class Layout:
         return int(offsets[document]), int(offsets[document + 1])
 
     def declared(self) -> dict[str, Declared]:
-        """The tensors of the file, `frames` left out."""
+        """The tensors of the file except `frames`."""
         tensors = {CHECKSUM: Declared("U64", (self.documents,))}
         if self.framed:
             tensors[INDEX] = Declared("I64", (self.documents, 3))

@@ -34,8 +34,8 @@ class FeatureShard:
             raise UserError(f"{path}: was captured from other tokens: {REMAKE}")
         self.layout = _layout(path, self.manifest, tokens)
         declared = self.layout.declared()
-        form = {name: tensor for name, (tensor, _) in present.items() if name != FRAMES}
-        if {n: (d.kind, d.shape) for n, d in form.items()} != {
+        stored = {name: tensor for name, (tensor, _) in present.items() if name != FRAMES}
+        if {n: (d.kind, d.shape) for n, d in stored.items()} != {
             n: (d.kind, d.shape) for n, d in declared.items()
         } or (FRAMES in present) != self.layout.framed:
             raise UserError(
@@ -49,8 +49,8 @@ class FeatureShard:
         if self._index is not None:
             frames, _ = present[FRAMES]
             least, most = self._index.min(initial=0), self._index.max(initial=0)
-            after = self._index.sum(axis=1).max(initial=0)  # no overflow while `most` is sane
-            if least < 0 or max(most, after) > frames.nbytes:
+            ends = self._index.sum(axis=1).max(initial=0)  # no overflow while `most` is sane
+            if least < 0 or max(most, ends) > frames.nbytes:
                 raise UserError(f"{path}: places documents outside the file: {REMAKE}")
 
     def read_into(self, document: int, buffers: dict[str, torch.Tensor]) -> None:
@@ -59,14 +59,14 @@ class FeatureShard:
         Raises UserError if they are not what was written.
         """
         pieces, frame = self._pieces(document), None
-        into = {n: memoryview(buffers[n].numpy().reshape(-1).data) for n in pieces if n != FRAMES}
+        views = {n: memoryview(buffers[n].numpy().reshape(-1).data) for n in pieces if n != FRAMES}
         if FRAMES in pieces:
-            frame = into[FRAMES] = memoryview(bytearray(pieces[FRAMES][1]))
-        self._source.read([(place, into[name]) for name, (place, _) in pieces.items()])
+            frame = views[FRAMES] = memoryview(bytearray(pieces[FRAMES][1]))
+        self._source.read([(place, views[name]) for name, (place, _) in pieces.items()])
         checksum = xxhash.xxh3_64()
         for name in pieces:
             if name != FRAMES:
-                checksum.update(into[name])
+                checksum.update(views[name])
         frames = self._frames(frame, document)
         for frame in frames.values():
             checksum.update(frame)
@@ -88,14 +88,14 @@ class FeatureShard:
         return decoded(self.layout, buffers)
 
     def buffers(self, document: int) -> dict[str, torch.Tensor]:
-        """Room for `read_into`."""
+        """Buffers for `read_into`."""
         spans = [(part, *self.layout.rows(part, document)) for part in self.layout.parts]
         return {
             p.name: torch.empty(b - a, p.column.row_bytes, dtype=torch.uint8) for p, a, b in spans
         }
 
     def will_need(self, document: int) -> None:
-        """Have a document fetched; returns at once."""
+        """Start prefetching a document; returns at once."""
         self._source.will_need(list(self._pieces(document).values()))
 
     def _pieces(self, document: int) -> dict[str, tuple[int, int]]:
@@ -119,7 +119,7 @@ class FeatureShard:
         return {"aux": frame[:aux], "last": frame[aux:]}
 
     def _read_tensor(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        """One tensor of the file, read whole."""
+        """One whole tensor of the file."""
         count = int(np.prod(shape))
         data = self._bytes(self._place[name], count * dtype.itemsize)
         return np.frombuffer(data, dtype).reshape(shape)
@@ -131,7 +131,7 @@ class FeatureShard:
 
 
 def _layout(path: Address, manifest: Manifest, tokens: TokenShard) -> Layout:
-    """The layout that the manifest and the tokens ask for."""
+    """The layout that the manifest and the tokens determine."""
     try:
         counts, layers = manifest.counts, len(manifest.counts["aux_layers"])
         return Layout(tokens.needed, counts["codec"], int(counts["hidden_size"]), layers)

@@ -1,7 +1,7 @@
 """Rolling mode: two windows of hidden states on the disk, never a third.
 
-Stage s trains on its window while the window of stage s + 1 is captured. The window of stage s + 2
-waits for the checkpoint of stage s, whose own window goes at the same moment.
+Stage s trains on its window while the window of stage s + 1 is captured. The capture of the window
+of stage s + 2 waits for the checkpoint of stage s, with which the window of stage s is removed.
 
     training   s - 1            s                s + 1
     capture    s                s + 1            s + 2
@@ -26,10 +26,7 @@ def peak_of_windows(shards: Sequence[int], stages: Stages) -> int:
 
 
 def largest_window(shards: Sequence[int], stages: Stages, available: int) -> int:
-    """The most shards per window whose peak fits into `available` bytes.
-
-    0 if not even windows of one shard fit.
-    """
+    """The most shards per window whose peak fits into `available` bytes; 0 if none do."""
     for window in range(len(shards), 0, -1):
         if peak_of_windows(shards, replace(stages, window_shards=window)) <= available:
             return window
@@ -37,25 +34,25 @@ def largest_window(shards: Sequence[int], stages: Stages, available: int) -> int
 
 
 def stage_folder(folder: Path, stage: int) -> Path:
-    """Where the states of a stage's window lie; `folder` holds those of a split."""
+    """The folder of the states of a stage's window; `folder` is that of a split."""
     return folder / f"stage-{stage:04d}"
 
 
 def bytes_beside(folder: Path, stage: int | None = None) -> int:
-    """Bytes of all windows in `folder`, without that of `stage`."""
+    """Bytes of all windows in `folder` except that of `stage`."""
     total = 0
     for number, path in _shards(folder):
         if number != stage:
-            with suppress(FileNotFoundError):  # just removed, or given its name by its job
+            with suppress(FileNotFoundError):  # just removed, or renamed by its job
                 total += path.stat().st_size
     return total
 
 
 def drop_other_windows(folder: Path, stage: int) -> None:
-    """Make room for the window of `stage`: only it and its neighbours may lie on the disk.
+    """Make room for the window of `stage`: only it and its neighbours may be on the disk.
 
-    What is removed was left by a run that was killed, or whose settings have changed: whoever
-    captures the window of stage s knows that stage s - 2 is done and that s + 2 has not begun.
+    What is removed was left by a run that was killed, or whose settings have changed: when the
+    window of stage s is captured, stage s - 2 is done and s + 2 has not begun.
     """
     for number, path in _shards(folder):
         if abs(number - stage) > 1:

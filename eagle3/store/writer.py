@@ -34,7 +34,7 @@ class _Batch:
     documents: list[int]
     parts: Parts  # rows of the documents, one after another
     arrived: torch.cuda.Event | None
-    sources: Parts  # on the device, kept until they have arrived
+    sources: Parts  # device tensors, kept alive until they have arrived
 
 
 class ShardWriter:
@@ -52,7 +52,7 @@ class ShardWriter:
         self._fault: BaseException | None = None
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
         self._pool = ThreadPoolExecutor(threads) if layout.framed else None
-        self._thread = threading.Thread(target=self._work, name="shard writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="shard writer", daemon=True)
         self._thread.start()
 
     def put(self, documents: Sequence[int], parts: Parts) -> None:
@@ -61,7 +61,7 @@ class ShardWriter:
         The tensors are not to be changed afterwards. Raises UserError for a document that was
         written before, and OSError if an earlier batch could not be written.
         """
-        self._raise()
+        self._raise_fault()
         for document in documents:
             if self._seen[document]:
                 raise UserError(f"{self.path}: document {document} was captured twice")
@@ -75,8 +75,8 @@ class ShardWriter:
         Raises UserError if a document is missing, OSError if the disk is full.
         """
         self._drain()
-        self._raise()
-        # documents without rows need no call; their checksum is that of nothing
+        self._raise_fault()
+        # documents without rows need no `put`; their checksum is that of no bytes
         empty = self.layout.needed.kept == 0
         self._checksums[empty] = xxhash.xxh3_64_intdigest(b"")
         missing = np.flatnonzero(~(self._seen | empty))
@@ -96,7 +96,7 @@ class ShardWriter:
         return manifest
 
     def close(self) -> None:
-        """Write what was handed over and let the file go, finished or not."""
+        """Write what was handed over and close the file, finished or not."""
         self._drain()
         self._stream.close()
 
@@ -108,8 +108,8 @@ class ShardWriter:
             self._pool.shutdown()
 
     def _to_host(self, parts: Parts) -> tuple[Parts, torch.cuda.Event | None]:
-        """Start the copies to pinned memory, which overlap with the next forward pass; the event
-        occurs when they have arrived."""
+        """Start copies to pinned memory, which overlap with the next forward pass. The event occurs
+        when they have arrived."""
         device = next(iter(parts.values())).device
         if device.type == "cpu":
             return parts, None
@@ -119,30 +119,30 @@ class ShardWriter:
         host = {}
         with torch.cuda.stream(self._copy_stream):
             for name, tensor in parts.items():
-                into = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-                host[name] = into.copy_(tensor, non_blocking=True)
+                pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                host[name] = pinned.copy_(tensor, non_blocking=True)
             return host, self._copy_stream.record_event()
 
-    def _raise(self) -> None:
+    def _raise_fault(self) -> None:
         if self._fault is not None:
             raise self._fault
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while (batch := self._queue.get()) is not None:
             if self._fault is not None:
-                continue  # the caller learns of it at its next call; the queue must not fill up
+                continue  # the caller's next call raises it; the queue must not fill up
             try:
                 self._write(batch)
-            except BaseException as fault:  # raised again in the thread of the caller
+            except BaseException as fault:  # raised again in the caller's thread
                 self._fault = fault
 
     def _write(self, batch: _Batch) -> None:
         if batch.arrived is not None:
             batch.arrived.synchronize()
         pieces = self._pieces(batch)
-        mapped = map if self._pool is None else self._pool.map
+        mapper = map if self._pool is None else self._pool.map
         for document, piece, frames in zip(
-            batch.documents, pieces, mapped(self._frames, pieces), strict=True
+            batch.documents, pieces, mapper(self._frames, pieces), strict=True
         ):
             checksum = xxhash.xxh3_64()
             for part in self.layout.parts:
@@ -160,7 +160,7 @@ class ShardWriter:
 
     def _pieces(self, batch: _Batch) -> list[dict[str, np.ndarray]]:
         """The rows of each document, uint8 [n, row_bytes] by part."""
-        rows = {name: _by_row(tensor) for name, tensor in batch.parts.items()}
+        rows = {name: _row_bytes(tensor) for name, tensor in batch.parts.items()}
         starts = dict.fromkeys(rows, 0)
         pieces = []
         for document in batch.documents:
@@ -183,7 +183,7 @@ class ShardWriter:
         ]
 
 
-def _by_row(tensor: torch.Tensor) -> np.ndarray:
+def _row_bytes(tensor: torch.Tensor) -> np.ndarray:
     """The bytes of a CPU tensor, uint8 [N, row_bytes], without a copy."""
     rows = tensor.contiguous() if tensor.dim() == 2 else tensor.contiguous()[:, None]
     return rows.view(torch.uint8).numpy()

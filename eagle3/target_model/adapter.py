@@ -1,9 +1,8 @@
 """A LoRA adapter on a target, as PEFT saves it: adapter_config.json and adapter_model.safetensors.
 
-It is merged into the target's weights as these are loaded, W + scale * B @ A, in float32 and
-rounded once. So capture, self-check, regeneration and evaluation run the model that is served. An
-adapter that changes more than products with matrices of the decoder's layers is refused before any
-job.
+It is merged into the target's weights when they are loaded: W + scale * B @ A, in float32, rounded
+once. So capture, self-check, regeneration and evaluation run the model that is served. An adapter
+that changes anything but linear layers inside the decoder is refused before any job.
 Format: peft 0.21, `LoraConfig` and `peft.tuners.lora`.
 """
 
@@ -24,7 +23,7 @@ from eagle3.target_model.weights import TargetWeights
 KEY = "target.adapter"
 DESCRIBED, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-# keys of the configuration that make more of the adapter than products, and what says no
+# keys of the configuration for more than low-rank products, and their values when unused
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "use_dora": (None, False),
     "use_qalora": (None, False),
@@ -41,43 +40,43 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter, checked as far as its own files say. `scales`: of B @ A by the module's
-    name in the model that it was trained on."""
+    """A LoRA adapter, checked as far as its own files go. `scales`: of B @ A, by the name of the
+    module in the model that it was trained on."""
 
     folder: Path
     scales: Mapping[str, float]
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """The adapter of a folder. Raises UserError if it is none, or one that cannot be merged."""
-    said = read_object(folder / DESCRIBED, KEY)
-    if said.get("peft_type") != "LORA":
+    """The adapter in a folder. Raises UserError if there is none, or it cannot be merged."""
+    config = read_object(folder / DESCRIBED, KEY)
+    if config.get("peft_type") != "LORA":
         raise UserError(
-            f"{KEY}: {folder / DESCRIBED} has peft_type {said.get('peft_type')!r}; must be LORA"
+            f"{KEY}: {folder / DESCRIBED} has peft_type {config.get('peft_type')!r}; must be LORA"
         )
-    for name, harmless in REFUSED.items():
-        if said.get(name) not in harmless:
+    for name, unused in REFUSED.items():
+        if config.get(name) not in unused:
             raise UserError(
-                f"{KEY}: {folder / DESCRIBED} has {name} = {said[name]!r}, which is not merged "
+                f"{KEY}: {folder / DESCRIBED} has {name} = {config[name]!r}, which is not merged "
                 "here; merge the adapter with peft (merge_and_unload) and name the merged model in "
                 "target.model"
             )
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{KEY}: {folder} has no {WEIGHTS}")
     ranks = _ranks(folder)
-    return Adapter(folder, {name: _scale(said, name, rank) for name, rank in ranks.items()})
+    return Adapter(folder, {name: _scale(config, name, rank) for name, rank in ranks.items()})
 
 
 def check_adapter(adapter: Adapter, target: Path) -> None:
-    """Raise UserError if the adapter is of another model than the one in the folder `target`, or
-    changes what is not a matrix of a decoder layer, or is quantised."""
+    """Raise UserError if the adapter is not for the model in the folder `target`, or changes what
+    is not a matrix of a decoder layer, or if the target is quantised."""
     quantised = read_object(target / "config.json").get("quantization_config")
     if quantised:
         raise UserError(
             f"{KEY}: the weights of {target} are quantised, so nothing can be added to them; merge "
             "the adapter into the weights that these were made from"
         )
-    known = set(TargetWeights(target).file_of)
+    tensor_names = set(TargetWeights(target).file_of)
     for module in adapter.scales:
         if ".experts." in module or not re.search(r"\.\d+\.", module):
             raise UserError(
@@ -85,8 +84,8 @@ def check_adapter(adapter: Adapter, target: Path) -> None:
                 "outside experts are merged here: merge it with peft (merge_and_unload) and name "
                 "the merged model in target.model"
             )
-        tails = _tails(module)
-        if not any(f".{name}".endswith(f".{tails[-1]}.weight") for name in known):
+        endings = _name_endings(module)
+        if not any(f".{name}".endswith(f".{endings[-1]}.weight") for name in tensor_names):
             raise UserError(
                 f"{KEY}: {adapter.folder} changes {module}, which the target does not have: it is "
                 "of another model"
@@ -94,35 +93,35 @@ def check_adapter(adapter: Adapter, target: Path) -> None:
 
 
 def merge(adapter: Adapter, model: Any) -> None:
-    """Add the adapter to the weights of a transformers model, its body or the whole, in place.
+    """Add the adapter in place to the weights of a transformers model, with or without its head.
 
-    Raises UserError if a matrix is not there, is of another shape, or is quantised.
+    Raises UserError if a matrix is missing, has another shape, or is quantised.
     """
     import torch
 
     with open_tensors(adapter.folder / WEIGHTS, "pt") as handle, torch.no_grad():
         for name, scale in adapter.scales.items():
-            low, high = (
+            lora_a, lora_b = (
                 handle.get_tensor(f"{PREFIX}{name}.lora_{part}.weight").float() for part in "AB"
             )
-            weight = _matrix(adapter, model, name)
-            if weight.shape != (len(high), low.shape[1]):
+            weight = _weight_of(adapter, model, name)
+            if weight.shape != (len(lora_b), lora_a.shape[1]):
                 raise UserError(
                     f"{KEY}: {adapter.folder} changes {name} by a matrix of "
-                    f"{[len(high), low.shape[1]]}, the target's is {list(weight.shape)}: it is of "
-                    "another model"
+                    f"{[len(lora_b), lora_a.shape[1]]}, the target's is {list(weight.shape)}: "
+                    "it is of another model"
                 )
-            change = scale * (high @ low)
-            weight.copy_(weight.float() + change.to(weight.device))
+            delta = scale * (lora_b @ lora_a)
+            weight.copy_(weight.float() + delta.to(weight.device))
 
 
-def _matrix(adapter: Adapter, model: Any, name: str) -> Any:
+def _weight_of(adapter: Adapter, model: Any, name: str) -> Any:
     """The weight of the module that an adapter calls `name`."""
     import torch
 
     modules = dict(model.named_modules())
-    for tail in _tails(name):
-        module = modules.get(tail)
+    for ending in _name_endings(name):
+        module = modules.get(ending)
         if isinstance(module, torch.nn.Linear) and module.weight.dtype.itemsize > 1:
             return module.weight
     raise UserError(
@@ -132,8 +131,8 @@ def _matrix(adapter: Adapter, model: Any, name: str) -> Any:
     )
 
 
-def _tails(name: str) -> list[str]:
-    """A module's name, and what is left of it inside bodies: from the whole to the layers' list."""
+def _name_endings(name: str) -> list[str]:
+    """A module's name and its endings, down to the one that begins with the layer's number."""
     parts = name.split(".")
     first = next((i for i, part in enumerate(parts) if part.isdigit()), 1)
     return [".".join(parts[i:]) for i in range(max(first, 1))]
@@ -145,24 +144,24 @@ def _ranks(folder: Path) -> dict[str, int]:
     with open_tensors(folder / WEIGHTS) as handle:
         names = set(handle.keys())
         for name in sorted(names):
-            found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_A\.weight", name)
-            if found:
-                ranks[found[1]] = handle.get_slice(name).get_shape()[0]
+            match = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_A\.weight", name)
+            if match:
+                ranks[match[1]] = handle.get_slice(name).get_shape()[0]
     expected = {f"{PREFIX}{name}.lora_{part}.weight" for name in ranks for part in "AB"}
     if not ranks or names != expected:
-        odd = sorted(names ^ expected) or ["no tensor"]
+        mismatched = sorted(names ^ expected) or ["no tensor"]
         raise UserError(
-            f"{KEY}: {folder / WEIGHTS} has or lacks {odd[0]}; must hold lora_A and lora_B of "
-            "matrices alone"
+            f"{KEY}: {folder / WEIGHTS} has or lacks {mismatched[0]}; must hold lora_A and lora_B "
+            "of matrices alone"
         )
     return ranks
 
 
-def _scale(said: Mapping[str, Any], name: str, rank: int) -> float:
-    """alpha / rank, or alpha / sqrt(rank), with the patterns that single out some modules."""
-    alpha = said.get("lora_alpha", 8)
-    for pattern, value in (said.get("alpha_pattern") or {}).items():
+def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """alpha / rank, or alpha / sqrt(rank), where patterns may set alpha for some modules."""
+    alpha = config.get("lora_alpha", 8)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", name):
             alpha = value
             break
-    return float(alpha) / (math.sqrt(rank) if said.get("use_rslora") else rank)
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

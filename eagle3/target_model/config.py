@@ -1,9 +1,9 @@
-"""What a target's configuration says, read from config.json as it is where that is the whole truth.
+"""A target's configuration, read from config.json alone where that file states everything.
 
-transformers fills in what a file leaves out, renames what older files spell otherwise, and takes
-seconds of CPU to be imported. Most jobs want a dozen figures that the file states. So a file of a
-model type listed here that states every one of them is read as JSON; any other goes through
-AutoConfig. tests/target_model/test_config.py compares the two over published files.
+transformers fills in what a file leaves out, renames what older files spell differently, and takes
+seconds of CPU to import. Most jobs need a dozen figures. So a file of a model type listed here that
+states all of them is read as JSON; any other goes through AutoConfig.
+tests/target_model/test_config.py compares the two over published files.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from eagle3.errors import Foreign, UserError
 from eagle3.target_model.files import read_object
 
-# more than any model has: a configuration that lies would cost memory before a tensor is read
+# more than any model has: false figures would cost memory before a tensor is read
 MOST = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
     "num_hidden_layers": 2**14,
     "max_position_embeddings": 2**40,
 }
-# other names of max_position_embeddings, of models whose positions have no table
+# other names of max_position_embeddings, in models without a table of positions
 CONTEXTS = ("max_seq_len", "seq_length", "max_sequence_length")
-# types that transformers has no class of, and whose models are those of another
+# model types without a class in transformers, and the type with the same model
 SAME_MODEL = {"kimi_k2": "deepseek_v3"}
-# what no draft can be trained for, whatever its figures are
+# model types that no draft can be trained for, and why
 UNFIT = {
     "hrm_text": "its layers run several times for each token, so none has one output",
     "musicgen": "it writes sounds, not text",
@@ -38,8 +38,8 @@ UNFIT = {
     "cpmant": "it puts tokens of its own in front of every text",
     "xlnet": "its tokens are predicted in any order",
 }
-# Model types whose class takes these figures from the file as they stand, and whether it works out
-# a missing head_dim as hidden_size / num_attention_heads.
+# Model types whose class takes these figures unchanged from the file, and whether it computes a
+# missing head_dim as hidden_size / num_attention_heads.
 PLAIN_TYPES = {"llama": True, "mistral": True, "qwen2": True, "qwen3": False, "qwen3_moe": False}
 COUNTS = (
     *("hidden_size", "intermediate_size", "max_position_embeddings", "num_attention_heads"),
@@ -50,14 +50,14 @@ OTHERS = ("bos_token_id", "eos_token_id", "rms_norm_eps", "tie_word_embeddings")
 
 
 class JsonConfig(SimpleNamespace):
-    """The figures of a config.json under the names that transformers has for them."""
+    """The values of a config.json under the names that transformers uses."""
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
 def load_config(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The target's text configuration (wrappers of multimodal models are looked through).
+    """The target's text configuration; of a multimodal model, that of its text part.
 
     Raises UserError if it cannot be read.
     """
@@ -75,10 +75,10 @@ def check_figures(text: Any, path: Path) -> None:
         raise UserError(
             f"target.model: {path} is of an encoder with a decoder; a target is a decoder alone"
         )
-    # of the types that have this key only GPT-NeoX is causal whatever it says, and has rotary
-    # parameters, unlike BERT and its kin
-    both_ways = getattr(text, "is_decoder", None) is False or getattr(text, "causal", None) is False
-    if both_ways and not getattr(text, "rope_parameters", None):
+    # of the types with these keys, only GPT-NeoX is always causal; unlike BERT and its relatives
+    # it has rotary parameters
+    encoder = getattr(text, "is_decoder", None) is False or getattr(text, "causal", None) is False
+    if encoder and not getattr(text, "rope_parameters", None):
         raise UserError(
             f"target.model: {path} is of an encoder, whose tokens see those behind them; a target "
             "is a decoder"
@@ -87,34 +87,34 @@ def check_figures(text: Any, path: Path) -> None:
         reason = UNFIT.get(text.model_type, "its layers hand on several states, by turns (AltUp)")
         raise UserError(f"target.model: {path} is of a {text.model_type}: {reason}")
     if getattr(text, "max_position_embeddings", None) is None:
-        longest = next((figure(text, name) for name in CONTEXTS if figure(text, name)), None)
-        if longest is None:
+        context = next((figure(text, name) for name in CONTEXTS if figure(text, name)), None)
+        if context is None:
             raise UserError(
                 f"target.model: {path} has no max_position_embeddings; add it to the file: the "
                 "longest text, in tokens, that the model can read"
             )
-        text.max_position_embeddings = longest
-    for name, most in MOST.items():
+        text.max_position_embeddings = context
+    for name, limit in MOST.items():
         value = getattr(text, name, None)
-        if type(value) is not int or not 0 < value <= most:
+        if type(value) is not int or not 0 < value <= limit:
             raise UserError(
                 f"target.model: {path} has {name} = {value!r}; must be a whole number from 1 to "
-                f"{most}"
+                f"{limit}"
             )
 
 
 def figure(text: Any, name: str) -> int | None:
-    """A figure of a text configuration, None where it has none, or not one for all layers."""
+    """A positive integer of a text configuration; None if missing or not one for all layers."""
     try:
         value = getattr(text, name, None)
-    except RuntimeError:  # transformers' answer where layers differ
+    except RuntimeError:  # raised by transformers where layers differ
         return None
     return value if type(value) is int and value > 0 else None
 
 
 def dense_width(text: Any) -> int | None:
-    """Width of the target's MLP, None where `intermediate_size` is one expert's (Mixtral, gpt-oss)
-    or nothing is said."""
+    """Width of the target's MLP; None where `intermediate_size` is one expert's (Mixtral, gpt-oss)
+    or missing."""
     dense = getattr(text, "intermediate_size_mlp", None)  # Llama 4
     if dense is not None:
         return int(dense)
@@ -126,7 +126,7 @@ def dense_width(text: Any) -> int | None:
 
 
 def from_json(raw: Mapping[str, Any]) -> JsonConfig | None:
-    """The configuration, if the file says all of it; None if transformers has to be asked."""
+    """The configuration, if the file states all of it; None if transformers has to read it."""
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in PLAIN_TYPES:
         return None
@@ -166,8 +166,8 @@ def _rope(raw: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def stated_dtype(directory: Path) -> str | None:
-    """The type of the weights as config.json names it, without transformers; None if it does not.
-    Of a multimodal model, that of its text part."""
+    """The dtype of the weights that config.json names, None if it names none; read without
+    transformers. Of a multimodal model, that of its text part."""
     raw = read_object(directory / "config.json")
     text = raw.get("text_config")
     for values in (text if isinstance(text, dict) else {}, raw):
@@ -178,7 +178,7 @@ def stated_dtype(directory: Path) -> str | None:
 
 
 def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The target's configuration as transformers has it, with every part of a multimodal model.
+    """The target's configuration from transformers, with every part of a multimodal model.
 
     Raises UserError if transformers cannot read it.
     """
@@ -186,30 +186,30 @@ def load_whole_config(directory: Path, trust_remote_code: bool = False) -> Any:
 
     raw = read_object(directory / "config.json")
     if raw.get("model_type") in SAME_MODEL:
-        known = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map")}
+        values = {key: value for key, value in raw.items() if key not in ("model_type", "auto_map")}
         with Foreign(f"target.model: cannot read the configuration of {directory}"):
-            return AutoConfig.for_model(SAME_MODEL[raw["model_type"]], **known)
+            return AutoConfig.for_model(SAME_MODEL[raw["model_type"]], **values)
     check_code(directory, "config.json", trust_remote_code)
     with Foreign(f"target.model: cannot read the configuration of {directory}"):
         return AutoConfig.from_pretrained(directory, trust_remote_code=trust_remote_code)
 
 
 def load_text_config(directory: Path, trust_remote_code: bool = False) -> Any:
-    """The target's text configuration as transformers has it, with all that its class knows.
+    """The target's text configuration from transformers, with the defaults of its class.
 
     Raises UserError if transformers cannot read it.
     """
-    whole = load_whole_config(directory, trust_remote_code)
+    full_config = load_whole_config(directory, trust_remote_code)
     with Foreign(f"target.model: {directory} has no single text model"):
-        text = whole.get_text_config(decoder=True)
-    if text is not whole and getattr(whole, "tie_word_embeddings", False):
+        text = full_config.get_text_config(decoder=True)
+    if text is not full_config and getattr(full_config, "tie_word_embeddings", False):
         text.tie_word_embeddings = True  # a wrapper holds the head, so it decides
     return text
 
 
 def check_code(directory: Path, name: str, trusted: bool) -> None:
-    """Raise UserError if a file of a model needs code that comes with the weights, which nobody has
-    trusted and that transformers has no class of its own for."""
+    """Raise UserError if a model's file needs untrusted code that comes with the weights, because
+    transformers has no class of its own for the model."""
     raw = read_object(directory / name)
     if trusted or not raw.get("auto_map"):
         return
@@ -224,7 +224,7 @@ def check_code(directory: Path, name: str, trusted: bool) -> None:
 
 
 def architectures(directory: Path) -> tuple[str, ...]:
-    """The names of the target's model classes, as config.json has them."""
+    """The names of the target's model classes in config.json."""
     names = read_object(directory / "config.json").get("architectures")
     return tuple(names) if isinstance(names, list) else ()
 

@@ -9,8 +9,8 @@ from eagle3.target_model.layers import layer_count
 
 
 def target_flops_per_token(config: Any) -> float:
-    """Of one forward pass of the target's body; of a mixture, the experts that are used. Where a
-    configuration names no heads or no width, those of a usual layer."""
+    """FLOPs of one forward pass of the target's body; of a mixture, with the experts used. Where a
+    configuration has no heads or no width, those of a usual layer are assumed."""
     h, layers = config.hidden_size, layer_count(config)
     heads = figure(config, "num_attention_heads") or 1
     kv = figure(config, "num_key_value_heads") or heads

@@ -1,7 +1,7 @@
 """Trains the tiny target model of the demo and saves it as an ordinary Hugging Face directory.
 
-A pretrained target would need a download; this one is made in a minute or two on two CPU cores from
-the bundled conversations, and the pipeline then treats it like any other model directory.
+A pretrained target would need a download; this one is trained in a minute or two on two CPU cores
+from the bundled conversations, and the pipeline then treats it like any other model directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eagle3.config.target import EmbeddedTarget
 from eagle3.progress import Progress
 from eagle3.target_model.embedded_tokenizer import END_ID, PAD_ID
 
-PARTS = 2  # of a batch, one a thread
+PARTS = 2  # of a batch, one per thread
 BLOCK_TOKENS = 256  # about one conversation; longer blocks cost more attention than they teach
 WARMUP, FLOOR = 0.06, 0.02  # shares of the steps and of the peak learning rate
 WEIGHT_DECAY = 0.05
@@ -122,8 +122,7 @@ def train(
     """Language-model training on every token of `documents`, in place, in float32.
 
     `documents` are the token ids of one rendered conversation each. The same seed gives the same
-    weights. Returns the mean loss in nats per token over
-    the last tenth of the steps.
+    weights. Returns the mean loss in nats per token over the last tenth of the steps.
 
     Raises:
         ValueError: the documents together do not fill a single block.
@@ -170,7 +169,7 @@ def train(
                 torch.nn.utils.clip_grad_norm_(weights, 1.0)
                 optimizer.step()
                 losses.append(sum(s * loss for s, (loss, _) in zip(shares, results, strict=True)))
-                progress.advance(1, partial(_line, losses, steps, start))
+                progress.advance(1, partial(_progress_line, losses, steps, start))
     finally:
         progress.close()
         torch.set_num_threads(threads)
@@ -179,10 +178,10 @@ def train(
     return sum(last) / len(last)
 
 
-def _line(losses: Sequence[float], steps: int, start: float) -> str:
-    """The state of a training as text."""
-    left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
-    return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {left:.0f} s"
+def _progress_line(losses: Sequence[float], steps: int, start: float) -> str:
+    """The progress of training as text."""
+    seconds_left = (time.monotonic() - start) / len(losses) * (steps - len(losses))
+    return f"step {len(losses)}/{steps} loss {losses[-1]:.3f}, done in {seconds_left:.0f} s"
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:

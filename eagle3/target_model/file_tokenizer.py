@@ -25,13 +25,13 @@ class FileTokenizer:
         self,
         backend: Any,
         template: str | dict[str, str] | None,
-        named: Mapping[str, str],
+        special_tokens: Mapping[str, str],
         special_ids: Sequence[int],
     ) -> None:
-        """`backend`: a tokenizers.Tokenizer; `named`: special tokens by their names."""
+        """`backend`: a tokenizers.Tokenizer; `special_tokens`: by name, such as eos_token."""
         self.backend_tokenizer, self.chat_template = backend, template
-        self.special_tokens_map, self.all_special_ids = dict(named), list(special_ids)
-        self.eos_token = named.get("eos_token")
+        self.special_tokens_map, self.all_special_ids = dict(special_tokens), list(special_ids)
+        self.eos_token = special_tokens.get("eos_token")
 
     @cached_property
     def added_tokens_decoder(self) -> dict[int, Any]:
@@ -42,7 +42,7 @@ class FileTokenizer:
         return {"input_ids": encoded.ids}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False, **_: Any) -> str:
-        """Text of token ids. A byte-pair tokenizer never cleans up spaces, whatever it is asked."""
+        """Text of token ids. A byte-pair tokenizer never cleans up spaces, whatever the options."""
         return self.backend_tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def get_chat_template(self, _: None = None, tools: Any = None) -> str:
@@ -63,7 +63,7 @@ class FileTokenizer:
         documents: Any = None,
         **options: Any,
     ) -> str:
-        """The rendered chat as a text. Raises what Jinja or the template itself raises."""
+        """The rendered chat. Raises what Jinja or the template itself raises."""
         if tokenize:
             raise ValueError("this tokenizer renders text only")
         values = {**self.special_tokens_map, **options}
@@ -88,7 +88,7 @@ class FileTokenizer:
 def compiled(source: str) -> Any:
     """A chat template as transformers compiles it.
 
-    The marks of `{% generation %}` are an extension of transformers', which is asked for those.
+    `{% generation %}` is an extension of transformers, which compiles such templates itself.
     """
     if GENERATION_MARK.search(source):
         from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -107,7 +107,7 @@ def compiled(source: str) -> Any:
         separators: Any = None,
         sort_keys: bool = False,
     ) -> str:
-        """Jinja's own would escape what is special in HTML."""
+        """Jinja's own filter would escape HTML characters."""
         options = {"indent": indent, "separators": separators, "sort_keys": sort_keys}
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 

@@ -1,4 +1,4 @@
-"""Where a target is, and its small files."""
+"""The location of a target, and its small files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_length(max_length: int, context: int) -> None:
 def resolve_target(location: str, revision: str | None = None, weights: bool = True) -> Path:
     """The local directory of a target given as a directory or hub:<owner>/<name>.
 
-    Without `weights` a hub model's tensors are not fetched. Raises UserError if there is none.
+    Without `weights`, a hub model's tensors are not fetched. Raises UserError if it is not found.
     """
     if not location.startswith(HUB):
         path = Path(location)
@@ -43,13 +43,13 @@ def resolve_target(location: str, revision: str | None = None, weights: bool = T
                 "give a directory or hub:<owner>/<name>"
             )
         return path
-    wanted = [p for p in DOWNLOADED if weights or p != "*.safetensors"]
+    patterns = [p for p in DOWNLOADED if weights or p != "*.safetensors"]
     copies = ("consolidated*", "original/*")  # of the weights, in other layouts
-    return fetched_folder(location, "target.model", revision, wanted, copies)
+    return fetched_folder(location, "target.model", revision, patterns, copies)
 
 
 def card_of(location: str, revision: str | None = None) -> Path | None:
-    """The model card of a target as far as this machine has it; nothing is fetched."""
+    """The model card of a target if it is on this machine; nothing is fetched."""
     if location.startswith(HUB):
         return cached_file(location, CARD, revision)
     path = Path(location, CARD)
@@ -57,8 +57,8 @@ def card_of(location: str, revision: str | None = None) -> Path | None:
 
 
 def read_object(path: Path, key: str = "target.model") -> dict[str, Any]:
-    """A small JSON file of a model, which the configuration's `key` names. Raises UserError if it
-    is missing or holds no object."""
+    """The object in a small JSON file of the model that the configuration's `key` names. Raises
+    UserError if it is missing or holds no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as fault:
@@ -73,7 +73,7 @@ def read_object(path: Path, key: str = "target.model") -> dict[str, Any]:
 def indexed_files(
     path: Path, key: str = "target.model", ending: str = ".safetensors"
 ) -> dict[str, str]:
-    """File name of each tensor of an index, which the configuration's `key` names.
+    """File name of each tensor in the index of the model that the configuration's `key` names.
 
     Raises UserError if it holds anything but names of files with this ending in the same folder.
     """
@@ -81,8 +81,8 @@ def indexed_files(
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{key}: {path} has no weight_map")
     for tensor, name in weight_map.items():
-        plain = isinstance(name, str) and name == Path(name).name and "\0" not in name
-        if not plain or not name.endswith(ending):
+        is_file_name = isinstance(name, str) and name == Path(name).name and "\0" not in name
+        if not is_file_name or not name.endswith(ending):
             raise UserError(
                 f"{key}: {path} places {tensor} in {name!r}; must be the name of a {ending} file "
                 "of the same directory"
@@ -93,7 +93,7 @@ def indexed_files(
 def weight_bytes(folder: Path) -> int | None:
     """Bytes of a target's weights, from their index or their files; None if neither is there.
 
-    Raises UserError if the index is none.
+    Raises UserError if the index is damaged.
     """
     index = folder / INDEX
     if index.is_file():

@@ -1,4 +1,4 @@
-"""The target's own final norm, for an engine that returns the last state from before it."""
+"""The target's own final norm, for an engine that returns the last state before it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def load_final_norm(
     config, weights = load_text_config(directory, trust_remote_code), TargetWeights(directory)
     prefix = weights.check(key, "final_norm_key").rpartition(".")[0]
     name = prefix.rpartition(".")[2]  # text parts of larger models have longer prefixes
-    norm = getattr(_body(config, directory, trust_remote_code), name, None)
+    norm = getattr(_meta_decoder(config, directory, trust_remote_code), name, None)
     if not isinstance(norm, torch.nn.Module):
         raise UserError(
             f"target.final_norm_key is {key!r}, but a {config.model_type} has no norm {name!r} "
             "behind its layers"
         )
-    own = {
+    tensors = {
         part: weights.read(f"{prefix}.{part}", "final_norm_key")
         for part, _ in norm.named_parameters()
     }
-    norm.load_state_dict(own, assign=True)
+    norm.load_state_dict(tensors, assign=True)
     return norm.to(dtype).requires_grad_(False).eval()
 
 
-def _body(config: Any, directory: Path, trust_remote_code: bool) -> Any:
-    """The decoder of a target without memory for its weights."""
+def _meta_decoder(config: Any, directory: Path, trust_remote_code: bool) -> Any:
+    """The decoder of a target on the meta device: its weights take no memory."""
     from transformers import AutoModel
 
     with Foreign(f"target.model: cannot build {directory}"), torch.device("meta"):

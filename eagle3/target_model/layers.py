@@ -14,29 +14,29 @@ from typing import Any
 from eagle3.config.hidden_states import MOST_LAYERS
 from eagle3.errors import UserError
 
-FEWEST_LAYERS = 7  # of a target whose default layers are distinct and in order
+FEWEST_LAYERS = 7  # for which the default layers are distinct and ascending
 
 
 def layer_count(text: Any) -> int:
-    """How many decoder layers a target of this text configuration has. LongCat's count twice as
-    `num_hidden_layers`, since each has two attentions."""
-    own = getattr(text, "num_layers", None)
-    return min(own, text.num_hidden_layers) if type(own) is int else text.num_hidden_layers
+    """Decoder layers of a target with this text configuration. In LongCat's, `num_hidden_layers`
+    counts each layer twice, since it has two attentions."""
+    layers = getattr(text, "num_layers", None)
+    return min(layers, text.num_hidden_layers) if type(layers) is int else text.num_hidden_layers
 
 
-def aux_layers(chosen: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
+def aux_layers(configured: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
     """Ascending layer ids; the default [1, n/2 - 1, n - 4] is EAGLE-3's.
 
     Raises UserError if they do not fit a target of `num_layers` layers.
     """
-    if chosen is None:
+    if configured is None:
         if num_layers < FEWEST_LAYERS:
             raise UserError(
                 f"hidden_states.aux_layers: the default needs at least {FEWEST_LAYERS} layers, the "
                 f"target has {num_layers}; name ascending layers"
             )
         return 1, num_layers // 2 - 1, num_layers - 4
-    layers = tuple(chosen)
+    layers = tuple(configured)
     ascending = all(low < high for low, high in pairwise(layers))
     if (
         not 1 <= len(layers) <= MOST_LAYERS

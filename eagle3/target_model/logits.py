@@ -1,4 +1,4 @@
-"""What a target's configuration says about its logits. Without torch: asked before any job."""
+"""Rules for logits in a target's configuration. Imports no torch: used before any job."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 from eagle3.errors import UserError
 from eagle3.target_model.weights import TargetWeights
 
-# What configurations say about logits, and what we do with it. A key that looks like it changes
-# logits and is not listed here is refused: it would make every teacher wrong without a word.
+# Configuration keys about logits, by their effect. A key that seems to change logits but is
+# not listed here is refused: it would silently make every teacher wrong.
 SOFTCAP_KEYS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 MULTIPLIER_KEYS = ("logit_scale", "lm_head_multiplier")  # Cohere, Falcon-H1: logits * scale
 DIVISOR_KEYS = ("logits_scaling", "logits_mup_width_multiplier")  # Granite, Inkling: / scale
@@ -19,24 +19,24 @@ HARMLESS_KEYS = (  # of attention, of routers, of generation
 
 
 def is_tied(weights: TargetWeights, config: Any, lm_head_key: str) -> bool:
-    """Whether the output head is the input embedding: the files hold no head."""
+    """Whether the input embedding is the output head too, because the files hold no head."""
     tied = getattr(config, "tie_word_embeddings", False)
     return bool(tied) and weights.name_of(lm_head_key) is None
 
 
 def check_head(weights: TargetWeights, name: str) -> None:
     """Raise UserError if the head, whose weight is called `name`, is more than a matrix and a bias:
-    with a norm or a layer in it, or quantised."""
+    if it contains a norm or a layer, or is quantised."""
     prefix = name.removesuffix("weight")
-    more = sorted(
-        other
-        for other in weights.file_of
-        if other not in (name, f"{prefix}bias")
-        and (other.startswith(prefix) or ".lm_head." in f".{other}")
+    extra = sorted(
+        tensor
+        for tensor in weights.file_of
+        if tensor not in (name, f"{prefix}bias")
+        and (tensor.startswith(prefix) or ".lm_head." in f".{tensor}")
     )
-    if more and prefix:
+    if extra and prefix:
         raise UserError(
-            f"target.lm_head_key: the head is more than a matrix, the target has {more[0]} too; "
+            f"target.lm_head_key: the head is more than a matrix, the target has {extra[0]} too; "
             "draft and teacher read a plain head: name another target"
         )
 
@@ -44,17 +44,17 @@ def check_head(weights: TargetWeights, name: str) -> None:
 def logit_rules(config: Any) -> tuple[float, float | None]:
     """Scale and soft cap that the target applies to its logits.
 
-    Raises UserError for a rule that is not known here.
+    Raises UserError for an unknown rule.
     """
     scale, softcap = 1.0, None
-    known = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
+    known_keys = (*SOFTCAP_KEYS, *MULTIPLIER_KEYS, *DIVISOR_KEYS, *HARMLESS_KEYS)
     base = getattr(config, "dim_model_base", None)
     if base:  # MiniCPM: what the head reads is divided by the hidden size over this
         scale *= base / config.hidden_size
     for key, value in config.to_dict().items():
         if not ("logit" in key or "lm_head" in key) or value is None or value is False:
             continue
-        if key not in known:
+        if key not in known_keys:
             raise UserError(
                 f"target.model: its configuration has {key} = {value!r}, a rule on logits that is "
                 "not known here; the draft would learn wrong distributions"

@@ -1,7 +1,7 @@
-"""Targets whose weights are quantised, as far as it can be known before they are loaded.
+"""Targets with quantised weights, as far as their files tell before they are loaded.
 
-transformers loads them by what `quantization_config` says; most methods need a package. The head
-and the embedding are read here as they are stored, so they have to be plain.
+transformers loads them as `quantization_config` says; most methods need a package. This project
+reads the head and the embedding as they are stored, so they have to be plain.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from eagle3.errors import UserError
 from eagle3.target_model.files import read_object
 
-# without a GPU for them, transformers unpacks these weights to bfloat16
+# without a suitable GPU, transformers unpacks these weights to bfloat16
 BUILT_IN = ("fp8", "mxfp4")
-# packages that transformers 5 asks for, by the method's name in config.json
+# packages that transformers 5 needs, by the method's name in config.json
 PACKAGES = {
     "awq": ("gptqmodel",),
     "bitsandbytes": ("bitsandbytes",),
@@ -29,13 +29,13 @@ PACKAGES = {
 
 def method_of(folder: Path) -> str | None:
     """How the weights of a target are quantised, None if they are not."""
-    whole = read_object(folder / "config.json")
-    text = whole.get("text_config")
+    config = read_object(folder / "config.json")
+    text = config.get("text_config")
     inner = text.get("quantization_config") if isinstance(text, dict) else None
-    said = whole.get("quantization_config") or inner
-    if not isinstance(said, dict):
+    quantization = config.get("quantization_config") or inner
+    if not isinstance(quantization, dict):
         return None
-    return str(said.get("quant_method", "unknown"))
+    return str(quantization.get("quant_method", "unknown"))
 
 
 def check_packages(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The target's output head and final norm, with the rules its configuration has for them."""
+"""The target's output head and final norm, with the rules of its configuration for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eagle3.target_model.weights import TargetWeights
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
-# Model types whose norms multiply by one plus the stored gain; tests ask the models' own modules
+# Model types whose norms multiply by one plus the stored gain; tests compare transformers' modules
 GAIN_MINUS_ONE = (
     *("gemma", "gemma2", "gemma3_text", "vaultgemma", "minimax_m3_vl_text", "nemotron"),
     *("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
@@ -46,13 +46,13 @@ class Head:
 
     def exact_products(self, states: torch.Tensor) -> torch.Tensor:
         """[R, H] -> [R, V], states times weights plus the bias, in at least float32."""
-        double = torch.float64 in (states.dtype, self.weight.dtype)
-        wide = torch.float64 if double else torch.float32
-        bias = None if self.bias is None else self.bias.to(wide)
+        has_double = torch.float64 in (states.dtype, self.weight.dtype)
+        dtype = torch.float64 if has_double else torch.float32
+        bias = None if self.bias is None else self.bias.to(dtype)
         if states.is_cuda and states.dtype == self.weight.dtype and states.dtype in HALF_PRECISION:
             products = torch.mm(states, self.weight.T, out_dtype=torch.float32)
             return products if bias is None else products + bias
-        return torch.nn.functional.linear(states.to(wide), self.weight.to(wide), bias)
+        return torch.nn.functional.linear(states.to(dtype), self.weight.to(dtype), bias)
 
     def part(self, first: int, stop: int) -> Head:
         """The head restricted to the tokens first … stop - 1; shares memory."""
@@ -72,7 +72,7 @@ class Head:
 def read_head(weights: TargetWeights, config: Any, lm_head_key: str, embedding_key: str) -> Head:
     """The head, or the embedding where the two are tied.
 
-    Raises UserError if the configuration changes logits in a way we do not know.
+    Raises UserError if the configuration changes logits in an unknown way.
     """
     scale, softcap = logit_rules(config)
     if is_tied(weights, config, lm_head_key):

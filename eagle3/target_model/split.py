@@ -1,4 +1,4 @@
-"""Over how many ranks a target can be split. Imports no torch: used before any job."""
+"""How many ranks a target can be split over. Imports no torch: used before any job."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def check_transformers(config: Any, ranks: int, title: str = "transformers") -> 
 
 
 def check_head_groups(config: Any, ranks: int, title: str) -> None:
-    """Raise UserError unless SGLang and vLLM can split the heads: both copy heads of keys where
-    there are fewer of them than ranks.
+    """Raise UserError unless SGLang and vLLM can split the heads: both replicate key-value heads
+    where there are fewer of them than ranks.
 
     `config`: the target's text configuration; `title`: the engine's name.
     """

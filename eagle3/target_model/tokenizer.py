@@ -1,10 +1,10 @@
 """The target's tokenizer, without transformers where the result is the same.
 
-AutoTokenizer costs five times the CPU of everything else a tokenisation job does with an empty
-shard. For most published targets, the result is their tokenizer.json unchanged, and a chat template
-rendered by Jinja. `read_tokenizer` does just that, and declines if transformers would change a
-part: other classes, unknown settings, special tokens that the file lacks or has with other flags,
-another version of transformers. Then `load_tokenizer` uses AutoTokenizer.
+AutoTokenizer takes five times the CPU of everything else in a tokenisation job with an empty shard.
+For most published targets, the result is their tokenizer.json unchanged and a chat template that
+Jinja renders. `read_tokenizer` does just that, and declines where transformers would change a part:
+other classes, unknown settings, special tokens that the file lacks or has with other flags, another
+version of transformers. Then `load_tokenizer` uses AutoTokenizer.
 tests/target_model/test_tokenizer.py compares ids, offsets and rendered text over published
 tokenizers.
 """
@@ -21,20 +21,20 @@ from eagle3.target_model.config import MOST
 from eagle3.target_model.file_tokenizer import FileTokenizer
 from eagle3.target_model.files import read_object
 
-# Minor versions of transformers whose loading code was read and is compared by the tests. It has
+# Minor versions of transformers whose loading code was reviewed and is compared in tests. It has
 # special rules for a growing list of models, so other versions load tokenizers themselves.
 KNOWN_TRANSFORMERS = ("5.19",)
-# Classes that take tokenizer.json as it is, and the model types for which transformers believes a
+# Classes that take tokenizer.json unchanged, and the model types for which transformers follows a
 # file that names one of them (tokenization_auto.py).
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 GENERIC_TYPES = (
     *("glm4", "glm4_moe", "gpt_oss", "granite", "llama", "olmo2", "olmo3", "qwen3", "qwen3_moe"),
     "smollm3",
 )
-# Model types whose tokenizer.json is taken as it is whatever class the file names.
+# Model types whose tokenizer.json is taken unchanged, whatever class the file names.
 ALWAYS_GENERIC = ("deepseek_v3", "minimax_m2", "nemotron", "phi3")
-# Qwen2Tokenizer keeps the vocabulary of tokenizer.json and builds the rest itself: equal if the
-# file holds the same rest.
+# Qwen2Tokenizer keeps the vocabulary of tokenizer.json and builds the rest itself: no difference if
+# the file holds the same rest.
 QWEN2 = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 QWEN2_TYPES = ("qwen2", "qwen3", "qwen3_moe")
 QWEN2_WORDS = (
@@ -56,7 +56,7 @@ HARMLESS = frozenset(
         *("additional_special_tokens", "extra_special_tokens"),
     )
 )
-# Settings that must have these values, if they are there.
+# Settings that must have one of these values if they are present.
 PLAIN = {"add_prefix_space": (False, None), "split_special_tokens": (False,)}
 FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 PLAIN_SPECIAL = (False, False, False, False, True)  # FLAGS of a token that transformers adds
@@ -67,36 +67,36 @@ def load_tokenizer(directory: Path, trust_remote_code: bool = False) -> Any:
     for name in ("tokenizer.json", "vocab.json"):
         if (directory / name).is_file():
             _check_ids(directory / name)
-    tokenizer = read_tokenizer(directory) or _ask_transformers(directory, trust_remote_code)
-    if tokenizer.is_fast:  # a file may hold the length that somebody once cut or filled up to
+    tokenizer = read_tokenizer(directory) or _load_with_transformers(directory, trust_remote_code)
+    if tokenizer.is_fast:  # the file may contain truncation or padding lengths
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
-def _ask_transformers(directory: Path, trust_remote_code: bool) -> Any:
+def _load_with_transformers(directory: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
-    described, what = directory / "tokenizer_config.json", f"the tokenizer of {directory}"
-    if not trust_remote_code and described.is_file() and read_object(described).get("auto_map"):
+    config_file, what = directory / "tokenizer_config.json", f"the tokenizer of {directory}"
+    if not trust_remote_code and config_file.is_file() and read_object(config_file).get("auto_map"):
         what += ", whose own code (auto_map) runs only with target.trust_remote_code true"
     with Foreign(f"target.model: cannot load {what}"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
 
 
 def read_tokenizer(directory: Path) -> FileTokenizer | None:
-    """The tokenizer from its files alone; None where transformers might make something else of
-    them, or where they are damaged."""
+    """The tokenizer from its files alone; None where transformers might build a different one, or
+    the files are damaged."""
     names = ("config.json", "tokenizer.json", "tokenizer_config.json")
     if not all((directory / name).is_file() for name in names):
         return None
     if (directory / "additional_chat_templates").exists():
         return None
-    if not version("transformers").startswith(tuple(f"{known}." for known in KNOWN_TRANSFORMERS)):
+    if not version("transformers").startswith(tuple(f"{minor}." for minor in KNOWN_TRANSFORMERS)):
         return None
     config, file, settings = (read_object(directory / name) for name in names)
     added = _added_tokens(directory, file, settings)
-    if added is None or not _taken_as_it_is(config, file, settings):
+    if added is None or not _loads_unchanged(config, file, settings):
         return None
     special = _special_tokens(settings, added)
     if special is None:
@@ -105,16 +105,16 @@ def read_tokenizer(directory: Path) -> FileTokenizer | None:
 
     with Foreign(f"target.model: cannot load the tokenizer of {directory}"):
         backend = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    named, contents = special
+    by_name, contents = special
     numbers = (backend.token_to_id(content) for content in dict.fromkeys(contents))
     ids = [number for number in numbers if number is not None]
-    return FileTokenizer(backend, _template(directory, settings), named, ids)
+    return FileTokenizer(backend, _template(directory, settings), by_name, ids)
 
 
-def _taken_as_it_is(
+def _loads_unchanged(
     config: Mapping[str, Any], file: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> bool:
-    """Whether transformers would take tokenizer.json as it is, or build the same."""
+    """Whether transformers would take tokenizer.json unchanged, or build the same tokenizer."""
     if any(key not in HARMLESS and key not in PLAIN for key in settings):
         return False
     if any(settings.get(key, allowed[0]) not in allowed for key, allowed in PLAIN.items()):
@@ -125,35 +125,35 @@ def _taken_as_it_is(
     kind = config.get("model_type")
     if kind in ALWAYS_GENERIC or (name in GENERIC and kind in GENERIC_TYPES):
         return True
-    return name in QWEN2 and kind in QWEN2_TYPES and _as_qwen2_builds_it(file, settings)
+    return name in QWEN2 and kind in QWEN2_TYPES and _matches_qwen2(file, settings)
 
 
-def _as_qwen2_builds_it(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether tokenizer.json holds what Qwen2Tokenizer makes of its vocabulary."""
+def _matches_qwen2(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether tokenizer.json holds what Qwen2Tokenizer builds from its vocabulary."""
     # the class has default names for tokens that the file does not name
     if not {"unk_token", "bos_token", "eos_token", "pad_token", "added_tokens_decoder"} <= set(
         settings
     ):
         return False
-    model, decoder, words = file["model"], file.get("decoder"), file.get("pre_tokenizer")
+    model, decoder, pre_tokenizer = file["model"], file.get("decoder"), file.get("pre_tokenizer")
     plain = {"dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False}
-    joining = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
+    unset_keys = ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
     if any(model.get(key) != value for key, value in plain.items()):
         return False
-    if any(model.get(key) for key in joining) or file.get("normalizer") != {"type": "NFC"}:
+    if any(model.get(key) for key in unset_keys) or file.get("normalizer") != {"type": "NFC"}:
         return False
     # the options of a byte-level decoder have no effect, nor has this one of a pre-tokenizer
     if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         return False
-    parts = words.get("pretokenizers") if isinstance(words, dict) else None
+    parts = pre_tokenizer.get("pretokenizers") if isinstance(pre_tokenizer, dict) else None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         return False
-    acting = [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
-    return acting == [QWEN2_SPLIT, QWEN2_BYTES] and _ids_run_on(file)
+    effective = [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
+    return effective == [QWEN2_SPLIT, QWEN2_BYTES] and _has_consecutive_ids(file)
 
 
-def _ids_run_on(file: Mapping[str, Any]) -> bool:
-    """Whether added tokens have the ids that adding them one by one would give."""
+def _has_consecutive_ids(file: Mapping[str, Any]) -> bool:
+    """Whether added tokens have consecutive ids after the vocabulary, as if added in turn."""
     vocab = file["model"].get("vocab")
     if not isinstance(vocab, dict):
         return False
@@ -167,51 +167,51 @@ Added = dict[str, tuple[Any, ...]]
 def _added_tokens(
     directory: Path, file: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Added | None:
-    """Flags of each added token of tokenizer.json; None if another file says otherwise."""
+    """Flags of each added token of tokenizer.json; None if another file may contradict them."""
     try:
-        of_file = {
+        flags_of_id = {
             token["id"]: tuple(token[flag] for flag in FLAGS) for token in file["added_tokens"]
         }
         decoder = settings.get("added_tokens_decoder")
         if decoder is None:
-            others = ("added_tokens.json", "special_tokens_map.json")
-            if any((directory / name).exists() for name in others):
+            other_files = ("added_tokens.json", "special_tokens_map.json")
+            if any((directory / name).exists() for name in other_files):
                 return None
-        elif {int(n): tuple(t[flag] for flag in FLAGS) for n, t in decoder.items()} != of_file:
+        elif {int(n): tuple(t[flag] for flag in FLAGS) for n, t in decoder.items()} != flags_of_id:
             return None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    return {flags[0]: flags[1:] for flags in of_file.values()}
+    return {flags[0]: flags[1:] for flags in flags_of_id.values()}
 
 
 def _special_tokens(
     settings: Mapping[str, Any], added: Added
 ) -> tuple[dict[str, str], list[str]] | None:
-    """Named special tokens, and the contents of all; None if one is not in the file just as
-    transformers would add it."""
-    more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    if not isinstance(more, list):
+    """Special tokens by name, and the contents of all; None if the file lacks one in the form in
+    which transformers would add it."""
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    if not isinstance(extra, list):
         return None
-    named: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in NAMED:
         token = settings.get(name)
         content = token.get("content") if isinstance(token, dict) else token
         if content is None:
             continue
-        # its flags are those of the file; one that is not special there would be made so
+        # it keeps the flags of the file, but transformers would make a token special that is not
         if not isinstance(content, str) or not added.get(content, (False,))[-1]:
             return None
-        named[name] = content
-    if any(not isinstance(token, str) or added.get(token) != PLAIN_SPECIAL for token in more):
+        by_name[name] = content
+    if any(not isinstance(token, str) or added.get(token) != PLAIN_SPECIAL for token in extra):
         return None
-    return named, [*named.values(), *more]
+    return by_name, [*by_name.values(), *extra]
 
 
 def _template(directory: Path, settings: Mapping[str, Any]) -> Any:
     """The chat template, or several by name."""
-    beside = directory / "chat_template.jinja"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
+    template_file = directory / "chat_template.jinja"
+    if template_file.is_file():
+        return template_file.read_text(encoding="utf-8")
     template = settings.get("chat_template")
     if isinstance(template, list):
         return {entry["name"]: entry["template"] for entry in template}
@@ -219,8 +219,8 @@ def _template(directory: Path, settings: Mapping[str, Any]) -> Any:
 
 
 def _check_ids(path: Path) -> None:
-    """Raise UserError for an id beyond any vocabulary: the tokenizers library makes a table of all
-    ids below the largest, which for one of 2**31 takes minutes and tens of gigabytes."""
+    """Raise UserError for an id beyond any vocabulary: the tokenizers library builds a table of all
+    ids up to the largest, which for 2**31 takes minutes and tens of gigabytes."""
     content = read_object(path)
     model = content.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else content

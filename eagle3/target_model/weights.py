@@ -10,7 +10,7 @@ from eagle3.files.tensor_file import open_tensors
 from eagle3.target_model.files import INDEX, indexed_files
 
 SINGLE = "model.safetensors"
-# What else models call the modules that are read, besides what Llama does: `target` names those.
+# Names in other models of the modules that are read. Llama's are the defaults of section `target`.
 OTHER_NAMES = {
     "model.embed_tokens.weight": (
         *("wte", "word_embeddings", "tok_embeddings", "tokens_embed", "embed_in", "embeddings"),
@@ -48,25 +48,25 @@ class TargetWeights:
     def name_of(self, name: str) -> str | None:
         """The name under which the files hold a tensor, None if they do not.
 
-        Wrappers of multimodal models add prefixes to the names of the text model, so a name that no
-        file has means the one with the same ending; if several have it (vision towers have norms
-        too), the one next to the only embedding. Llama's names also mean those that other models
-        have for the same module.
+        Multimodal models add prefixes to the names of the text model, so a name that no file has
+        stands for the one with the same ending; if there are several (vision towers have norms
+        too), for the one next to the only embedding. Llama's names also stand for those of other
+        models for the same module.
         """
         if name in self.file_of:
             return name
-        others = OTHER_NAMES.get(name, ())
-        for ending in (name.removeprefix("model."), *(f"{other}.weight" for other in others)):
-            alike = self._ending_with(ending)
-            if len(alike) > 1:
-                beside = [prefix + ending for prefix in self._beside()]
-                alike = beside if len(beside) == 1 and beside[0] in alike else []
-            if alike:
-                return alike[0]
+        aliases = OTHER_NAMES.get(name, ())
+        for ending in (name.removeprefix("model."), *(f"{alias}.weight" for alias in aliases)):
+            candidates = self._ending_with(ending)
+            if len(candidates) > 1:
+                siblings = [prefix + ending for prefix in self._embedding_prefixes()]
+                candidates = siblings if len(siblings) == 1 and siblings[0] in candidates else []
+            if candidates:
+                return candidates[0]
         return None
 
     def _ending_with(self, ending: str) -> list[str]:
-        """Names that are `ending`, under any prefix that is in no numbered layer."""
+        """Names that end in `ending` and are in no numbered layer."""
         return [
             name
             for name in self.file_of
@@ -74,21 +74,21 @@ class TargetWeights:
             and not any(part.isdigit() for part in name.split("."))
         ]
 
-    def _beside(self) -> list[str]:
+    def _embedding_prefixes(self) -> list[str]:
         """Prefixes of the modules that hold an input embedding."""
         default = "model.embed_tokens.weight"
         for ending in ("embed_tokens", *OTHER_NAMES[default]):
-            found = self._ending_with(f"{ending}.weight")
-            if found:
-                return [name.removesuffix(f"{ending}.weight") for name in found]
+            names = self._ending_with(f"{ending}.weight")
+            if names:
+                return [name.removesuffix(f"{ending}.weight") for name in names]
         return []
 
     def check(self, name: str, setting: str) -> str:
         """`name_of`, or UserError that names the configuration key `setting`."""
         full_name = self.name_of(name)
         if full_name is None:
-            last = name.rsplit(".", 2)[-2:]
-            close = [n for n in self.file_of if n.split(".")[-2:] == last][:3]
+            ending = name.rsplit(".", 2)[-2:]
+            close = [n for n in self.file_of if n.split(".")[-2:] == ending][:3]
             raise UserError(
                 f"target.{setting} is {name!r}, which {self.directory} does not hold"
                 + (f"; did you mean {' or '.join(close)}?" if close else "")

@@ -1,4 +1,4 @@
-"""Which states of a document training reads: the one place that knows, for writer and reader.
+"""Which states of a document training reads: the one definition, for writer and reader.
 
 For a document x_0..x_e, cut after its last supervised token x_e (see `objective.rows` for why):
 
@@ -36,7 +36,7 @@ def needed_states(loss_mask: np.ndarray, doc_offsets: np.ndarray) -> NeededState
     document = np.repeat(np.arange(documents), np.diff(doc_offsets))  # int64 [T]
     supervised = np.flatnonzero(mask)
     kept = np.zeros(documents, dtype=np.int64)
-    # ascending, so the last one of each document stays
+    # ascending, so the last one of each document wins
     kept[document[supervised]] = supervised - starts[document[supervised]] + 1
     rows = np.flatnonzero(mask[:-1] & mask[1:] & (document[:-1] == document[1:]))
     positions = rows - starts[document[rows]]

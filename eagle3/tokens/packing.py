@@ -1,15 +1,15 @@
 """Packs and batches: which documents are trained together, as a function of lengths and seed.
 
-A pack is what one forward pass holds: documents side by side, at most `pack_tokens` tokens,
-attention and TTT shifts never crossing from one to the next. A batch is `packs_per_batch` packs,
-one optimiser step, however many ranks share it.
+A pack is what one forward pass holds: documents side by side, at most `pack_tokens` tokens;
+attention and TTT shifts never cross from one document to the next. A batch is `packs_per_batch`
+packs: one optimiser step, however many ranks share it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-WINDOW = 2048  # documents that are sorted by length together: fills packs, keeps the order random
+WINDOW = 2048  # documents sorted by length together: fills packs and keeps the order random
 
 
 def pack_documents(
@@ -17,7 +17,7 @@ def pack_documents(
 ) -> list[np.ndarray]:
     """Packs of document numbers for one epoch.
 
-    `lengths` [N] in tokens; a document of length 0 takes no part. Deterministic in its arguments.
+    `lengths` [N] in tokens; a document of length 0 is left out. Deterministic in its arguments.
     """
     order = np.random.default_rng([seed, epoch]).permutation(np.flatnonzero(lengths > 0))
     packs: list[list[int]] = []

@@ -1,8 +1,8 @@
-"""The schedule: how many steps each stage takes. Read by training, and nothing about speed.
+"""The schedule: how many steps each stage takes. Training reads it; nothing in it is about speed.
 
-Packs themselves are not written down: they are a function of document lengths, `pack_tokens`,
-seed and epoch (`packing.pack_documents`), and at a million documents times ten epochs would be
-larger than the tokens. The schedule holds their digest, and training checks it.
+The packs are not stored: they are a function of document lengths, `pack_tokens`, seed and epoch
+(`packing.pack_documents`), and for a million documents and ten epochs would be larger than the
+tokens. The schedule holds their digest, which training checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # jobs that only read the schedule start without pydantic
     from eagle3.config.train import Train
 
 KIND = "schedule"
-# shares of supervised tokens that no chat data has: masks that miss the answers, or cover prompts
+# bounds of the supervised share in chat data: below, masks miss answers; above, they cover prompts
 LEAST_SUPERVISED, MOST_SUPERVISED = 0.001, 0.9995
 
 
@@ -45,7 +45,7 @@ def supervised_share(counts: Sequence[Mapping[str, int]]) -> float:
 
 @dataclass(frozen=True)
 class Documents:
-    """What packing and normalisation need to know of all documents of some shards, in order."""
+    """What packing and normalisation need of all documents of some shards, in order."""
 
     lengths: np.ndarray  # int64 [D], tokens kept; 0 for a document without a trainable row
     rows: np.ndarray  # int64 [D], |A_0|: rows with a loss at step 0
@@ -64,10 +64,10 @@ class Documents:
         return cls(np.concatenate(lengths), np.concatenate(rows), np.cumsum(counts))
 
     def of_shards(self, shards: range) -> Documents:
-        """Documents of consecutive shards, numbered from 0."""
+        """Documents of consecutive shards, the first at index 0."""
         offsets = self.shard_offsets[shards.start : shards.stop + 1]
-        inside = slice(offsets[0], offsets[-1])
-        return Documents(self.lengths[inside], self.rows[inside], offsets - offsets[0])
+        window = slice(offsets[0], offsets[-1])
+        return Documents(self.lengths[window], self.rows[window], offsets - offsets[0])
 
 
 def build_schedule(documents: Documents, train: Train, stages: Stages) -> dict[str, Any]:
@@ -86,34 +86,34 @@ def build_schedule(documents: Documents, train: Train, stages: Stages) -> dict[s
             f"train.pack_tokens is {train.pack_tokens} but a document has {longest} tokens; "
             f"raise it to at least {longest}"
         )
-    planned, first_step, all_steps = [], 0, 0
+    entries, first_step, all_steps = [], 0, 0
     for stage in stages.numbers:
         window, epochs = stages.shards_of(stage), list(stages.epochs_of(stage))
         plans = stage_packs(documents.of_shards(window), train, epochs)
-        taken = [batch for packs in plans for batch in batches(packs, train.packs_per_batch)]
-        all_steps += len(taken)
+        planned = [batch for packs in plans for batch in batches(packs, train.packs_per_batch)]
+        all_steps += len(planned)
         if train.max_steps is not None:
-            taken = taken[: train.max_steps - first_step]
-        planned.append(
+            planned = planned[: train.max_steps - first_step]
+        entries.append(
             {
                 "stage": stage,
                 "shards": [window.start, window.stop],
                 "epochs": epochs,
-                "packs": sum(map(len, taken)),
-                "steps": len(taken),
+                "packs": sum(map(len, planned)),
+                "steps": len(planned),
                 "first_step": first_step,
                 "packs_digest": packs_digest(plans),
             }
         )
-        first_step += len(taken)
+        first_step += len(planned)
     return {
         "documents": int((documents.lengths > 0).sum()),
         "documents_without_rows": int((documents.lengths == 0).sum()),
         "tokens": int(documents.lengths.sum()),
         "rows": int(documents.rows.sum()),
         "total_steps": first_step,
-        "all_steps": all_steps,  # of the epochs, whether or not train.max_steps ends before
-        "stages": planned,
+        "all_steps": all_steps,  # of all epochs, even if train.max_steps ends the run earlier
+        "stages": entries,
     }
 
 

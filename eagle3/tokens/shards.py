@@ -29,9 +29,9 @@ from eagle3.files.tensor_file import load_tensors, read_manifest, save_tensors
 from eagle3.tokens.needed_states import NeededStates, needed_states, offsets_of
 
 KIND = "tokens"
-# a conversation, and its documents or why there are none
+# a conversation, and its documents or the reason why there are none
 Masked = tuple[Conversation, list[TokenizedDocument] | BadRow]
-FEW = 8  # dropped rows that say nothing about a shard
+FEW = 8  # so few dropped rows never fail a shard
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class TokenShard:
 
     def kept_ids(self, document: int) -> np.ndarray:
         """int64 [L] ids of a document, cut after its last supervised token."""
-        whole = self.input_ids[self.doc_offsets[document] :]
-        return whole[: self.needed.kept[document]].astype(np.int64)
+        rest = self.input_ids[self.doc_offsets[document] :]
+        return rest[: self.needed.kept[document]].astype(np.int64)
 
 
 def write_token_shard(
@@ -71,52 +71,52 @@ def write_token_shard(
     inputs: dict[str, str],
     max_bad_fraction: float = 1.0,
 ) -> Manifest:
-    """Tokenise `conversations` into a shard; rows without use are counted by cause and listed.
+    """Tokenise `conversations` into a shard; unusable rows are counted by cause and listed.
 
     Raises UserError if more than `max_bad_fraction` of the rows, and not just a few, are dropped.
     """
-    kept: list[TokenizedDocument] = []
+    documents: list[TokenizedDocument] = []
     dropped: Counter[str] = Counter()
-    first: dict[str, tuple[str, BadRow]] = {}  # of each cause
-    listed: list[dict[str, str]] = []
+    first_of: dict[str, tuple[str, BadRow]] = {}  # by cause
+    dropped_rows: list[dict[str, str]] = []
     rows = 0
     for conversation, masked in masker(conversations):
         rows += 1
         if isinstance(masked, BadRow):
             cause = str(masked)
             dropped[cause] += 1
-            first.setdefault(cause, (conversation.id, masked))
+            first_of.setdefault(cause, (conversation.id, masked))
             detail = {"detail": masked.detail} if masked.detail else {}
-            listed.append({"id": conversation.id, "cause": cause, **detail})
+            dropped_rows.append({"id": conversation.id, "cause": cause, **detail})
         else:
-            kept += masked
+            documents += masked
     if dropped.total() > max(max_bad_fraction * rows, FEW):
-        causes = "".join(f"\n  {n} x {_told(*first[c])}" for c, n in dropped.most_common(5))
+        causes = "".join(f"\n  {n} x {_explained(*first_of[c])}" for c, n in dropped.most_common(5))
         raise UserError(
             f"{path}: {dropped.total()} of {rows} conversations cannot be used, more than "
             f"dataset.max_bad_fraction {max_bad_fraction} allows:{causes}"
         )
     counts = {
         "rows": rows,
-        "documents": len(kept),
-        "tokens": sum(len(doc.input_ids) for doc in kept),
-        "supervised": int(sum(doc.loss_mask.sum(dtype=np.int64) for doc in kept)),
-        "truncated": sum(doc.truncated for doc in kept),
+        "documents": len(documents),
+        "tokens": sum(len(doc.input_ids) for doc in documents),
+        "supervised": int(sum(doc.loss_mask.sum(dtype=np.int64) for doc in documents)),
+        "truncated": sum(doc.truncated for doc in documents),
         "dropped": dict(dropped.most_common()),
-        "first_dropped": listed[:100],
+        "first_dropped": dropped_rows[:100],
     }
-    ids = json.dumps([doc.row_id for doc in kept]).encode()
+    ids = json.dumps([doc.row_id for doc in documents]).encode()
     tensors = {
-        "input_ids": _joined([doc.input_ids for doc in kept], np.int32),
-        "loss_mask": _joined([doc.loss_mask for doc in kept], np.uint8),
-        "doc_offsets": offsets_of([len(doc.input_ids) for doc in kept]),
+        "input_ids": _joined([doc.input_ids for doc in documents], np.int32),
+        "loss_mask": _joined([doc.loss_mask for doc in documents], np.uint8),
+        "doc_offsets": offsets_of([len(doc.input_ids) for doc in documents]),
         "row_ids": np.frombuffer(ids, dtype=np.uint8),
     }
     return save_tensors(path, tensors, Manifest.of(KIND, settings, inputs, counts, part_of(path)))
 
 
-def _told(identity: str, fault: BadRow) -> str:
-    """A cause in one line: its first row, what differs there, and what helps."""
+def _explained(identity: str, fault: BadRow) -> str:
+    """A cause in one line, with its first row, what is wrong there, and the remedy."""
     example = f"row {identity!r}" + (f": {fault.detail}" if fault.detail else "")
     remedy = fault.remedy or "check tokens.chat_template and tokens.max_length"
     return f"{fault} (first {example}); {remedy}"
@@ -139,28 +139,28 @@ def read_token_shard(path: Path, settings_digest: str | None = None) -> TokenSha
             json.loads(tensors["row_ids"].tobytes()),
             manifest,
         )
-        whole = _is_whole(shard)
+        valid = _is_consistent(shard)
     except NOT_OURS:
-        whole = False
-    if not whole:
+        valid = False
+    if not valid:
         raise UserError(f"{path}: its tensors are not those of a token shard: {REMAKE}")
     return shard
 
 
-def _is_whole(shard: TokenShard) -> bool:
-    """Whether the documents fill the shard and each has an id: what every reader relies on, and a
-    checksum does not say."""
+def _is_consistent(shard: TokenShard) -> bool:
+    """Whether the documents fill the shard and each has an id: readers rely on it, and a checksum
+    does not ensure it."""
     ids, mask, offsets, names = shard.input_ids, shard.loss_mask, shard.doc_offsets, shard.row_ids
-    kinds = ids.dtype == np.int32 and mask.dtype == np.uint8 and offsets.dtype == np.int64
-    if not kinds or ids.ndim != 1 or ids.shape != mask.shape or offsets.ndim != 1:
+    types_match = ids.dtype == np.int32 and mask.dtype == np.uint8 and offsets.dtype == np.int64
+    if not types_match or ids.ndim != 1 or ids.shape != mask.shape or offsets.ndim != 1:
         return False
     filled = len(offsets) > 0 and offsets[0] == 0 and offsets[-1] == len(ids)
     ordered = bool((offsets[1:] >= offsets[:-1]).all())  # a difference could overflow
-    named = isinstance(names, list) and len(names) == len(offsets) - 1
+    has_ids = isinstance(names, list) and len(names) == len(offsets) - 1
     return (
         filled
         and ordered
-        and named
+        and has_ids
         and all(isinstance(name, str) for name in names)
         and int(ids.min(initial=0)) >= 0
         and int(mask.max(initial=0)) <= 1
@@ -168,7 +168,7 @@ def _is_whole(shard: TokenShard) -> bool:
 
 
 def read_token_shards(paths: Iterable[str], settings_digest: str) -> Iterator[TokenShard]:
-    """Shards one after another, so that memory stays as it is with any number of them.
+    """Shards one after another, so that memory does not grow with their number.
 
     Raises UserError as `read_token_shard` does.
     """
@@ -176,12 +176,12 @@ def read_token_shards(paths: Iterable[str], settings_digest: str) -> Iterator[To
 
 
 def token_manifests(paths: Iterable[str], settings_digest: str) -> list[Manifest]:
-    """What shards say of themselves, from their headers alone."""
+    """The manifests of shards, read from their headers alone."""
     return [read_manifest(Path(path), KIND, settings_digest) for path in paths]
 
 
 def token_inputs(manifests: Iterable[Manifest]) -> dict[str, str]:
-    """Shards in order, as inputs of what is made from them."""
+    """Content checksums of shards in order, as inputs for the manifest of a derived artefact."""
     return {f"tokens-{i}": manifest.content_sha256 for i, manifest in enumerate(manifests)}
 
 

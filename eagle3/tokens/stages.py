@@ -1,4 +1,4 @@
-"""Stages: which shards a stage of training reads, and how often.
+"""Stages: which shards each stage of training reads, and how often.
 
     shards          0 1 2 3 4        window_shards 2, epochs 4, epochs_per_stage 2
     windows        [0 1|2 3|4]
@@ -25,12 +25,12 @@ class Stages:
 
     @property
     def windows(self) -> int:
-        """Windows that one round passes through; the last may be smaller."""
+        """Windows in one pass over all shards; the last may be smaller."""
         return max(-(-self.shards // self.window_shards), 1)
 
     @property
     def count(self) -> int:
-        """Stages of the whole run."""
+        """Stages of the run."""
         return -(-self.epochs // self.epochs_per_stage) * self.windows
 
     @property

@@ -3,8 +3,8 @@
     d2t  int64 [V_draft]  offsets: target id = i + d2t[i], ids ascending
     t2d  bool  [V]        membership
 
-End-of-turn and other control tokens that are ever supervised are forced in: a draft that cannot
-propose them breaks at the end of every answer.
+End-of-turn and other control tokens that are ever supervised are always included: a draft that
+cannot propose them fails at the end of every answer.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ def count_supervised(
 def build_mapping(counts: np.ndarray, size: int, forced: Iterable[int]) -> VocabMapping:
     """The `size` most frequent tokens of `counts` [V]; ties go to the lower id.
 
-    `forced` ids come first if they were ever supervised. If fewer distinct tokens were seen, the
-    lowest unused ids fill up. Raises UserError if `size` does not fit.
+    `forced` ids come first if they were ever supervised. If too few distinct tokens were seen,
+    the lowest unused ids fill the rest. Raises UserError if `size` does not fit.
     """
     check_size(size, len(counts))
-    rank = counts.astype(np.float64)
-    # a stop token that the vocabulary does not have was never supervised either
-    must = np.array([i for i in sorted(set(forced)) if i < len(counts)], dtype=np.int64)
-    must = must[counts[must] > 0]
-    if len(must) > size:
+    priority = counts.astype(np.float64)
+    # an id outside the vocabulary was never supervised
+    required = np.array([i for i in sorted(set(forced)) if i < len(counts)], dtype=np.int64)
+    required = required[counts[required] > 0]
+    if len(required) > size:
         raise UserError(
-            f"vocab.draft_vocab_size is {size}, smaller than the {len(must)} control tokens that "
-            "are supervised"
+            f"vocab.draft_vocab_size is {size}, smaller than the {len(required)} control tokens "
+            "that are supervised"
         )
-    rank[must] = np.inf
+    priority[required] = np.inf
     # a stable sort of the negated counts keeps ids ascending within a tie
-    chosen = np.sort(np.argsort(-rank, kind="stable")[:size])
+    selected = np.sort(np.argsort(-priority, kind="stable")[:size])
     t2d = np.zeros(len(counts), dtype=bool)
-    t2d[chosen] = True
-    return VocabMapping(chosen - np.arange(size), t2d)
+    t2d[selected] = True
+    return VocabMapping(selected - np.arange(size), t2d)
 
 
 def check_size(size: int, vocab_size: int) -> None:

@@ -1,2 +1,2 @@
-"""Engines in processes of their own, often under another interpreter: our side (`run`), theirs
-(`process`, `intake`), and what both exchange (`request`)."""
+"""Engines in separate processes, often under another interpreter: our side (`run`), theirs
+(`process`, `intake`), and what they exchange (`request`)."""

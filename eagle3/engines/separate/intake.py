@@ -1,4 +1,4 @@
-"""What an engine's own code is given back by: documents are checked and handed to a consumer.
+"""The way back from an engine: documents are checked and handed to a consumer.
 
 Imports only the standard library at first, as `request` does.
 """
@@ -29,24 +29,24 @@ OTHER_ENGINE = "use hidden_states.backend hf"
 
 
 class Consumer(Protocol):
-    """What takes the states; it finishes its work with the last document."""
+    """Takes the states; finishes its work with the last document."""
 
     def add(self, documents: list[int], aux: torch.Tensor, last: torch.Tensor) -> None:
         """Take some documents' aux [sum L, kH] of k layers and last [sum L, H], one after another.
 
-        The tensors lie on the engine's device and are not kept alive by it.
+        The tensors are on the engine's device, and the engine does not keep them alive.
         """
         ...
 
 
-def named(name: str) -> Any:
+def import_object(name: str) -> Any:
     """The object that "module:name" names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Intake:
-    """Checks that every document comes once and whole, and hands its states to a consumer."""
+    """Checks that every document comes once and complete, and hands its states to a consumer."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class Intake:
 
     @classmethod
     def open(cls, folder: Path, engine: SeparateEngine) -> Intake:
-        """That of the request in `folder`, with its consumer."""
+        """The intake of the request in `folder`, with its consumer."""
         request = EngineRequest.read(folder)
-        consumer = named(request.consumer)(**request.consumer_arguments)
+        consumer = import_object(request.consumer)(**request.consumer_arguments)
         return cls(folder, engine, read_documents(folder), consumer, len(request.layers))
 
     def check(self, number: int, prefix: int, ids: Sequence[int] | np.ndarray) -> None:
-        """Raise UserError unless `ids`, which run after `prefix` others, are document `number`,
-        whole and for the first time."""
+        """Raise UserError unless `ids`, which run after `prefix` others, are all of document
+        `number`, for the first time."""
         fault = None
         if number not in self.documents:
             fault = "was never sent"
@@ -95,7 +95,7 @@ class Intake:
         self.seen.add(number)
 
     def take(self, documents: list[int], aux: torch.Tensor, last: torch.Tensor) -> None:
-        """Hand checked documents on: aux [sum L, kH] and last [sum L, H]."""
+        """Hand over checked documents: aux [sum L, kH] and last [sum L, H]."""
         self.consumer.add(documents, aux, last)
         note_seen(self.folder, documents)
         self.tokens += len(aux)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
-from eagle3.engines.separate.intake import named
+from eagle3.engines.separate.intake import import_object
 from eagle3.engines.separate.request import (
     EngineRequest,
     SeparateEngine,
@@ -36,11 +36,11 @@ def main() -> None:
             check_version(engine)
             run_engine(engine, request, folder)
     except UserError:
-        sys.exit(1)  # our job prints the reason
+        sys.exit(1)  # the job prints the reason
 
 
 def end_with_our_job(folder: Path) -> None:
-    """Kill the whole process group once the other end of standard input has been closed."""
+    """Kill the process group once the job has closed its end of standard input."""
     os.read(0, 1)
     shutil.rmtree(folder, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -67,11 +67,11 @@ def _version(engine: SeparateEngine) -> str:
 
 
 def run_engine(engine: SeparateEngine, request: EngineRequest, folder: Path) -> None:
-    """Send every document through the engine, whose own processes hand the states on."""
+    """Send every document through the engine, whose processes hand over the states."""
     documents = read_documents(folder)
     longest = max(len(ids) for ids in documents.values())
-    program = named(engine.program)
-    named(request.consumer)  # fails here, not after minutes of loading
+    program = import_object(engine.program)
+    import_object(request.consumer)  # fails here, not after minutes of loading
     program(engine.arguments(request, longest, folder), documents)
 
 

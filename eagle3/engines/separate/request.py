@@ -1,4 +1,4 @@
-"""What our job and an engine's processes exchange: the files of one temporary folder.
+"""What the job and an engine's processes exchange: the files of a temporary folder.
 
     request.json   the EngineRequest
     documents.npy  int64 [D, 2]: number and length of each document, in the order of sending
@@ -6,8 +6,8 @@
     seen.txt       the numbers of the documents that the consumer has taken
     fault.txt      one sentence, if something failed
 
-Imports only the standard library at first: the interpreter that runs the engine may have nothing
-else, which must be reported in a sentence.
+Imports only the standard library at first: the interpreter of the engine may have nothing else,
+which must be reported in a sentence.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class EngineRequest:
     dtype: str  # float32, bfloat16, float16 or auto
     trust_remote_code: bool
     tensor_parallel: int
-    batch_tokens: int  # of one prefill; a longer document runs alone
-    arguments: Mapping[str, Any]  # more of the engine's own arguments, by their Python names
-    consumer: str  # "module:function" that makes what takes the states
+    batch_tokens: int  # of a prefill; a longer document runs alone
+    arguments: Mapping[str, Any]  # further engine arguments, by their Python names
+    consumer: str  # "module:function" that makes the consumer of the states
     consumer_arguments: Mapping[str, Any]  # JSON-able, passed to that function by name
     num_layers: int  # of the target
-    final_norm_key: str  # tensor of the target; for engines that return no normed state
+    final_norm_key: str  # tensor of the target, for engines that return no normed state
 
     def write(self, folder: Path) -> None:
         """Raises TypeError if the arguments are not JSON-able."""
@@ -54,18 +54,18 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class SeparateEngine:
-    """What is known of an engine before its process runs."""
+    """An engine, as far as the job knows it before its process runs."""
 
-    name: str  # as in hidden_states.backend; in its environment and in its keys too
+    name: str  # as in hidden_states.backend, its environment and its keys
     title: str  # as its makers spell it
-    packages: tuple[str, ...]  # distributions that bring it, one of which is installed
+    packages: tuple[str, ...]  # distributions, one of which provides it
     oldest: str  # version
-    own_arguments: Callable[[EngineRequest, int, Path], dict[str, Any]]  # not open to choice
-    default_arguments: Mapping[str, Any]  # these are
-    change_states: tuple[str, ...]  # shell patterns of arguments that would change the states, ...
-    hide_states: tuple[str, ...]  # ... and of those under which some rows would not be returned
-    cache_arguments: str  # what decides whether a document fits the cache
-    program: str  # "module:function" that sends documents through it, in its process
+    own_arguments: Callable[[EngineRequest, int, Path], dict[str, Any]]  # fixed by the pipeline
+    default_arguments: Mapping[str, Any]  # users may change these
+    change_states: tuple[str, ...]  # shell patterns of arguments that would change the states
+    hide_states: tuple[str, ...]  # patterns of those that would keep rows from the capture
+    cache_arguments: str  # arguments that decide whether a document fits the cache
+    program: str  # "module:function" that sends documents through it
 
     @property
     def arguments_key(self) -> str:
@@ -77,9 +77,9 @@ class SeparateEngine:
 
     def check_arguments(self, request: EngineRequest) -> None:
         """Raise UserError for an argument that must not be given."""
-        own = self.own_arguments(request, 0, Path())
+        fixed = self.own_arguments(request, 0, Path())
         for name in request.arguments:
-            if name in own:
+            if name in fixed:
                 cause = "is set by the pipeline itself"
             elif any(fnmatchcase(name, pattern) for pattern in self.change_states):
                 cause = "would change the states"
@@ -90,10 +90,10 @@ class SeparateEngine:
             raise UserError(f"{self.arguments_key}.{name} {cause}; remove it")
 
     def arguments(self, request: EngineRequest, longest: int, folder: Path) -> dict[str, Any]:
-        """Every argument of the engine: defaults, the user's, our own; `longest`: tokens of a
-        document."""
-        own = self.own_arguments(request, longest, folder)
-        return {**self.default_arguments, **request.arguments, **own}
+        """All arguments of the engine: defaults, the user's, fixed ones. `longest`: tokens of the
+        longest document."""
+        fixed = self.own_arguments(request, longest, folder)
+        return {**self.default_arguments, **request.arguments, **fixed}
 
     def missing(self, why: str) -> UserError:
         """The error of an interpreter that cannot run it."""
@@ -108,9 +108,9 @@ def write_documents(folder: Path, documents: Mapping[int, Sequence[int] | np.nda
     import numpy as np
 
     order = sorted(documents, key=lambda number: (-len(documents[number]), number))
-    listed = np.array([(n, len(documents[n])) for n in order], dtype=np.int64).reshape(-1, 2)
+    table = np.array([(n, len(documents[n])) for n in order], dtype=np.int64).reshape(-1, 2)
     parts = [np.asarray(documents[n], dtype=np.int32) for n in order]
-    np.save(folder / "documents.npy", listed)
+    np.save(folder / "documents.npy", table)
     np.save(folder / "ids.npy", np.concatenate([np.empty(0, np.int32), *parts]))
 
 
@@ -118,9 +118,9 @@ def read_documents(folder: Path) -> dict[int, np.ndarray]:
     """int32 [L] of each document, in the order of sending."""
     import numpy as np
 
-    listed, ids = np.load(folder / "documents.npy"), np.load(folder / "ids.npy")
-    pieces = np.split(ids, np.cumsum(listed[:-1, 1]))
-    return dict(zip(listed[:, 0].tolist(), pieces, strict=True))
+    table, ids = np.load(folder / "documents.npy"), np.load(folder / "ids.npy")
+    pieces = np.split(ids, np.cumsum(table[:-1, 1]))
+    return dict(zip(table[:, 0].tolist(), pieces, strict=True))
 
 
 def note_seen(folder: Path, documents: Sequence[int]) -> None:
@@ -135,7 +135,7 @@ def read_seen(folder: Path) -> set[int]:
 
 @contextmanager
 def fault_noted(folder: Path, title: str) -> Iterator[None]:
-    """Pass the first fault to our job as one sentence, and let it rise further; `title`: the
+    """Pass the first fault to the job as one sentence, and raise it again; `title`: the
     engine's."""
     try:
         yield

@@ -1,7 +1,7 @@
-"""Our side of an engine that runs in processes of its own, under another interpreter.
+"""The job's side of an engine that runs in separate processes, under another interpreter.
 
-They are a separate process group: an engine may kill the whole tree of processes around it when one
-of them fails. Their versions of everything are their own; what both sides share is a folder (see
+They are a separate process group, as an engine may kill the whole process tree around it when one
+process fails. They may have other versions of everything; both sides only share a folder (see
 `request`).
 """
 
@@ -30,9 +30,9 @@ from eagle3.engines.table import ENGINES, SEPARATE
 from eagle3.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[2]
-# set by torchrun for our job: an engine's ranks would wait for each other in its process group
+# set by torchrun for the job: an engine's ranks would wait for each other in its process group
 LAUNCHED = re.compile("RANK$|WORLD_SIZE$|(LOCAL|GROUP|ROLE|MASTER|TORCHELASTIC)_")
-STDERR = 2  # the file descriptor: what our job logs to
+STDERR = 2  # file descriptor, to which the job logs
 
 
 def run_separately(
@@ -71,18 +71,18 @@ def run_separately(
 def _run_process(folder: Path, engine: SeparateEngine, python: str) -> int:
     """Run the engine's process to its end and return its exit code (negative: a signal).
 
-    Its standard input is a pipe that nothing is written to: it closes with our process, however
-    that ends, and the other side then kills itself.
+    Nothing is written to its standard input, a pipe that closes when this process ends, however it
+    ends; the other side then kills itself.
     """
-    # the package alone, not the site-packages that it may lie in: those are another interpreter's
+    # the package alone, not the site-packages it may be in: those are another interpreter's
     path = folder / "path"
     path.mkdir()
     (path / PACKAGE.name).symlink_to(PACKAGE)
     program = Path(shutil.which(python) or python).absolute()
     environment = {k: v for k, v in os.environ.items() if not LAUNCHED.match(k)}
-    # next to the interpreter: ninja, which builds kernels at their first use
-    for name, first in (("PYTHONPATH", path), ("PATH", program.parent)):
-        environment[name] = os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
+    # ninja, which builds kernels at their first use, is next to the interpreter
+    for name, prepended in (("PYTHONPATH", path), ("PATH", program.parent)):
+        environment[name] = os.pathsep.join(filter(None, (str(prepended), os.environ.get(name))))
     command = [str(program), "-m", "eagle3.engines.separate.process", str(folder)]
     try:
         process = Popen(  # noqa: S603 - the interpreter is the user's own choice
@@ -92,7 +92,7 @@ def _run_process(folder: Path, engine: SeparateEngine, python: str) -> int:
         raise UserError(f"{engine.python_key}: cannot run {python}: {fault.strerror}") from None
     with process:
         try:
-            # not reaped yet, so that its number cannot become another group's
+            # not reaped yet, so that its id cannot become another group's
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
             with suppress(ProcessLookupError):

@@ -1,1 +1,1 @@
-"""SGLang as a capture engine: its arguments and its run (`engine`), and what it calls (`hook`)."""
+"""SGLang as a capture engine: arguments and run (`engine`), and what it calls (`hook`)."""

@@ -1,6 +1,6 @@
-"""SGLang: its arguments, and how documents are sent through it. Nothing is imported before it runs.
+"""SGLang: its arguments, and how documents are sent through it. It is imported only when it runs.
 
-The states are taken by a forward hook in its scheduler processes (`hook`)."""
+A forward hook in its scheduler processes takes the states (`hook`)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 HOOK = "eagle3.engines.sglang.hook:make_hook"
-REQUEST_ID = "document-"  # in front of a document's number
-SPARE_CONTEXT = 8  # SGLang keeps a few positions of the context for itself
-SENT_AT_ONCE = 1024  # documents
+REQUEST_ID = "document-"  # prefix of a document's number
+SPARE_CONTEXT = 8  # SGLang reserves a few positions of the context
+SENT_AT_ONCE = 1024  # documents per call
 
 
 def own_arguments(request: EngineRequest, longest: int, folder: Path) -> dict[str, Any]:
-    """The engine arguments that are not open to choice; `longest`: tokens of a document."""
+    """The engine arguments that the pipeline fixes; `longest`: tokens of the longest document."""
     return {
         "model_path": request.model,
         "load_format": "safetensors",
@@ -33,7 +33,7 @@ def own_arguments(request: EngineRequest, longest: int, folder: Path) -> dict[st
         "max_prefill_tokens": request.batch_tokens,
         "skip_tokenizer_init": True,
         "random_seed": 0,
-        # every document runs as a whole: no cached beginning, no chunks
+        # every document runs as a whole: no cached prefix, no chunks
         "disable_radix_cache": True,
         "chunked_prefill_size": -1,
         "enable_mixed_chunk": False,
@@ -75,7 +75,7 @@ SGLANG = SeparateEngine(
         "kt_*",
         "dllm_*",
     ),
-    # under these no single process sees every row of every document
+    # with these, no single process sees every row of every document
     hide_states=(
         "*[dpc]p_size",
         "enable_dp_*",
@@ -99,7 +99,7 @@ def send(arguments: dict[str, Any], documents: Mapping[int, np.ndarray]) -> None
 
     Raises UserError if the engine refuses its arguments.
     """
-    # a document may be as long as the model's context, and SGLang needs some more
+    # a document may be as long as the model's context, and SGLang needs a little more
     os.environ["SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"] = "1"
     import sglang
 
@@ -110,10 +110,10 @@ def send(arguments: dict[str, Any], documents: Mapping[int, np.ndarray]) -> None
         raise UserError(f"SGLang refuses its arguments ({SGLANG.arguments_key}): {fault}") from None
     numbers = list(documents)
     for start in range(0, len(numbers), SENT_AT_ONCE):
-        chosen = numbers[start : start + SENT_AT_ONCE]
+        batch = numbers[start : start + SENT_AT_ONCE]
         engine.generate(
-            input_ids=[documents[number].tolist() for number in chosen],
-            rid=[f"{REQUEST_ID}{number}" for number in chosen],
+            input_ids=[documents[number].tolist() for number in batch],
+            rid=[f"{REQUEST_ID}{number}" for number in batch],
             sampling_params={"max_new_tokens": 0, "temperature": 0},
         )
     engine.shutdown()

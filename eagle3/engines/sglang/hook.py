@@ -1,7 +1,7 @@
-"""What runs inside SGLang: a forward hook that hands every prefill batch on.
+"""The part that runs inside SGLang: a forward hook that hands over every prefill batch.
 
 SGLang calls `make_hook` in each of its scheduler processes, one per tensor-parallel rank, once the
-model is loaded. Every rank holds the same states, so only the first one registers a hook.
+model is loaded. Every rank has the same states, so only the first one registers a hook.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eagle3.errors import UserError
 
 
 def make_hook(config: Mapping[str, str]) -> CaptureHook | None:
-    """The hook of this scheduler process, or None where another rank has it."""
+    """The hook of this scheduler process; None except on rank 0."""
     if torch.distributed.get_rank() != 0:
         return None
     folder = Path(config["folder"])
@@ -46,7 +46,7 @@ class CaptureHook:
                 self._take(batch, inputs[0], output)
 
     def _take(self, batch: Any, input_ids: torch.Tensor, output: Any) -> None:
-        """Check a prefill batch and pass the rows of our documents on."""
+        """Check a prefill batch and hand over the rows of our documents."""
         ids = input_ids.tolist()
         documents, rows, stop = [], [], 0
         lengths, prefixes = batch.extend_seq_lens_cpu, batch.extend_prefix_lens_cpu
@@ -70,5 +70,5 @@ class CaptureHook:
                 f"{stop} tokens and {layers} layers; {OTHER_ENGINE}"
             )
         if len(documents) < len(batch.rids):
-            aux, last = (torch.cat([states[own] for own in rows]) for states in (aux, last))
+            aux, last = (torch.cat([states[span] for span in rows]) for states in (aux, last))
         self.intake.take(documents, aux, last)

@@ -1,2 +1,1 @@
-"""vLLM as a capture engine: its arguments and its run (`engine`), and what it calls
-(`connector`)."""
+"""vLLM as a capture engine: arguments and run (`engine`), and what it calls (`connector`)."""

