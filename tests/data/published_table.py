@@ -67,7 +67,7 @@ def table() -> str:
         lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {' | '.join(cells)} |")
     exact = sum(cells.count(EXACT) * len(names) for cells, names in alike.items())
     total = len(published()) * len(KINDS)
-    lines += ["", f"{exact:,} of {total:,} cells are exact, the others refused by name."]
+    lines += ["", f"{exact:,} of {total:,} cells are exact; the others are rejected and counted."]
     return "\n".join(lines) + "\n"
 
 
