@@ -105,21 +105,22 @@ def with_naming_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     tool results have the ids of the calls that they answer."""
     renamed: list[dict[str, Any]] = []
     number = 0
-    waiting: dict[str, str] = {}  # old to new ids of calls without a result yet
+    waiting: list[tuple[str | None, str]] = []  # old and new ids of calls without a result yet
     for message in messages:
         changed = message
         if message.get("tool_calls"):
-            calls, waiting = [], {}
+            calls, waiting = [], []
             for call in message["tool_calls"]:
                 identity = f"functions.{call['function']['name']}:{number}"
-                waiting[call.get("id", f"#{number}")] = identity
+                waiting.append((call.get("id"), identity))
                 calls.append({**call, "id": identity})
                 number += 1
             changed = {**message, "tool_calls": calls}
         elif message["role"] == "tool" and waiting:
-            call_id = message.get("tool_call_id")
-            key = call_id if call_id in waiting else next(iter(waiting))
-            changed = {**message, "tool_call_id": waiting.pop(key)}
+            answered = [pair for pair in waiting if pair[0] == message.get("tool_call_id")]
+            pair = answered[0] if answered else waiting[0]
+            waiting.remove(pair)
+            changed = {**message, "tool_call_id": pair[1]}
         renamed.append(changed)
     return renamed
 

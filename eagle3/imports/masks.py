@@ -82,7 +82,8 @@ class Answers:
         size = len(self.prompt)
         if not size:
             return start
-        for begin in range(start, min(start + size, stop)):
+        # the mask may cover any part of the prompt, and all of it
+        for begin in range(start, min(start + size + 1, stop)):
             if begin >= size and tuple(ids[begin - size : begin].tolist()) == self.prompt:
                 return begin
         return None

@@ -261,6 +261,13 @@ def test_ids_that_name_the_function_go_to_the_results_that_answer_them() -> None
     assert chat[2]["tool_call_id"] == "a"  # the given messages stay as they are
 
 
+def test_calls_of_one_id_are_answered_in_order() -> None:
+    calls = [{**CALL, "id": "same"}, {**CALL, "id": "same"}]
+    results = [{**RESULT, "tool_call_id": "same"}] * 2
+    made = with_naming_ids([TALK[0], {**CALLING, "tool_calls": calls}, *results, TALK[1]])
+    assert [m["tool_call_id"] for m in made[2:4]] == ["functions.clock:0", "functions.clock:1"]
+
+
 def test_nulls_leave_schemas_but_for_what_may_be_null() -> None:
     schema = {"a": None, "properties": {"x": None, "y": {"default": None, "enum": [None, {}]}}}
     row = {"id": 1, "messages": TALK, "tools": [{"name": "clock", "parameters": schema}]}

@@ -42,6 +42,15 @@ def test_what_comes_behind_a_stop_token_and_inside_the_prompt_is_dropped() -> No
     assert fit == Fit(answers=2, begun=2, inner=1, ended=1, after_stop=2, in_prompt=2)
 
 
+def test_a_mask_that_has_the_whole_prompt_is_trimmed_to_the_answer() -> None:
+    """As of a project that supervises the header of an assistant's turn."""
+    header = Answers((ASSISTANT, 90), frozenset({END}))
+    ids, mask = [USER, 7, END, ASSISTANT, 90, 20, END], [0, 0, 0, 1, 1, 1, 1]
+    kept, fit = header.trimmed(np.array(ids), np.array(mask))
+    assert kept.tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert fit == Fit(answers=1, begun=1, in_prompt=2)
+
+
 def slow(ids: list[int], mask: list[int], prompt: list[int], stop: set[int]) -> list[int]:
     """Token by token: a supervised token stays if no token before it in its run stops the target,
     and it is not part of a prompt that ends inside the run."""
@@ -56,7 +65,7 @@ def slow(ids: list[int], mask: list[int], prompt: list[int], stop: set[int]) -> 
         while stop_at < len(ids) and mask[stop_at]:
             stop_at += 1
         begin = start
-        for candidate in range(start, min(start + len(prompt), stop_at)):
+        for candidate in range(start, min(start + len(prompt) + 1, stop_at)):
             if candidate >= len(prompt) and ids[candidate - len(prompt) : candidate] == prompt:
                 begin = candidate
                 break
