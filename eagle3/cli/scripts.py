@@ -1,4 +1,4 @@
-"""Subcommands that are a script of the project with all its options."""
+"""Subcommands that call a script of the project with all its options."""
 
 from __future__ import annotations
 
