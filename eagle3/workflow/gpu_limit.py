@@ -15,9 +15,10 @@ def limit_local_gpus(
 ) -> None:
     """Limit the resource `gpu` of a local run to the visible devices; call it at parse time.
 
-    `wanted`: GPUs of the largest jobs by the key that sets them. If one wants more than there
-    are, a warning is printed and no limit set, because Snakemake would silently trim the job to
-    it: `check_local_gpus` refuses such a job before any starts. A limit set by the user stays.
+    `wanted`: GPUs of the largest jobs by the key that sets them. If one exceeds the visible
+    devices, a warning is printed and no limit is set, because Snakemake would silently trim the job
+    to the limit: `check_local_gpus` refuses such a job before any starts. A limit set by the user
+    stays.
     """
     most = max(wanted.values())
     if most == 0 or not _is_unlimited(snakemake):
