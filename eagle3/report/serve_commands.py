@@ -23,20 +23,20 @@ def serve_command(
 ) -> str:
     """The shell command that serves `target` with the draft of this format in the folder `draft`.
 
-    The speculators format holds its target and the number of draft tokens itself. `config`: of the
-    run. Prompts should be rendered with its template options, and only vLLM takes them as a
-    default. Raises KeyError for a format of no engine.
+    The speculators format itself names the target and the number of draft tokens. `config`: of the
+    run. Prompts should be rendered with its template options; only vLLM takes them as a default.
+    Raises KeyError for a format that no engine loads.
     """
     target, length = shlex.quote(target), draft_tokens
     template_options = config["tokens"]["chat_template_options"]
     options = json.dumps(template_options)
-    trusted = ["--trust-remote-code"] if config["target"].get("trust_remote_code") else []
+    trust_option = ["--trust-remote-code"] if config["target"].get("trust_remote_code") else []
     default = [f"--default-chat-template-kwargs {shlex.quote(options)}"] if template_options else []
     settings = {"method": "eagle3", "model": draft, "num_speculative_tokens": length}
     lines = {
         "sglang": [
             f"python -m sglang.launch_server --model {target}",
-            *trusted,
+            *trust_option,
             "--speculative-algorithm EAGLE3",
             f"--speculative-draft-model-path {shlex.quote(draft)}",
             f"--speculative-num-steps {length} --speculative-eagle-topk 1",
@@ -44,11 +44,11 @@ def serve_command(
         ],
         "vllm": [
             f"vllm serve {target}",
-            *trusted,
+            *trust_option,
             f"--speculative-config {shlex.quote(json.dumps(settings))}",
             *default,
         ],
-        "speculators": [f"vllm serve {shlex.quote(draft)}", *trusted, *default],
+        "speculators": [f"vllm serve {shlex.quote(draft)}", *trust_option, *default],
     }[export_format]
     if template_options and export_format == "sglang":
         lines[-1] += f'  # and "chat_template_kwargs": {options} in each request'
@@ -56,16 +56,16 @@ def serve_command(
 
 
 def serve_commands(config: Mapping[str, Any], draft_tokens: int) -> dict[str, str]:
-    """Commands for the drafts of a run by the engine's name, none for a format of no engine."""
+    """Commands for the drafts of a run by engine; formats that no engine loads are left out."""
     paths, model = Paths(config["run"]), config["target"]["model"]
     # quoted, a shell would not expand a home folder
-    local = str(Path(model).expanduser()) if model.startswith("~") else model.removeprefix(HUB)
-    target = paths.embedded_target if model == "embedded" else local
+    path = str(Path(model).expanduser()) if model.startswith("~") else model.removeprefix(HUB)
+    target = paths.embedded_target if model == "embedded" else path
     adapter = config["target"].get("adapter")
-    # engines merge no adapter at loading, and not every one takes it beside a draft
-    before = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""
+    # engines do not merge adapters, and not all of them serve one together with a draft
+    note = f"# the target with the adapter {adapter} merged into it\n" if adapter else ""
     return {
-        ENGINES[name]: before
+        ENGINES[name]: note
         + serve_command(name, target, f"{paths.drafts}/{name}", draft_tokens, config)
         for name in config["export"]["formats"]
         if name in ENGINES
