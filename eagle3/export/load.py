@@ -1,4 +1,4 @@
-"""A draft read from an export in any form, ready to be run."""
+"""A draft read from an export in any format, ready to run."""
 
 from __future__ import annotations
 
