@@ -1,4 +1,4 @@
-"""Tokenise the rows of one shard and mark what the target itself emits."""
+"""Tokenise the rows of one shard and mark the tokens that the target itself emits."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ def main(job: entry.Job) -> None:
     dataset = DatasetFile(Path(paths.dataset), job.split, settings.upstream.get("dataset"))
     if job.split == "train":
         check_enough(len(dataset), run.config.dataset.num_samples)
-    directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
-    config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
+    directory, trust_remote_code = (
+        job.target_folder(weights=False),
+        run.config.target.trust_remote_code,
+    )
+    config, tokenizer = (
+        load_config(directory, trust_remote_code),
+        load_tokenizer(directory, trust_remote_code),
+    )
     tokens = Tokens.from_settings(settings.values["tokens"])
     check_length(tokens.max_length, config.max_position_embeddings)
     masker = Masker(tokenizer, tokens, stop_ids(directory, config))
@@ -35,8 +41,8 @@ def main(job: entry.Job) -> None:
         size = run.config.dataset.rows_of_shard(job.split)
         rows = dataset.read(job.shard * size, (job.shard + 1) * size)
         inputs = {"dataset": dataset.manifest.inputs["rows"]}
-    out, most_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
-    manifest = write_token_shard(out, rows, masker, settings, inputs, most_bad)
+    out, max_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
+    manifest = write_token_shard(out, rows, masker, settings, inputs, max_bad)
     logging.info("%s", {k: v for k, v in manifest.counts.items() if k != "first_dropped"})
 
 
