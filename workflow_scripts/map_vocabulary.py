@@ -19,14 +19,8 @@ from workflow_scripts import entry
 def main(job: entry.Job) -> None:
     run, settings = job.run, job.settings("vocab")
     size = settings.values["vocab"]["draft_vocab_size"]
-    directory, trust_remote_code = (
-        job.target_folder(weights=False),
-        run.config.target.trust_remote_code,
-    )
-    config, tokenizer = (
-        load_config(directory, trust_remote_code),
-        load_tokenizer(directory, trust_remote_code),
-    )
+    directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
+    config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
     paths, tokens = run.token_shards(), settings.upstream["tokens"]
     shards = read_token_shards(paths, tokens)
     counts = vocab.count_supervised(

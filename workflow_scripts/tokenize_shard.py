@@ -21,14 +21,8 @@ def main(job: entry.Job) -> None:
     dataset = DatasetFile(Path(paths.dataset), job.split, settings.upstream.get("dataset"))
     if job.split == "train":
         check_enough(len(dataset), run.config.dataset.num_samples)
-    directory, trust_remote_code = (
-        job.target_folder(weights=False),
-        run.config.target.trust_remote_code,
-    )
-    config, tokenizer = (
-        load_config(directory, trust_remote_code),
-        load_tokenizer(directory, trust_remote_code),
-    )
+    directory, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
+    config, tokenizer = load_config(directory, trusted), load_tokenizer(directory, trusted)
     tokens = Tokens.from_settings(settings.values["tokens"])
     check_length(tokens.max_length, config.max_position_embeddings)
     masker = Masker(tokenizer, tokens, stop_ids(directory, config))

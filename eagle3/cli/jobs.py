@@ -132,10 +132,10 @@ def _show_plan(path: Path, started: float) -> None:
         click.echo(plan_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _command(rule: str, name: str, short: str, text: str) -> click.Command:
+def _command(rule: str, name: str, summary: str, help_text: str) -> click.Command:
     """A subcommand that runs a rule of the workflow."""
 
-    @click.command(name, short_help=short, help=text, epilog=EXTRA.format(name))
+    @click.command(name, short_help=summary, help=help_text, epilog=EXTRA.format(name))
     @options
     def command(**arguments: Any) -> int:
         return run(rule, **arguments)

@@ -72,10 +72,10 @@ def warm_start(
                 parameter.copy_(saved[name])
 
 
-def _tensors(place: Path) -> dict[str, torch.Tensor]:
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of the draft, by the names of `Eagle3Draft`."""
     tensors = {}
-    for path in weight_files(place):
+    for path in weight_files(folder):
         for name, tensor in _read(path).items():
             own_name = name.removeprefix("model.")
             for prefix, own_prefix in SPELLINGS.items():

@@ -24,6 +24,6 @@ def load_draft(
     description, arrays, mapping = read_arrays(format_of(folder), folder, settings_digest)
     with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
         draft = Eagle3Draft(description.config)
-        wide = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
-        draft.load_state_dict(wide)
+        float_arrays = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
+        draft.load_state_dict(float_arrays)
     return draft.eval(), mapping

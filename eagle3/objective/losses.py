@@ -43,12 +43,12 @@ def row_losses(
     kind: str,
     logits: torch.Tensor,  # [N, V_draft]; may be overwritten
     teacher: TeacherProbs,  # of teacher rows
-    place: torch.Tensor,  # int64 [N], which of them each row has
+    teacher_index: torch.Tensor,  # int64 [N], which of them each row has
     mix: torch.Tensor,  # [N], l of lk_hybrid
 ) -> RowLosses:
     """The loss `kind` of each row, and its gradient."""
     narrow, logits = logits.dtype, at_least_fp32(logits)
-    teacher = teacher.rows(place, logits.dtype)  # copies, which are overwritten
+    teacher = teacher.rows(teacher_index, logits.dtype)  # copies, which are overwritten
     top = logits.amax(-1)
     p, on_draft = teacher.p, teacher.on_draft[:, None]
     if kind == "reverse_kl":

@@ -78,14 +78,8 @@ def all_settings(config: Mapping[str, Any], external: External) -> dict[str, Set
     loading, weight_keys = LOADING_KEYS, ("target.embedding_key", "target.lm_head_key")
     dataset_keys, states_keys, dataset_inputs = _data_keys(imported, config, external)
     add("dataset", dataset_keys, dataset_inputs)
-    regenerate_keys = (
-        "dataset.regenerate",
-        "dataset.shard_size",
-        *TEMPLATES,
-        "target.dtype",
-        *loading,
-    )
-    add("regenerate", regenerate_keys, ("dataset", "tokenizer", "weights"))
+    answer_keys = ("dataset.regenerate", "dataset.shard_size", *TEMPLATES, "target.dtype", *loading)
+    add("regenerate", answer_keys, ("dataset", "tokenizer", "weights"))
     regenerated = config["dataset"]["regenerate"]["backend"] != "none"
     rows = "regenerate" if regenerated else "dataset"
     token_keys = tuple(f"tokens.{key}" for key in IMPORTED_KEYS) if imported else ("tokens",)
@@ -156,7 +150,7 @@ def _effective(config: Mapping[str, Any], target_dtype: str | None) -> dict[str,
     target["dtype"] = target_dtype or target["dtype"]
     dataset = dict(config["dataset"])
     dataset.pop("max_bad_fraction")  # decides whether a stage fails, never what it writes
-    # samples are counted in whole shards: 200 and 256 of them are the same two of 128
+    # whole shards: with 128 samples in each, 200 and 256 samples are the same two
     dataset["shards"] = math.ceil(dataset.pop("num_samples") / dataset["shard_size"])
     evaluation = dict(config["evaluation"])
     held_out = evaluation.pop("held_out_samples")
