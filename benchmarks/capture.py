@@ -1,14 +1,15 @@
-"""What capture costs over the work it cannot avoid: the forward passes, and the head once.
+"""The overhead of capture over the necessary work: the forward passes, and the head once.
 
     python -m benchmarks.capture --tokens T.safetensors --target DIR
 
-`bare` runs the target's body over the same batches and the head over the rows that are stored, one
-product each, and keeps nothing. `capture` is the whole job: states picked, encoded, compared with
-the full vocabulary, checksummed and written. Rounds alternate; `ratio` is bare to capture time.
+`bare` runs the target's body over the same batches and the head over the stored rows, one product
+each, and keeps nothing. `capture` is the whole job: select states, encode them, compute argmax and
+log-sum-exp over the full vocabulary, checksum and write. Rounds alternate; `ratio` is bare to
+capture time.
 
-With `--engine sglang=PYTHON` or `--engine vllm=PYTHON` (both, if given twice) that engine captures
-the same shard once, in bf16: the rate is that of its first worker from its second batch on, which
-leaves out loading and the warm-up; `--arguments vllm=JSON` are arguments of the engine.
+With `--engine sglang=PYTHON` or `--engine vllm=PYTHON` (or both) that engine captures the same
+shard once, in bf16: the rate is that of its first worker from its second batch on, which excludes
+loading and the warm-up; `--arguments vllm=JSON` are arguments of the engine.
 """
 
 from __future__ import annotations
@@ -38,38 +39,36 @@ from eagle3.tokens.shards import KIND
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--tokens", type=Path, required=True)
-    args.add_argument("--target", type=Path, required=True)
-    args.add_argument("--codecs", nargs="+", default=["bf16", "bf16_zstd", "fp8_e4m3", "nf4"])
-    args.add_argument("--dtype", default="auto")
-    args.add_argument("--device", default="cpu")
-    args.add_argument("--threads", type=int, default=1)
-    args.add_argument("--batch-tokens", type=int, default=8192)
-    args.add_argument("--rounds", type=int, default=5)
-    args.add_argument("--engine", action="append", default=[], type=named, help="NAME=PYTHON")
-    args.add_argument("--arguments", action="append", default=[], type=named, help="NAME=JSON")
-    given = args.parse_args()
-    with joined_ranks(given.device) as ranks, tempfile.TemporaryDirectory() as folder:
-        torch.set_num_threads(given.threads)
-        jobs = {
-            codec: job_of(given.tokens, given.target, given.dtype, codec) for codec in given.codecs
-        }
+    options = parser(__doc__)
+    options.add_argument("--tokens", type=Path, required=True)
+    options.add_argument("--target", type=Path, required=True)
+    options.add_argument("--codecs", nargs="+", default=["bf16", "bf16_zstd", "fp8_e4m3", "nf4"])
+    options.add_argument("--dtype", default="auto")
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--batch-tokens", type=int, default=8192)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--engine", action="append", default=[], type=named, help="NAME=PYTHON")
+    options.add_argument("--arguments", action="append", default=[], type=named, help="NAME=JSON")
+    args = options.parse_args()
+    with joined_ranks(args.device) as ranks, tempfile.TemporaryDirectory() as folder:
+        torch.set_num_threads(args.threads)
+        jobs = {codec: job_of(args.tokens, args.target, args.dtype, codec) for codec in args.codecs}
         first = next(iter(jobs.values()))
-        engine = first.engine(given.device)
+        engine = first.engine(args.device)
         head = first.head.to(ranks.device, engine.dtype)
         result: dict[str, list[float]] = {"bare": [], **{codec: [] for codec in jobs}}
-        for _ in range(given.rounds + 1):  # the first warms up
+        for _ in range(args.rounds + 1):  # the first warms up
             shard = first.shard(None, ranks, 1)
-            result["bare"].append(timed(lambda s=shard: bare(engine, head, s, given.batch_tokens)))
+            result["bare"].append(timed(lambda s=shard: bare(engine, head, s, args.batch_tokens)))
             for codec, job in jobs.items():
                 shard = job.shard(Path(folder) / codec, ranks, 1)
-                result[codec].append(timed(lambda s=shard: whole(engine, s, given.batch_tokens)))
+                result[codec].append(timed(lambda s=shard: whole(engine, s, args.batch_tokens)))
         tokens = int(shard.layout.needed.kept.sum())
-        others = [by_engine(name, python, given, Path(folder)) for name, python in given.engine]
+        engine_rows = [by_engine(name, python, args, Path(folder)) for name, python in args.engine]
     rows = [row(name, times[1:], result["bare"][1:], tokens) for name, times in result.items()]
-    rows += others
-    show("capture against the bare forward pass and head", rows, given, seconds=result)
+    rows += engine_rows
+    show("capture against the bare forward pass and head", rows, args, seconds=result)
 
 
 def job_of(tokens: Path, target: Path, dtype: str, codec: str, backend: str = "hf") -> CaptureJob:
@@ -104,7 +103,7 @@ def bare(engine: HFTarget, head: Head, shard: ShardCapture, batch_tokens: int) -
 
 
 def whole(engine: HFTarget, shard: ShardCapture, batch_tokens: int) -> None:
-    """A capture job but for loading the target and its self-check."""
+    """A capture job without loading the target and without its self-check."""
     try:
         capture(engine, shard, batch_tokens)
         shard.finish()
@@ -118,12 +117,12 @@ def named(text: str) -> tuple[str, str]:
     return name, value
 
 
-def by_engine(name: str, python: str, given: Any, folder: Path) -> dict[str, Any]:
-    """A row of an engine that captures in processes of its own."""
-    arguments = json.loads(dict(given.arguments).get(name, "{}"))
-    jobs = CaptureResources(batch_tokens=given.batch_tokens, **{f"{name}_arguments": arguments})
-    job = job_of(given.tokens, given.target, given.dtype, "bf16", name)
-    request = request_of(job, folder / name, Placement(given.device, given.threads, jobs))
+def by_engine(name: str, python: str, args: Any, folder: Path) -> dict[str, Any]:
+    """A row of an engine that captures in separate processes."""
+    arguments = json.loads(dict(args.arguments).get(name, "{}"))
+    jobs = CaptureResources(batch_tokens=args.batch_tokens, **{f"{name}_arguments": arguments})
+    job = job_of(args.tokens, args.target, args.dtype, "bf16", name)
+    request = request_of(job, folder / name, Placement(args.device, args.threads, jobs))
     report = folder / f"{name}.json"
     timed_request = replace(
         request,
@@ -145,7 +144,7 @@ def by_engine(name: str, python: str, given: Any, folder: Path) -> dict[str, Any
 
 
 class TimedConsumer:
-    """A job's consumer, in the engine's process, that writes down how fast states came."""
+    """A job's consumer, in the engine's process, that records the rate of incoming states."""
 
     def __init__(self, report: str, **arguments: Any) -> None:
         self.inner, self.report = shard_consumer(**arguments), Path(report)
@@ -174,8 +173,8 @@ def timed(work: Any) -> tuple[float, float]:
 
 def row(name: str, times: list, bare_times: list, tokens: int) -> dict[str, Any]:
     ratios = [
-        [b / t for b, t in zip(one, two, strict=True)]
-        for one, two in zip(bare_times, times, strict=True)
+        [b / t for b, t in zip(baseline, captured, strict=True)]
+        for baseline, captured in zip(bare_times, times, strict=True)
     ]
     return {
         "what": name,

@@ -2,8 +2,8 @@
 
     python -m benchmarks.mask_ways this --tokenizer results/demo/target --rows data/demo_chat.jsonl
 
-takes one of them once and ends: a process of its own, as of a job for one shard. The plain way
-loads what trainers load for it, torch, transformers and datasets, besides.
+runs one of them once: a separate process, like a job for one shard. The plain way also loads what
+trainers load for it: torch, transformers and datasets.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ WAYS = ("this", PLAIN)
 
 
 def main() -> None:
-    args = ArgumentParser(description=__doc__)
-    args.add_argument("way", choices=WAYS)
-    args.add_argument("--tokenizer", type=Path, required=True)
-    args.add_argument("--rows", required=True)
-    args.add_argument("--count", type=int, default=128)
-    args.add_argument("--join", type=int, default=1)
-    given = args.parse_args()
-    if given.way == PLAIN:
+    options = ArgumentParser(description=__doc__)
+    options.add_argument("way", choices=WAYS)
+    options.add_argument("--tokenizer", type=Path, required=True)
+    options.add_argument("--rows", required=True)
+    options.add_argument("--count", type=int, default=128)
+    options.add_argument("--join", type=int, default=1)
+    args = options.parse_args()
+    if args.way == PLAIN:
         import datasets  # noqa: F401
         import torch  # noqa: F401
         from transformers import AutoTokenizer
 
-        plain = PrefixEncoding(AutoTokenizer.from_pretrained(given.tokenizer))
-        for talk in conversations(given.rows, given.count, given.join):
+        plain = PrefixEncoding(AutoTokenizer.from_pretrained(args.tokenizer))
+        for talk in conversations(args.rows, args.count, args.join):
             plain(talk)
         return
-    masker = Masker(load_tokenizer(given.tokenizer), Tokens(max_length=10**9))
-    documents(masker, conversations(given.rows, given.count, given.join))
+    masker = Masker(load_tokenizer(args.tokenizer), Tokens(max_length=10**9))
+    documents(masker, conversations(args.rows, args.count, args.join))
 
 
 def conversations(source: str, count: int, join: int) -> list[Conversation]:
-    """Some chats of a source, `join` of them after one another as one chat."""
+    """Some chats of a source, with `join` consecutive ones joined to one."""
     result: list[Conversation] = []
     messages: list[dict[str, Any]] = []
     for number, row in enumerate(read_rows(Source(source))):
@@ -77,7 +77,7 @@ def documents(masker: Masker, talks: list[Conversation]) -> Documents:
 
 
 class PrefixEncoding:
-    """Answers by a pattern over the text, edges by the number of tokens before them."""
+    """Finds answers by a pattern over the text, and their edges by tokenising the prefixes."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer

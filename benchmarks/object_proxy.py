@@ -1,4 +1,4 @@
-"""A server between a client and object storage: it waits, counts, and spoils answers on request."""
+"""A proxy in front of object storage that delays, counts and, on request, corrupts responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Spoil = Callable[[bytes], bytes | int]  # an answer's body -> the body to send, 
 
 
 class ObjectProxy:
-    """Forwards to `upstream` (http://host:port) from a port of its own; use as a context."""
+    """Forwards to `upstream` (http://host:port) from a free port; use it as a context."""
 
     def __init__(self, upstream: str, latency: float = 0.0) -> None:
         self.latency, self.spoil = latency, list[Spoil]()  # one for each of the next range reads
@@ -28,7 +28,7 @@ class ObjectProxy:
             disable_nagle_algorithm = True
 
             def log_message(self, *_: object) -> None:
-                """Be silent."""
+                """Log nothing."""
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -67,7 +67,7 @@ class ObjectProxy:
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
     def entered(self) -> None:
-        """Count a range read, and keep it while `hold` is there and not set."""
+        """Count a range read, and block it until `hold`, if any, is set."""
         with self._lock:
             self.ranges += 1
             self.running += 1

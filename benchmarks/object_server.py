@@ -1,4 +1,4 @@
-"""A real S3-compatible server on this machine: moto's, in a process of its own.
+"""A real S3-compatible server on this machine: moto's, in a separate process.
 
 python -m benchmarks.object_server    serves until its standard input ends
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# any will do: the server checks none
+# the server accepts any
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 REGION = "us-east-1"
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ def object_server() -> Iterator[str]:
 
 
 def main() -> None:
-    """Take a port by binding it, say the address, and serve."""
+    """Bind a free port, print the address, and serve."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

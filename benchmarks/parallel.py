@@ -1,11 +1,11 @@
-"""Ranks that share a pack: memory of each by length of a document, and how they exchange keys.
+"""Ranks that share a pack: memory by length of a document, and ways to exchange keys.
 
     python -m benchmarks.parallel --what memory
     python -m benchmarks.parallel --what exchange
 
-Ranks are processes of one thread. `MB` is how far the memory of the fullest rank rises above its
-weights during forward and backward; `s` is wall time, which means something only as long as there
-is a core for each rank. What ranks send is counted, in bytes of one rank and direction.
+Ranks are single-threaded processes. `MB` is the peak of the rank with the most memory during
+forward and backward, above its weights; `s` is wall time, meaningful only with a core for each
+rank. Sent data is counted in bytes of one rank and direction.
 """
 
 from __future__ import annotations
@@ -39,41 +39,41 @@ LAYOUTS = ["1x1", "1x2 gathered", "2x1 usp", "1x2 usp", "1x4 gathered", "4x1 usp
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--what", choices=["memory", "exchange"], default="memory")
-    args.add_argument("--lengths", nargs="+", type=int, default=[4096, 16384, 65536])
-    args.add_argument("--supervised", type=float, default=0.2)
-    args.add_argument("--layouts", nargs="+", default=LAYOUTS, help="Ulysses x ring, and how")
-    args.add_argument("--rounds", type=int, default=3)
-    args.add_argument("--one", type=json.loads, help="measure one case; for the processes")
-    given = args.parse_args()
-    if given.one:
-        measure(**given.one)
+    options = parser(__doc__)
+    options.add_argument("--what", choices=["memory", "exchange"], default="memory")
+    options.add_argument("--lengths", nargs="+", type=int, default=[4096, 16384, 65536])
+    options.add_argument("--supervised", type=float, default=0.2)
+    options.add_argument("--layouts", nargs="+", default=LAYOUTS, help="Ulysses x ring, and how")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--one", type=json.loads, help="measure one case; for the processes")
+    args = options.parse_args()
+    if args.one:
+        measure(**args.one)
         return
     tables = {"memory": memory_table, "exchange": exchange_table}
-    show(f"parallel: {given.what}", tables[given.what](given), given)
+    show(f"parallel: {args.what}", tables[args.what](args), args)
 
 
-def memory_table(given: Namespace) -> list[dict[str, Any]]:
-    """Memory of the fullest rank by length and number of ranks, keys gathered."""
+def memory_table(args: Namespace) -> list[dict[str, Any]]:
+    """Highest memory of a rank by length and number of ranks, keys gathered."""
     rows = []
-    for length in given.lengths:
+    for length in args.lengths:
         row: dict[str, Any] = {"tokens": length}
         for recompute in (False, True):
             for ranks in (1, 2, 4):
                 layout = f"1x{ranks} gathered"
-                result = run(layout, length, given.supervised, recompute)
+                result = run(layout, length, args.supervised, recompute)
                 row[f"{ranks} ranks{' recompute' * recompute} MB"] = result["megabytes"]
         rows.append(row)
     return rows
 
 
-def exchange_table(given: Namespace) -> list[dict[str, Any]]:
+def exchange_table(args: Namespace) -> list[dict[str, Any]]:
     """Time and bytes by layout, at the first length; the layouts take turns."""
     best: dict[str, dict[str, Any]] = {}
-    for _ in range(given.rounds):
-        for layout in given.layouts:
-            result = run(layout, given.lengths[0], given.supervised, False)
+    for _ in range(args.rounds):
+        for layout in args.layouts:
+            result = run(layout, args.lengths[0], args.supervised, False)
             if layout not in best or result["seconds"] < best[layout]["seconds"]:
                 best[layout] = result
     return [
@@ -90,7 +90,7 @@ def exchange_table(given: Namespace) -> list[dict[str, Any]]:
 
 
 def run(layout: str, length: int, supervised: float, recompute: bool) -> dict[str, Any]:
-    """One case, in ranks of its own."""
+    """One case, in new ranks."""
     size, _, how = layout.partition(" ")
     ulysses, ring = map(int, size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def measure(
     recompute: bool,
     file: str,
 ) -> None:
-    """One case, in this rank; the first one writes what was found."""
+    """One case, in this rank; the first rank writes the result."""
     torch.set_num_threads(1)
     keep_freed_memory()
     sent = Counter()
@@ -126,30 +126,30 @@ def measure(
         pack = shard_of(pack, SequenceSharding(ranks, SHAPE.steps))
         objective = Objective(steps=SHAPE.steps, attention=backend, recompute=recompute)
         before = settled()
-        held = sum(tensor.nbytes for tensor in pack.tensors().values()) / 1e6
+        pack_megabytes = sum(tensor.nbytes for tensor in pack.tensors().values()) / 1e6
         with sent:
             ranks.barrier()
-            begin, busy = time.monotonic(), time.process_time()
+            started, cpu_seconds = time.monotonic(), time.process_time()
             loss, _ = ttt_loss(draft, pack, target, objective)
             loss.backward()
             ranks.barrier()
-            seconds, busy = time.monotonic() - begin, time.process_time() - busy
-        megabytes = (status("VmHWM") - before) / 1e3 + held
-        mine = torch.tensor([megabytes, busy, sent.bytes], dtype=torch.float64)
-        every = ranks.gather(mine)
+            seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_seconds
+        megabytes = (status("VmHWM") - before) / 1e3 + pack_megabytes
+        own_figures = torch.tensor([megabytes, cpu_seconds, sent.bytes], dtype=torch.float64)
+        all_figures = ranks.gather(own_figures)
     if ranks.first:
         result = {
             "seconds": seconds,
-            "megabytes": float(every[:, 0].max()),
-            "cpu_seconds": float(every[:, 1].sum()),
-            "sent": float(every[:, 2].max()),
+            "megabytes": float(all_figures[:, 0].max()),
+            "cpu_seconds": float(all_figures[:, 1].sum()),
+            "sent": float(all_figures[:, 2].max()),
             "calls": sent.calls,
         }
         Path(file).write_text(json.dumps(result))
 
 
 class Counter:
-    """Counts what this rank sends while it is entered."""
+    """A context that counts what this rank sends."""
 
     def __init__(self) -> None:
         self.bytes, self.calls = 0, 0
@@ -170,8 +170,8 @@ class Counter:
         sent: list[int],
         group: Any,
     ) -> Any:
-        others = sum(sent) - sent[dist.get_rank(group)]
-        self.bytes += others * rows[:1].nbytes
+        sent_rows = sum(sent) - sent[dist.get_rank(group)]
+        self.bytes += sent_rows * rows[:1].nbytes
         self.calls += 1
         return self.true_all_to_all(out, rows, received, sent, group)
 

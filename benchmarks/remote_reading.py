@@ -2,9 +2,9 @@
 
     python -m benchmarks.remote_reading --tokens T.safetensors --states S.safetensors
 
-The two files are a token shard and its hidden states, from any run. The object lies in a server on
-this machine, and a proxy waits before every answer; both take time of the same cores, so the
-figures are a floor. Needs the extra `dev`.
+The two files are a token shard and its hidden states, from any run. The object is on a server on
+this machine, and a proxy delays every response; both use the same cores, so the figures are lower
+bounds. Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ AHEAD = 32  # documents that are announced before they are read
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--tokens", type=Path, required=True)
-    args.add_argument("--states", type=Path, required=True)
-    args.add_argument("--latency", type=float, default=0.02, help="seconds before an answer")
-    args.add_argument("--threads", type=int, nargs="+", default=[2, 8, 16])
-    given = args.parse_args()
-    tokens = read_token_shard(given.tokens)
+    options = parser(__doc__)
+    options.add_argument("--tokens", type=Path, required=True)
+    options.add_argument("--states", type=Path, required=True)
+    options.add_argument("--latency", type=float, default=0.02, help="seconds before an answer")
+    options.add_argument("--threads", type=int, nargs="+", default=[2, 8, 16])
+    args = options.parse_args()
+    tokens = read_token_shard(args.tokens)
     os.environ.update(CREDENTIALS, AWS_DEFAULT_REGION=REGION)
-    rows = [row("local", FeatureShard(given.states, tokens), tokens, AHEAD)]
-    with object_server() as server, ObjectProxy(server, given.latency) as proxy:
+    rows = [row("local", FeatureShard(args.states, tokens), tokens, AHEAD)]
+    with object_server() as server, ObjectProxy(server, args.latency) as proxy:
         use(server, 1)
         boto3.client("s3").create_bucket(Bucket="states")
-        object_storage.upload(given.states, ADDRESS)
-        for threads, ahead in [(given.threads[-1], 0), *((n, AHEAD) for n in given.threads)]:
+        object_storage.upload(args.states, ADDRESS)
+        for threads, ahead in [(args.threads[-1], 0), *((n, AHEAD) for n in args.threads)]:
             use(proxy.address, threads)
             shard = FeatureShard(ADDRESS, tokens)
             how = "ahead" if ahead else "when asked for"
             rows.append(row(f"remote, {threads} threads, {how}", shard, tokens, ahead))
-    show(f"documents in random order, {given.latency * 1000:.0f} ms per answer", rows, given)
+    show(f"documents in random order, {args.latency * 1000:.0f} ms per answer", rows, args)
 
 
 def use(endpoint: str, threads: int) -> None:
-    """Have the project's client talk to `endpoint` with so many threads."""
+    """Point the project's client to `endpoint` with so many threads."""
     os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
     object_storage.store.cache_clear()
     pool = ThreadPoolExecutor(threads)
@@ -62,15 +62,15 @@ def use(endpoint: str, threads: int) -> None:
 
 def row(name: str, shard: FeatureShard, tokens: TokenShard, ahead: int) -> dict[str, Any]:
     """One pass over the documents; `ahead`: how many are announced before they are read."""
-    kept = shard.layout.needed.kept
-    order = np.random.default_rng(0).permutation(np.flatnonzero(kept)).tolist()
+    has_states = shard.layout.needed.kept
+    order = np.random.default_rng(0).permutation(np.flatnonzero(has_states)).tolist()
     seconds = timed(lambda: read_all(shard, order, ahead))
     size = sum(count for number in order for _, count in shard._pieces(number).values())
     requests = len(shard._pieces(order[0])) * len(order) if name != "local" else 0
     return {
         "from": name,
         "documents/s": len(order) / seconds,
-        "tokens/s": int(kept.sum()) / seconds,
+        "tokens/s": int(has_states.sum()) / seconds,
         "MB/s": size / seconds / 1e6,
         "requests": requests,
     }
@@ -79,9 +79,9 @@ def row(name: str, shard: FeatureShard, tokens: TokenShard, ahead: int) -> dict[
 def read_all(shard: FeatureShard, order: list[int], ahead: int) -> None:
     for number in order[:ahead]:
         shard.will_need(number)
-    for place, number in enumerate(order):
-        if ahead and place + ahead < len(order):
-            shard.will_need(order[place + ahead])
+    for index, number in enumerate(order):
+        if ahead and index + ahead < len(order):
+            shard.will_need(order[index + ahead])
         shard.read_into(number, shard.buffers(number))
 
 

@@ -1,6 +1,6 @@
-"""The training step with one of its savings switched off, same result: what each is worth.
+"""The training step with one of its savings switched off, with the same result.
 
-Each is a context in which the engine does the work that the saving leaves out.
+Each is a context in which the engine does the work that the saving avoids.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def every_row(pack: Pack, _head: Head) -> Iterator[None]:
         last = torch.full_like(slots, steps - 1)
         return ActiveRows(pack.row_tokens, last, last, last, [slots] * steps)
 
-    def pairs(index: RowIndex, known: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
+    def pairs(index: RowIndex, in_vocab: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         plan = true_plans[-1]
-        whole = whole_index(pack, plan, Prefixes.of(pack, plan))
-        true, _, reachable = true_pairs(whole, known)
-        row = plan.tokens[true.teacher - true.step]
+        full_index = whole_index(pack, plan, Prefixes.of(pack, plan))
+        true_result, _, reachable = true_pairs(full_index, in_vocab)
+        row = plan.tokens[true_result.teacher - true_result.step]
         size = len(index.steps[0].rows)
-        places = true.step * size + torch.searchsorted(pack.row_tokens, row)
-        return true, places, reachable
+        positions = true_result.step * size + torch.searchsorted(pack.row_tokens, row)
+        return true_result, positions, reachable
 
     with (
         patch.object(dispatch, "step_rows", all_rows),
@@ -67,7 +67,7 @@ def clamped_indices(
     rows: torch.Tensor,
     taught: torch.Tensor,
 ) -> list[StepIndex]:
-    """Of rows that read beyond the last one too: any will do there, they have no loss."""
+    """Step indices that allow rows to read beyond the last one: these have no loss."""
     taught = torch.cat((taught, taught[-1:].expand(len(slots))))
     return step_indices(pack, active, slots, rows, taught)
 
@@ -108,10 +108,10 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
             (layer,) = self.layers
             normed = rms_norm(embedding.to(self.dtype), self.input_norm.weight, self.input_norm.eps)
             layer.__class__ = WholeLayer
-            both = (self.qkv_embedding, layer.qkv)
-            weight = torch.cat([m.weight for m in both], 1)
-            whole = MixedLinear(*shared(weight), torch.cat([m.narrow for m in both], 1))
-            vars(layer)["whole"] = whole
+            linears = (self.qkv_embedding, layer.qkv)
+            weight = torch.cat([m.weight for m in linears], 1)
+            full = MixedLinear(*shared(weight), torch.cat([m.narrow for m in linears], 1))
+            vars(layer)["whole"] = full
             return EmbeddingProjections.of(normed, normed[taught])
 
     with patch.object(ttt, "TrainingDraft", Whole):
@@ -120,13 +120,13 @@ def whole_projections(_pack: Pack, _head: Head) -> Iterator[None]:
 
 @contextmanager
 def whole_vocabulary(_pack: Pack, head: Head) -> Iterator[None]:
-    """The teacher over the target's whole vocabulary; argmax and log-sum-exp formed again."""
+    """The teacher over the target's whole vocabulary; argmax and log-sum-exp computed again."""
     true_probs = Teacher.probs
 
-    def probs(self: Teacher, chosen: torch.Tensor, logs: bool) -> TeacherProbs:
-        logits = head.exact_logits(self.last[chosen])
+    def probs(self: Teacher, rows: torch.Tensor, logs: bool) -> TeacherProbs:
+        logits = head.exact_logits(self.last[rows])
         logits.logsumexp(-1), logits.argmax(-1)
-        return true_probs(self, chosen, logs)
+        return true_probs(self, rows, logs)
 
     with patch.object(Teacher, "probs", probs):
         yield
@@ -145,13 +145,13 @@ def kept_logits(_pack: Pack, _head: Head) -> Iterator[None]:
         kind: LossKind,
     ) -> tuple[torch.Tensor, PairResults]:
         logits = at_least_fp32(MixedLinear.of(weight, narrow.dtype)(x))  # [N, V_draft]
-        unique, place = pairs.teacher.unique_consecutive(return_inverse=True)
+        unique, teacher_index = pairs.teacher.unique_consecutive(return_inverse=True)
         probs = teacher.probs(unique, logs=False)
-        p = probs.p[place]
+        p = probs.p[teacher_index]
         loss = -(p * logits.log_softmax(-1)).sum(-1)
         with torch.no_grad():
-            own = p * probs.on_draft[place][:, None]
-            accepted = torch.minimum(own, logits.softmax(-1)).sum(-1)
+            target_p = p * probs.on_draft[teacher_index][:, None]
+            accepted = torch.minimum(target_p, logits.softmax(-1)).sum(-1)
             correct = logits.argmax(-1) == teacher.argmax[pairs.teacher]
         total = (loss * kind.weights.to(loss.dtype)[pairs.step]).sum()
         return total, PairResults(loss.detach(), correct, accepted)
@@ -162,7 +162,7 @@ def kept_logits(_pack: Pack, _head: Head) -> Iterator[None]:
 
 @contextmanager
 def odd_rows(_pack: Pack, _head: Head) -> Iterator[None]:
-    """Row counts as they come."""
+    """Row counts without padding."""
     with patch.multiple(bucketing, MULTIPLE=1, FEW_MULTIPLE=1):
         yield
 

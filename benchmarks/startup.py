@@ -1,4 +1,4 @@
-"""What it costs to start each job: the scripts of a run on sixteen conversations.
+"""The start-up cost of each job: the scripts of a run on sixteen conversations.
 
     python -m benchmarks.startup
 
@@ -47,24 +47,24 @@ TINY: dict[str, Any] = {
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--directory", type=Path, help="where the run lies; a temporary one")
-    given = args.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.directory) as folder:
+    options = parser(__doc__)
+    options.add_argument("--directory", type=Path, help="where the run lies; a temporary one")
+    args = options.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.directory) as folder:
         jobs = planned(dry_run(Path(folder)))
         rows = [row(Path(folder), module, arguments) for module, arguments, _ in jobs]
-    show("CPU seconds of each job of a run that has nothing to do", rows, given)
+    show("CPU seconds of each job of a run that has nothing to do", rows, args)
 
 
 def dry_run(folder: Path) -> str:
-    """What Snakemake would run, command by command."""
+    """The commands that Snakemake would run."""
     overlay = folder / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(TINY))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--directory", str(folder), "--cores", "1", "-n", "--printshellcmds"]
     command += ["--configfile", str(ROOT / "config.yaml"), str(overlay), "--", "train"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    return done.stdout + done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return result.stdout + result.stderr
 
 
 def planned(text: str) -> Iterator[tuple[str, list[str], int]]:
@@ -72,14 +72,16 @@ def planned(text: str) -> Iterator[tuple[str, list[str], int]]:
     order."""
     for line in text.splitlines():
         if not line.startswith((f"{COMMAND}python", f"{COMMAND}trap")):
-            continue  # a rule without a command says None
-        words = shlex.split(line.removeprefix(COMMAND))
-        names = [n for n, word in enumerate(words) if word.startswith("workflow_scripts.")]
-        first = names[0] if words[names[0]] != LAUNCHER else names[1]
-        job = words[first:]
+            continue  # the command of a rule without one is None
+        arguments = shlex.split(line.removeprefix(COMMAND))
+        names = [n for n, word in enumerate(arguments) if word.startswith("workflow_scripts.")]
+        first = names[0] if arguments[names[0]] != LAUNCHER else names[1]
+        job = arguments[first:]
         stop = next((n for n, word in enumerate(job) if word in REDIRECTIONS), len(job))
-        several = words.index("--processes") + 1 if "--processes" in words[:first] else 0
-        yield job[0], job[1:stop], int(words[several]) if several else 1
+        processes_index = (
+            arguments.index("--processes") + 1 if "--processes" in arguments[:first] else 0
+        )
+        yield job[0], job[1:stop], int(arguments[processes_index]) if processes_index else 1
 
 
 def planned_run(folder: Path) -> dict[str, str]:
@@ -89,7 +91,7 @@ def planned_run(folder: Path) -> dict[str, str]:
 
 
 def row(folder: Path, module: str, arguments: list[str]) -> dict[str, Any]:
-    """CPU seconds of one job, and its dearest imports."""
+    """CPU seconds of one job, and its slowest imports."""
     command = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     environment |= {"TOKENIZERS_PARALLELISM": "false"} | planned_run(folder)
@@ -97,19 +99,19 @@ def row(folder: Path, module: str, arguments: list[str]) -> dict[str, Any]:
     run(command, folder, environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    timed = run(command, folder, environment | {"PYTHONPROFILEIMPORTTIME": "1"})
-    dearest = ", ".join(f"{name} {ms}" for name, ms in packages(timed).most_common(5))
-    return {"job": module.rpartition(".")[2], "CPU s": seconds, "dearest imports, ms": dearest}
+    import_times = run(command, folder, environment | {"PYTHONPROFILEIMPORTTIME": "1"})
+    slowest = ", ".join(f"{name} {ms}" for name, ms in packages(import_times).most_common(5))
+    return {"job": module.rpartition(".")[2], "CPU s": seconds, "dearest imports, ms": slowest}
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    """What a job says; it must succeed."""
-    done = subprocess.run(  # noqa: S603
+    """The stderr of a job, which must succeed."""
+    result = subprocess.run(  # noqa: S603
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}"[-4000:])
-    return done.stderr
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stdout}{result.stderr}"[-4000:])
+    return result.stderr
 
 
 def packages(report: str) -> Counter[str]:
@@ -117,9 +119,9 @@ def packages(report: str) -> Counter[str]:
     result: Counter[str] = Counter()
     for line in report.splitlines():
         if line.startswith("import time:") and "|" in line:
-            own, _, name = line.removeprefix("import time:").split("|")
-            if own.strip().isdigit():
-                result[name.strip().partition(".")[0]] += int(own)
+            microseconds, _, name = line.removeprefix("import time:").split("|")
+            if microseconds.strip().isdigit():
+                result[name.strip().partition(".")[0]] += int(microseconds)
     return Counter({name: micro // 1000 for name, micro in result.items()})
 
 

@@ -29,40 +29,40 @@ from eagle3.store.reader import KIND, FeatureShard
 from eagle3.store.writer import ShardWriter
 from eagle3.tokens.shards import TokenShard, read_token_shard
 
-LARGE, SUPERVISED = 4096, 0.64  # the real size that the last column stands for
+LARGE, SUPERVISED = 4096, 0.64  # hidden size and share that the last column assumes
 ROWS = 1024  # rows encoded or decoded at once when speed is measured
 ROUNDS = 5
-AHEAD = 64  # documents that the system is told of before they are read
+AHEAD = 64  # documents announced to the system before they are read
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--tokens", type=Path, required=True)
-    args.add_argument("--states", type=Path, required=True)
-    args.add_argument("--directory", type=Path, help="where shards are written; a temporary one")
-    args.add_argument("--device", default="cpu", help="where codecs run: cpu or cuda")
-    args.add_argument("--threads", type=int, default=1)
-    given = args.parse_args()
-    torch.set_num_threads(given.threads)
-    tokens = read_token_shard(given.tokens)
-    source = FeatureShard(given.states, tokens)
+    options = parser(__doc__)
+    options.add_argument("--tokens", type=Path, required=True)
+    options.add_argument("--states", type=Path, required=True)
+    options.add_argument("--directory", type=Path, help="where shards are written; a temporary one")
+    options.add_argument("--device", default="cpu", help="where codecs run: cpu or cuda")
+    options.add_argument("--threads", type=int, default=1)
+    args = options.parse_args()
+    torch.set_num_threads(args.threads)
+    tokens = read_token_shard(args.tokens)
+    source = FeatureShard(args.states, tokens)
     documents = [source.read(number) for number in range(len(tokens))]
     rows, reading = [], []
-    with tempfile.TemporaryDirectory(dir=given.directory) as folder:
+    with tempfile.TemporaryDirectory(dir=args.directory) as folder:
         for name in CODECS:
             path = Path(folder) / f"{name}.safetensors"
             seconds = write(path, tokens, source, documents, name)
-            rows.append(codec_row(name, path, tokens, documents, given.device, seconds))
+            rows.append(codec_row(name, path, tokens, documents, args.device, seconds))
             reading.append(reading_row(name, path, tokens))
-    show("codecs on real states", rows, given, reading=reading)
-    given.json = None
-    show("reading every document in random order, a token's bytes in all parts", reading, given)
+    show("codecs on real states", rows, args, reading=reading)
+    args.json = None
+    show("reading every document in random order, a token's bytes in all parts", reading, args)
 
 
 def write(
     path: Path, tokens: TokenShard, source: FeatureShard, documents: list[dict], name: str
 ) -> float:
-    """Write the states with a codec, one document at a time; seconds until the file is whole."""
+    """Write the states with a codec, one document at a time; seconds until the file is complete."""
     hidden = source.layout.hidden
     layers = source.layout.layers
     layout = Layout(source.layout.needed, name, hidden, layers)
@@ -94,9 +94,9 @@ def codec_row(
     nbytes = states.nbytes
     errors = {}
     for part in ("aux", "last"):
-        first = torch.cat([d[part] for d in documents]).float()
-        result = torch.cat([shard.read(n)[part] for n in range(len(documents))]).float()
-        errors[part] = float((result - first).norm() / first.norm())
+        original = torch.cat([d[part] for d in documents]).float()
+        decoded = torch.cat([shard.read(n)[part] for n in range(len(documents))]).float()
+        errors[part] = float((decoded - original).norm() / original.norm())
     size = path.stat().st_size
     ratio = framed_ratio(shard, size)
     return {
@@ -116,7 +116,7 @@ def codec_row(
 
 
 def framed_ratio(shard: FeatureShard, size: int) -> float:
-    """Stored to raw bytes of the numbers that are compressed; 1 if none are."""
+    """Ratio of stored to raw bytes of the compressed columns; 1 if there are none."""
     layout = shard.layout
     fixed = sum(tensor.nbytes for tensor in layout.declared().values())
     rows = {True: layout.aux_rows, False: layout.last_rows}
@@ -125,7 +125,7 @@ def framed_ratio(shard: FeatureShard, size: int) -> float:
 
 
 def bytes_at(name: str, ratio: float) -> float:
-    """Bytes per token at the large size by arithmetic, with the ratio that real states gave."""
+    """Computed bytes per token at the large size, with the ratio of real states."""
     stored, total = STORED[name], 0.0
     for chunks, share in ((3, 1.0), (LAST_CHUNKS, SUPERVISED)):
         for suffix, column in stored.columns(chunks, LARGE).items():
@@ -137,10 +137,10 @@ def bytes_at(name: str, ratio: float) -> float:
 def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
     """Tokens per second of our reader and of a memory map, with and without the page cache."""
     shard = FeatureShard(path, tokens)
-    kept = shard.layout.needed.kept
-    order = np.random.default_rng(0).permutation(np.flatnonzero(kept)).tolist()
+    has_states = shard.layout.needed.kept
+    order = np.random.default_rng(0).permutation(np.flatnonzero(has_states)).tolist()
     buffers = {number: shard.buffers(number) for number in order}
-    count = int(kept.sum())
+    count = int(has_states.sum())
 
     def through_reader() -> None:
         for number in order:
@@ -166,8 +166,8 @@ def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
                     for part in shard.layout.parts:
                         first, _ = shard.layout.rows(part, number)
                         start = shard._place[part.name] + first * part.column.row_bytes
-                        into = buffers[number][part.name].numpy().reshape(-1)
-                        into[:] = np.frombuffer(data, np.uint8, into.size, start)
+                        view = buffers[number][part.name].numpy().reshape(-1)
+                        view[:] = np.frombuffer(data, np.uint8, view.size, start)
 
         row["memory map, unchecked"] = count / best(through_map)
         row["cold, map"] = count / best(through_map, path)
@@ -177,7 +177,7 @@ def reading_row(name: str, path: Path, tokens: TokenShard) -> dict[str, Any]:
 
 
 def best(work: Callable[[], None], cold: Path | None = None) -> float:
-    """Seconds of the quickest of some rounds; `cold`: a file that leaves the page cache first."""
+    """Seconds of the fastest round; `cold`: a file to drop from the page cache first."""
     result = []
     for _ in range(ROUNDS):
         if cold is not None:

@@ -18,7 +18,7 @@ KNOWN_TOKENS, KNOWN_ANSWERS = 0.87, 0.92  # shares in the draft vocabulary, as i
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a draft and of what it is trained on."""
+    """Sizes of a draft and of its training data."""
 
     hidden: int
     intermediate: int
@@ -54,15 +54,15 @@ def draft_config(shape: Shape) -> DraftConfig:
 
 
 def build_draft(shape: Shape, device: torch.device) -> Eagle3Draft:
-    """A draft with its first weights."""
+    """A draft with its initial weights."""
     draft = Eagle3Draft(draft_config(shape)).to(device)
     initialise(draft, seed=0)
     return draft
 
 
 def answers(length: int, supervised: float) -> torch.Tensor:
-    """bool [length]: turns of prompt and answer, `supervised` of the tokens in answers; the last
-    token ends an answer, as in a document that was cut there."""
+    """bool [length]: turns of prompt and answer, with a share of `supervised` tokens in answers;
+    the last token is in an answer, as in a truncated document."""
     turns = max(1, length // 256)
     position = (torch.arange(length) + 1) / length * turns
     inside = position - position.ceil() + 1  # 0..1 in each turn
@@ -77,27 +77,27 @@ def build_pack(
     lengths: list[int] | None = None,
     padded: bool = False,
 ) -> tuple[Pack, TargetParts, Head]:
-    """A pack of documents, what training keeps of a random target, and its whole head.
+    """A pack of documents, the parts of a random target, and its whole head.
 
-    `lengths`: of the documents, all `shape.length` if not given; `padded`: filled up to the longest
-    with tokens that have no loss and states all the same.
+    `lengths`: of the documents, all `shape.length` by default; `padded`: padded to the longest with
+    tokens that have states but no loss.
     """
     draw = torch.Generator().manual_seed(0)
     lengths = lengths or [shape.length] * shape.documents
-    whole_length = max(lengths)
-    sizes = [whole_length] * len(lengths) if padded else lengths
-    chosen = torch.randperm(shape.vocab, generator=draw)[: shape.draft_vocab].sort().values
-    others = torch.ones(shape.vocab, dtype=torch.bool)
-    others[chosen] = False
-    outside = others.nonzero().flatten()
+    longest = max(lengths)
+    sizes = [longest] * len(lengths) if padded else lengths
+    vocabulary = torch.randperm(shape.vocab, generator=draw)[: shape.draft_vocab].sort().values
+    is_outside = torch.ones(shape.vocab, dtype=torch.bool)
+    is_outside[vocabulary] = False
+    outside = is_outside.nonzero().flatten()
     draft_ids = torch.full((shape.vocab,), -1, dtype=torch.int64)
-    draft_ids[chosen] = torch.arange(shape.draft_vocab)
+    draft_ids[vocabulary] = torch.arange(shape.draft_vocab)
 
-    def tokens(count: int, known: float) -> torch.Tensor:
-        inside = torch.rand(count, generator=draw) < known
-        a = chosen[torch.randint(len(chosen), (count,), generator=draw)]
+    def tokens(count: int, share: float) -> torch.Tensor:
+        is_known = torch.rand(count, generator=draw) < share
+        a = vocabulary[torch.randint(len(vocabulary), (count,), generator=draw)]
         b = outside[torch.randint(len(outside), (count,), generator=draw)]
-        return torch.where(inside, a, b)
+        return torch.where(is_known, a, b)
 
     masks = [answers(length, supervised) for length in lengths]
     mask = torch.cat(
@@ -107,17 +107,17 @@ def build_pack(
     positions = torch.cat([torch.arange(size) for size in sizes])
     ends = torch.tensor(sizes)[documents]
     row_tokens = (positions < ends - 2).nonzero().flatten()
-    same = documents[1:] == documents[:-1]
-    last_tokens = (mask[:-1] & mask[1:] & same & (positions[:-1] >= 1)).nonzero().flatten()
+    same_document = documents[1:] == documents[:-1]
+    last_tokens = (mask[:-1] & mask[1:] & same_document & (positions[:-1] >= 1)).nonzero().flatten()
     hidden = shape.hidden
     head = torch.randn(shape.vocab, hidden, generator=draw) * hidden**-0.5 * 3
     last = torch.randn(len(last_tokens), hidden, generator=draw)
-    real = positions < torch.tensor(lengths)[documents]
+    is_real = positions < torch.tensor(lengths)[documents]
     input_ids = torch.full((len(mask),), int(outside[0]))
-    input_ids[real] = tokens(int(real.sum()), KNOWN_TOKENS)  # the same whatever is filled up
+    input_ids[is_real] = tokens(int(is_real.sum()), KNOWN_TOKENS)  # independent of padding
     aux = torch.zeros(len(row_tokens), 3 * hidden)
-    of_real = positions[row_tokens] < torch.tensor(lengths)[documents[row_tokens]] - 2
-    aux[of_real] = torch.randn(int(of_real.sum()), 3 * hidden, generator=draw)
+    row_is_real = positions[row_tokens] < torch.tensor(lengths)[documents[row_tokens]] - 2
+    aux[row_is_real] = torch.randn(int(row_is_real.sum()), 3 * hidden, generator=draw)
     pack = Pack(
         input_ids=input_ids,
         loss_mask=mask,
@@ -133,9 +133,9 @@ def build_pack(
     moved = Pack(**{name: value.to(device) for name, value in pack.tensors().items()})
     embedding = torch.randn(shape.vocab, hidden, generator=draw).to(device, torch.bfloat16)
     head_type = torch.float32 if device.type == "cpu" else torch.bfloat16
-    whole = Head(head.to(device, head_type))
-    parts = TargetParts(embedding, whole.rows(chosen.to(device)), draft_ids.to(device))
-    return moved, parts, whole
+    full_head = Head(head.to(device, head_type))
+    parts = TargetParts(embedding, full_head.rows(vocabulary.to(device)), draft_ids.to(device))
+    return moved, parts, full_head
 
 
 def shard_of(pack: Pack, sharding: SequenceSharding) -> Pack:

@@ -1,4 +1,4 @@
-"""What every benchmark shares: where it ran, a table for people, one JSON object for machines."""
+"""Common output of the benchmarks: the machine, a table for people, one JSON object for tools."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from eagle3.parallel.processor import processor
 
 def parser(description: str | None) -> ArgumentParser:
     """A parser with the option that every benchmark has."""
-    made = ArgumentParser(description=description)
-    made.add_argument("--json", type=Path, help="write one JSON object to this file")
-    return made
+    result = ArgumentParser(description=description)
+    result.add_argument("--json", type=Path, help="write one JSON object to this file")
+    return result
 
 
 def machine() -> dict[str, Any]:
-    """Where and how the benchmark ran."""
+    """The machine, versions and command of the benchmark."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "cpu": f"{os.cpu_count()} x {processor()}",
@@ -35,17 +35,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(title: str, rows: Sequence[Mapping[str, Any]], given: Namespace, **more: Any) -> None:
+def show(title: str, rows: Sequence[Mapping[str, Any]], args: Namespace, **more: Any) -> None:
     """Print the rows as a table, and write them with `more` if a file was named."""
-    where = machine()
+    host = machine()
     print(f"# {title}")
-    print(f"# {where['cpu']}, GPU {where['gpu']}, {where['threads']} threads")
-    print(f"# {where['versions']}")
-    print(f"# {where['command']}")
+    print(f"# {host['cpu']}, GPU {host['gpu']}, {host['threads']} threads")
+    print(f"# {host['versions']}")
+    print(f"# {host['command']}")
     print(*lines(rows), sep="\n")
-    if given.json:
-        content = {"benchmark": title, "machine": where, "rows": list(rows), **more}
-        given.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        content = {"benchmark": title, "machine": host, "rows": list(rows), **more}
+        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

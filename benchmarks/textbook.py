@@ -1,7 +1,7 @@
-"""A plain EAGLE-3 training step, as published code has it, with the same result as the engine.
+"""A plain EAGLE-3 training step, as in published code, with the same result as the engine.
 
-Rows of a batch side by side, every row at every step, the whole 2H projections again each time,
-dense masks, the target's head over its whole vocabulary, logits of all steps kept by autograd.
+Padded batches, every row at every step, whole 2H projections at each step, dense masks, the
+target's head over its whole vocabulary, logits of all steps kept by autograd.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Textbook:
         self.aux = spread(pack.aux, pack.row_tokens)
         self.last = spread(pack.last, pack.last_tokens)
         self.argmax = spread(pack.teacher_argmax, pack.last_tokens)
-        known = target.draft_ids >= 0
-        plan = step_rows(pack.input_ids, pack.loss_mask, pack.documents, known, steps)
+        in_vocab = target.draft_ids >= 0
+        plan = step_rows(pack.input_ids, pack.loss_mask, pack.documents, in_vocab, steps)
         self.active = []
         for slots in plan.slots:
             flat = torch.zeros(size, dtype=torch.bool, device=device)
             flat[plan.tokens[slots]] = True
             self.active.append(flat.view(batch, length))
-        self.chosen = known.nonzero().flatten()
+        self.chosen = in_vocab.nonzero().flatten()
 
     def loss(self, draft: Eagle3Draft, decay: float) -> torch.Tensor:
         """The sum that `ttt_loss` returns."""
@@ -52,7 +52,7 @@ class Textbook:
             logits = self.head.exact_logits(self.last)  # [B, S, V]
             teacher = logits[..., self.chosen].softmax(-1)  # [B, S, V_draft]
         position = torch.arange(length, device=self.ids.device).repeat(batch)
-        later = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).triu(1)
+        future = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).triu(1)
         hidden = draft.project_aux(self.aux.to(draft.fc.weight.dtype))
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
@@ -63,23 +63,23 @@ class Textbook:
             x = draft.layer_input(self.target.embedding[ids].flatten(0, 1), hidden.flatten(0, 1))
             q = draft.queries(x, position + k).view(batch, length, -1, config.head_dim)
             key, value = draft.keys_values(x, position + k)
-            for kept, new in ((keys, key), (values, value)):
-                each = new.view(batch, length, -1, config.head_dim).repeat_interleave(repeat, 2)
-                kept.append(each.transpose(1, 2))
+            for cache, new in ((keys, key), (values, value)):
+                heads = new.view(batch, length, -1, config.head_dim).repeat_interleave(repeat, 2)
+                cache.append(heads.transpose(1, 2))
             q = q.transpose(1, 2) * config.head_dim**-0.5  # [B, h, S, d]
-            scores = (q @ keys[0].mT).masked_fill(later, float("-inf"))
-            own = [(q * each).sum(-1, keepdim=True) for each in keys[1:]]
-            share = torch.cat([scores, *own], -1).float().softmax(-1).to(q.dtype)
+            scores = (q @ keys[0].mT).masked_fill(future, float("-inf"))
+            own_scores = [(q * heads).sum(-1, keepdim=True) for heads in keys[1:]]
+            share = torch.cat([scores, *own_scores], -1).float().softmax(-1).to(q.dtype)
             out = share[..., :length] @ values[0]
-            for i, each in enumerate(values[1:]):
-                out = out + share[..., length + i : length + i + 1] * each
+            for i, heads in enumerate(values[1:]):
+                out = out + share[..., length + i : length + i + 1] * heads
             h = hidden + attn.o_proj(out.transpose(1, 2).flatten(2))
             hidden = h + draft.midlayer.mlp(draft.midlayer.post_attention_layernorm(h))
             log_q = draft.logits(hidden).float().log_softmax(-1)  # [B, S, V_draft]
-            answer = self.target.draft_ids[self.argmax.roll(-1 - k, 1)]
-            rows = self.active[k] & (answer >= 0)
+            target_choice = self.target.draft_ids[self.argmax.roll(-1 - k, 1)]
+            rows = self.active[k] & (target_choice >= 0)
             p = teacher.roll(-1 - k, 1)
             total = total - weight * ((p * log_q).sum(-1) * rows).sum()
             with torch.no_grad():  # the usual metric
-                (log_q.argmax(-1) == answer)[rows].sum()
+                (log_q.argmax(-1) == target_choice)[rows].sum()
         return total

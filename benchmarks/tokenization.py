@@ -2,11 +2,11 @@
 
     python -m benchmarks.tokenization --tokenizer results/demo/target --rows data/demo_chat.jsonl
 
-Beside it a plain implementation of the same masks, as trainers have it: render, find answers by a
-pattern, tokenise, and tokenise the text before each edge of an answer once more to learn where
-it lies among the tokens. Both give the same ids and masks here, or the table says how often not.
-The two take turns; the fastest round of each counts. A process of its own, as of a job for one
-shard, also loads what it needs: the trainers' way needs torch, transformers and datasets.
+Compared with a plain implementation of the same masks, as in trainers: render, find answers by a
+pattern, tokenise, and tokenise the text before each edge of an answer again to find its token. The
+table counts documents whose ids or masks differ. The two take turns; the fastest round of each
+counts. A separate process, as for a shard's job, also loads its libraries: the trainers' way needs
+torch, transformers and datasets.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from eagle3.target_model.tokenizer import load_tokenizer
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--tokenizer", type=Path, required=True, help="folder of a target")
-    args.add_argument("--rows", required=True, help="as dataset.source")
-    args.add_argument("--count", type=int, default=500, help="conversations")
-    args.add_argument("--join", type=int, nargs="+", default=[1, 4], help="chats made one")
-    args.add_argument("--rounds", type=int, default=3)
-    args.add_argument("--shard", type=int, default=128, help="conversations of a process")
-    given = args.parse_args()
-    tokenizer = load_tokenizer(given.tokenizer)
+    options = parser(__doc__)
+    options.add_argument("--tokenizer", type=Path, required=True, help="folder of a target")
+    options.add_argument("--rows", required=True, help="as dataset.source")
+    options.add_argument("--count", type=int, default=500, help="conversations")
+    options.add_argument("--join", type=int, nargs="+", default=[1, 4], help="chats made one")
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--shard", type=int, default=128, help="conversations of a process")
+    args = options.parse_args()
+    tokenizer = load_tokenizer(args.tokenizer)
     rows = []
-    for join in given.join:
-        talks = conversations(given.rows, given.count, join)
-        rows += compared(tokenizer, talks, given.rounds)
-        rows += processes(given, join)
-    show("tokenization", rows, given)
+    for join in args.join:
+        talks = conversations(args.rows, args.count, join)
+        rows += compared(tokenizer, talks, args.rounds)
+        rows += processes(args, join)
+    show("tokenization", rows, args)
 
 
-def processes(given: Any, join: int) -> list[dict[str, Any]]:
-    """CPU seconds of whole processes, each of one shard."""
+def processes(args: Any, join: int) -> list[dict[str, Any]]:
+    """CPU seconds of whole processes, each for one shard."""
     best = dict.fromkeys(WAYS, float("inf"))
-    for _ in range(given.rounds):
+    for _ in range(args.rounds):
         for way in WAYS:
             command = [sys.executable, "-m", "benchmarks.mask_ways", way]
-            command += ["--tokenizer", str(given.tokenizer), "--rows", given.rows]
-            command += ["--join", str(join), "--count", str(given.shard)]
+            command += ["--tokenizer", str(args.tokenizer), "--rows", args.rows]
+            command += ["--join", str(join), "--count", str(args.shard)]
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(command, check=True)  # noqa: S603 - itself
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            best[way] = min(best[way], spent)
+            cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            best[way] = min(best[way], cpu_seconds)
     return [
         {
-            "way": f"{way}, a process with {given.shard} conversations",
+            "way": f"{way}, a process with {args.shard} conversations",
             "turns": "",
             "tokens": "",
             "tokens per CPU-s": "",
@@ -87,12 +87,12 @@ def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dic
     best, results = dict.fromkeys(ways, float("inf")), {}
     for _ in range(rounds):
         for name, way in ways.items():
-            begin = time.process_time()
+            started = time.process_time()
             results[name] = way()
-            best[name] = min(best[name], time.process_time() - begin)
+            best[name] = min(best[name], time.process_time() - started)
     tokens = sum(len(ids) for ids, _ in results["this"])
-    differ = sum(a != b for a, b in zip(*results.values(), strict=True))
-    slow = best[PLAIN]
+    different = sum(a != b for a, b in zip(*results.values(), strict=True))
+    plain_seconds = best[PLAIN]
     return [
         {
             "way": name,
@@ -100,8 +100,8 @@ def compared(tokenizer: Any, talks: list[Conversation], rounds: int) -> list[dic
             "tokens": tokens,
             "CPU-s": seconds,
             "tokens per CPU-s": tokens / seconds,
-            "times as fast": slow / seconds,
-            "documents that differ": differ,
+            "times as fast": plain_seconds / seconds,
+            "documents that differ": different,
         }
         for name, seconds in best.items()
     ]

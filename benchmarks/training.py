@@ -1,12 +1,12 @@
-"""The training step against a textbook one, against the arithmetic it needs, and saving by saving.
+"""The training step compared with a textbook one and with its arithmetic, and its savings.
 
     python -m benchmarks.training --what steps --shapes small large
     python -m benchmarks.training --what savings
     python -m benchmarks.training --what packs
 
-Every figure is of a process of its own at one thread: CPU seconds of forward and backward (the
-fastest of some repetitions), and how far memory rises above what was held before. The processes of
-a table take turns, `--rounds` times, so that a busy machine hits all of them; the fastest counts.
+Every figure comes from a separate single-threaded process: CPU seconds of forward and backward (the
+fastest of some repetitions), and peak memory above that before the step. The processes of a table
+take turns, `--rounds` times, so that a busy machine affects all of them; the fastest counts.
 `floor` is the arithmetic of the result (eagle3/objective/flops.py) at the machine's best rate of a
 large matrix product, measured in the same rounds.
 """
@@ -44,35 +44,35 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:
-    args = parser(__doc__)
-    args.add_argument("--what", choices=["steps", "savings", "packs"], default="steps")
-    args.add_argument("--shapes", nargs="+", choices=SHAPES, default=["small"])
-    args.add_argument("--supervised", nargs="+", type=float, default=[1.0, 0.64, 0.1])
-    args.add_argument("--types", nargs="+", choices=TYPES, default=["fp32"])
-    args.add_argument("--packs", nargs="+", type=int, default=[2**n for n in range(10, 17)])
-    args.add_argument("--rounds", type=int, default=3)
-    args.add_argument("--repeat", type=int, default=3, help="steps in each process")
-    args.add_argument("--one", type=json.loads, help="measure one case; for the processes")
-    given = args.parse_args()
-    if given.one:
-        print(json.dumps(measured(**given.one)))
+    options = parser(__doc__)
+    options.add_argument("--what", choices=["steps", "savings", "packs"], default="steps")
+    options.add_argument("--shapes", nargs="+", choices=SHAPES, default=["small"])
+    options.add_argument("--supervised", nargs="+", type=float, default=[1.0, 0.64, 0.1])
+    options.add_argument("--types", nargs="+", choices=TYPES, default=["fp32"])
+    options.add_argument("--packs", nargs="+", type=int, default=[2**n for n in range(10, 17)])
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--repeat", type=int, default=3, help="steps in each process")
+    options.add_argument("--one", type=json.loads, help="measure one case; for the processes")
+    args = options.parse_args()
+    if args.one:
+        print(json.dumps(measured(**args.one)))
         return
     tables = {"steps": steps_table, "savings": savings_table, "packs": packs_table}
-    show(f"training: {given.what}", tables[given.what](given), given)
+    show(f"training: {args.what}", tables[args.what](args), args)
 
 
-def steps_table(given: Namespace) -> list[dict[str, Any]]:
+def steps_table(args: Namespace) -> list[dict[str, Any]]:
     """Textbook and engine at every shape, share and type."""
     rows = []
-    for shape in given.shapes:
-        for dtype in given.types:
-            for share in given.supervised:
+    for shape in args.shapes:
+        for dtype in args.types:
+            for share in args.supervised:
                 case = {"shape": shape, "supervised": share, "dtype": dtype}
                 result = in_turns(
                     [case | {"variant": name} for name in ("textbook", "engine", "recompute")],
-                    given,
+                    args,
                 )
-                textbook, engine, less = result
+                textbook, engine, recomputed = result
                 floor = engine["flops"] / engine["rate"]
                 rows.append(
                     {
@@ -86,71 +86,71 @@ def steps_table(given: Namespace) -> list[dict[str, Any]]:
                         "engine/floor": engine["seconds"] / floor,
                         "textbook MB": textbook["megabytes"],
                         "engine MB": engine["megabytes"],
-                        "recompute MB": less["megabytes"],
-                        "recompute CPU-s": less["seconds"],
+                        "recompute MB": recomputed["megabytes"],
+                        "recompute CPU-s": recomputed["seconds"],
                         "loss differs": abs(engine["loss"] / textbook["loss"] - 1),
                     }
                 )
     return rows
 
 
-def savings_table(given: Namespace) -> list[dict[str, Any]]:
+def savings_table(args: Namespace) -> list[dict[str, Any]]:
     """The engine with one saving off."""
     rows = []
-    for dtype in given.types:
-        for share in given.supervised:
-            case = {"shape": given.shapes[0], "supervised": share, "dtype": dtype}
+    for dtype in args.types:
+        for share in args.supervised:
+            case = {"shape": args.shapes[0], "supervised": share, "dtype": dtype}
             names = ["engine", *SAVINGS, "attention:reference", "attention:flash", "padded"]
             names.insert(names.index("padded"), "packed")
-            result = in_turns([case | {"variant": name} for name in names], given)
-            for name, one in zip(names, result, strict=True):
+            result = in_turns([case | {"variant": name} for name in names], args)
+            for name, figures in zip(names, result, strict=True):
                 base = result[names.index("packed" if name == "padded" else "engine")]
                 rows.append(
                     {
                         "type": dtype,
                         "supervised": share,
                         "switched off": NAMES.get(name, name),
-                        "CPU-s": one["seconds"],
-                        "times as long": one["seconds"] / base["seconds"],
-                        "MB": one["megabytes"],
-                        "loss differs": abs(one["loss"] / base["loss"] - 1),
+                        "CPU-s": figures["seconds"],
+                        "times as long": figures["seconds"] / base["seconds"],
+                        "MB": figures["megabytes"],
+                        "loss differs": abs(figures["loss"] / base["loss"] - 1),
                     }
                 )
     return [row for row in rows if row["switched off"] != "packed"]
 
 
-def packs_table(given: Namespace) -> list[dict[str, Any]]:
+def packs_table(args: Namespace) -> list[dict[str, Any]]:
     """Throughput and memory by tokens of a pack."""
-    case = {"shape": given.shapes[0], "supervised": 0.64, "dtype": given.types[0]}
-    cases = [case | {"variant": "engine", "tokens": tokens} for tokens in given.packs]
+    case = {"shape": args.shapes[0], "supervised": 0.64, "dtype": args.types[0]}
+    cases = [case | {"variant": "engine", "tokens": tokens} for tokens in args.packs]
     return [
         {
             "tokens": tokens,
-            "CPU-s": one["seconds"],
-            "tokens per CPU-s": tokens / one["seconds"],
-            "MB": one["megabytes"],
-            "kB per token": one["megabytes"] * 1e3 / tokens,
+            "CPU-s": figures["seconds"],
+            "tokens per CPU-s": tokens / figures["seconds"],
+            "MB": figures["megabytes"],
+            "kB per token": figures["megabytes"] * 1e3 / tokens,
         }
-        for tokens, one in zip(given.packs, in_turns(cases, given), strict=True)
+        for tokens, figures in zip(args.packs, in_turns(cases, args), strict=True)
     ]
 
 
-def in_turns(cases: list[dict[str, Any]], given: Namespace) -> list[dict[str, Any]]:
-    """Measure the cases, each in processes of its own, one after another, `rounds` times."""
+def in_turns(cases: list[dict[str, Any]], args: Namespace) -> list[dict[str, Any]]:
+    """Measure the cases in turns, each in a new process, `rounds` times."""
     best: list[dict[str, Any]] = [{} for _ in cases]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    for _ in range(given.rounds):
+    for _ in range(args.rounds):
         for number, case in enumerate(cases):
-            text = json.dumps(case | {"repeat": given.repeat})
+            text = json.dumps(case | {"repeat": args.repeat})
             command = [sys.executable, "-m", "benchmarks.training", "--one", text]
-            done = subprocess.run(  # noqa: S603 - our own command
+            process = subprocess.run(  # noqa: S603 - our own command
                 command, env=environment, check=True, capture_output=True, text=True
             )
-            one = json.loads(done.stdout.splitlines()[-1])
-            if not best[number] or one["seconds"] < best[number]["seconds"]:
-                best[number] = one | {"rate": max(one["rate"], best[number].get("rate", 0))}
-    rate = max(one["rate"] for one in best)
-    return [one | {"rate": rate} for one in best]
+            figures = json.loads(process.stdout.splitlines()[-1])
+            if not best[number] or figures["seconds"] < best[number]["seconds"]:
+                best[number] = figures | {"rate": max(figures["rate"], best[number].get("rate", 0))}
+    rate = max(figures["rate"] for figures in best)
+    return [figures | {"rate": rate} for figures in best]
 
 
 def measured(
@@ -194,16 +194,16 @@ def measured(
 
 
 def timed(step: Callable[[], float], draft: torch.nn.Module, repeat: int) -> dict[str, float]:
-    """CPU seconds of the fastest step after the first, and megabytes above what was held."""
+    """CPU seconds of the fastest step after the first, and peak megabytes above the start."""
     step()
     seconds, loss = [], 0.0
     draft.zero_grad()
     before = settled()
     for _ in range(repeat):
         draft.zero_grad()
-        begin = time.process_time()
+        started = time.process_time()
         loss = step()
-        seconds.append(time.process_time() - begin)
+        seconds.append(time.process_time() - started)
     return {
         "seconds": min(seconds),
         "loss": loss,
@@ -212,7 +212,7 @@ def timed(step: Callable[[], float], draft: torch.nn.Module, repeat: int) -> dic
 
 
 def settled() -> int:
-    """kB in memory after everything unused was given back; the peak starts here anew."""
+    """Resident kB after returning unused memory; resets the peak."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -236,7 +236,7 @@ def widened_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def best_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of large products at one thread, by the fastest way at hand."""
+    """FLOP/s of large products with one thread, by the fastest available product."""
     best, products = 0.0, [plain_product, widened_product]
     if dtype == torch.float32 or onednn_multiplies_bfloat16():
         products.append(onednn_linear)
@@ -244,9 +244,9 @@ def best_rate(dtype: torch.dtype) -> float:
         a, b = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)
         for _ in range(3):
             for product in products:
-                begin = time.process_time()
+                started = time.process_time()
                 product(a, b)
-                best = max(best, 2 * m * k * n / (time.process_time() - begin))
+                best = max(best, 2 * m * k * n / (time.process_time() - started))
     return best
 
 

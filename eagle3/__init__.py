@@ -1,12 +1,12 @@
-"""Offline EAGLE-3 draft training: the library. It knows nothing of Snakemake.
+"""Offline EAGLE-3 draft training: the library. It does not depend on Snakemake.
 
     import eagle3
 
     run = eagle3.load_run("results/demo")
     draft, vocabulary = eagle3.load_draft("results/demo")
 
-Names are found when they are used (PEP 562): importing the package imports nothing else. They are
-listed as text, so that the digest of a stage's code does not follow them.
+Names are imported when they are used (PEP 562): importing the package imports nothing else. They
+are listed as text, so that the digest of a stage's code does not follow them.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """The public functions of `import eagle3`: reading runs from Python (docs/api.md).
 
-Each imports what it needs when it is called, so `import eagle3` costs nothing. A fault that a user
-can fix raises `UserError` with one sentence.
+Each imports what it needs when it is called, so `import eagle3` is fast. An error that the user can
+fix raises `UserError` with one sentence.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Is this configuration legal? Everything that files already say is asked here, before any job.
+"""Checks of a configuration against existing files, before any job.
 
-`check_choices` needs the configuration alone, `check_target` the target's config.json and the
-header of its weights; neither imports torch. What only the data can tell (bad rows, too few of
-them) is counted by the jobs.
+`check_choices` needs only the configuration, `check_target` the target's config.json and the header
+of its weights; neither imports torch. Faults of the data (bad rows, too few of them) are counted by
+the jobs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from eagle3.target_model.weights import TargetWeights, check_norm
 from eagle3.tokens.vocab import check_size
 
 Config = Mapping[str, Any]
-USUAL_HEAD = 128  # fits every kernel: asked before the target is known
+USUAL_HEAD = 128  # fits every kernel; used before the target is known
 
 
 def check_choices(config: Config) -> None:
-    """Raise UserError for choices that cannot be, or exclude each other, whatever the target is."""
+    """Raise UserError for choices that are impossible or exclude each other for every target."""
     if config["draft"]["rope_scaling"] is not None:
         chosen(config["draft"]["rope_theta"], config["draft"]["rope_scaling"])
     check_formats(config["export"]["formats"], config["draft"])
@@ -49,7 +49,7 @@ def check_choices(config: Config) -> None:
 
 
 def _check_adapter(config: Config) -> None:
-    """Raise UserError where an adapter would be left out."""
+    """Raise UserError if a job could not apply the adapter."""
     key, states = "target.adapter is set", config["hidden_states"]
     if config["target"]["model"] == "embedded":
         raise UserError(f"{key}, but the embedded target has none: name its base in target.model")
@@ -69,7 +69,7 @@ def _check_adapter(config: Config) -> None:
 def check_target(config: Config, folder: Path) -> bool:
     """Whether the output head of the target in `folder` is its input embedding.
 
-    Raises UserError if the target is not whole or cannot be used as configured.
+    Raises UserError if the target is incomplete or cannot be used as configured.
     """
     section = config["target"]
     weights = TargetWeights(folder)
@@ -96,8 +96,7 @@ def check_config(config: Config, folder: Path) -> Any:
 def check_shape(config: Config, text: Any) -> None:
     """Raise UserError if sizes of the run do not fit a target of the text configuration `text`.
 
-    Says on standard error where the draft cannot be shaped as the target, or is not served as it
-    was trained.
+    Prints a warning where the draft cannot have the target's shape, or is not served as trained.
     """
     states, resources = config["hidden_states"], config["resources"]
     count = layer_count(text)
@@ -141,7 +140,7 @@ def check_shape(config: Config, text: Any) -> None:
 
 
 def _check_attention(config: Config, head_dim: int) -> None:
-    """A back end of attention that is named can train on the device, in the precision."""
+    """Raise UserError if the attention back end cannot train on the device, in the precision."""
     train, device = config["train"], config["resources"]["device"]
     if why := unsupported_reason(train["attention_backend"], device, train["precision"], head_dim):
         raise UserError(
@@ -150,7 +149,7 @@ def _check_attention(config: Config, head_dim: int) -> None:
 
 
 def _check_lengths(config: Config, context: int) -> None:
-    """Documents, and prompts with their answers, have to fit into the target's context."""
+    """Raise UserError unless documents, and prompts with answers, fit into the target's context."""
     check_length(config["tokens"]["max_length"], context)
     answer = config["evaluation"]["max_new_tokens"]
     if answer + config["evaluation"]["num_speculative_tokens"] + 2 > context:
@@ -161,7 +160,7 @@ def _check_lengths(config: Config, context: int) -> None:
 
 
 def _check_tokenizer(folder: Path) -> None:
-    """A target needs a tokenizer and a chat template, or code that brings them."""
+    """Raise UserError if the target has no tokenizer or chat template, nor code that may."""
     if any(folder.glob("*.py")):
         return
     if not any(path for name in VOCABULARIES for path in folder.glob(name)):
@@ -169,9 +168,9 @@ def _check_tokenizer(folder: Path) -> None:
             f"target.model: {folder} has no tokenizer ({', '.join(VOCABULARIES)}): download it or "
             "save it next to the weights"
         )
-    described = folder / "tokenizer_config.json"
-    inside = described.is_file() and read_object(described).get("chat_template")
-    if not inside and not any((folder / name).exists() for name in TEMPLATE_FILES):
+    config_file = folder / "tokenizer_config.json"
+    in_config = config_file.is_file() and read_object(config_file).get("chat_template")
+    if not in_config and not any((folder / name).exists() for name in TEMPLATE_FILES):
         raise UserError(
             f"target.model: {folder} has no chat template ({', '.join(TEMPLATE_FILES)}, or in "
             "tokenizer_config.json), as base models have none: use the chat model"
@@ -201,6 +200,6 @@ def embedded_text_config(tiny: Mapping[str, Any]) -> JsonConfig:
 
 
 def cached_folder(model: str, revision: str | None) -> Path | None:
-    """Where a model of the hub lies on this machine, None if its config.json was never fetched."""
+    """Folder of a hub model in the cache, None if its config.json was never fetched."""
     path = cached_file(model, "config.json", revision)
     return path and path.parent

@@ -1,4 +1,4 @@
-"""The only exception that is shown without a traceback, and a context that raises it."""
+"""The only exception that is printed without a traceback, and a context that raises it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from types import TracebackType
 
 
 class UserError(Exception):
-    """A fault that the user can fix: its text names the key or file, the value and the remedy."""
+    """An error that the user can fix: its text names the key or file, the value and the remedy."""
 
 
 class Foreign:
-    """A context in which another library reads a file that may be anything.
+    """A context in which another library reads an untrusted file.
 
     Such readers raise any exception for a bad file, even Rust panics. Raises UserError with
-    `sentence` and the first line of the fault instead.
+    `sentence` and the first line of the error instead.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -30,12 +30,12 @@ class Foreign:
     ) -> None:
         if fault is None or isinstance(fault, UserError):
             return
-        # a panic of pyo3 does not derive from Exception, so that nobody catches it by accident
+        # a panic of pyo3 deliberately does not derive from Exception
         if isinstance(fault, Exception) or type(fault).__name__ == "PanicException":
             raise UserError(f"{self.sentence}: {first_line(fault)}") from None
 
 
 def first_line(fault: BaseException) -> str:
-    """The fault in one line; with its type if the text is a single word, as of KeyError."""
+    """The error in one line; with its type if the text is a single word, as of KeyError."""
     line = next((line.strip() for line in str(fault).splitlines() if line.strip()), "")[:400]
     return line if " " in line else f"{type(fault).__name__} {line}".strip()

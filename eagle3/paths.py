@@ -106,11 +106,11 @@ class Paths:
         return f"{self.out}/plan.json"
 
     def captured(self, split: str = SPLIT, shard: Number = SHARD, stage: Number = STAGE) -> str:
-        """`train/shard-00003`, what the files of a captured shard share; in rolling mode
+        """Common part of the paths of a captured shard: `train/shard-00003`, in rolling mode
         `train/stage-0002/shard-00003`."""
         name = f"shard-{shard_name(shard)}"
-        own = self.rolling and split != "eval"
-        return f"{split}/stage-{stage_name(stage)}/{name}" if own else f"{split}/{name}"
+        per_stage = self.rolling and split != "eval"
+        return f"{split}/stage-{stage_name(stage)}/{name}" if per_stage else f"{split}/{name}"
 
     def states(self, split: str = SPLIT, shard: Number = SHARD, stage: Number = STAGE) -> str:
         """Hidden states of a shard."""
@@ -147,12 +147,12 @@ class Paths:
         return f"{self.out}/tracking"
 
     def score(self, stage: Number = STAGE) -> str:
-        """What held-out states say of a stage's checkpoint."""
+        """The score of a stage's checkpoint on held-out states."""
         return f"{self.out}/evaluation/stage-{stage_name(stage)}.json"
 
     @property
     def choice(self) -> str:
-        """Which stage is the best one, and why."""
+        """The best stage, and the scores of all."""
         return f"{self.out}/evaluation/best.json"
 
     @property
@@ -191,10 +191,10 @@ class Paths:
 
 
 def shard_name(number: Number) -> str:
-    """Five digits, or the wildcard as it is."""
+    """Five digits, or the wildcard unchanged."""
     return f"{number:05d}" if isinstance(number, int) else number
 
 
 def stage_name(number: Number) -> str:
-    """Four digits, or the wildcard as it is."""
+    """Four digits, or the wildcard unchanged."""
     return f"{number:04d}" if isinstance(number, int) else number

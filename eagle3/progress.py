@@ -38,5 +38,5 @@ class Progress:
             self.log.info(line())
 
     def close(self) -> None:
-        """Leave the terminal in order when the job ends early."""
+        """Restore the terminal when the job ends early."""
         self.bar.close()

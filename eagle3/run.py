@@ -1,7 +1,7 @@
-"""One configured run: what was asked for, what lies outside, and where everything is.
+"""One configured run: its configuration, external files, settings and paths.
 
-The rules build a `Run` from the configuration before any job starts. Jobs read the same object
-back from a file, so nothing about a run is said twice:
+The rules build a `Run` from the configuration before any job starts. Jobs load the same object from
+a file, so nothing about a run is stated twice:
 
     config.yaml -> Config -> Run -> rules     which files exist and what they depend on
                               |
@@ -26,12 +26,12 @@ from eagle3.files.artifact import NOT_OURS, Settings, canonical, digest, write_t
 from eagle3.paths import Paths
 from eagle3.tokens.stages import Stages
 
-VARIABLE = "EAGLE3_RUN"  # the environment variable by which a job finds the file of its run
+VARIABLE = "EAGLE3_RUN"  # environment variable with the file of a job's run
 
 
 @dataclass(frozen=True)
 class StatesFrom:
-    """States that exist: of another project, or of another run."""
+    """Existing states, of another project or of another run."""
 
     kind: str  # as in hidden_states.source
     place: str
@@ -41,13 +41,13 @@ class StatesFrom:
 
     @property
     def name(self) -> str:
-        """The folder, without those above it."""
+        """The folder's name."""
         return Path(self.place).name
 
 
 @dataclass(frozen=True)
 class External:
-    """Files from outside, and digests of their contents (a hub source is known by its name)."""
+    """External files, and digests of their contents (a hub source is identified by its name)."""
 
     sources: tuple[Source, ...]
     source_digest: str
@@ -60,11 +60,11 @@ class External:
     prompts_digest: str = ""
     warm_start: str | None = None  # folder of a draft to start from
     warm_start_digest: str = ""
-    draft_config: Mapping[str, Any] = field(default_factory=dict)  # what the file of it says
-    adapter: str | None = None  # folder of a LoRA adapter on the target; weights_digest has it in
-    tied: bool | None = None  # whether the output head is the input embedding; None: not known yet
+    draft_config: Mapping[str, Any] = field(default_factory=dict)  # values of its file
+    adapter: str | None = None  # folder of a LoRA adapter, which weights_digest includes
+    tied: bool | None = None  # whether the output head is the input embedding; None: unknown yet
     states: StatesFrom | None = None  # None: they are captured
-    target_dtype: str | None = None  # what target.dtype auto is; None: config.json's
+    target_dtype: str | None = None  # the type for target.dtype auto; None: config.json's
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> External:
@@ -81,8 +81,8 @@ class External:
 class Run:
     """A run, as its rules and jobs see it.
 
-    `settings`: what shapes the output of each stage. `code`: digests of the sources of the stages
-    that keep unfinished work, by script.
+    `settings`: values that affect the output of each stage. `code`: digests of the sources of the
+    stages that resume unfinished work, by script.
     """
 
     config: Config
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def rolling(self) -> bool:
-        """Whether only two windows of hidden states lie on the disk at a time."""
+        """Whether at most two windows of hidden states are on the disk at a time."""
         return not self.config.hidden_states.keep
 
     @property
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def target_files(self) -> list[str]:
-        """Files of a target that a rule makes; one from outside is known by its digest instead."""
+        """Files of a target that a rule trains; empty for an external one, which has a digest."""
         return [] if self.external.target else self.paths.embedded_target_files
 
     @property
@@ -120,14 +120,14 @@ class Run:
         return self.config.hidden_states.source.imports
 
     def shared_shards(self, split: str) -> list[str]:
-        """Numbers, as files have them, of the shards whose states another run has."""
+        """Numbers, as in file names, of the shards whose states another run has."""
         source = self.external.states
         names = source.shards if source and source.kind == "run" else ()
         return [name.rpartition("-")[2] for name in names if name.startswith(f"{split}/")]
 
     @property
     def states_from(self) -> StatesFrom:
-        """Where states come from that are not captured. Raises UserError if they are."""
+        """The source of states that are not captured. Raises UserError if they are captured."""
         if self.external.states is None:
             raise UserError("hidden_states.source.kind is 'capture', so there is nothing to import")
         return self.external.states
@@ -175,7 +175,7 @@ class Run:
         return [self.stored(self.paths.states("train", shard, stage)) for shard in shards]
 
     def capture_checks(self) -> list[str]:
-        """What the self-check of each captured training shard says, in order."""
+        """Results of the self-check of each captured training shard, in order."""
         return [
             self.paths.states_check("train", shard, stage)
             for stage in self.captures
@@ -189,18 +189,18 @@ class Run:
         return [self.paths.score(stage) for stage in self.stages.numbers]
 
     def scores_before(self, stage: int) -> list[str]:
-        """With early stop: the scores of the stages before, which decide whether to go on."""
+        """With early stop: the scores of earlier stages, which decide whether to continue."""
         if self.config.train.early_stop_patience is None:
             return []
         return [self.paths.score(earlier) for earlier in range(1, stage)]
 
     @property
     def scores_inside(self) -> bool:
-        """Whether training reads held-out states, to score the draft inside a stage."""
+        """Whether training scores the draft inside a stage, on held-out states."""
         return self.config.train.score_every_steps is not None
 
     def stored(self, path: str) -> str:
-        """Where a large file lies: the path itself, or its address in object storage."""
+        """The location of a large file: the path itself, or its address in object storage."""
         prefix = self.config.resources.storage_prefix
         return f"{prefix}/{path}" if prefix else path
 
@@ -209,13 +209,13 @@ class Run:
             {
                 "config": self.config.to_dict(),
                 "external": asdict(self.external),
-                "settings": {stage: asdict(one) for stage, one in self.settings.items()},
+                "settings": {stage: asdict(settings) for stage, settings in self.settings.items()},
                 "code": dict(self.code),
             }
         )
 
     def save(self, folder: Path) -> Path:
-        """Write the run to a file of `folder` that is named by its content, and return its path.
+        """Write the run to a file of `folder` named by its content, and return its path.
 
         Jobs that wait in a queue keep the file that they were planned with.
         """
@@ -229,8 +229,7 @@ class Run:
 def load_run(place: Path | str) -> Run:
     """The run of a results folder or of a file that `Run.save` wrote.
 
-    A folder that was renamed since has its own files, not those of a run under its old name. Raises
-    UserError if there is none.
+    The paths of a renamed folder follow its new name. Raises UserError if there is no run.
     """
     path = Path(place)
     name: str | None = None
@@ -243,7 +242,7 @@ def load_run(place: Path | str) -> Run:
         return Run(
             config.model_copy(update={"run": name}) if name else config,
             External.from_dict(values["external"]),
-            {stage: Settings(**one) for stage, one in values["settings"].items()},
+            {stage: Settings(**settings) for stage, settings in values["settings"].items()},
             values["code"],
         )
     except OSError as fault:

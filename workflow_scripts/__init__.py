@@ -1,9 +1,9 @@
-"""The jobs of the workflow: `python -m workflow_scripts.NAME`. Their imports take seconds, in which
-Ctrl-C ends them at once; `ending.run` takes over from there."""
+"""The jobs of the workflow: `python -m workflow_scripts.NAME`. Ctrl-C ends them at once during
+their imports, which take seconds; `ending.run` takes over afterwards."""
 
 import sys
 
 from workflow_scripts import ending
 
-if sys.argv[0] == "-m":  # Python looks up the job that it will run; a test would import one
+if sys.argv[0] == "-m":  # Python is about to run a job; false if a test imports one
     ending.leave_at_once_on_interrupt()

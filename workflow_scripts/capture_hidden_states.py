@@ -27,7 +27,7 @@ def main(job: entry.Job) -> None:
         torch.set_num_threads(max(job.threads // ranks.world, 1))
         if ranks.first:
             make_room(job, shard, place.local)
-            # what only training needs is missed now, not after hours of captures
+            # a GPU that cannot train is reported now, not after hours of captures
             if job.shard == 0 and ENGINES[shard.backend].in_job:
                 check_gpu(ranks.device, run.config.train.precision)
         else:

@@ -1,4 +1,4 @@
-"""How a job ends: with one sentence, whatever the cause, and however many ranks it has.
+"""The end of a job: one sentence, whatever the cause and the number of ranks.
 
 Imports nothing of the project or of a library at its top: it is active while those load.
 """
@@ -16,8 +16,8 @@ from types import FrameType, TracebackType
 from typing import NoReturn
 
 INTERRUPTED = "stopped by Ctrl-C; the same command continues from what is finished"
-INTERRUPT_CODE = 128 + signal.SIGINT  # as shells count it
-# faults of the disk, which are not faults of this project, and a remedy for each
+INTERRUPT_CODE = 128 + signal.SIGINT  # as in shells
+# errors of the disk, with a remedy for each
 REMEDIES = {
     errno.ENOSPC: "free some space, then give the same command again",
     errno.EDQUOT: "free some space or ask for more, then give the same command again",
@@ -31,8 +31,8 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun: <folder of its ranks>
 
 
 def leave_at_once_on_interrupt() -> None:
-    """End the process on SIGINT without running another line of the libraries it imports: an
-    import that is cut off may raise anything. Nothing has been written yet."""
+    """End the process on SIGINT without running any further code of the libraries it imports: an
+    interrupted import may raise anything. Nothing has been written yet."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
         signal.signal(signal.SIGINT, _leave)
 
@@ -44,8 +44,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`. A fault that the user can fix ends it with one sentence and exit code 1, Ctrl-C
-    with one and 130 (see `OneSentence`)."""
+    """Run `main`. An error that the user can fix ends it with one sentence and exit code 1, Ctrl-C
+    with one sentence and 130 (see `OneSentence`)."""
     import logging
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -57,16 +57,16 @@ def run(main: Callable[[], None]) -> None:
     )
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a line that finds no room in the log is lost without a fuss
+    logging.raiseExceptions = False  # lines that do not fit on the disk are silently lost
     with OneSentence():
         main()
 
 
 class OneSentence:
-    """A context that turns what ends a job into a sentence on stderr and an exit code.
+    """A context that turns the cause of a job's end into a sentence on stderr and an exit code.
 
-    Faults of this project's own making keep their traceback. Of the ranks of one machine only the
-    first to fail has anything to say: the others fail because it has left them.
+    Bugs of this project keep their traceback. Of the ranks of one machine only the first to fail
+    prints anything: the others fail because of it.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class OneSentence:
             signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        # torchrun passes on what the terminal has sent already
+        # torchrun forwards the signal that the terminal has sent already
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._interrupted = True
         raise KeyboardInterrupt
@@ -100,15 +100,15 @@ class OneSentence:
 
 
 def sentence_of(fault: BaseException) -> str | None:
-    """What to say of a fault that the user can fix; None of one that needs a traceback."""
+    """The message for an error that the user can fix; None for one that needs a traceback."""
     from eagle3.errors import UserError, first_line
 
     if isinstance(fault, UserError):
         return str(fault)
     if isinstance(fault, OSError) and fault.errno in REMEDIES:
-        # Python does not know the file if a write to an open one fails
-        known = isinstance(fault.filename, (str, bytes, os.PathLike))
-        name = os.fsdecode(fault.filename) if known else "a temporary file or the log"
+        # a failed write to an open file has no file name
+        has_name = isinstance(fault.filename, (str, bytes, os.PathLike))
+        name = os.fsdecode(fault.filename) if has_name else "a temporary file or the log"
         return f"{name}: {os.strerror(fault.errno)}: {REMEDIES[fault.errno]}"
     if _is_lost_rank(fault):
         return f"another rank has ended: {first_line(fault)}"
@@ -116,7 +116,7 @@ def sentence_of(fault: BaseException) -> str | None:
 
 
 def _is_lost_rank(fault: BaseException) -> bool:
-    """Whether this rank failed because one of another machine did, which has printed the reason."""
+    """Whether this rank failed because one on another machine did, which has printed the reason."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "torch" not in sys.modules:
         return False
     from torch.distributed import DistError
@@ -135,12 +135,12 @@ def end(sentence: str, code: int = 1) -> NoReturn:
 
 
 def first_of_ranks() -> bool:
-    """Whether no other rank of torchrun's on this machine has failed before; each calls it once."""
-    named = os.environ.get(ERROR_FILE)
-    if named is None:
+    """Whether no other rank on this machine has failed before; each rank calls it once."""
+    error_file = os.environ.get(ERROR_FILE)
+    if error_file is None:
         return True
     try:
-        os.close(os.open(Path(named).parents[1] / "failed", os.O_CREAT | os.O_EXCL))
+        os.close(os.open(Path(error_file).parents[1] / "failed", os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return False
     except OSError:  # better printed twice than never

@@ -1,4 +1,4 @@
-"""What all scripts share: which job of which run it is, log lines, and how it ends."""
+"""Common code of all scripts: reading the job from the command line, and running it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from workflow_scripts import ending
 class Job:
     """A job of a run.
 
-    `split`, `shard`, `stage`: which one of its rule; a stage of 0 is none. `checkpoint`,
-    `previous`, `out`: files that Snakemake fetches from object storage or brings there, which are
-    elsewhere than the run's own paths then.
+    `split`, `shard`, `stage`: wildcards of its rule; stage 0 means none. `checkpoint`, `previous`,
+    `out`: files that Snakemake may transfer from or to object storage, and whose paths then differ
+    from the run's.
     """
 
     run: Run
@@ -34,61 +34,61 @@ class Job:
     out: Sequence[Path] = field(default_factory=list)
 
     def settings(self, stage: str) -> Settings:
-        """What shapes the output of a stage of the workflow."""
+        """Settings of a stage of the workflow."""
         return self.run.settings[stage]
 
     @property
     def adapter(self) -> Path | None:
-        """Folder of the LoRA adapter that the target is run with."""
+        """Folder of the target's LoRA adapter, if any."""
         return Path(self.run.external.adapter) if self.run.external.adapter else None
 
     def target_folder(self, weights: bool = True) -> Path:
-        """The target's folder, fetched from the hub if it is there; without `weights` only its
-        small files."""
+        """The target's folder, downloaded if it is on the hub; without `weights` only its small
+        files."""
         return resolve_target(self.run.target, self.run.config.target.revision, weights)
 
     @property
     def first_rank(self) -> bool:
-        """Whether this is the only process of the job, or the one that speaks for all."""
+        """Whether this is the only process of the job, or rank 0."""
         return os.environ.get("RANK", "0") == "0"
 
 
 def start(main: Callable[[Job], None], description: str | None) -> None:
-    """Read which job this is and run it; every fault ends as in `ending.run`."""
+    """Read the job from the command line and run it; errors end as in `ending.run`."""
     ending.run(lambda: main(read_job(description, sys.argv[1:])))
 
 
-def read_job(description: str | None, words: Sequence[str]) -> Job:
-    """The job that a command line names, of the run that Snakemake has planned it for."""
-    args = ArgumentParser(description=description)
-    args.add_argument(
+def read_job(description: str | None, arguments: Sequence[str]) -> Job:
+    """The job of a command line, and of the run that Snakemake planned it for."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument(
         "--run-file", type=Path, help="results/<run>/run.json; by default Snakemake sets it"
     )
-    args.add_argument("--split", choices=("train", "eval"), default="train")
-    args.add_argument("--shard", type=int, default=0)
-    args.add_argument("--stage", type=int, default=0)
-    args.add_argument("--threads", type=int, default=1, help="CPU threads")
-    args.add_argument(
+    parser.add_argument("--split", choices=("train", "eval"), default="train")
+    parser.add_argument("--shard", type=int, default=0)
+    parser.add_argument("--stage", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument(
         "--checkpoint",
         type=Path,
         default=Path(),
         help="model.safetensors of the checkpoint to read",
     )
-    args.add_argument("--out", type=Path, nargs="*", default=[], help="files to write")
-    args.add_argument(
+    parser.add_argument("--out", type=Path, nargs="*", default=[], help="files to write")
+    parser.add_argument(
         "--previous", type=Path, nargs="*", default=[], help="files of the previous checkpoint"
     )
-    options = vars(args.parse_args(words))
-    place = options.pop("run_file") or os.environ.get(VARIABLE)
-    if place is None:
-        args.error(f"--run-file is missing (or {VARIABLE}, which Snakemake sets)")
-    job = Job(load_run(place), **options)
+    options = vars(parser.parse_args(arguments))
+    run_file = options.pop("run_file") or os.environ.get(VARIABLE)
+    if run_file is None:
+        parser.error(f"--run-file is missing (or {VARIABLE}, which Snakemake sets)")
+    job = Job(load_run(run_file), **options)
     if job.first_rank:
-        _keep(job.run)
+        _save_snapshot(job.run)
     return job
 
 
-def _keep(run: Run) -> None:
+def _save_snapshot(run: Run) -> None:
     """Save the configuration next to the results, for people and for `load_run`."""
     path, text = Path(run.paths.snapshot), run.to_text()
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

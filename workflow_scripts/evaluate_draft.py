@@ -56,8 +56,8 @@ def main(job: entry.Job) -> None:
 
 
 def _held_out(job: entry.Job) -> tuple[Iterator[Question], str]:
-    """Questions of held-out conversations, and the digest of their dataset. Of imported states
-    there are tokens alone, whose prompts are what comes before their last answers."""
+    """Questions of held-out conversations, and the digest of their dataset. Imported states have
+    only tokens, whose prompts are those before their last answers."""
     run, digest = job.run, job.settings("evaluate").upstream["dataset"]
     if not run.imports:
         dataset = DatasetFile(Path(run.paths.dataset), "eval", digest)

@@ -32,8 +32,8 @@ def main(job: entry.Job) -> None:
     names = dict(zip(listing.numbers.tolist(), listing.names, strict=True))
     files = open_files(source.kind, listing.folder, names, source.dataset)
     rows = getattr(files, "rows", None)  # of the dataset that speculators keeps masks in
-    whole = None if rows is None else len(rows)
-    missing = check_complete(source.kind, listing, whole, dataset.max_bad_fraction)
+    row_count = None if rows is None else len(rows)
+    missing = check_complete(source.kind, listing, row_count, dataset.max_bad_fraction)
     check_counts(held_out, dataset.num_samples)
     target = job.target_folder()
     capture = CaptureJob(settings, Path(), target, job.adapter)

@@ -20,11 +20,14 @@ from workflow_scripts import entry
 def main(job: entry.Job) -> None:
     run, paths, settings = job.run, job.run.paths, job.settings("tokens")
     index, files, numbers = files_of_shard(run, job.split, job.shard)
-    target, trusted = job.target_folder(weights=False), run.config.target.trust_remote_code
+    target, trust_remote_code = (
+        job.target_folder(weights=False),
+        run.config.target.trust_remote_code,
+    )
     capture, values = CaptureJob(job.settings("dataset"), Path(), target), settings.values["tokens"]
     expected, config = expected_of(capture), capture.config
     check_length(values["max_length"], config.max_position_embeddings)
-    answers = answers_of_target(target, config, Tokens.from_settings(values), trusted)
+    answers = answers_of_target(target, config, Tokens.from_settings(values), trust_remote_code)
     fits = []
 
     def masked(rows: Iterable[Conversation]) -> Iterator[Masked]:
@@ -32,19 +35,19 @@ def main(job: entry.Job) -> None:
             try:
                 document = files.read(int(row.id))
                 expected.check(document)
-                made, fit = tokenized(
+                tokens, fit = tokenized(
                     row.id, document, answers, values["max_length"], values["train_only_last_turn"]
                 )
             except BadRow as fault:
                 yield row, fault
                 continue
             fits.append(fit)
-            yield row, [made]
+            yield row, [tokens]
 
     rows = (Conversation(str(number), []) for number in numbers)
     inputs = {"dataset": index.manifest.inputs["rows"]}
-    out, most_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
-    manifest = write_token_shard(out, rows, masked, settings, inputs, most_bad)
+    out, max_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
+    manifest = write_token_shard(out, rows, masked, settings, inputs, max_bad)
     logging.info("%s", manifest.counts)
     fit = total(fits)
     if not fit.alike:

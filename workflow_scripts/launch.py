@@ -2,9 +2,9 @@
 
     python -m workflow_scripts.launch --gpus G [--processes P] [--nodes N] -- MODULE ARGUMENTS
 
-One process is `python -m MODULE`, several are torchrun's, several nodes are those of the Slurm
-allocation that this runs in, with P processes on each. Outside a scheduler's allocation G devices
-are leased first (eagle3/parallel/gpu_leases.py).
+One process runs as `python -m MODULE`, several under torchrun. Several nodes are those of the
+current Slurm allocation, with P processes on each. Outside a scheduler's allocation G devices are
+leased first (eagle3/parallel/gpu_leases.py).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=1, help="processes on each node")
     parser.add_argument("--nodes", type=int, default=1)
-    words = sys.argv[1:]
-    end = words.index("--") if "--" in words else len(words)
-    args, job = parser.parse_args(words[:end]), words[end + 1 :]
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    args, job = parser.parse_args(arguments[:end]), arguments[end + 1 :]
     if not job:
         parser.error("no MODULE after --")
     environment = {k: v for k, v in os.environ.items() if not RANKS.fullmatch(k)}
-    # seconds that torchrun leaves its processes after SIGTERM: a save of a large draft takes some,
-    # but ranks that wait for a dead one never answer, and the job should end within a minute
+    # seconds between torchrun's SIGTERM and SIGKILL: saving a large draft takes some, but ranks
+    # that wait for a dead one never answer, and the job should end within a minute
     environment.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "50")
     if args.nodes > 1:
-        identity, host = allocation(args.nodes, environment)
-        command = cluster_command(job, args.processes, args.nodes, identity, host)
+        job_id, host = allocation(args.nodes, environment)
+        command = cluster_command(job, args.processes, args.nodes, job_id, host)
     else:
         command = local_command(job, args.processes)
         environment[LAUNCHER] = str(os.getpid())  # it becomes torchrun
@@ -66,40 +66,40 @@ def local_command(job: Sequence[str], processes: int) -> list[str]:
 
 
 def cluster_command(
-    job: Sequence[str], processes: int, nodes: int, identity: str, host: str
+    job: Sequence[str], processes: int, nodes: int, job_id: str, host: str
 ) -> list[str]:
-    """`job` on every node of a Slurm allocation: `processes` on each, which meet at `host`."""
-    # below the ports that Linux gives to clients, and another one for the next job
-    port = 15000 + int(identity) % 15000
-    step = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes)]
+    """`job` on every node of a Slurm allocation, `processes` on each; `host`: rendezvous."""
+    # below Linux's ephemeral ports, and different for the next job
+    port = 15000 + int(job_id) % 15000
+    srun = ["srun", "--nodes", str(nodes), "--ntasks", str(nodes)]
     # torchrun's children use all cores of the job; one dead node ends the others
-    step += ["--cpu-bind=none", "--kill-on-bad-exit=1"]
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", identity]
-    meeting += ["--rdzv-endpoint", f"{host}:{port}"]
+    srun += ["--cpu-bind=none", "--kill-on-bad-exit=1"]
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-id", job_id]
+    rendezvous += ["--rdzv-endpoint", f"{host}:{port}"]
     ranks = ["--nnodes", str(nodes), "--nproc-per-node", str(processes)]
-    return [*step, *TORCHRUN, *ranks, *meeting, "-m", *job]
+    return [*srun, *TORCHRUN, *ranks, *rendezvous, "-m", *job]
 
 
 def allocation(nodes: int, environment: Mapping[str, str]) -> tuple[str, str]:
-    """Id of the Slurm job that this runs in, and the host name of its first node."""
-    identity = environment.get("SLURM_JOB_ID")
-    if identity is None:
+    """Id of the current Slurm job, and the host name of its first node."""
+    job_id = environment.get("SLURM_JOB_ID")
+    if job_id is None:
         raise UserError(
             f"--nodes is {nodes}, and several nodes need a Slurm allocation (SLURM_JOB_ID is not "
             "set): use Snakemake's slurm executor, or one node"
         )
     # queried, not read from SLURM_JOB_NODELIST, which Snakemake's job steps do not have; and
     # a node's name in Slurm may differ from the one that torchrun compares with its own
-    listed = _scontrol("NodeList", "job", identity)
-    return identity, _scontrol("NodeHostName", "node", listed)
+    node_list = _scontrol("NodeList", "job", job_id)
+    return job_id, _scontrol("NodeHostName", "node", node_list)
 
 
 def _scontrol(field: str, kind: str, name: str) -> str:
     """A field of Slurm's description of a job, or of the first of some nodes."""
     command = ["scontrol", "--oneliner", "show", kind, name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-        match = re.search(rf"\b{field}=(\S+)", done.stdout)
+        result = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        match = re.search(rf"\b{field}=(\S+)", result.stdout)
     except (OSError, subprocess.CalledProcessError) as fault:
         raise UserError(f"`{' '.join(command)}` failed: {fault}") from None
     if match is None:
@@ -118,7 +118,7 @@ def check_processes(processes: int, gpus: int) -> None:
 
 
 def lease_gpus(environment: MutableMapping[str, str], count: int, name: str) -> None:
-    """Lease devices and show the job no others, unless a scheduler has given just enough."""
+    """Lease devices and hide all others from the job, unless a scheduler has allocated them."""
     gpus = visible_gpus(environment)
     if len(gpus) <= count and any(variable in environment for variable in ALLOCATIONS):
         return

@@ -42,7 +42,7 @@ def main(job: entry.Job) -> None:
         dtype = stated_dtype(folder) or "float32"
     weights = weight_bytes(folder)
     loading = Loading.of(run.config, weights)
-    speed = rates(run.config.hardware, resources, dtype, run.config.train.precision)
+    job_rates = rates(run.config.hardware, resources, dtype, run.config.train.precision)
     plan = build_plan(
         _named(run.token_shards(), upstream["tokens"]),
         _named(run.held_out_tokens(), upstream["tokens"]),
@@ -52,7 +52,7 @@ def main(job: entry.Job) -> None:
         schedule,
         Path(run.paths.states("train", 0, 1)).parent,
         None if resources.storage_prefix else resources.disk_budget_gb,
-        speed,
+        job_rates,
         loading,
         sum(len(run.shared_shards(split)) for split in ("train", "eval")),
     )
@@ -62,17 +62,17 @@ def main(job: entry.Job) -> None:
     plan["doubts"] += plan_warnings(
         values["train"], config.hidden_size, plan["steps"], plan["tokens"], supervised
     )
-    if not run.external.states:  # of others, which are as large as they are
+    if not run.external.states:  # the size of existing shards is fixed
         plan["doubts"] += loading_doubt(loading, plan, run.config.dataset.shard_size)
     plan["doubts"] += idle_stages(schedule)
     plan["doubts"] += idle_arguments(run.config)
     plan["doubts"] += memory_doubt(plan, values["train"]["pack_tokens"])
-    room, stored = run.config.hardware.memory_gb, stated_dtype(folder) or "float32"
+    memory_gb, weights_dtype = run.config.hardware.memory_gb, stated_dtype(folder) or "float32"
     plan["doubts"] += target_doubts(
-        weights, None if method_of(folder) else stored, run.config, room
+        weights, None if method_of(folder) else weights_dtype, run.config, memory_gb
     )
-    if speed.remark and run.external.target:
-        plan["doubts"].append(speed.remark)
+    if job_rates.remark and run.external.target:
+        plan["doubts"].append(job_rates.remark)
     if resources.storage_prefix:
         plan["shortage"] = None  # the disk only holds what is being captured
     print(plan_table(plan))
@@ -84,7 +84,7 @@ def main(job: entry.Job) -> None:
 
 
 def _named(paths: Sequence[str], digest: str) -> Iterator[tuple[str, TokenShard]]:
-    """Names and contents of token shards, one after another so that memory stays as it is."""
+    """Names and contents of token shards, one by one to limit memory."""
     return zip([Path(path).name for path in paths], read_token_shards(paths, digest), strict=True)
 
 

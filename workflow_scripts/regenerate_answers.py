@@ -1,4 +1,4 @@
-"""Have the target answer the conversations of one shard itself."""
+"""Let the target itself answer the conversations of one shard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(job: entry.Job) -> None:
 
 
 def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Generate:
-    """Where answers come from."""
+    """The engine that generates answers."""
     jobs, target = job.run.config.resources.regenerate, job.run.config.target
     tokens = job.run.config.tokens
     if sampling.backend == "server":
@@ -68,10 +68,10 @@ def _engine(job: entry.Job, directory: Path, sampling: Regenerate) -> Generate:
 
 
 def _renderer(job: entry.Job, directory: Path) -> Renderer:
-    """What training will make of the answers."""
-    trusted = job.run.config.target.trust_remote_code
-    tokenizer = load_tokenizer(directory, trusted)
-    ids = stop_ids(directory, load_config(directory, trusted))
+    """The renderer that tokenisation will use for the answers."""
+    trust_remote_code = job.run.config.target.trust_remote_code
+    tokenizer = load_tokenizer(directory, trust_remote_code)
+    ids = stop_ids(directory, load_config(directory, trust_remote_code))
     return Renderer.of(tokenizer, job.run.config.tokens, ids)
 
 

@@ -30,8 +30,8 @@ def main(job: entry.Job) -> None:
         run.config.train.pack_tokens,
         run.config.resources.device,
     )
-    done = run.config.train.epochs * state["global_step"] / max(state["all_steps"], 1)
-    record = {"stage": job.stage, "epochs_done": round(done, 4), **figures}
+    epochs = run.config.train.epochs * state["global_step"] / max(state["all_steps"], 1)
+    record = {"stage": job.stage, "epochs_done": round(epochs, 4), **figures}
     record["stopped_early"] = state.get("stopped_early", False)
     inputs = {"model": read_manifest(job.checkpoint, "checkpoint").content_sha256}
     out = Path(run.paths.score(job.stage))

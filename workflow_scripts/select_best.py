@@ -22,9 +22,9 @@ def main(job: entry.Job) -> None:
     choice = choose([figures for figures, _ in results])
     stage = choice["stage"]
     for name in (MODEL, STATE):
-        with atomic_path(out / name) as beside:
-            copy_file(address(run.stored(run.paths.checkpoint(stage, name))), beside)
-    read_model(out, settings.upstream["train"], "np")  # checked whole
+        with atomic_path(out / name) as path:
+            copy_file(address(run.stored(run.paths.checkpoint(stage, name))), path)
+    read_model(out, settings.upstream["train"], "np")  # checks the whole copy
     inputs = {"model": results[stage - 1][1].inputs["model"]}
     if read_manifest(out / MODEL, "checkpoint").content_sha256 != inputs["model"]:
         checkpoint = run.paths.checkpoint(stage)

@@ -1,4 +1,4 @@
-"""Where a job puts its shard of hidden states, and whether there is room for it."""
+"""The location of a job's shard of hidden states, and a check of the disk space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ShardPlace:
     """The files of a shard of states."""
 
     out: Address
-    local: Path  # the same, or where a shard lies until it is uploaded
+    local: Path  # the same, or the shard's path before its upload
     check: Path
 
     @classmethod
@@ -26,12 +26,12 @@ class ShardPlace:
         paths, which = job.run.paths, (job.split, job.shard, job.stage)
         check = Path(paths.states_check(*which))
         out = address(job.run.stored(paths.states(*which)))
-        # a shard that is to be uploaded lies next to its check until then
+        # before its upload, a shard is next to its check
         local = check.parent / Path(paths.states(*which)).name if is_object(out) else Path(out)
         return cls(out, local, check)
 
     def upload(self) -> None:
-        """Bring the shard to object storage, if it belongs there."""
+        """Move the shard to object storage, if it belongs there."""
         if is_object(self.out):
             try:
                 upload(self.local, str(self.out))
@@ -40,12 +40,12 @@ class ShardPlace:
 
 
 def make_room(job: entry.Job, shard: CaptureJob, local: Path) -> None:
-    """In rolling mode make room first; then raise UserError if the states do not fit."""
+    """Remove old windows in rolling mode, then raise UserError if the states do not fit."""
     run, resources, stage = job.run, job.run.config.resources, job.stage or None
     if stage is not None and not resources.storage_prefix:
         drop_other_windows(local.parent.parent, stage)
     planned: tuple[dict[str, int], dict[str, int]] = {}, {}
-    # the plan is of the shards of training; held-out ones are extra
+    # the plan covers training shards; held-out ones are extra
     if job.split == "train" and not resources.storage_prefix:
         planned = planned_bytes(Path(run.paths.plan), shard.settings, run.stages.shards)
     need = Need(planned[0], run.stages, rolling=stage is not None, held_out=planned[1])

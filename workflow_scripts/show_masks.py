@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def located(place: str, shard: int, target: str | None) -> tuple[Path, str, str | None, bool]:
-    """The file of tokens, its target and that one's revision, and whether code beside the target's
+    """The token file, its target and the target's revision, and whether code next to the target's
     weights is trusted.
 
-    `place`: a run or such a file; `target`: in place of the run's own. Raises UserError if there is
+    `place`: a run or a token file; `target`: replaces the run's own. Raises UserError if there is
     no such run, or if the target of a file is not given.
     """
     if place.endswith(".safetensors") or Path(place).is_file():
@@ -65,10 +65,10 @@ def located(place: str, shard: int, target: str | None) -> tuple[Path, str, str 
         return Path(place), target, None, False
     folder = run_folder(place)
     run, base = load_run(folder), base_of(folder)
-    tokens, own = base / run.paths.tokens("train", shard), run.config.target
+    tokens, section = base / run.paths.tokens("train", shard), run.config.target
     if target is not None:
-        return tokens, target, None, own.trust_remote_code
-    return tokens, target_of(run, base), own.revision, own.trust_remote_code
+        return tokens, target, None, section.trust_remote_code
+    return tokens, target_of(run, base), section.revision, section.trust_remote_code
 
 
 if __name__ == "__main__":

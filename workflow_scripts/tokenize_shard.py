@@ -1,4 +1,4 @@
-"""Tokenise the rows of one shard and mark what the target itself emits."""
+"""Tokenise the rows of one shard and mark the tokens that the target itself emits."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def main(job: entry.Job) -> None:
         size = run.config.dataset.rows_of_shard(job.split)
         rows = dataset.read(job.shard * size, (job.shard + 1) * size)
         inputs = {"dataset": dataset.manifest.inputs["rows"]}
-    out, most_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
-    manifest = write_token_shard(out, rows, masker, settings, inputs, most_bad)
+    out, max_bad = Path(paths.tokens(job.split, job.shard)), run.config.dataset.max_bad_fraction
+    manifest = write_token_shard(out, rows, masker, settings, inputs, max_bad)
     logging.info("%s", {k: v for k, v in manifest.counts.items() if k != "first_dropped"})
 
 

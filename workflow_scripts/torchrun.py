@@ -1,4 +1,4 @@
-"""torchrun without its own report of a failure: the message of the failed rank comes last.
+"""torchrun without its failure report: the message of the failed rank comes last.
 
 python -m workflow_scripts.torchrun OPTIONS_OF_TORCHRUN -m MODULE ARGUMENTS
 """
@@ -24,7 +24,7 @@ def main() -> None:
         sys.exit(128 + ended.sigval)
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        if failure.exitcode < 0:  # it could not say anything itself
+        if failure.exitcode < 0:  # killed by a signal, so it printed nothing
             raise UserError(
                 f"rank {rank} was ended by Signal {-failure.exitcode} ({failure.signal_name()})"
             ) from None

@@ -43,7 +43,7 @@ def _conversations(source: Source) -> Iterator[list[dict[str, Any]]]:
         try:
             if not isinstance(row, Unreadable):
                 conversation = parse_row(row)[0]
-                if conversation.text is None:  # rendered text is of another tokenizer
+                if conversation.text is None:  # rendered text belongs to another tokenizer
                     yield conversation.messages
         except BadRow:
             continue

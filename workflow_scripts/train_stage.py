@@ -1,4 +1,4 @@
-"""Train one stage: some epochs, from the checkpoint before to the next one."""
+"""Train one stage: some epochs, from one checkpoint to the next."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def main(job: entry.Job) -> None:
         data = window_data(run, job.stage)
         mapping, vocab = read_mapping(Path(paths.vocab), settings.upstream["vocab"])
         schedule, _ = read_json(Path(paths.schedule), SCHEDULE, settings.upstream["schedule"])
-        begun = None if previous else run.external.warm_start
-        warm = draft_folder(begun) if begun else None
+        initial_draft = None if previous else run.external.warm_start
+        initial_folder = draft_folder(initial_draft) if initial_draft else None
         draft, target = build_draft(
-            job.target_folder(), settings.values, mapping, ranks.device, warm
+            job.target_folder(), settings.values, mapping, ranks.device, initial_folder
         )
         inputs = data.inputs() | {
             "vocab": vocab.content_sha256,
-            "code": code,  # a save of other code is no save of this stage
+            "code": code,  # saves of other code are not resumed
             "embedding": content_sha256({"embedding": target.embedding.cpu()}),
         }
         trainer = StageTrainer(draft, target, data, train, schedule, job.stage, ranks, jobs)
@@ -69,11 +69,11 @@ def main(job: entry.Job) -> None:
         trainer.stop.listen()
         tracker = jobs.tracker if ranks.first else "none"
         memory, longest = trainer.step_memory(), run.config.tokens.max_length
-        enough = explain_out_of_memory(ranks.device, memory, train, longest)
-        tracked = tracking(tracker, Path(paths.tracking), settings.digest)
+        memory_guard = explain_out_of_memory(ranks.device, memory, train, longest)
+        track_context = tracking(tracker, Path(paths.tracking), settings.digest)
         trace = Path(paths.trace(job.stage, ranks.rank))
-        traced = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
-        with enough, tracked as trainer.track, traced as trainer.trace:
+        trace_context = tracing(jobs.profile_after, jobs.profile_steps, trace, ranks.device)
+        with memory_guard, track_context as trainer.track, trace_context as trainer.trace:
             resume = ResumeFolder(Path(paths.resume(job.stage)), settings, inputs)
             run_stage(trainer, resume, previous, jobs.save_interval, metrics, out)
 

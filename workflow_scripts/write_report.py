@@ -40,20 +40,22 @@ def main(job: entry.Job) -> None:
     stages = list(map(Path, run.stage_scores()))
     scores = [read_json(path, SCORE, upstream["score"], part_of(path))[0] for path in stages]
     best = run.config.export.checkpoint == "best"
-    dataset, rows = read_json(Path(paths.rows_report), "dataset", upstream["dataset"])
-    evaluation, measured = read_json(Path(paths.acceptance), EVALUATION, upstream["evaluate"])
+    dataset, rows_manifest = read_json(Path(paths.rows_report), "dataset", upstream["dataset"])
+    evaluation, evaluation_manifest = read_json(
+        Path(paths.acceptance), EVALUATION, upstream["evaluate"]
+    )
     metrics = read_metrics(list(map(Path, run.stage_metrics())))
     sources = run.external.sources
     origin = Origin(
         date=date_of_report(),
         code=code_version(),
         datasets=dataset_names(sources) or (dataset["source"],),
-        rows_digest=rows.inputs["rows"],
+        rows_digest=rows_manifest.inputs["rows"],
         trained_on=devices_text(
             zip(metrics["ranks"], metrics["device"], strict=True), run.config.resources.device
         ),
         measured_on=machine_text(evaluation["machine"]),
-        versions=measured.versions,
+        versions=evaluation_manifest.versions,
     )
     facts = RunFacts(
         config=settings.values,
@@ -72,6 +74,7 @@ def main(job: entry.Job) -> None:
         seconds=wall_times(Path(paths.benchmarks)),
         stages=scores,
         exported=read(paths.choice, BEST, "score")["stage"] if best else len(scores),
+        tensor_parallel=run.config.resources.capture.tensor_parallel,
     )
     write_text(Path(paths.report), render_page(facts))
     licence = licence_of(card_of(run.target, run.config.target.revision))

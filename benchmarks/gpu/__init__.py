@@ -1,1 +1,1 @@
-"""What a person with one GPU and ten minutes can find out: is it right there, and how fast?"""
+"""Checks of correctness and speed on one GPU, in ten minutes."""

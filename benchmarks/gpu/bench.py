@@ -1,4 +1,4 @@
-"""Where the parts run, how long they may take, and what becomes of one that fails."""
+"""The device, time limit and error handling of the parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from eagle3.parallel.gpu_peaks import peak_tflops
 
-Row = dict[str, Any]  # `what` was looked at, `ok` or not, and figures
+Row = dict[str, Any]  # `what` was checked, `ok`, and figures
 CPU = torch.device("cpu")
 
 
@@ -24,7 +24,7 @@ class Bench:
     device: torch.device
     tiny: bool
     budget: float  # seconds in all
-    begun: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def on_gpu(self) -> bool:
@@ -32,7 +32,7 @@ class Bench:
 
     @property
     def narrow(self) -> torch.dtype:
-        """What training computes in there."""
+        """The type of training's products on the device."""
         return torch.bfloat16 if self.on_gpu else torch.float32
 
     @property
@@ -44,10 +44,10 @@ class Bench:
 
     def left(self) -> float:
         """Seconds that are left."""
-        return self.budget - (time.monotonic() - self.begun)
+        return self.budget - (time.monotonic() - self.started)
 
     def row(self, what: str, work: Callable[[], Row], seconds: float = 5.0) -> Row:
-        """What `work` finds, or why it failed; left out if fewer than `seconds` are left."""
+        """The result of `work`, or its error; left out if fewer than `seconds` are left."""
         if self.left() < seconds:
             return {"what": what, "ok": None, "fault": "no time left"}
         try:
@@ -58,40 +58,44 @@ class Bench:
             self.tidy()
 
     def tidy(self) -> None:
-        """Give back what a part held."""
+        """Free the memory of a part."""
         gc.collect()
         if self.on_gpu:
             torch.cuda.empty_cache()
 
     def wait(self) -> None:
-        """Until the device has done what it was told."""
+        """Wait for the device."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, work: Callable[[], Any], repeat: int = 3) -> float:
-        """The shortest of some calls, after one that warms up; tiny, of one call."""
+        """Seconds of the fastest call after a warm-up; of a single call if `tiny`."""
         if not self.tiny:
             work()
         best = math.inf
         for _ in range(1 if self.tiny else repeat):
             self.wait()
-            begun = time.perf_counter()
+            started = time.perf_counter()
             work()
             self.wait()
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.perf_counter() - started)
         return best
 
 
-def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
-    one, other = (t.detach().to(CPU, torch.float64) for t in (found, wanted))
-    return float((one - other).norm() / other.norm().clamp_min(1e-30))
+def difference(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference over the norm of the expected tensor."""
+    actual, reference = (t.detach().to(CPU, torch.float64) for t in (result, expected))
+    return float((actual - reference).norm() / reference.norm().clamp_min(1e-30))
 
 
-def compared(found: list[torch.Tensor], wanted: list[torch.Tensor], bound: float) -> dict[str, Any]:
+def compared(
+    results: list[torch.Tensor], expected: list[torch.Tensor], bound: float
+) -> dict[str, Any]:
     """The largest difference of some tensors, and whether it is within `bound`."""
-    worst = max(difference(one, other) for one, other in zip(found, wanted, strict=True))
-    return {"ok": worst <= bound, "difference": worst, "bound": bound}
+    largest = max(
+        difference(actual, reference) for actual, reference in zip(results, expected, strict=True)
+    )
+    return {"ok": largest <= bound, "difference": largest, "bound": bound}
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

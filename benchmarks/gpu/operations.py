@@ -1,6 +1,6 @@
-"""Parts of a training step against the same on the CPU: compiled operations, attention, the loss.
+"""Parts of a training step compared with the CPU: compiled operations, attention, the loss.
 
-What is compiled on CUDA is compared with itself as written, attention with the dense reference in
+Compiled operations are compared with the uncompiled ones, attention with the dense reference in
 float64, loss and gradients with those of the CPU in float32.
 """
 
@@ -46,9 +46,9 @@ def operations(bench: Bench) -> Iterator[Row]:
     def normal(*size: int, dtype: torch.dtype = BF16) -> torch.Tensor:
         return torch.randn(*size, generator=draw).to(dtype)
 
-    wide, gain = partial(normal, dtype=FP32), normal(width, dtype=FP32)
-    x, dy, up, scale = normal(rows, width), normal(rows, width), normal(rows, width), wide(rows, 1)
-    angles = wide(30, 1, width // 8)
+    fp32, gain = partial(normal, dtype=FP32), normal(width, dtype=FP32)
+    x, dy, up, scale = normal(rows, width), normal(rows, width), normal(rows, width), fp32(rows, 1)
+    angles = fp32(30, 1, width // 8)
     places, positions = torch.arange(rows) % 40, torch.arange(rows) % 30
     cases: dict[str, tuple[Any, ...]] = {
         "_norm": (x, gain, 1e-5),
@@ -56,30 +56,30 @@ def operations(bench: Bench) -> Iterator[Row]:
         "_gain_gradient": (dy, x, scale.abs()),
         "_gated": (x, up),
         "_gated_backward": (dy, x, up),
-        "_heads": (x, wide(40, width), places, angles.cos(), angles.sin(), positions, 3, BF16),
+        "_heads": (x, fp32(40, width), places, angles.cos(), angles.sin(), positions, 3, BF16),
         "_heads_backward": (
             [normal(rows, heads, width // 4) for heads in (2, 1, 1)],
             *(angles.cos(), angles.sin(), positions, 3, BF16),
         ),
-        "distributions": (wide(rows, vocab), 9 + wide(rows)),
+        "distributions": (fp32(rows, vocab), 9 + fp32(rows)),
     }
     for name, inputs in cases.items():
         call = (vars(fused_ops) | vars(heads_of) | vars(teacher))[name]
         yield bench.row(name, partial(_as_written, bench, call, inputs))
     for kind in losses.LOSSES:
         probs = TeacherProbs(
-            p=wide(rows, vocab).softmax(-1),
-            on_draft=wide(rows).sigmoid(),
-            entropy=wide(rows).abs(),
-            log_p=wide(rows, vocab).log_softmax(-1),
+            p=fp32(rows, vocab).softmax(-1),
+            on_draft=fp32(rows).sigmoid(),
+            entropy=fp32(rows).abs(),
+            log_p=fp32(rows, vocab).log_softmax(-1),
         )
         place = torch.arange(rows).flip(0)
-        inputs = (kind, wide(rows, vocab), probs, place, wide(rows).sigmoid())
+        inputs = (kind, fp32(rows, vocab), probs, place, fp32(rows).sigmoid())
         yield bench.row(f"loss {kind}", partial(_as_written, bench, losses.row_losses, inputs))
 
     heads, steps = (2, 2) if bench.tiny else (8, 6)
     q, prefix, dout, dq = (normal(rows, 2 * heads, 16) for _ in range(4))
-    lse = wide(rows, 2 * heads)
+    lse = fp32(rows, 2 * heads)
     own = [normal(rows + 64, heads, 16) for _ in range(2 * steps)]
     index = [torch.randint(rows + 64, (rows,), generator=draw) for _ in range(steps)]
     terms = own[:steps], own[steps:], index
@@ -97,33 +97,33 @@ def operations(bench: Bench) -> Iterator[Row]:
         once = total.clone()
         add_weight_gradient(total, dy.to(bench.device), x.to(bench.device))
         bound = 1e-5 if bench.on_gpu else 1e-2  # a CPU may round the sum to bfloat16
-        wanted = dy.double().T @ x.double()
-        return compared([once, total], [wanted, 2 * wanted], bound)
+        expected = dy.double().T @ x.double()
+        return compared([once, total], [expected, 2 * expected], bound)
 
     yield bench.row("weight_gradient", product)
 
 
 def _as_written(bench: Bench, call: Any, inputs: tuple[Any, ...]) -> Row:
-    """A compiled function against what it was compiled from, on the CPU."""
+    """A compiled function compared with the uncompiled one on the CPU."""
     result = list(tensors_in(call(*(_moved(value, bench.device) for value in inputs))))
     written = inspect.unwrap(call)
-    wanted = list(tensors_in(written(*(_moved(value, CPU) for value in inputs))))
-    return compared(result, wanted, 1e-2)
+    expected = list(tensors_in(written(*(_moved(value, CPU) for value in inputs))))
+    return compared(result, expected, 1e-2)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """A copy on the device: some functions overwrite what they are called with."""
+    """A copy on the device: some functions overwrite their arguments."""
     if isinstance(value, torch.Tensor):
         return value.to(device, copy=True)
     if isinstance(value, TeacherProbs):
         return TeacherProbs(*(t.to(device, copy=True) for t in vars(value).values()))
     if isinstance(value, list):
-        return [_moved(each, device) for each in value]
+        return [_moved(item, device) for item in value]
     return value
 
 
 def attention(bench: Bench) -> Iterator[Row]:
-    """Values and every gradient of the back ends, at head sizes and steps that are used."""
+    """Values and all gradients of the back ends, at usual head sizes and steps."""
     sizes = [16] if bench.tiny else [64, 128]
     lengths = [60, 5, 33] if bench.tiny else [1500, 5, 700, 129]
     names = {"flash": (BF16,), "flex": (BF16, FP32)} if bench.on_gpu else {"flash": (BF16, FP32)}
@@ -144,9 +144,9 @@ def _attended(
     starts = torch.tensor([sum(lengths[:i]) for i, n in enumerate(lengths) for _ in range(n)])
     sets = [(torch.rand(total, generator=draw) < 0.5).nonzero().flatten()]
     for _ in range(steps):
-        kept = torch.rand(len(sets[-1]), generator=draw) < 0.8
-        kept[0] = True
-        sets.append(sets[-1][kept])
+        keeps = torch.rand(len(sets[-1]), generator=draw) < 0.8
+        keeps[0] = True
+        sets.append(sets[-1][keeps])
     active, own = sets[-1], [torch.searchsorted(earlier, sets[-1]) for earlier in sets[1:]]
     counts = [total, total, *[len(later) for later in sets[1:]] * 2]
     tensors = [torch.randn(len(active), 8, head_dim, generator=draw)]
@@ -154,15 +154,15 @@ def _attended(
     tensors = [tensor.to(dtype) for tensor in tensors]
     down = torch.randn(len(active), 8 * head_dim, generator=draw).to(dtype)
 
-    def run(backend: Any, device: torch.device, wide: torch.dtype) -> list[torch.Tensor]:
+    def run(backend: Any, device: torch.device, compute_dtype: torch.dtype) -> list[torch.Tensor]:
         q, k0, v0, *later = (
-            tensor.to(device, wide, copy=True).requires_grad_() for tensor in tensors
+            tensor.to(device, compute_dtype, copy=True).requires_grad_() for tensor in tensors
         )
         keys = Keys(k0, v0, later[:steps], later[steps:])
         where = [index.to(device) for index in own]
         queries = Queries(active.to(device), starts[active].to(device), where)
         out = backend(q, keys, queries)
-        out.backward(down.to(device, wide))
+        out.backward(down.to(device, compute_dtype))
         return [out, *(leaf.grad for leaf in (q, k0, v0, *later))]
 
     result = run(BACKENDS[name], bench.device, dtype)
@@ -177,10 +177,10 @@ def loss(bench: Bench) -> Iterator[Row]:
     pack, target, _ = build_pack(shape, 0.64, CPU, BF16, lengths)
     rounded = target.head.to(CPU, BF16)
     target = TargetParts(target.embedding, rounded.to(CPU, FP32), target.draft_ids)
-    wanted, _ = ttt_loss(draft, pack, target, Objective(dtype=FP32))
-    wanted.backward()
+    expected, _ = ttt_loss(draft, pack, target, Objective(dtype=FP32))
+    expected.backward()
     gradients = [p.grad.clone() for p in draft.parameters() if p.grad is not None]
-    there = Pack(**{name: t.to(bench.device) for name, t in pack.tensors().items()})
+    device_pack = Pack(**{name: t.to(bench.device) for name, t in pack.tensors().items()})
     parts = TargetParts(
         target.embedding.to(bench.device),
         rounded.to(bench.device, BF16 if bench.on_gpu else FP32),
@@ -188,13 +188,13 @@ def loss(bench: Bench) -> Iterator[Row]:
     )
 
     def whole(objective: Objective) -> Row:
-        other = copy.deepcopy(draft).to(bench.device)
-        other.zero_grad()
-        result, _ = ttt_loss(other, there, parts, objective)
+        copied = copy.deepcopy(draft).to(bench.device)
+        copied.zero_grad()
+        result, _ = ttt_loss(copied, device_pack, parts, objective)
         result.backward()
-        own = [p.grad for p in other.parameters() if p.grad is not None]
+        device_grads = [p.grad for p in copied.parameters() if p.grad is not None]
         bound = 3e-2 if objective.dtype == BF16 else 1e-3
-        return {"loss": difference(result, wanted)} | compared(own, gradients, bound)
+        return {"loss": difference(result, expected)} | compared(device_grads, gradients, bound)
 
     for dtype in (BF16, FP32):
         for name in ("auto",) if bench.tiny else ("auto", "chunked"):
@@ -204,22 +204,22 @@ def loss(bench: Bench) -> Iterator[Row]:
                 yield bench.row(what, partial(whole, objective))
     for kind in ("adamw", "muon"):
 
-        def stepped(device: torch.device, used: Pack, by: TargetParts, kind: str) -> list[Any]:
-            other = copy.deepcopy(draft).to(device)
-            other.zero_grad()
+        def stepped(device: torch.device, batch: Pack, by: TargetParts, kind: str) -> list[Any]:
+            trained = copy.deepcopy(draft).to(device)
+            trained.zero_grad()
             ranks = Ranks(0, 1, device)
-            optimizers = build_optimizers(other, kind, 0.01, ranks)
+            optimizers = build_optimizers(trained, kind, 0.01, ranks)
             runner = StepRunner(
-                other, by, Replicated(other, ranks), optimizers, Objective(), 0.5, ranks
+                trained, by, Replicated(trained, ranks), optimizers, Objective(), 0.5, ranks
             )
             for _ in range(2):
-                runner.run(iter([used]), 1, len(used.last), 1e-3, False)
-            return list(other.parameters())
+                runner.run(iter([batch]), 1, len(batch.last), 1e-3, False)
+            return list(trained.parameters())
 
         yield bench.row(
             f"two steps of {kind}",
             lambda kind=kind, of=stepped: compared(
-                of(bench.device, there, parts, kind), of(CPU, pack, target, kind), 1e-3
+                of(bench.device, device_pack, parts, kind), of(CPU, pack, target, kind), 1e-3
             ),
         )
 

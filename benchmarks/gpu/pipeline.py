@@ -31,16 +31,16 @@ def pipeline(bench: Bench) -> Iterator[Row]:
 
 
 def _trained(bench: Bench) -> Row:
-    """Files of the run before are removed first, and those of this one stay."""
+    """Run the workflow; removes files of an earlier run first, and keeps its own."""
     shutil.rmtree(ROOT / "results" / RUN, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
-        few = Path(folder) / "few.jsonl"
+        source = Path(folder) / "few.jsonl"
         rows = (ROOT / "data" / "demo_chat.jsonl").read_text(encoding="utf-8").splitlines()
-        few.write_text("\n".join(rows[:CONVERSATIONS]) + "\n", encoding="utf-8")
+        source.write_text("\n".join(rows[:CONVERSATIONS]) + "\n", encoding="utf-8")
         overlay = {
             "run": RUN,
             "dataset": {"num_samples": 64, "shard_size": 64},
-            "embedded_target": {"source": str(few)},
+            "embedded_target": {"source": str(source)},
             "train": {"epochs": 1, "epochs_per_stage": 1, "precision": "bfloat16"},
             "evaluation": {"held_out_samples": 64, "num_prompts": 4, "max_new_tokens": 16},
             "resources": {"device": bench.device.type},
@@ -60,8 +60,8 @@ def _trained(bench: Bench) -> Row:
                 process.wait()
                 code = -signal.SIGKILL
         if code:
-            end = log.read_text(encoding="utf-8")[-2000:]
-            return {"ok": False, "exit": code, "fault": end}
+            tail = log.read_text(encoding="utf-8")[-2000:]
+            return {"ok": False, "exit": code, "fault": tail}
     metrics = sorted((ROOT / "results" / RUN).glob("metrics/*.jsonl"))
     last = json.loads(metrics[-1].read_text(encoding="utf-8").splitlines()[-1])
     return {"loss": last["loss"], "tokens/s": last["tokens_per_second"], "ranks": last["ranks"]}

@@ -52,7 +52,7 @@ SMALL = TargetShape(997, 64, 128, 8, 4, 2)
 
 
 def codecs(bench: Bench) -> Iterator[Row]:
-    """Whether bits are the CPU's, both ways, and GB of bfloat16 states a second."""
+    """Whether encoding and decoding are bit-identical to the CPU, and GB/s of bfloat16 states."""
     rows, hidden = (64, 64) if bench.tiny or not bench.on_gpu else (16384, 4096)
     states = torch.randn(rows, 3, hidden, device=bench.device, dtype=BF16)
     few = states[:64].cpu()
@@ -88,8 +88,8 @@ def capture(bench: Bench) -> Iterator[Row]:
 
 
 def _against(bench: Bench, folder: str, codec: str) -> Row:
-    """The same target in float32 on both devices. The argmax may differ where two logits are
-    nearly one; stored states differ by the order of sums, then by a code of the codec."""
+    """The same target in float32 on both devices. The argmax may differ where two logits are nearly
+    equal; states differ by the order of sums, and then by a quantisation step."""
     tokens = _token_shard(Path(folder) / "tokens", 12, 5, 60, SMALL.vocab)
     result = {}
     for device in (CPU, bench.device):
@@ -100,10 +100,10 @@ def _against(bench: Bench, folder: str, codec: str) -> Row:
         settings = _settings(codec)
         data = TrainingData([Path(folder) / "tokens"], [path], TOKENS.digest, settings.digest)
         result[str(device is bench.device)] = data.pack(np.arange(len(tokens)))
-    here, there = result["False"], result["True"]
-    agree = (here.teacher_argmax == there.teacher_argmax).double().mean().item()
-    aux, last = difference(there.aux, here.aux), difference(there.last, here.last)
-    lse = (here.teacher_lse - there.teacher_lse).abs().max().item()
+    expected, actual = result["False"], result["True"]
+    agree = (expected.teacher_argmax == actual.teacher_argmax).double().mean().item()
+    aux, last = difference(actual.aux, expected.aux), difference(actual.last, expected.last)
+    lse = (expected.teacher_lse - actual.teacher_lse).abs().max().item()
     bound = {"bf16": 5e-3, "nf4": 5e-2}[codec]
     return {
         "ok": max(aux, last) < bound and agree > 0.99 and lse < 0.05,
@@ -114,7 +114,7 @@ def _against(bench: Bench, folder: str, codec: str) -> Row:
 
 
 def _read_back(bench: Bench, folder: str) -> Row:
-    """Every tensor of the packs that the loader brings, bit by bit."""
+    """Whether all tensors of the loader's packs are bit-identical."""
     settings = _settings("nf4")
     data = TrainingData(
         [Path(folder) / "tokens"], [Path(folder) / "nf4-here"], TOKENS.digest, settings.digest
@@ -122,13 +122,13 @@ def _read_back(bench: Bench, folder: str) -> Row:
     packs = [np.array(numbers) for numbers in ([3, 0], [5], [1, 2, 4], [7])]
     same = []
     for pack, numbers in zip(read_ahead(data, packs, bench.device), packs, strict=True):
-        wanted = data.pack(numbers).tensors()
-        same += [_same_bits(tensor, wanted[name]) for name, tensor in pack.tensors().items()]
+        expected = data.pack(numbers).tensors()
+        same += [_same_bits(tensor, expected[name]) for name, tensor in pack.tensors().items()]
     return {"ok": all(same), "tensors": len(same)}
 
 
 def _throughput(bench: Bench, folder: Path) -> Iterator[Row]:
-    """Capture of an 8B target beside its bare forward pass and head (`benchmarks.capture`)."""
+    """Capture of an 8B target, and its bare forward pass and head (`benchmarks.capture`)."""
     tiny = bench.tiny or not bench.on_gpu
     shape = SMALL if tiny else LLAMA_8B
     count, shortest, longest, budget = (6, 5, 40, 128) if tiny else (64, 200, 2048, 8192)
@@ -138,10 +138,12 @@ def _throughput(bench: Bench, folder: Path) -> Iterator[Row]:
     except RuntimeError as fault:  # out of memory, most likely
         yield {"what": "a target of the 8B shape", "ok": False, "fault": str(fault)[:400]}
         return
-    fresh = partial(_shard, None, tokens, head, engine.dtype, device=bench.device)
-    total = int(fresh(codec="bf16").layout.needed.kept.sum())
-    alone = bench.seconds(lambda: bare(engine, head, fresh(codec="bf16"), budget), repeat=2)
-    yield {"what": "bare forward pass and head", "ok": True, "tokens/s": total / alone}
+    new_shard = partial(_shard, None, tokens, head, engine.dtype, device=bench.device)
+    total = int(new_shard(codec="bf16").layout.needed.kept.sum())
+    bare_seconds = bench.seconds(
+        lambda: bare(engine, head, new_shard(codec="bf16"), budget), repeat=2
+    )
+    yield {"what": "bare forward pass and head", "ok": True, "tokens/s": total / bare_seconds}
 
     def written(codec: str) -> Row:
         path = folder / f"many-{codec}"
@@ -152,7 +154,7 @@ def _throughput(bench: Bench, folder: Path) -> Iterator[Row]:
             repeat=1,
         )
         path.unlink()
-        return {"tokens/s": total / seconds, "of bare": alone / seconds}
+        return {"tokens/s": total / seconds, "of bare": bare_seconds / seconds}
 
     for codec in ("bf16",) if bench.tiny else ("bf16", "fp8_e4m3", "int8", "nf4", "bf16_zstd"):
         yield bench.row(f"capture {codec}", partial(written, codec), seconds=30)
@@ -161,7 +163,7 @@ def _throughput(bench: Bench, folder: Path) -> Iterator[Row]:
 def random_target(
     shape: TargetShape, device: torch.device, dtype: torch.dtype
 ) -> tuple[HFTarget, Head]:
-    """Engine and head. Small ones are drawn on the CPU, so that every device has the same."""
+    """Engine and head. Small ones are generated on the CPU, so they are equal on all devices."""
     from transformers import LlamaConfig, LlamaModel
 
     config = LlamaConfig(
@@ -173,11 +175,11 @@ def random_target(
         num_key_value_heads=shape.kv_heads,
         max_position_embeddings=8192,
     )
-    drawn_on = CPU if shape is SMALL else device
+    draw_device = CPU if shape is SMALL else device
     with torch.device("meta"):
         body: Any = LlamaModel(config).to(dtype)
-    body.to_empty(device=drawn_on)
-    draw = torch.Generator(drawn_on).manual_seed(0)
+    body.to_empty(device=draw_device)
+    draw = torch.Generator(draw_device).manual_seed(0)
     with torch.no_grad():
         for name, weight in body.named_parameters():
             if "norm" in name:
@@ -185,7 +187,7 @@ def random_target(
             else:
                 weight.normal_(std=0.02, generator=draw)
     body.rotary_emb = type(body.rotary_emb)(config=config)
-    weight = torch.empty(shape.vocab, shape.hidden, device=drawn_on, dtype=dtype)
+    weight = torch.empty(shape.vocab, shape.hidden, device=draw_device, dtype=dtype)
     weight.normal_(std=0.02, generator=draw)
     return HFTarget(body.to(device), shape.captured), Head(weight.to(device))
 
@@ -222,5 +224,5 @@ def _shard(
 
 
 def _memory_disk() -> str | None:
-    """Where files cost no disk time, if there is such a place."""
+    """A folder in memory, if there is one."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108

@@ -1,4 +1,4 @@
-"""Whole optimiser steps: tokens a second, share of the card's peak, memory, waits and launches.
+"""Whole optimiser steps: tokens/s, share of the GPU's peak, memory, waits and launches.
 
 At the draft shape of Llama-3.1-8B, in packs of 8k, 16k and 32k tokens, with and without recompute;
 and at the shape of SpecForge's published packed step on one H200 (docs/sections/benchmarks/
@@ -38,7 +38,7 @@ MIXED, SHORT = [512, 768, 1024, 2048], [128, 256, 512, 2048]
 
 @dataclass(frozen=True)
 class Published:
-    """A packed step that SpecForge has published figures of."""
+    """A packed step with figures published by SpecForge."""
 
     shape: Shape
     lengths: list[int]
@@ -70,7 +70,7 @@ class Trial:
         torch.manual_seed(0)
         with torch.device(bench.device):
             draft = Eagle3Draft(self.config)
-        draft.to(bench.device)  # what is no parameter too
+        draft.to(bench.device)  # tensors that are not parameters too
         ranks = Ranks(0, 1, bench.device)
         self.pack, target = random_pack(bench, shape, lengths, supervised)
         optimizers = build_optimizers(draft, "adamw", 0.01, ranks)
@@ -92,10 +92,10 @@ class Trial:
         """Time, throughput, arithmetic and memory of a step."""
         bench, tokens = self.bench, sum(self.lengths)
         results: list[StepResult] = []
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self.step()
         bench.wait()
-        first = time.perf_counter() - begun
+        first = time.perf_counter() - started
         if bench.on_gpu:
             torch.cuda.reset_peak_memory_stats(bench.device)
         seconds = bench.seconds(lambda: results.append(self.step()), repeat=4)
@@ -150,7 +150,7 @@ def published(bench: Bench) -> Iterator[Row]:
 
 
 def host(bench: Bench) -> Iterator[Row]:
-    """What the host does in a step: where it waits for the device, and kernels that it launches."""
+    """The host in a step: waits for the device, and kernel launches."""
     shape, lengths = (TINY, [48, 48]) if bench.tiny else (LLAMA_8B, [2048] * 4)
 
     def counted() -> Row:
@@ -174,20 +174,20 @@ def waits_of(bench: Bench, trial: Trial) -> Counter[str]:
         return Counter()
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             trial.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return Counter(f"{Path(each.filename).name}:{each.lineno}" for each in heard)
+    return Counter(f"{Path(warning.filename).name}:{warning.lineno}" for warning in warned)
 
 
 def launches(bench: Bench, trial: Trial) -> tuple[int, list[list[object]]]:
     """Kernels of a step (on a CPU, operators), and the ones that take longest in milliseconds."""
     from torch.profiler import ProfilerActivity, profile
 
-    more = [ProfilerActivity.CUDA] if bench.on_gpu else []
-    with profile(activities=[ProfilerActivity.CPU, *more]) as record:
+    gpu_activities = [ProfilerActivity.CUDA] if bench.on_gpu else []
+    with profile(activities=[ProfilerActivity.CPU, *gpu_activities]) as record:
         trial.step()
         bench.wait()
     kind = torch.autograd.DeviceType.CUDA if bench.on_gpu else torch.autograd.DeviceType.CPU
@@ -205,26 +205,31 @@ def launches(bench: Bench, trial: Trial) -> tuple[int, list[list[object]]]:
 def random_pack(
     bench: Bench, shape: Shape, lengths: list[int], supervised: float
 ) -> tuple[Pack, TargetParts]:
-    """As `synthetic.build_pack` makes them, but states and weights are drawn on the device."""
+    """As `synthetic.build_pack`, but with states and weights generated on the device."""
     draw, device, hidden = torch.Generator().manual_seed(0), bench.device, shape.hidden
     mask = torch.cat([answers(length, supervised) for length in lengths])
     sizes = torch.tensor(lengths)
     documents = torch.arange(len(lengths)).repeat_interleave(sizes)
     positions = torch.cat([torch.arange(length) for length in lengths])
     row_tokens = (positions < sizes[documents] - 2).nonzero().flatten()
-    same = documents[1:] == documents[:-1]
-    last_tokens = (mask[:-1] & mask[1:] & same & (positions[:-1] >= 1)).nonzero().flatten()
+    same_document = documents[1:] == documents[:-1]
+    last_tokens = (mask[:-1] & mask[1:] & same_document & (positions[:-1] >= 1)).nonzero().flatten()
     order = torch.randperm(shape.vocab, generator=draw)
-    chosen, others = order[: shape.draft_vocab].sort().values, order[shape.draft_vocab :]
+    vocabulary, outside_vocabulary = (
+        order[: shape.draft_vocab].sort().values,
+        order[shape.draft_vocab :],
+    )
     draft_ids = torch.full((shape.vocab,), -1, dtype=torch.int64)
-    draft_ids[chosen] = torch.arange(shape.draft_vocab)
+    draft_ids[vocabulary] = torch.arange(shape.draft_vocab)
 
-    def tokens(count: int, known: float) -> torch.Tensor:
-        inside = chosen[torch.randint(len(chosen), (count,), generator=draw)]
-        if not len(others):
-            return inside
-        outside = others[torch.randint(len(others), (count,), generator=draw)]
-        return torch.where(torch.rand(count, generator=draw) < known, inside, outside)
+    def tokens(count: int, share: float) -> torch.Tensor:
+        known_tokens = vocabulary[torch.randint(len(vocabulary), (count,), generator=draw)]
+        if not len(outside_vocabulary):
+            return known_tokens
+        other_tokens = outside_vocabulary[
+            torch.randint(len(outside_vocabulary), (count,), generator=draw)
+        ]
+        return torch.where(torch.rand(count, generator=draw) < share, known_tokens, other_tokens)
 
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, device=device, dtype=bench.narrow)

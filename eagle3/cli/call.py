@@ -16,26 +16,26 @@ from eagle3.workflow.project import PACKAGE, project_root
 def call(module: str, arguments: Sequence[str]) -> int:
     """Run `python -m module` with `arguments`, wait for it, and return its exit code.
 
-    The child handles signals: training saves on Ctrl-C, which a terminal sends to both. SIGTERM is
-    passed on.
+    The child handles signals: training saves on Ctrl-C, which a terminal sends to both processes.
+    SIGTERM is forwarded.
     """
     root = project_root()
     folders = [str(root), str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(command, env=environment)  # noqa: S603 - the user's own command line
-    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous_sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    previous_sigterm = signal.signal(signal.SIGTERM, forward)
     try:
         code = process.wait()
     finally:
-        signal.signal(signal.SIGINT, old)
-        signal.signal(signal.SIGTERM, before)
-    return 128 - code if code < 0 else code  # a signal, as shells report it
+        signal.signal(signal.SIGINT, previous_sigint)
+        signal.signal(signal.SIGTERM, previous_sigterm)
+    return 128 - code if code < 0 else code  # death by a signal, as shells report it
 
 
 def snakemake_arguments(
@@ -56,9 +56,9 @@ def snakemake_arguments(
     if cores is not None or profile is None:
         arguments += ["--cores", cores or "all"]
     if profile is not None:
-        own = root / "profiles" / profile  # the project's, from any directory without one
-        shipped = own.is_dir() and not Path(profile).is_dir()
-        arguments += ["--profile", str(own) if shipped else profile]
+        bundled = root / "profiles" / profile  # from any directory without its own
+        is_bundled = bundled.is_dir() and not Path(profile).is_dir()
+        arguments += ["--profile", str(bundled) if is_bundled else profile]
     arguments += ["--dry-run"] if dry_run else []
     # --configfile takes a list, which `--` ends
     arguments += ["--configfile", *configfiles] if configfiles else []

@@ -9,8 +9,8 @@ from eagle3.errors import UserError
 from eagle3.parallel.gpu_peaks import DATA_SHEETS, least_memory, sustained_tflops
 from eagle3.parallel.gpus import gpu_memory_and_name, visible_gpus
 
-TYPICAL_MEMORY = 80e9  # bytes, of a GPU of which nothing is known
-CORES_PER_GPU = 8  # of a machine that is not this one
+TYPICAL_MEMORY = 80e9  # bytes, of an unknown GPU
+CORES_PER_GPU = 8  # of another machine
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,27 @@ class Devices:
 
     @property
     def cores(self) -> int:
-        """Of the machine."""
+        """CPU cores of the machine."""
         return (os.cpu_count() or 1) if self.here else CORES_PER_GPU * self.count
 
     @property
     def assumed(self) -> bool:
-        """Whether nothing is known of the GPUs but their number."""
+        """Whether only the number of GPUs is known."""
         return self.count > 0 and not self.here and self.name is None
 
 
 def devices(count: int | None, name: str | None = None) -> Devices:
     """The GPUs of this machine, `count` of their kind, or `count` of another machine's.
 
-    `name`: of a GPU with published figures. Raises UserError if there are none of it.
+    `name`: a GPU with published figures. Raises UserError if it has none.
     """
     if name is not None:
         memory = least_memory(name)
         if memory is None:
             raise UserError(f"--gpu: {name} is not known; choose from {', '.join(DATA_SHEETS)}")
         return Devices(1 if count is None else count, memory, name, here=False)
-    here = len(visible_gpus(os.environ))
-    if not here:
+    visible = len(visible_gpus(os.environ))
+    if not visible:
         return Devices(count, TYPICAL_MEMORY, here=False) if count else Devices(0)
-    own, own_name = gpu_memory_and_name()
-    return Devices(here if count is None else count, own, own_name)
+    local_memory, local_name = gpu_memory_and_name()
+    return Devices(visible if count is None else count, local_memory, local_name)

@@ -19,7 +19,7 @@ LOSSES = {"lambda": "lk_hybrid", "alpha": "lk_alpha"}
 
 
 def plain(value: str) -> Any:
-    """The value as JSON, if it is JSON, such as a number."""
+    """The parsed value if it is JSON, such as a number; else the text."""
     try:
         return json.loads(value)
     except ValueError:
@@ -55,8 +55,8 @@ def _name(value: str, origin: str) -> Any:
     return value
 
 
-def _choice(allowed: dict[str, str], other: str) -> Callable[[str, str], str]:
-    return lambda value, origin: allowed.get(value, other)
+def _choice(allowed: dict[str, str], fallback: str) -> Callable[[str, str], str]:
+    return lambda value, origin: allowed.get(value, fallback)
 
 
 READERS: dict[str, Callable[[str, str], Any]] = {

@@ -28,13 +28,13 @@ def follow(run: Run, base: Path, every: float = 2.0) -> None:
     while True:
         parts = parts_of(run, base)
         # training is counted in steps as soon as the schedule is there
-        long = [part for part in parts if part.name in NAMES and part.unit != "stages"]
+        watched = [part for part in parts if part.name in NAMES and part.unit != "stages"]
         score = score_inside(run, base)
         note = str(score) if score else ""
         if sys.stderr.isatty():
-            show(long, note, bars)
+            show(watched, note, bars)
         else:
-            counts = [f"{NAMES[p.name]} {p.done}/{p.total} {p.unit}" for p in long]
+            counts = [f"{NAMES[p.name]} {p.done}/{p.total} {p.unit}" for p in watched]
             line = ", ".join([*counts, note] if note else counts)
             if line != reported:
                 print(line, flush=True)
@@ -47,15 +47,15 @@ def follow(run: Run, base: Path, every: float = 2.0) -> None:
 
 
 def show(parts: list[RuleProgress], note: str, bars: dict[str, tqdm]) -> None:
-    """A bar for each part; the time left follows from what was seen while watching."""
-    for place, part in enumerate(parts):
+    """Update a bar for each part; tqdm estimates the time left from the pace while watching."""
+    for position, part in enumerate(parts):
         if part.name not in bars:
             bars[part.name] = tqdm(
                 desc=f"{NAMES[part.name]:<13}",
                 total=part.total,
                 initial=part.done,
                 unit=f" {part.unit}",
-                position=place,
+                position=position,
                 dynamic_ncols=True,
             )
         bars[part.name].update(part.done - bars[part.name].n)

@@ -94,7 +94,7 @@ def _fitted(
     run = name or run_name(target.name, data.name)
     sizes = Sizes(target, data, gpus)
     lines = [Line("run", run, f"all results are in results/{run}"), *sizes.lines()]
-    check(lines, target.folder, whole=target.local)
+    check(lines, target.folder, has_weights=target.local)
     path = Path(out or f"{run}.yaml")
     head = [
         f"A draft for {model}, trained on {dataset}; written by `eagle3 init`. Every key that is "
@@ -122,8 +122,8 @@ def _fitted(
             f"no GPU was found here, so GPUs with {TYPICAL_MEMORY / 1e9:.0f} GB are assumed; "
             "--gpu NAME takes those of a data sheet"
         )
-    short = [line for line in lines if line.remark.startswith("TOO FEW")]
-    remarks += [f"{line.key} is {line.value}: {line.remark}" for line in short]
+    too_few = [line for line in lines if line.remark.startswith("TOO FEW")]
+    remarks += [f"{line.key} is {line.value}: {line.remark}" for line in too_few]
     return path, remarks
 
 
@@ -156,10 +156,10 @@ def run_name(model: str, data: str) -> str:
     return joined[:64] or "run"
 
 
-def check(lines: Iterable, folder: Path | None, whole: bool = True) -> None:
-    """Raise UserError unless the configuration passes the checks that are made before any job.
+def check(lines: Iterable, folder: Path | None, has_weights: bool = True) -> None:
+    """Raise UserError unless the configuration passes the checks that precede every job.
 
-    `folder`: the target's, if it is on this machine; `whole`: it has its weights too.
+    `folder`: the target's, if it is on this machine. `has_weights`: whether it must have them.
     """
     from eagle3 import checks
     from eagle3.cli.overlay import values_of
@@ -169,7 +169,7 @@ def check(lines: Iterable, folder: Path | None, whole: bool = True) -> None:
     checks.check_choices(plain)
     if folder is None:
         return
-    if whole:
+    if has_weights:
         if not any(folder.glob("*.safetensors")):
             raise UserError(f"{folder} has no weights (*.safetensors)")
         checks.check_target(plain, folder)

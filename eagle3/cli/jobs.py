@@ -16,7 +16,7 @@ from eagle3.cli.presets import preset_file
 from eagle3.config.files import read_files
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# options of Snakemake that name another run than the command line does, or another folder
+# options of Snakemake that select another run or folder than the command line does
 ELSEWHERE = {"--configfile", "--configfiles", "--config", "-C", "--directory", "-d"}
 EXTRA = "Options after -- go to Snakemake: eagle3 {} -c my.yaml -- --keep-going"
 
@@ -81,26 +81,26 @@ def run(
     files = _files(preset, configfiles, settings)
     if demo and files:
         raise click.UsageError("--demo takes no configuration")
-    passed_on = any(word.split("=")[0] in ("--configfile", "--configfiles") for word in extra)
-    if files and passed_on:
+    has_configfile = any(word.split("=")[0] in ("--configfile", "--configfiles") for word in extra)
+    if files and has_configfile:
         raise click.UsageError(
             "Snakemake takes one list of configuration files: name those after -- with -c instead"
         )
-    if not demo and not preset and not configfiles and not passed_on:
-        here = ", ".join(sorted(path.name for path in Path().glob("[!.]*.yaml"))[:5])
+    if not demo and not preset and not configfiles and not has_configfile:
+        local_files = ", ".join(sorted(path.name for path in Path().glob("[!.]*.yaml"))[:5])
         raise click.UsageError(
             "name a configuration with -c FILE or --preset NAME, or run the embedded demo with "
-            "--demo" + (f" (files here: {here})" if here else "")
+            "--demo" + (f" (files here: {local_files})" if local_files else "")
         )
-    read_files(configfiles)  # a fault in one is told with its name, which Snakemake leaves out
+    read_files(configfiles)  # its errors name the file, which Snakemake's do not
     arguments = call.snakemake_arguments(target, files, cores, profile, dry_run, extra)
     return call.call("snakemake", arguments)
 
 
 def _files(preset: str | None, configfiles: Sequence[str], settings: Sequence[str]) -> list[str]:
     """The files of the configuration; later ones take precedence."""
-    first = [preset_file(preset)] if preset else []
-    return [*first, *configfiles, *([overrides_file(settings)] if settings else [])]
+    preset_files = [preset_file(preset)] if preset else []
+    return [*preset_files, *configfiles, *([overrides_file(settings)] if settings else [])]
 
 
 @click.command(short_help="Estimate what a run takes: disk, time.", epilog=EXTRA.format("plan"))
@@ -110,11 +110,11 @@ def plan(**arguments: Any) -> int:
 
     Tokens are made for it; no hidden state is captured.
     """
-    began = time.time()
+    started = time.time()
     code = run("plan", **arguments)
-    options_passed_on = {word.split("=")[0] for word in arguments["extra"]}
-    if code == 0 and not arguments["dry_run"] and not options_passed_on & ELSEWHERE:
-        _show_plan(Path(f"results/{run_name(arguments)}/plan.json"), began)
+    passed_on = {word.split("=")[0] for word in arguments["extra"]}
+    if code == 0 and not arguments["dry_run"] and not passed_on & ELSEWHERE:
+        _show_plan(Path(f"results/{run_name(arguments)}/plan.json"), started)
     return code
 
 
@@ -124,18 +124,18 @@ def run_name(arguments: dict[str, Any]) -> str:
     return str(read_files(files).get("run", "demo"))
 
 
-def _show_plan(path: Path, began: float) -> None:
-    """Print a plan that is older than this call; a job that makes one prints it itself."""
-    if path.is_file() and path.stat().st_mtime < began:
+def _show_plan(path: Path, started: float) -> None:
+    """Print a plan that is older than this call; a job that writes a new one prints it itself."""
+    if path.is_file() and path.stat().st_mtime < started:
         from eagle3.report.plan import plan_table
 
         click.echo(plan_table(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _command(rule: str, name: str, short: str, text: str) -> click.Command:
-    """A subcommand that makes what a rule of the workflow makes."""
+def _command(rule: str, name: str, summary: str, help_text: str) -> click.Command:
+    """A subcommand that runs a rule of the workflow."""
 
-    @click.command(name, short_help=short, help=text, epilog=EXTRA.format(name))
+    @click.command(name, short_help=summary, help=help_text, epilog=EXTRA.format(name))
     @options
     def command(**arguments: Any) -> int:
         return run(rule, **arguments)

@@ -1,4 +1,4 @@
-"""The command eagle3: its subcommands and exit codes. A fault of the user is one sentence."""
+"""The command eagle3: its subcommands and exit codes. A user's error is printed as one sentence."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is known of a model and a dataset before anything runs.
+"""What is known about a model and a dataset before anything runs.
 
-Only small files are read: no weights are loaded, nothing is downloaded.
+Only small files are read; no weights are loaded and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -86,17 +86,17 @@ def data_of(place: str) -> Data:
     rows = sum(map(_rows, files))
     if not rows:
         raise UserError(f"{place} has no rows")
-    plain = all(file.suffix.lower() in (".json", *LINES) for file in files)
+    uncompressed = all(file.suffix.lower() in (".json", *LINES) for file in files)
     size = sum(file.stat().st_size for file in files)
-    return Data(place, rows, size / rows / BYTES_PER_TOKEN if plain else None)
+    return Data(place, rows, size / rows / BYTES_PER_TOKEN if uncompressed else None)
 
 
 def data_name(place: str) -> str:
     """The name of a dataset; of a file, its name without suffixes such as .jsonl.gz."""
     if place in CATALOGUE:
         return place
-    ends = "|".join(re.escape(suffix) for suffix in SUFFIXES)
-    return re.sub(rf"({ends})+$", "", Path(place.removeprefix(HUB)).name, flags=re.IGNORECASE)
+    suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+    return re.sub(rf"({suffixes})+$", "", Path(place.removeprefix(HUB)).name, flags=re.IGNORECASE)
 
 
 def _rows(path: Path) -> int:

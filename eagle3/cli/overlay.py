@@ -27,14 +27,14 @@ class Line:
 
 def values_of(lines: Iterable[Line]) -> dict[str, Any]:
     """The lines as nested mappings, as a YAML reader returns them."""
-    top: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for line in lines:
-        *above, name = line.key.split(".")
-        section = top
-        for part in above:
+        *sections, name = line.key.split(".")
+        section = nested
+        for part in sections:
             section = section.setdefault(part, {})
         section[name] = line.value
-    return top
+    return nested
 
 
 def text_of(head: Sequence[str], lines: Sequence[Line], tail: Sequence[str] = ()) -> str:
@@ -57,19 +57,19 @@ def commented(paragraph: str) -> list[str]:
     return [f"# {row}" for row in wrapped] or ["#"]
 
 
-def _section(values: Mapping[str, Any], remarks: Mapping[str, str], above: str) -> list[str]:
+def _section(values: Mapping[str, Any], remarks: Mapping[str, str], prefix: str) -> list[str]:
     rows = []
-    indent = "  " * above.count(".")
+    indent = "  " * prefix.count(".")
     for name, value in values.items():
-        key = f"{above}{name}"
+        key = f"{prefix}{name}"
         if isinstance(value, dict) and key not in remarks:
             rows += [f"{indent}{name}:", *_section(value, remarks, f"{key}.")]
             continue
-        written, remark = f"{indent}{name}: {scalar(value)}", remarks[key]
-        row = f"{written:<{COLUMN - 2}}  # {remark}" if remark else written
+        entry, remark = f"{indent}{name}: {scalar(value)}", remarks[key]
+        row = f"{entry:<{COLUMN - 2}}  # {remark}" if remark else entry
         if len(row) > WIDTH:  # put the comment above the line
             rows += [f"{indent}{line}" for line in commented(remark)]
-            row = written
+            row = entry
         rows.append(row)
     return rows
 

@@ -17,8 +17,10 @@ FOLDER = Path(".snakemake") / "eagle3"  # of the working directory, as the files
 
 
 def overrides_file(settings: Sequence[str]) -> str:
-    """A file of the configuration that holds `section.key=value` settings; later ones take
-    precedence. Equal settings have the same file. Raises UsageError if one is no setting."""
+    """Write `section.key=value` settings to a configuration file; later ones take precedence.
+
+    Equal settings have the same file. Raises UsageError if one is not of that form.
+    """
     values: dict[str, Any] = reduce(laid_over, map(_nested, settings), {})
     text = yaml.safe_dump(values)
     path = FOLDER / f"set-{digest(text)}.yaml"

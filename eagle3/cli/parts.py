@@ -1,7 +1,7 @@
 """Progress of a run: its parts in order, how much of each is done, and the time left.
 
 Everything is read from files that jobs write, so it works wherever they run. The time left follows
-from finished jobs of the same run, or from the plan's estimate, which is then named.
+from finished jobs of the same run, or else from the plan; `source` tells which.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ RECENT = 50  # steps over which the pace is averaged
 
 @dataclass(frozen=True)
 class RuleProgress:
-    """How far a rule of a run is. `seconds_left`: of work, None if unknown; `source`: of the
-    estimate. Jobs that run in parallel share the seconds.
+    """Progress of a rule. `seconds_left`: of work, which parallel jobs share; None if unknown.
+    `source`: of the estimate.
     """
 
     name: str
@@ -46,7 +46,7 @@ class RuleProgress:
 
 @dataclass(frozen=True)
 class Score:
-    """What held-out states say of a draft inside a stage (`train.score_every_steps`)."""
+    """A score of the draft on held-out states inside a stage (`train.score_every_steps`)."""
 
     step: int  # steps taken
     loss: float
@@ -67,10 +67,10 @@ def parts_of(run: Run, base: Path) -> list[RuleProgress]:
 def _counted(run: Run, base: Path) -> Iterator[RuleProgress]:
     paths = run.paths
 
-    def files(name: str, wanted: Sequence[str], unit: str = "jobs") -> RuleProgress:
+    def files(name: str, expected: Sequence[str], unit: str = "jobs") -> RuleProgress:
         rule = IMPORTING.get(name, name) if run.imports else name
         return RuleProgress(
-            rule, sum((base / path).is_file() for path in wanted), len(wanted), unit
+            rule, sum((base / path).is_file() for path in expected), len(expected), unit
         )
 
     if run.target_files:
@@ -112,8 +112,8 @@ def _training(run: Run, base: Path) -> RuleProgress:
 
 def _metrics(run: Run, base: Path, stage: int) -> Path:
     """Metrics of a stage: the finished file, or the one that is still being written."""
-    whole = base / run.paths.metrics(stage)
-    return whole if whole.is_file() else base / run.paths.resume(stage) / "metrics.jsonl"
+    finished = base / run.paths.metrics(stage)
+    return finished if finished.is_file() else base / run.paths.resume(stage) / "metrics.jsonl"
 
 
 def score_inside(run: Run, base: Path) -> Score | None:
@@ -127,14 +127,14 @@ def score_inside(run: Run, base: Path) -> Score | None:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file whose lines are whole; none if there is no file."""
+    """The records on the complete lines of a metrics file; none if there is no file."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
     records = []
     for line in text[: text.rfind("\n") + 1].splitlines():
-        with suppress(ValueError):  # what a power cut left of a line
+        with suppress(ValueError):  # a line that a power cut damaged
             records.append(json.loads(line))
     return records
 
@@ -143,8 +143,8 @@ def _timed(part: RuleProgress, run: Run, base: Path) -> RuleProgress:
     """The part, with the time left."""
     if part.finished:
         return part
-    seconds_each, source = _pace(part, run, base)
-    seconds = None if seconds_each is None else seconds_each * (part.total - part.done)
+    seconds_per_unit, source = _pace(part, run, base)
+    seconds = None if seconds_per_unit is None else seconds_per_unit * (part.total - part.done)
     return replace(part, seconds_left=seconds, source=source)
 
 
@@ -160,13 +160,13 @@ def _pace(part: RuleProgress, run: Run, base: Path) -> tuple[float | None, str |
     if seconds:
         return sum(seconds) / len(seconds), "measured"
     plan = base / run.paths.plan
-    estimated = {
+    plan_keys = {
         "hidden_states": ("capture_seconds", "loading_seconds"),
         "train_stage": ("training_seconds",),
     }
-    if part.name in estimated and plan.is_file():
-        known = json.loads(plan.read_text(encoding="utf-8"))
-        parts = [known.get(key) for key in estimated[part.name]]
+    if part.name in plan_keys and plan.is_file():
+        estimate = json.loads(plan.read_text(encoding="utf-8"))
+        parts = [estimate.get(key) for key in plan_keys[part.name]]
         if None not in parts:
             return sum(parts) / part.total, "the plan's estimate"
     return None, None

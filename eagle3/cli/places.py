@@ -1,4 +1,4 @@
-"""The runs of the working directory, and which of them an argument names."""
+"""The runs of the working directory, and the one that an argument selects."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def run_folder(place: str) -> Path:
     for folder in (RESULTS / place, Path(place)):
         if (folder / "run.json").is_file():
             return folder
-    there = ", ".join(folder.name for folder in run_folders())
+    names = ", ".join(folder.name for folder in run_folders())
     raise UserError(
         f"there is no run {place!r} here; give a name, or a folder such as results/demo"
-        + (f" (runs here: {there})" if there else "; runs are in results/ of the working directory")
+        + (f" (runs here: {names})" if names else "; runs are in results/ of the working directory")
     )
 
 
 def base_of(folder: Path) -> Path:
-    """The working directory that a run's folder lies in, from which its paths count.
+    """The working directory of a run's folder, to which the run's paths are relative.
 
     Raises UserError if the folder is not in one called results.
     """
-    place = folder.resolve() if ".." in folder.parts else folder.absolute()
-    if place.parent.name != RESULTS.name:
+    absolute = folder.resolve() if ".." in folder.parts else folder.absolute()
+    if absolute.parent.name != RESULTS.name:
         raise UserError(
             f"{folder} is not in a folder called {RESULTS}, from which the paths of a run count: "
-            f"move it to {RESULTS}/{place.name} of any folder"
+            f"move it to {RESULTS}/{absolute.name} of any folder"
         )
-    return place.parents[1]
+    return absolute.parents[1]
 
 
 def target_of(run: Run, base: Path) -> str:

@@ -1,4 +1,4 @@
-"""The configurations that the project brings."""
+"""The configurations shipped with the project."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from eagle3.workflow.project import project_root
 
 
 def preset_file(name: str) -> str:
-    """The path of a preset, whose name may be cut short. Raises UserError unless there is one."""
+    """The path of a preset, given a unique prefix of its name. Raises UserError for any other."""
     names = [path.stem for path in _presets()]
-    meant = [name] if name in names else [each for each in names if each.startswith(name)]
-    if len(meant) != 1:
+    matches = [name] if name in names else [stem for stem in names if stem.startswith(name)]
+    if len(matches) != 1:
         raise UserError(
-            f"--preset: there is no preset {name!r}; choose from {', '.join(meant or names)}"
+            f"--preset: there is no preset {name!r}; choose from {', '.join(matches or names)}"
         )
-    return str(_folder() / f"{meant[0]}.yaml")
+    return str(_folder() / f"{matches[0]}.yaml")
 
 
 def presets_of(model: str) -> list[str]:

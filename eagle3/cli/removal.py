@@ -28,7 +28,7 @@ class Belongings:
     """Everything that belongs to a run."""
 
     folder: Path
-    size: int  # bytes in the folder, without what links point to
+    size: int  # bytes in the folder; links are not followed
     planned: Sequence[Path]
     records: Sequence[Path]
     copies: Sequence[Path]  # of objects
@@ -54,26 +54,26 @@ class Belongings:
 
 
 def belongings(folder: Path) -> Belongings:
-    """What belongs to the run of a folder in results/ of the working directory.
+    """Everything that belongs to the run in a folder of results/ in the working directory.
 
     Raises UserError if the folder is a link or is somewhere else.
     """
     run = load_run(folder / "run.json")
-    own = Path(run.paths.out)
-    if folder.is_symlink() or not own.is_dir() or not own.samefile(folder):
-        raise UserError(f"{folder} is not {own} of this working directory; remove it by hand")
-    name = re.escape(run.config.run) + r"-[0-9a-f]+\.json"
-    planned = [path for path in PLANNED.glob("*.json") if re.fullmatch(name, path.name)]
+    out = Path(run.paths.out)
+    if folder.is_symlink() or not out.is_dir() or not out.samefile(folder):
+        raise UserError(f"{folder} is not {out} of this working directory; remove it by hand")
+    pattern = re.escape(run.config.run) + r"-[0-9a-f]+\.json"
+    planned = [path for path in PLANNED.glob("*.json") if re.fullmatch(pattern, path.name)]
     prefix = run.config.resources.storage_prefix
-    copies = SNAKEMAKE / "storage" / (prefix or "").replace("://", "/") / own
-    files = (p for p in own.rglob("*") if p.is_file() and not p.is_symlink())
+    copies = SNAKEMAKE / "storage" / (prefix or "").replace("://", "/") / out
+    files = (p for p in out.rglob("*") if p.is_file() and not p.is_symlink())
     return Belongings(
-        own,
+        out,
         sum(path.stat().st_size for path in files),
         planned,
-        [path for kind in RECORDS for path in _records(SNAKEMAKE / kind, f"{own}/", prefix)],
+        [path for kind in RECORDS for path in _records(SNAKEMAKE / kind, f"{out}/", prefix)],
         [copies] if prefix and copies.is_dir() else [],
-        run.stored(str(own)) if prefix else None,
+        run.stored(str(out)) if prefix else None,
     )
 
 
@@ -93,19 +93,19 @@ def _records(folder: Path, start: str, prefix: str | None) -> Iterator[Path]:
 
 
 def users(folder: Path, others: Sequence[Path]) -> list[str]:
-    """Names of the other runs that read files of the run in `folder`. One of another version, which
-    cannot be read, counts if its text names the folder."""
-    own = folder.resolve()
+    """Names of the other runs that read files of the run in `folder`. A run of another version,
+    which cannot be loaded, is included if the text of its run.json contains the folder."""
+    resolved = folder.resolve()
     readers = []
-    for other in others:
+    for candidate in others:
         try:
-            places = [Path(place).resolve() for place in _outside(load_run(other))]
-            reads = any(place.is_relative_to(own) for place in places)
+            places = [Path(place).resolve() for place in _outside(load_run(candidate))]
+            reads = any(place.is_relative_to(resolved) for place in places)
         except UserError:
-            text = (other / "run.json").read_text(encoding="utf-8", errors="replace")
-            reads = f"{folder.parent.name}/{own.name}/" in text
-        if reads and other.resolve() != own:
-            readers.append(other.name)
+            text = (candidate / "run.json").read_text(encoding="utf-8", errors="replace")
+            reads = f"{folder.parent.name}/{resolved.name}/" in text
+        if reads and candidate.resolve() != resolved:
+            readers.append(candidate.name)
     return readers
 
 
@@ -116,5 +116,5 @@ def _outside(run: Run) -> Iterator[str]:
     yield from (place for _, place in external.prompts)
     states = (external.states.place, external.states.dataset) if external.states else ()
     drafts = external.adapter, external.warm_start
-    named = (external.target, *drafts, external.embedded_source, *states)
-    yield from (place for place in named if place and not place.startswith("hub:"))
+    paths = (external.target, *drafts, external.embedded_source, *states)
+    yield from (place for place in paths if place and not place.startswith("hub:"))

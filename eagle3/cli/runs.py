@@ -41,7 +41,7 @@ def list_runs(as_json: bool) -> None:
 
 
 def _row(folder: Path) -> dict[str, str]:
-    """The columns of a run; one that cannot be read is listed as such."""
+    """The columns of a run; one that cannot be loaded is marked as unreadable."""
     from eagle3.cli.parts import parts_of
     from eagle3.run import load_run
 
@@ -82,8 +82,8 @@ def compare(first: str, second: str) -> None:
     left, right = (figures(run, folder) for run, folder in zip((one, two), folders, strict=True))
     keys = list(dict.fromkeys([*left, *right]))
     if keys:
-        came = [[key, left.get(key, "-"), right.get(key, "-")] for key in keys]
-        click.echo("\n".join(["", "results", *aligned([names, *came])]))
+        result_rows = [[key, left.get(key, "-"), right.get(key, "-")] for key in keys]
+        click.echo("\n".join(["", "results", *aligned([names, *result_rows])]))
 
 
 def _contents(one: Run, two: Run) -> dict[str, tuple[str, str]]:
@@ -108,35 +108,37 @@ def _short(value: Any) -> str:
 
 
 def differences(
-    one: Mapping[str, Any], two: Mapping[str, Any], above: str = ""
+    one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """Both values of every key that differs, by dotted name."""
     changed: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys([*one, *two]):
         left, right = one.get(key), two.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            changed |= differences(left, right, f"{above}{key}.")
+            changed |= differences(left, right, f"{prefix}{key}.")
         elif left != right:
-            changed[f"{above}{key}"] = left, right
+            changed[f"{prefix}{key}"] = left, right
     return changed
 
 
 def figures(run: Run, folder: Path) -> dict[str, str]:
-    """The figures that a run has measured so far, by name."""
+    """The figures of a run that are available so far, by name."""
     from eagle3.report.job_times import measured_jobs
     from eagle3.report.plan import size_text
 
     base, by_name = base_of(folder), {}
-    accepted = _read(base / run.paths.acceptance)
-    if accepted:
-        low, high = accepted["acceptance_length_ci95"]
-        by_name["acceptance length"] = f"{accepted['acceptance_length']:.2f} ({low:.2f}-{high:.2f})"
-        by_name["target passes saved"] = f"{accepted['target_passes_saved']:.0%}"
-    chosen = _read(base / run.paths.choice)
-    if chosen:
-        best = next(one for one in chosen["stages"] if one["stage"] == chosen["stage"])
+    acceptance = _read(base / run.paths.acceptance)
+    if acceptance:
+        low, high = acceptance["acceptance_length_ci95"]
+        by_name["acceptance length"] = (
+            f"{acceptance['acceptance_length']:.2f} ({low:.2f}-{high:.2f})"
+        )
+        by_name["target passes saved"] = f"{acceptance['target_passes_saved']:.0%}"
+    choice = _read(base / run.paths.choice)
+    if choice:
+        best = next(one for one in choice["stages"] if one["stage"] == choice["stage"])
         by_name["held-out length"] = f"{best['acceptance_length']:.2f}"
-        by_name["best stage"] = f"{chosen['stage']} of {run.stages.count}"
+        by_name["best stage"] = f"{choice['stage']} of {run.stages.count}"
     plan = _read(base / run.paths.plan)
     if plan:
         by_name["optimiser steps"] = str(plan["steps"])
@@ -184,15 +186,15 @@ def remove(name: str, yes: bool) -> None:
             f"Snakemake is working on {paths.folder}: stop it first, or call `{UNLOCK}` if it was "
             "killed"
         )
-    reading = users(folder, run_folders())
-    if reading:
+    readers = users(folder, run_folders())
+    if readers:
         raise UserError(
-            f"{paths.folder} has files that other runs read: remove {', '.join(reading)} first"
+            f"{paths.folder} has files that other runs read: remove {', '.join(readers)} first"
         )
-    also = f", objects in {paths.objects}" if paths.objects else ""
-    what = f"{paths.folder} ({size_text(paths.size)}{also})"
-    if not yes and not click.confirm(f"Remove {what} permanently?"):
+    objects = f", objects in {paths.objects}" if paths.objects else ""
+    description = f"{paths.folder} ({size_text(paths.size)}{objects})"
+    if not yes and not click.confirm(f"Remove {description} permanently?"):
         click.echo("nothing was removed")
         return
     paths.remove()
-    click.echo(f"removed {what}")
+    click.echo(f"removed {description}")

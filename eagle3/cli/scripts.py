@@ -1,4 +1,4 @@
-"""Subcommands that are a script of the project with all its options."""
+"""Subcommands that call a script of the project with all its options."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import click
 from eagle3.cli import call
 
 
-def _command(name: str, script: str, short: str) -> click.Command:
+def _command(name: str, script: str, summary: str) -> click.Command:
     """A subcommand that passes everything on, `--help` too."""
 
     @click.command(
         name,
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
-        short_help=short,
+        short_help=summary,
     )
     @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
     def command(arguments: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ USABLE = 0.95  # share of the rows; with fewer, dataset.max_bad_fraction stops a
 PACK, PACKS, RATE = 4096, 8, 1.0e-4  # the presets' batch, and its rate
 SHARDS = "conversations per capture job, each of which loads the target"
 LEAST_SHARD, UNKNOWN_SHARD = 256, 4096  # conversations
-# of a capture: times that loading takes, and seconds, unless loading is more than a fifth then
+# length of a capture: at most LOADS loading times and SHARD_SECONDS, at least FEWEST_LOADS of them
 LOADS, SHARD_SECONDS, FEWEST_LOADS = 10, 600.0, 4
 ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
@@ -37,7 +37,7 @@ EXPERTS_ONLY = 6  # width of a draft's MLP, in hidden sizes of a target that has
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the values are computed from."""
+    """Model, dataset and devices that the values are computed for."""
 
     model: Model
     data: Data
@@ -128,13 +128,13 @@ class Sizes:
 
     def _evaluation(self, samples: int, fraction: float) -> Iterator[Line]:
         rows = self.data.rows
-        if rows is not None and (held := _least(rows, fraction)) < 128:
-            yield Line("evaluation.held_out_samples", held, "to score every stage")
-            if held < 64:
-                yield Line("evaluation.num_prompts", held, "prompts to decode; held out too")
-        answer = min(256, (self.context or 2**20) // 4)
-        if answer != 128:
-            yield Line("evaluation.max_new_tokens", answer)
+        if rows is not None and (held_out := _least(rows, fraction)) < 128:
+            yield Line("evaluation.held_out_samples", held_out, "to score every stage")
+            if held_out < 64:
+                yield Line("evaluation.num_prompts", held_out, "prompts to decode; held out too")
+        max_new_tokens = min(256, (self.context or 2**20) // 4)
+        if max_new_tokens != 128:
+            yield Line("evaluation.max_new_tokens", max_new_tokens)
         weights = self.model.weight_bytes
         ranks, memory = self.tensor_parallel[0], self.devices.memory
         if self.on_gpu and weights and memory and 2 * weights > ROOM * memory * ranks:
@@ -168,7 +168,7 @@ class Sizes:
 
     @property
     def conversations_per_second(self) -> float | None:
-        """How many are captured; None if the target or the GPUs are not known."""
+        """Speed of a capture job; None if the target or the GPUs are unknown."""
         if self.model.text is None or self.devices.tflops is None:
             return None
         length = min(self.data.tokens_per_row or TYPICAL_TOKENS, self.max_length)
@@ -177,10 +177,10 @@ class Sizes:
 
     @property
     def documents(self) -> float:
-        """Conversations of a shard for which loading the target is a small part of its capture,
-        and that a kill does not make dear."""
+        """Conversations per shard: enough to make loading the target a small part of a capture,
+        few enough to make the loss of one cheap."""
         if not self.on_gpu:
-            return LEAST_SHARD  # the arithmetic takes longer by far
+            return LEAST_SHARD  # loading takes a small part of the time on a CPU
         speed, weights = self.conversations_per_second, self.model.weight_bytes
         if speed is None or weights is None:
             return UNKNOWN_SHARD
@@ -241,7 +241,7 @@ def usable_samples(rows: int) -> tuple[int, float]:
 
 
 def _least(rows: int, share: float) -> int:
-    """The least number of rows that a hash picks, except in one case of a thousand."""
+    """The least number of rows that a hash picks, except in one case out of a thousand."""
     return math.floor(rows * share - 3 * math.sqrt(rows * share * (1 - share)))
 
 

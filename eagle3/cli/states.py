@@ -21,8 +21,8 @@ def export_states(run: str, folder: str) -> None:
     from eagle3.run import load_run
     from eagle3.target_model.files import resolve_target
 
-    place = run_folder(run)
-    loaded, base = load_run(place), base_of(place)
+    run_directory = run_folder(run)
+    loaded, base = load_run(run_directory), base_of(run_directory)
     target = resolve_target(target_of(loaded, base), loaded.config.target.revision)
     counts = states.export_states(loaded, base, target, Path(folder))
     ratio = f"--train-data-ratio {counts.train_ratio:.8f}"

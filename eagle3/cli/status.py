@@ -15,7 +15,7 @@ from eagle3.cli.places import base_of, newest_run, run_folder
 if TYPE_CHECKING:
     from eagle3.cli.parts import RuleProgress
 
-# finds the workflow from any folder, as `snakemake --unlock` does in a checkout alone
+# works from any folder; `snakemake --unlock` finds the workflow only in a checkout
 UNLOCK = "eagle3 train -c FILE -- --unlock"
 
 
@@ -43,7 +43,7 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     parts, score = parts_of(loaded, base), score_inside(loaded, base)
     if as_json:
         held_out = {"held_out": asdict(score) if score else None}
-        click.echo(json.dumps(_plain(loaded.config.run, parts) | held_out, indent=1))
+        click.echo(json.dumps(_as_json(loaded.config.run, parts) | held_out, indent=1))
         return 0
     click.echo(f"run {loaded.config.run} in {os.path.relpath(folder)}")
     data = f"dataset {_sources(loaded.external.sources)}"
@@ -55,7 +55,7 @@ def status(run: str | None, as_json: bool, watch: bool) -> int:
     for part in parts:
         sign = "done" if part.finished else "next" if part is following else "    "
         count = f"{part.done}/{part.total} {part.unit}" if part.total > 1 else ""
-        click.echo(f"  {sign}  {part.name:<{width}}  {count:<16}{_left(part)}".rstrip())
+        click.echo(f"  {sign}  {part.name:<{width}}  {count:<16}{_time_left(part)}".rstrip())
     if score:
         click.echo(f"  {score}")
     if following is None:
@@ -71,22 +71,22 @@ def _sources(sources: tuple) -> str:
     return ", ".join(source.place for source in sources)
 
 
-def _left(part: RuleProgress) -> str:
+def _time_left(part: RuleProgress) -> str:
     if part.finished:
         return ""
     if part.seconds_left is None:
         return "time left unknown"
     from eagle3.report.plan import time_text
 
-    how = "" if part.source == "measured" else f" ({part.source})"
-    beside = ", one after another" if part.unit == "shards" else ""
-    return f"{time_text(part.seconds_left)} left{how}{beside}"
+    source = "" if part.source == "measured" else f" ({part.source})"
+    note = ", one after another" if part.unit == "shards" else ""
+    return f"{time_text(part.seconds_left)} left{source}{note}"
 
 
-def _plain(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
+def _as_json(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
     following = next((part.name for part in parts if not part.finished), None)
-    known = [part.seconds_left for part in parts if not part.finished]
-    total = None if None in known else sum(second for second in known if second is not None)
+    remaining = [part.seconds_left for part in parts if not part.finished]
+    total = None if None in remaining else sum(second for second in remaining if second is not None)
     return {
         "run": name,
         "next": following,
@@ -98,7 +98,7 @@ def _plain(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
 def busy(base: Path, out: str) -> bool:
     """Whether Snakemake has locked files of a run, in the working directory `base`."""
     for lock in (base / ".snakemake" / "locks").glob("*.lock"):
-        held = lock.read_text(encoding="utf-8").splitlines()
-        if any(path.startswith(f"{out}/") for path in held):
+        locked = lock.read_text(encoding="utf-8").splitlines()
+        if any(path.startswith(f"{out}/") for path in locked):
             return True
     return False

@@ -27,13 +27,13 @@ SCRIPTS = {
     **{name: name for name in (DATA, CAPTURE, TRAIN)},
     "train_eagle3_offline.py": TRAIN,
 }
-OPEN = {"template": "auto", "tracker": "none"}  # replaces an unknown value
+OPEN = {"template": "auto", "tracker": "none"}  # what replaces an unknown value
 PREPARED = {f"{name}_train.jsonl" for name in (*PLACES, "camel", "allava4v")}  # what DATA writes
-LAUNCHERS = {"torchrun", "torch.distributed.run"}  # a program, and a module of the same
+LAUNCHERS = {"torchrun", "torch.distributed.run"}  # the program, and its module
 ENGINE = "resources.capture.sglang_arguments"
 PACK = 4096
-# SpecForge trains one layer that sees everything, whatever its file says
-UNREAD_THERE = ("num_hidden_layers", "sliding_window")
+# SpecForge trains one layer with full attention, whatever the draft's file says
+IGNORED_BY_SPECFORGE = ("num_hidden_layers", "sliding_window")
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class _Translated:
 
     def put(self, key: str, value: Any, origin: str) -> None:
         """Set a key. Raises UserError if another command has set it to another value."""
-        known = self.values.get(key)
-        if known is not None and known[0] != value:
+        previous = self.values.get(key)
+        if previous is not None and previous[0] != value:
             raise UserError(
-                f"--from-specforge: {key} would be {known[0]!r} by {known[1]} and {value!r} by "
-                f"{origin}; a run has only one, so make them equal"
+                f"--from-specforge: {key} would be {previous[0]!r} by {previous[1]} and {value!r} "
+                f"by {origin}; a run has only one, so make them equal"
             )
-        if known is None:
+        if previous is None:
             self.values[key] = value, origin
 
     def get(self, key: str, default: Any) -> Any:
@@ -76,13 +76,13 @@ def translate(commands: Sequence[str]) -> Translation:
     flag, an invalid value, or values that contradict each other."""
     translated, seen = _Translated(), set()
     parsed = [_parsed(command) for command in commands]
-    for script, flags in sorted(parsed, key=lambda one: (DATA, CAPTURE, TRAIN).index(one[0])):
+    for script, flags in sorted(parsed, key=lambda pair: (DATA, CAPTURE, TRAIN).index(pair[0])):
         if script in seen:
             raise UserError(f"--from-specforge: {script} was given twice")
         seen.add(script)
-        own = script == DATA and any(flag.kind == "source" for flag, _, _ in flags)
+        user_file = script == DATA and any(flag.kind == "source" for flag, _, _ in flags)
         for flag, command, value in flags:
-            if not (own and flag.kind == "name"):  # the shape of the user's own file
+            if not (user_file and flag.kind == "name"):  # the shape of the user's own file
                 _take(translated, flag, command, value, script)
     _finish(translated, seen)
     lines = [Line(key, value, origin) for key, (value, origin) in translated.values.items()]
@@ -95,37 +95,37 @@ def translate(commands: Sequence[str]) -> Translation:
 def _parsed(command: str) -> tuple[str, list[tuple[Flag, str, str]]]:
     """The script of a command line, and its flags, each with its command and value."""
     try:
-        words = shlex.split(command.replace("\\\n", " "))
+        arguments = shlex.split(command.replace("\\\n", " "))
     except ValueError as fault:
         raise UserError(f"--from-specforge: {command!r} cannot be read ({fault})") from None
-    names = [Path(word).name for word in words]
-    place = next((at for at, name in enumerate(names) if name in SCRIPTS), None)
-    if place is None:
+    names = [Path(argument).name for argument in arguments]
+    index = next((index for index, name in enumerate(names) if name in SCRIPTS), None)
+    if index is None:
         raise UserError(
             f"--from-specforge: {command!r} calls none of {DATA}, {CAPTURE} and {TRAIN}; newer "
             "releases are configured by a YAML file: docs/coming-from-specforge.md lists its keys "
             "under the names of the old flags"
         )
-    script = SCRIPTS[names[place]]
-    launcher = [*_flags(words[:place], TORCHRUN, strict=False)] if LAUNCHERS & {*names} else []
-    return script, [*launcher, *_flags(words[place + 1 :], script, strict=True)]
+    script = SCRIPTS[names[index]]
+    launcher = [*_flags(arguments[:index], TORCHRUN, strict=False)] if LAUNCHERS & {*names} else []
+    return script, [*launcher, *_flags(arguments[index + 1 :], script, strict=True)]
 
 
-def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag, str, str]]:
+def _flags(arguments: Sequence[str], command: str, strict: bool) -> list[tuple[Flag, str, str]]:
     """Flags with their values. Raises UserError for an unknown one if `strict`."""
-    flags, waiting = [], list(words)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, value = word.partition("=")
+    flags, remaining = [], list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        name, equals, value = argument.partition("=")
         flag = flag_of(name, command) if name.startswith("--") else None
         if flag is None:
             if strict:
-                raise UserError(f"--from-specforge: {command} has no flag {word!r}")
+                raise UserError(f"--from-specforge: {command} has no flag {argument!r}")
             continue
         if not flag.switch and not equals:
-            if not waiting or waiting[0].startswith("--"):
+            if not remaining or remaining[0].startswith("--"):
                 raise UserError(f"--from-specforge: {name} of {command} needs a value")
-            value = waiting.pop(0)
+            value = remaining.pop(0)
         flags.append((flag, command, value))
     return flags
 
@@ -133,19 +133,19 @@ def _flags(words: Sequence[str], command: str, strict: bool) -> list[tuple[Flag,
 def _take(translated: _Translated, flag: Flag, command: str, value: str, script: str) -> None:
     """Add a flag of a command line for `script`."""
     if flag.key is None:
-        found = f" ({value})" if flag.kind == "states" else ""
-        reason = f"{flag.name} of {command}{found}: {flag.remark}."
+        path_note = f" ({value})" if flag.kind == "states" else ""
+        reason = f"{flag.name} of {command}{path_note}: {flag.remark}."
         translated.without += [reason] if reason not in translated.without else []
         return
     translated.raw[script, flag.name] = value
     origin = f"{flag.name} of {command}"
     if flag.kind in READERS:
-        became = READERS[flag.kind](value, origin)
-        if became == OPEN.get(flag.kind) and value != became:
+        setting = READERS[flag.kind](value, origin)
+        if setting == OPEN.get(flag.kind) and value != setting:
             translated.remarks.append(
-                f"{origin} is {value}, which has no counterpart: {flag.key} is set to {became}"
+                f"{origin} is {value}, which has no counterpart: {flag.key} is set to {setting}"
             )
-        translated.put(flag.key, became, f"{origin}; {flag.remark}" if flag.remark else origin)
+        translated.put(flag.key, setting, f"{origin}; {flag.remark}" if flag.remark else origin)
     elif flag.kind == "engine":
         arguments = translated.values.setdefault(ENGINE, ({}, "--sglang-* flags"))[0]
         arguments[flag.name.removeprefix("--sglang-").replace("-", "_")] = (
@@ -168,7 +168,7 @@ def _take_draft(translated: _Translated, value: str) -> None:
         )
         return
     for name in Draft.model_fields:
-        if isinstance(shape, dict) and shape.get(name) and name not in UNREAD_THERE:
+        if isinstance(shape, dict) and shape.get(name) and name not in IGNORED_BY_SPECFORGE:
             translated.put(f"draft.{name}", shape[name], f"{name} of {value}")
     if isinstance(shape, dict) and shape.get("draft_vocab_size"):
         translated.put(
@@ -206,8 +206,8 @@ def _finish(translated: _Translated, seen: set[str]) -> None:
 def _count(translated: _Translated) -> None:
     """Samples and shards: SpecForge reads all rows unless a number is given."""
     source = translated.values["dataset.source"][0]
-    here = isinstance(source, str) and (source in PLACES or Path(source).exists())
-    rows = data_of(source).rows if here else None
+    available = isinstance(source, str) and (source in PLACES or Path(source).exists())
+    rows = data_of(source).rows if available else None
     if "dataset.num_samples" not in translated.values:
         samples = UNKNOWN_SAMPLES if rows is None else usable_samples(rows)[0]
         why = f"of {rows} rows; SpecForge takes all" if rows else "SpecForge takes all rows"
@@ -216,8 +216,8 @@ def _count(translated: _Translated) -> None:
             translated.remarks.append(
                 "the number of rows is unknown; set dataset.num_samples to it or lower"
             )
-    given, origin = translated.values["dataset.num_samples"]
-    if rows is not None and given > rows * (1 - Dataset().eval_fraction):
+    requested, origin = translated.values["dataset.num_samples"]
+    if rows is not None and requested > rows * (1 - Dataset().eval_fraction):
         why = f"{origin}; of {rows} rows, without held-out and unusable ones"
         translated.values["dataset.num_samples"] = usable_samples(rows)[0], why
     size = shard_size(translated.values["dataset.num_samples"][0], UNKNOWN_SHARD)
@@ -227,18 +227,18 @@ def _count(translated: _Translated) -> None:
 def _packs(translated: _Translated, length: int) -> None:
     """Packs per optimiser step that hold about as many tokens as a step of SpecForge."""
     names = ("--nproc-per-node", "--batch-size", "--draft-accumulation-steps")
-    given = [integer(translated.raw.get((TRAIN, n), "1"), f"{n} of {TRAIN}") for n in names]
-    ranks, whole = given[0], math.prod(given)
-    sizes = ("sp_ulysses_size", "sp_ring_size")
-    shared = math.prod(translated.get(f"resources.train.{name}", 1) for name in sizes)
+    factors = [integer(translated.raw.get((TRAIN, n), "1"), f"{n} of {TRAIN}") for n in names]
+    ranks, documents = factors[0], math.prod(factors)
+    size_keys = ("sp_ulysses_size", "sp_ring_size")
+    ranks_per_pack = math.prod(translated.get(f"resources.train.{name}", 1) for name in size_keys)
     pack = max(PACK, length)
-    suits, least = math.ceil(whole * length / 2 / pack), -(-ranks // shared)
-    why = f"about as many tokens as the {whole} document(s) of a step"
-    if least > suits:
-        why = f"the least, one for each rank; {suits} would be as many tokens as a step there"
+    matching, minimum = math.ceil(documents * length / 2 / pack), -(-ranks // ranks_per_pack)
+    why = f"about as many tokens as the {documents} document(s) of a step"
+    if minimum > matching:
+        why = f"the least, one for each rank; {matching} would be as many tokens as a step there"
     if pack != PACK:
         translated.put("train.pack_tokens", pack, "a document must fit")
-    translated.put("train.packs_per_batch", max(suits, least), why)
+    translated.put("train.packs_per_batch", max(matching, minimum), why)
     if ranks > 1:
         translated.put("resources.train.processes", ranks, "--nproc_per_node")
     translated.put("train.lr_schedule", "cosine", "as in SpecForge; our default is wsd")

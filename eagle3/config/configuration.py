@@ -49,12 +49,12 @@ class Config(Section):
             parsed = cls.model_validate(dict(config))
             odd = next(odd_values("", parsed), None)
         except ValidationError as fault:
-            raise _refused(sentences(fault, cls)) from None
-        except RecursionError:  # an alias of YAML can name what it is inside of
-            raise _refused(["it is nested too deeply"]) from None
+            raise _error(sentences(fault, cls)) from None
+        except RecursionError:  # a YAML alias can refer to a node that contains it
+            raise _error(["it is nested too deeply"]) from None
         faults = [odd] if odd else list(cross_key_faults(parsed))
         if faults:
-            raise _refused(faults)
+            raise _error(faults)
         return parsed
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,5 +62,5 @@ class Config(Section):
         return self.model_dump()
 
 
-def _refused(faults: list[str]) -> UserError:
+def _error(faults: list[str]) -> UserError:
     return UserError("config: " + "\n        ".join(faults))

@@ -13,7 +13,7 @@ MOST_SHARDS, MOST_STAGES = 10**5, 10**4 - 1
 
 
 def cross_key_faults(config: Config) -> Iterator[str]:
-    """Every fault of a configuration whose keys are fine one by one."""
+    """Every fault of a configuration whose keys are valid one by one."""
     yield from counts(config)
     yield from packs(config)
     yield from optimiser(config)
@@ -29,11 +29,11 @@ def counts(config: Config) -> Iterator[str]:
     dataset, train = config.dataset, config.train
     shards = -(-dataset.num_samples // dataset.shard_size)
     if shards > MOST_SHARDS:
-        least = -(-dataset.num_samples // MOST_SHARDS)
+        minimum = -(-dataset.num_samples // MOST_SHARDS)
         yield (
             f"dataset.num_samples {dataset.num_samples} over dataset.shard_size "
             f"{dataset.shard_size} gives {shards} shards, more than {MOST_SHARDS}: raise "
-            f"shard_size to at least {least}"
+            f"shard_size to at least {minimum}"
         )
     window = config.hidden_states.window_shards
     windows = -(-shards // (window or shards))
@@ -57,7 +57,7 @@ def packs(config: Config) -> Iterator[str]:
 
 
 def optimiser(config: Config) -> Iterator[str]:
-    """Muon makes a matrix orthogonal, all of it."""
+    """Muon makes whole matrices orthogonal."""
     if config.train.optimizer == "muon" and config.resources.train.data_parallel == "fsdp2":
         yield (
             "train.optimizer is muon, which needs whole matrices and gradients on every rank; "
@@ -67,25 +67,25 @@ def optimiser(config: Config) -> Iterator[str]:
 
 
 def ranks(config: Config) -> Iterator[str]:
-    """Every rank has a pack, or a part of one."""
+    """Every rank has a pack or a part of one."""
     jobs, batch = config.resources.train, config.train.packs_per_batch
-    shared = jobs.sp_ulysses_size * jobs.sp_ring_size
-    if jobs.processes % shared and shared % jobs.processes:  # several nodes may have the rest
+    group = jobs.sp_ulysses_size * jobs.sp_ring_size
+    if jobs.processes % group and group % jobs.processes:  # the rest may be on other nodes
         yield (
             f"resources.train.sp_ulysses_size {jobs.sp_ulysses_size} x sp_ring_size "
             f"{jobs.sp_ring_size} ranks share a pack, which {jobs.processes} processes cannot: "
-            f"make processes a multiple of {shared}"
+            f"make processes a multiple of {group}"
         )
-    if jobs.processes > batch * shared:
+    if jobs.processes > batch * group:
         yield (
             f"resources.train.processes is {jobs.processes}, more than train.packs_per_batch "
-            f"{batch}{f' times {shared} ranks that share a pack' if shared > 1 else ''}: ranks "
+            f"{batch}{f' times {group} ranks that share a pack' if group > 1 else ''}: ranks "
             "share a batch by its packs, so some would have nothing to do"
         )
 
 
 def servers(config: Config) -> Iterator[str]:
-    """Somebody has to answer."""
+    """The backend `server` needs a server."""
     if config.dataset.regenerate.backend == "server" and not config.resources.regenerate.servers:
         yield (
             "dataset.regenerate.backend is 'server' but resources.regenerate.servers is empty: "
@@ -94,7 +94,7 @@ def servers(config: Config) -> Iterator[str]:
 
 
 def rolling_mode(config: Config) -> Iterator[str]:
-    """States that are not kept belong to a window, and are captured whether trained on or not."""
+    """States that are removed belong to a window, and are captured even if no stage needs them."""
     states, patience = config.hidden_states, config.train.early_stop_patience
     if states.keep:
         return
@@ -112,7 +112,7 @@ def rolling_mode(config: Config) -> Iterator[str]:
 
 
 def states_source(config: Config) -> Iterator[str]:
-    """States from elsewhere have a place, and text is not changed behind them."""
+    """Imported states have a path, and nothing changes the text that they belong to."""
     source, dataset = config.hidden_states.source, config.dataset
     if source.kind == "capture":
         if source.path or source.dataset:
@@ -132,11 +132,11 @@ def states_source(config: Config) -> Iterator[str]:
         yield "hidden_states.source.dataset belongs to kind speculators; the other kinds need none"
     if not source.imports:
         return
-    for key, chosen in (
+    for key, is_set in (
         ("dataset.regenerate.backend", dataset.regenerate.backend != "none"),
         ("dataset.deduplicate", dataset.deduplicate),
     ):
-        if chosen:
+        if is_set:
             yield (
                 f"{key} is set, but hidden_states.source brings finished tokens, which nothing "
                 "changes any more: remove it"
@@ -144,7 +144,7 @@ def states_source(config: Config) -> Iterator[str]:
 
 
 def embedded_shape(config: Config) -> Iterator[str]:
-    """Heads share the width evenly, and rotary positions turn pairs of a head's figures."""
+    """Heads divide the hidden size evenly, and rotary positions need an even head width."""
     tiny = config.embedded_target
     if tiny.hidden_size % tiny.num_heads or tiny.num_heads % tiny.num_kv_heads:
         yield (

@@ -15,12 +15,12 @@ from pydantic import (
 
 from eagle3.config.section import Name, Section, Text, matching
 
-HELD_OUT_SHARD = 256  # the most conversations of a shard that is scored on
+HELD_OUT_SHARD = 256  # maximum conversations of a held-out shard
 TAGS = {str: "<string>", list: "<array>", dict: "<object>"}  # of an error's location, to pydantic
 
 
 def tag_of(value: Any) -> str | None:
-    """Which type of a union a value is checked against."""
+    """Tag of the union's type that a value is validated as."""
     return next((tag for kind, tag in TAGS.items() if isinstance(value, kind)), None)
 
 
@@ -150,8 +150,8 @@ class Dataset(Section):
     )
 
     def rows_of_shard(self, split: str) -> int:
-        """Conversations of a shard of `split`. Held-out ones are few, however large the shards of
-        training are, because all of a shard are captured."""
+        """Conversations of a shard of `split`. Held-out shards stay small, however large the
+        training shards are, because whole shards are captured."""
         return self.shard_size if split == "train" else min(self.shard_size, HELD_OUT_SHARD)
 
 

@@ -23,7 +23,7 @@ LIMITS = {
     "less_than": ("lt", "less than"),
     "multiple_of": ("multiple_of", "a multiple of"),
 }
-# words of other projects, for keys that the spelling does not lead to
+# names of other projects, for keys that are not spelt alike
 ALIASES = {
     **dict.fromkeys(("lr", "max_lr", "peak_lr"), "train.learning_rate"),
     **dict.fromkeys(("lr_scheduler", "lr_scheduler_type"), "train.lr_schedule"),
@@ -47,14 +47,14 @@ ALIASES = {
     "num_draft_tokens": "evaluation.num_speculative_tokens",
     "output_dir": "run",
 }
-# of no use in a hint: the demo's own model, whose keys resemble those of targets and drafts
+# never hinted at: the demo's own model, whose keys resemble those of targets and drafts
 DEMO = "embedded_target"
 
 
 def sentences(fault: ValidationError, model: type[BaseModel]) -> list[str]:
     """Every fault in one sentence, in the order of their keys. `model` is the whole configuration's
     class."""
-    unknown: dict[str, list[str]] = {}  # by what is said of them
+    unknown: dict[str, list[str]] = {}  # keys by hint
     by_key: list[tuple[str, str]] = []
     for error in fault.errors(include_url=False):
         path = [str(part) for part in error["loc"] if part not in TAGS.values()]
@@ -83,8 +83,8 @@ def _rule(
 ) -> str:
     """What is allowed."""
     if kind in LIMITS:
-        name, words = LIMITS[kind]
-        return f"must be {words} {limits[name]:g}"
+        name, phrase = LIMITS[kind]
+        return f"must be {phrase} {limits[name]:g}"
     match kind:
         case "literal_error":
             return f"allowed: {', '.join(get_args(_annotation(path, model)))}"
@@ -112,7 +112,7 @@ def quoted(value: Any) -> str:
 
 
 def type_words(annotation: Any) -> str:
-    """`integer or null`."""
+    """Names of the types that an annotation allows, such as `integer or null`."""
     kinds = alternatives(annotation)
     return " or ".join(
         WORDS.get(kind) or ("mapping" if is_mapping(kind) else "list") for kind in kinds
@@ -133,24 +133,25 @@ def _annotation(path: Sequence[str], model: type[BaseModel]) -> Any:
 
 
 def _hint(path: Sequence[str], model: type[BaseModel]) -> str:
-    """Where the key that was meant may be."""
-    *above, name = path
+    """A suggestion for an unknown key."""
+    *parents, name = path
     if name in ALIASES:
         return f"did you mean {ALIASES[name]}?"
-    here = next(kind for kind in alternatives(_annotation(above, model)) if is_section(kind))
-    elsewhere = [key for key, last in _keys(model) if last == name and not key.startswith(DEMO)]
-    if len(elsewhere) > 1 and above:  # train.threads: resources.train.threads
-        elsewhere = [key for key in elsewhere if key.split(".")[-2:] == [above[-1], name]]
-    if len(elsewhere) == 1:
-        return f"did you mean {elsewhere[0]}?"
-    close = difflib.get_close_matches(name, list(here.model_fields), n=1)
-    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(here.model_fields)}"
+    section = next(kind for kind in alternatives(_annotation(parents, model)) if is_section(kind))
+    matches = [key for key, last in _keys(model) if last == name and not key.startswith(DEMO)]
+    if len(matches) > 1 and parents:  # train.threads: resources.train.threads
+        matches = [key for key in matches if key.split(".")[-2:] == [parents[-1], name]]
+    if len(matches) == 1:
+        return f"did you mean {matches[0]}?"
+    close = difflib.get_close_matches(name, list(section.model_fields), n=1)
+    known = ", ".join(section.model_fields)
+    return f"did you mean {close[0]}?" if close else f"known here: {known}"
 
 
-def _keys(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
-    """Every key with its dotted name, sections not counted."""
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted and the last name of every key that is not a section."""
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
-            yield from _keys(field.annotation, f"{above}{name}.")  # type: ignore[arg-type]
+            yield from _keys(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            yield f"{above}{name}", name
+            yield f"{prefix}{name}", name

@@ -16,7 +16,7 @@ def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
 
     Raises UserError for a file that is missing, is not YAML, is not a mapping, or has a key twice.
     """
-    whole: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for path in map(Path, paths):
         try:
             check_doubled_keys(path)
@@ -29,8 +29,8 @@ def read_files(paths: Iterable[Path | str]) -> dict[str, Any]:
             continue
         if not isinstance(values, dict):
             raise UserError(f"config: {path} must hold keys and values")
-        whole = laid_over(whole, values)
-    return whole
+        merged = laid_over(merged, values)
+    return merged
 
 
 def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,34 +43,34 @@ def laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, A
 
 
 def check_doubled_keys(path: Path) -> None:
-    """Raise UserError that names every key which a configuration file has twice, of which a
-    reader silently takes the last.
+    """Raise UserError naming every duplicate key of a configuration file: a YAML reader silently
+    takes the last one.
 
     A file that is not YAML passes: loading it reports that.
     """
     try:
-        top = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)
     except RecursionError:
         raise UserError(f"config: {path} is nested too deeply") from None
     except yaml.YAMLError:
         return
     faults: list[str] = []
-    seen: set[int] = set()  # an alias is the node it names, maybe one that it is inside of
-    waiting = [("", top)]
-    while waiting:
-        above, node = waiting.pop()
+    seen: set[int] = set()  # an alias is the node it refers to, which may contain it
+    pending = [("", root)]
+    while pending:
+        prefix, node = pending.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            waiting += [(f"{above}{number}.", item) for number, item in enumerate(node.value)]
+            pending += [(f"{prefix}{number}.", item) for number, item in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode):
             lines: dict[str, int] = {}
             for key, value in node.value:
                 name, line = str(key.value), key.start_mark.line + 1
                 if name in lines:
-                    faults.append(f"{above}{name} twice, in lines {lines[name]} and {line}")
+                    faults.append(f"{prefix}{name} twice, in lines {lines[name]} and {line}")
                 lines[name] = line
-                waiting.append((f"{above}{name}.", value))
+                pending.append((f"{prefix}{name}.", value))
     if faults:
         raise UserError(f"config: {path} has {'; '.join(sorted(faults))}: keep one of them")

@@ -9,12 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from eagle3.config.section import Section, Text, distinct
 
-MOST_LAYERS = 16  # that a draft reads; published ones read three, those of other kinds five
+MOST_LAYERS = 16  # that a draft reads; published EAGLE-3 drafts read three, other kinds five
 IMPORTED = ("specforge", "speculators")  # kinds of sources that bring tokens and masks
 
 
 def ascending(values: list[int]) -> list[int]:
-    """A validator of lists."""
+    """A validator of lists whose entries must be ascending."""
     if values != sorted(values):
         raise PydanticCustomError("ascending", "must be ascending")
     return values

@@ -1,4 +1,4 @@
-"""What fits neither into JSON nor into a shell command, where the type of a key allows it."""
+"""Values that the type of a key allows but that do not fit into JSON or a shell command."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from eagle3.config.faults import NAMES, PLAIN_TEXT, quoted
 from eagle3.config.section import LARGEST, Section
 
-DEEPEST = 64  # levels of values inside each other; an alias of YAML can make them endless
+DEEPEST = 64  # levels of nesting; a YAML alias can make it endless
 
 
 def odd_values(key: str, value: Any, depth: int = 0) -> Iterator[str]:
-    """A sentence for every such value in `value`, which is what `key` holds."""
+    """A sentence for every such value in `value`, the value of `key`."""
     if depth > DEEPEST:
         yield f"{'.'.join(key.split('.')[:3])} is nested too deeply"
     elif isinstance(value, Section):
@@ -35,7 +35,7 @@ def odd_values(key: str, value: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _broken_rule(value: Any) -> str | None:
-    """What is wrong with a value that holds no others."""
+    """What is wrong with a scalar; None if nothing is."""
     if isinstance(value, str):
         odd = "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)
         return f"; {PLAIN_TEXT}" if odd else None

@@ -1,4 +1,4 @@
-"""What all sections share: strict types, and the few spellings of a value that are forgiven.
+"""What all sections share: strict types, and the few spellings of a value that are converted.
 
 YAML 1.1 reads `1e-4` as text, and Snakemake passes every value of `--config` below the top level as
 text. Such text becomes a number, a boolean or null where the key holds no text. An integer becomes
@@ -38,7 +38,7 @@ class Section(BaseModel):
 
     @classmethod
     def from_settings(cls, values: Mapping[str, Any]) -> Self:
-        """The keys of this section that a stage's settings hold, and no others.
+        """The section with only the keys that a stage's settings hold.
 
         Reading another key raises AttributeError: its default may not be what the user wrote, and a
         change of it would not re-run the stage.
@@ -50,8 +50,7 @@ class Section(BaseModel):
 
 
 def matching(pattern: str, rule: str) -> Callable[[str], str]:
-    """A validator of text that must match a regular expression as a whole; `rule` says it in
-    words."""
+    """A validator of text that must fully match a regular expression; `rule` is its message."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
@@ -65,8 +64,8 @@ Name = Annotated[str, AfterValidator(matching(NAME, NAME_RULE))]  # of what beco
 
 
 def distinct(values: list[Any]) -> list[Any]:
-    """A validator of lists."""
-    if any(value in values[:place] for place, value in enumerate(values)):
+    """A validator of lists whose entries must be different."""
+    if any(value in values[:index] for index, value in enumerate(values)):
         raise PydanticCustomError("distinct", "its entries must be different")
     return values
 
@@ -97,7 +96,7 @@ def item_type(kinds: Sequence[Any]) -> Any:
 
 
 def coerced(value: Any, annotation: Any) -> Any:
-    """`value` as a key of this type holds it; unchanged if it is no value for the key."""
+    """`value` converted to the type of its key; unchanged if the key cannot hold it."""
     kinds = alternatives(annotation)
     if value is None and len(kinds) == 1 and is_mapping(kinds[0]):
         return {}  # an overlay may empty a section by writing `train:` and nothing below it

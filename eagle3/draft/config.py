@@ -17,19 +17,19 @@ KEYS = (
     *("rms_norm_eps", "max_position_embeddings"),
 )
 SWITCHES = ("qk_norm", "fc_norm", "norm_output", "norm_before_residual")
-WIDTH_RATIO = 3.5  # of the MLP where the target names none: Llama 3's
+WIDTH_RATIO = 3.5  # MLP over hidden size if the target has no dense width: that of Llama 3
 
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """Llama decoder layers, most often one, over the target's hidden states.
+    """Llama decoder layers, usually one, over the target's hidden states.
 
-    `rope` is in transformers' own form: rope_type, rope_theta and what the type needs. `qk_norm`:
+    `rope` has transformers' form: rope_type, rope_theta and the parameters of the type. `qk_norm`:
     an RMSNorm over each head of queries and keys, as in Qwen3. EAGLE-3.1: `fc_norm`, an RMSNorm
-    over each of the aux chunks before fc; `norm_output`, the state behind `norm` is fed back.
-    `norm_before_residual`: what attention is added to is behind `hidden_norm`.
-    `num_hidden_layers`: the first reads embedding and state, 2H wide, those behind it are plain.
-    `sliding_window`: keys that a query sees at most, its own included; None: all before it.
+    over each of the aux chunks before fc; `norm_output`, the output of `norm` is fed back.
+    `norm_before_residual`: attention is added to the output of `hidden_norm`.
+    `num_hidden_layers`: the first reads embedding and state, 2H wide; the others are plain layers.
+    `sliding_window`: maximum keys that a query sees, its own included; None: all up to its own.
     """
 
     hidden_size: int
@@ -73,10 +73,10 @@ def derive_config(
 ) -> DraftConfig:
     """The draft of `target` (a transformers text configuration).
 
-    `overrides`: section `draft` of the settings, with what `draft.config` says; None takes the
-    target's figure where a draft can have it, else one of `compromises`. The MLP has the target's
-    dense width: `intermediate_size`, never the width of one expert.
-    Raises UserError if the shape cannot be, or if the file is of another target.
+    `overrides`: section `draft` of the settings, merged with `draft.config`; None takes the
+    target's value if a draft can have it, else one of `compromises`. The MLP has the target's dense
+    width: `intermediate_size`, never the width of one expert.
+    Raises UserError if the shape is impossible or the file belongs to another target.
     """
     _check_file(target, overrides, draft_vocab_size, len(aux_layers))
     shape, _ = _shape(target, overrides)
@@ -92,8 +92,8 @@ def derive_config(
 
 
 def compromises(target: Any, overrides: Mapping[str, Any]) -> list[str]:
-    """Where the draft is not shaped as the target, since it cannot be: a sentence each, that names
-    the key which says otherwise."""
+    """A sentence for each value of the target that the draft cannot have, naming the key that
+    overrides it."""
     return _shape(target, overrides)[1]
 
 
@@ -111,35 +111,35 @@ def check_heads(draft: DraftConfig, size: int) -> None:
 def _check_file(
     target: Any, overrides: Mapping[str, Any], draft_vocab_size: int, layers: int
 ) -> None:
-    """A file of `draft.config` is of this target and of this run."""
+    """Raise UserError if the file of `draft.config` belongs to another target or run."""
     for name in ("hidden_size", "vocab_size"):
-        said = overrides.get(name)
-        if said is not None and said != getattr(target, name):
+        stated = overrides.get(name)
+        if stated is not None and stated != getattr(target, name):
             raise UserError(
-                f"draft.config says {name} {said}, the target's is {getattr(target, name)}: it is "
-                "the configuration of another target's draft"
+                f"draft.config says {name} {stated}, the target's is {getattr(target, name)}: it "
+                "is the configuration of another target's draft"
             )
-    said = overrides.get("draft_vocab_size")
-    if said is not None and said != draft_vocab_size:
+    stated = overrides.get("draft_vocab_size")
+    if stated is not None and stated != draft_vocab_size:
         raise UserError(
-            f"draft.config says draft_vocab_size {said}, vocab.draft_vocab_size is "
-            f"{draft_vocab_size}: set it to {said}, or remove it from the file"
+            f"draft.config says draft_vocab_size {stated}, vocab.draft_vocab_size is "
+            f"{draft_vocab_size}: set it to {stated}, or remove it from the file"
         )
-    said = overrides.get("num_aux_hidden_states")
-    if said is not None and said != layers:
+    stated = overrides.get("num_aux_hidden_states")
+    if stated is not None and stated != layers:
         raise UserError(
-            f"draft.config says num_aux_hidden_states {said} and not which layers; the draft reads "
-            f"{layers}: name them in hidden_states.aux_layers"
+            f"draft.config says num_aux_hidden_states {stated} and not which layers; the draft "
+            f"reads {layers}: name them in hidden_states.aux_layers"
         )
 
 
 def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The figures of the layer, and the sentences of `compromises`."""
-    hidden, said = target.hidden_size, {name: overrides.get(name) for name in KEYS}
+    """The shape of the layers, and the sentences of `compromises`."""
+    hidden, requested = target.hidden_size, {name: overrides.get(name) for name in KEYS}
     notes: list[str] = []
-    heads, kv_heads = _heads(target, said, notes)
-    head_dim = said["head_dim"] or _head_dim(target, heads, notes)
-    width = said["intermediate_size"] or dense_width(target)
+    heads, kv_heads = _heads(target, requested, notes)
+    head_dim = requested["head_dim"] or _head_dim(target, heads, notes)
+    width = requested["intermediate_size"] or dense_width(target)
     if width is None:
         width = -(-int(WIDTH_RATIO * hidden) // 64) * 64
         notes.append(
@@ -148,7 +148,7 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
         )
     if head_dim % 2:
         raise UserError(f"draft.head_dim is {head_dim}; rotary positions need an even width")
-    context = said["max_position_embeddings"] or target.max_position_embeddings
+    context = requested["max_position_embeddings"] or target.max_position_embeddings
     if context < target.max_position_embeddings:
         notes.append(
             f"its context of {context} tokens is less than the target's "
@@ -160,7 +160,7 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "rms_norm_eps": said["rms_norm_eps"] or getattr(target, "rms_norm_eps", None) or 1e-6,
+        "rms_norm_eps": requested["rms_norm_eps"] or getattr(target, "rms_norm_eps", None) or 1e-6,
         "max_position_embeddings": context,
         "rope": _rope(target, overrides, notes),
         "num_hidden_layers": overrides.get("num_hidden_layers") or 1,
@@ -170,28 +170,28 @@ def _shape(target: Any, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], l
     return shape, notes
 
 
-def _heads(target: Any, said: Mapping[str, Any], notes: list[str]) -> tuple[int, int]:
-    """Heads of queries and of keys: a Llama's hidden size is a multiple of the former."""
+def _heads(target: Any, requested: Mapping[str, Any], notes: list[str]) -> tuple[int, int]:
+    """Numbers of query heads and of key heads. A Llama's query heads divide its hidden size."""
     hidden = target.hidden_size
-    heads = said["num_attention_heads"] or figure(target, "num_attention_heads")
+    heads = requested["num_attention_heads"] or figure(target, "num_attention_heads")
     if heads is None:
         raise UserError(
             f"draft.num_attention_heads: the target ({target.model_type}) has no attention whose "
             "heads the draft could have; give their number"
         )
-    kv_heads = said["num_key_value_heads"] or figure(target, "num_key_value_heads") or heads
-    own = not (said["num_attention_heads"] or said["num_key_value_heads"])
-    if own and (hidden % heads or heads % kv_heads):
+    kv_heads = requested["num_key_value_heads"] or figure(target, "num_key_value_heads") or heads
+    inherited = not (requested["num_attention_heads"] or requested["num_key_value_heads"])
+    if inherited and (hidden % heads or heads % kv_heads):
         usable = [n for n in range(1, heads + 1) if hidden % n == 0]
         grouped = [n for n in usable if n % kv_heads == 0 and 2 * n >= heads]
-        fewer = max(grouped or usable)
-        kv_fewer = max(n for n in range(1, min(kv_heads, fewer) + 1) if fewer % n == 0)
+        reduced = max(grouped or usable)
+        kv_reduced = max(n for n in range(1, min(kv_heads, reduced) + 1) if reduced % n == 0)
         notes.append(
             f"the target's {heads} heads with {kv_heads} of keys do not divide its hidden size "
-            f"{hidden}, as a Llama's must; the draft has {fewer} with {kv_fewer} "
+            f"{hidden}, as a Llama's must; the draft has {reduced} with {kv_reduced} "
             "(draft.num_attention_heads)"
         )
-        return fewer, kv_fewer
+        return reduced, kv_reduced
     if heads % kv_heads:
         raise UserError(
             f"draft.num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
@@ -205,43 +205,43 @@ def _heads(target: Any, said: Mapping[str, Any], notes: list[str]) -> tuple[int,
 
 
 def _head_dim(target: Any, heads: int, notes: list[str]) -> int:
-    """The target's own, else its hidden size shared out among its heads."""
-    own = figure(target, "head_dim")
-    if own is None and "head_dim" in target.to_dict():
-        # layers of several widths: the configuration writes that of the most of them
-        own = target.to_dict()["head_dim"]
-        if own is not None:
+    """The target's head width, else its hidden size divided by its heads."""
+    target_dim = figure(target, "head_dim")
+    if target_dim is None and "head_dim" in target.to_dict():
+        # layers differ in width: the configuration has that of most layers
+        target_dim = target.to_dict()["head_dim"]
+        if target_dim is not None:
             notes.append(
-                f"the target's heads are not of one width; the draft's are {own} wide "
+                f"the target's heads are not of one width; the draft's are {target_dim} wide "
                 "(draft.head_dim)"
             )
-    if own is not None:
-        return int(own)
-    shared = figure(target, "num_attention_heads") or heads
-    # more heads than the target's do not make a head narrower, unless its own are of no width
-    return int(target.hidden_size // (heads if target.hidden_size % shared else shared))
+    if target_dim is not None:
+        return int(target_dim)
+    target_heads = figure(target, "num_attention_heads") or heads
+    # an overridden number of heads changes no width if the target's heads divide its hidden size
+    return int(target.hidden_size // (heads if target.hidden_size % target_heads else target_heads))
 
 
 def _rope(target: Any, overrides: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """Rotary parameters: what is chosen goes before the target's."""
+    """Rotary parameters: overrides take precedence over the target's."""
     theta, scaling = overrides.get("rope_theta"), overrides.get("rope_scaling")
-    own, reason = rope_parameters.of_target(target)
+    target_rope, reason = rope_parameters.of_target(target)
     if scaling is not None:
         theta, parameters = rope_parameters.chosen(theta, scaling)
-        if "mrope_section" in parameters and "mrope_section" not in own:
+        if "mrope_section" in parameters and "mrope_section" not in target_rope:
             raise UserError(
                 f"{rope_parameters.KEY} has an mrope_section, but the target's positions are "
                 "those of a text: leave it out"
             )
-        return {**parameters, "rope_theta": theta or own["rope_theta"]}
+        return {**parameters, "rope_theta": theta or target_rope["rope_theta"]}
     if theta is not None:
-        return {**own, "rope_theta": theta}
+        return {**target_rope, "rope_theta": theta}
     if reason is not None:
         notes.append(
             f"{reason}; the draft's are plain, over whole heads, with theta "
-            f"{own['rope_theta']:.10g} (draft.rope_theta, draft.rope_scaling)"
+            f"{target_rope['rope_theta']:.10g} (draft.rope_theta, draft.rope_scaling)"
         )
-    return own
+    return target_rope
 
 
 def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:
@@ -250,11 +250,11 @@ def check_pair(folder: Path, draft: DraftConfig, target: Any) -> None:
         "hidden_size": (draft.hidden_size, target.hidden_size),
         "vocab_size": (draft.vocab_size, target.vocab_size),
     }
-    for name, (own, other) in pairs.items():
-        if own != other:
+    for name, (draft_value, target_value) in pairs.items():
+        if draft_value != target_value:
             raise UserError(
-                f"{folder}: the draft's {name} is {own}, the target's {other}: it was trained for "
-                "another target"
+                f"{folder}: the draft's {name} is {draft_value}, the target's {target_value}: it "
+                "was trained for another target"
             )
     if max(draft.aux_layers) >= layer_count(target):
         raise UserError(

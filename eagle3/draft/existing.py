@@ -1,5 +1,5 @@
-"""Is an existing draft (`train.warm_start`) the model that is to be trained? What its config.json
-says of it, before any job; its tensors are compared when they are read."""
+"""Check before any job that an existing draft (`train.warm_start`) is the model to be trained, by
+its config.json. Its tensors are compared when they are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eagle3.errors import UserError
 from eagle3.target_model.files import read_object
 from eagle3.target_model.layers import FEWEST_LAYERS, aux_layers
 
-# tensors of the same shapes would mean another model
+# keys that change the model without changing the shapes of its tensors
 COMPARED = (
     "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "rms_norm_eps", "norm_output", "norm_before_residual", "sliding_window",
@@ -24,37 +24,37 @@ COMPARED = (
 
 def check_existing(folder: Path, config: DraftConfig, target_layers: int) -> None:
     """Raise UserError if config.json of the draft in `folder` describes another model than
-    `config`, or none that is known.
+    `config`, or an unknown one.
 
-    `target_layers`: how many the target has; a draft that names none of them reads the usual ones.
+    `target_layers`: number of layers of the target; a draft that names none reads the default ones.
     """
     path = config_of(folder)
-    said = parse_config(read_object(path, KEY), f"{KEY}: {path}", whole_model=True)
+    stated = parse_config(read_object(path, KEY), f"{KEY}: {path}", whole_model=True)
     for name in ("norm_output", "norm_before_residual"):
-        said.setdefault(name, False)  # as engines read them
-    said.setdefault("sliding_window", None)
+        stated.setdefault(name, False)  # as engines read them
+    stated.setdefault("sliding_window", None)
     for name in COMPARED:
-        if name in said and said[name] != getattr(config, name):
+        if name in stated and stated[name] != getattr(config, name):
             raise UserError(
-                f"{KEY}: {folder} has {name} {said[name]}, the draft {getattr(config, name)}: it "
+                f"{KEY}: {folder} has {name} {stated[name]}, the draft {getattr(config, name)}: it "
                 f"would be another model; set draft.{name} alike, or start without it"
             )
-    layers, named = said.get("aux_layers"), "reads"
+    layers, verb = stated.get("aux_layers"), "reads"
     if layers is None and target_layers >= FEWEST_LAYERS:
-        layers, named = list(aux_layers(None, target_layers)), "names no layers, so it reads"
+        layers, verb = list(aux_layers(None, target_layers)), "names no layers, so it reads"
     if layers is not None and tuple(layers) != config.aux_layers:
         raise UserError(
-            f"{KEY}: {folder} {named} layers {layers} of the target, the states are of "
+            f"{KEY}: {folder} {verb} layers {layers} of the target, the states are of "
             f"{list(config.aux_layers)}; set hidden_states.aux_layers alike"
         )
-    _check_rope(folder, said, config)
+    _check_rope(folder, stated, config)
 
 
-def _check_rope(folder: Path, said: dict[str, Any], config: DraftConfig) -> None:
-    """The rotary angles are the same."""
+def _check_rope(folder: Path, stated: dict[str, Any], config: DraftConfig) -> None:
+    """Raise UserError if the rotary angles differ."""
     key = f"{KEY}: rope_scaling of {folder}"
-    theta, given = chosen(said["rope_theta"], said["rope_scaling"], key)
-    rope = {**given, "rope_theta": theta}
+    theta, parameters = chosen(stated["rope_theta"], stated["rope_scaling"], key)
+    rope = {**parameters, "rope_theta": theta}
     if meaning(rope) != meaning(config.rope):
         raise UserError(
             f"{KEY}: {folder} has rotary positions {json.dumps(rope)}, the draft "

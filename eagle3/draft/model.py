@@ -1,4 +1,4 @@
-"""The EAGLE-3 draft: a Llama decoder layer that reads the target's states, maybe more behind it.
+"""The EAGLE-3 draft: a Llama decoder layer that reads the target's states, and optional others.
 
     g   = fc(aux)                                                 hidden of the first step
     x   = cat(input_layernorm(embedding), hidden_norm(hidden))    [N, 2H]
@@ -16,9 +16,9 @@ Switches of the configuration, with the meaning they have in SGLang and vLLM:
     qk_norm       q_norm and k_norm over every head, before the rotation
     norm_before_residual   h = hidden_norm(hidden) + o_proj(...); vLLM and speculators alone
 
-Attention itself is the caller's: training-time test and chain decoding attend to different keys.
+The caller computes attention: training-time test and chain decoding attend to different keys.
 Tensor names are those of SGLang and vLLM (`midlayer.*`, `layers.1.*`, …, `fc`, `norm`, `lm_head`).
-The embedding is the target's, frozen, and no part of the module.
+The embedding is the target's, frozen, and not part of the module.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
     """Projections of the layer's attention; no bias anywhere."""
 
     def __init__(self, config: DraftConfig, width: int) -> None:
-        """`width`: of what it reads."""
+        """`width`: of the input."""
         super().__init__()
         d = config.head_dim
         self.q_proj = nn.Linear(width, config.num_attention_heads * d, bias=False)
@@ -77,7 +77,7 @@ class MLP(nn.Module):
 
 
 class MidLayer(nn.Module):
-    """The first decoder layer, named as engines name it."""
+    """The first decoder layer, with the engines' tensor names."""
 
     def __init__(self, config: DraftConfig) -> None:
         super().__init__()
@@ -89,12 +89,12 @@ class MidLayer(nn.Module):
 
     @property
     def state_norm(self) -> RMSNorm:
-        """What attention's input passes through, of the hidden state."""
+        """The norm of the hidden state before attention."""
         return self.hidden_norm
 
 
 class FurtherLayer(nn.Module):
-    """A decoder layer behind the first: a Llama's."""
+    """A decoder layer after the first: a plain Llama layer."""
 
     def __init__(self, config: DraftConfig) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class FurtherLayer(nn.Module):
 
 
 class Eagle3Draft(nn.Module):
-    """The trainable draft, in pieces that the caller puts together."""
+    """The trainable draft, in pieces that the caller combines."""
 
     def __init__(self, config: DraftConfig) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class Eagle3Draft(nn.Module):
             self.layers = nn.ModuleDict({str(number): FurtherLayer(config) for number in numbers})
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.draft_vocab_size, bias=False)
-        # a plain attribute, no buffer: a cast of the module must not round frequencies
+        # not a buffer: a cast of the module must not round frequencies
         self.inv_freq, self.rope_scaling = inverse_frequencies(config)
 
     def _apply(
         self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True
     ) -> Eagle3Draft:
-        """What `to` and its kin call: frequencies follow to the device, never to the type."""
+        """Called by `to` and similar methods: frequencies follow to the device, not to the type."""
         super()._apply(fn, recurse)
         self.inv_freq = self.inv_freq.to(self.fc.weight.device)
         return self
@@ -152,8 +152,8 @@ class Eagle3Draft(nn.Module):
     def layer_input(
         self, embedding: torch.Tensor, hidden: torch.Tensor, number: int = 0
     ) -> torch.Tensor:
-        """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first; a layer
-        behind the first reads the states alone, [N, H]."""
+        """[N, H] token embeddings and [N, H] hidden states -> [N, 2H], embedding first; a later
+        layer reads only the states, [N, H]."""
         if number > 0:
             return self.decoder_layers[number].state_norm(hidden)
         layer = self.midlayer
@@ -180,8 +180,8 @@ class Eagle3Draft(nn.Module):
         return rotate(k, positions, self.inv_freq, self.rope_scaling), v
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor, number: int = 0) -> torch.Tensor:
-        """Residual [N, H] and attention output [N, heads, head_dim] -> what layer `number` hands to
-        the next layer or, the last one, to the next step [N, H]"""
+        """Residual [N, H] and attention output [N, heads, head_dim] -> output of layer `number`,
+        the input of the next layer or, after the last one, of the next step [N, H]"""
         layer = self.decoder_layers[number]
         normed = self.config.norm_before_residual and number == 0
         residual = layer.state_norm(hidden) if normed else hidden
@@ -191,7 +191,7 @@ class Eagle3Draft(nn.Module):
         return self.norm(out) if self.config.norm_output and last else out
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What was handed on [N, H] -> [N, V_draft]"""
+        """Output of the last layer [N, H] -> [N, V_draft]"""
         return self.lm_head(hidden if self.config.norm_output else self.norm(hidden))
 
 
@@ -201,14 +201,14 @@ def initialise(
     head_rows: torch.Tensor | None = None,  # [V_draft, H]
     final_norm: torch.Tensor | None = None,  # [H]
 ) -> None:
-    """First weights: seeded normal of variance 1 / inputs, so that every width starts alike; norms
-    one; head and norm as the target's."""
+    """Initialise weights: seeded normal of variance 1 / inputs, the same for every width; norms
+    one; head and final norm copied if given."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, weight in sorted(draft.named_parameters()):
             if weight.dim() == 2:
-                drawn = torch.randn(weight.shape, generator=generator)
-                weight.copy_(drawn * weight.shape[1] ** -0.5)
+                values = torch.randn(weight.shape, generator=generator)
+                weight.copy_(values * weight.shape[1] ** -0.5)
         if head_rows is not None:
             draft.lm_head.weight.copy_(head_rows)
         if final_norm is not None:

@@ -1,6 +1,6 @@
-"""An existing draft as a start (`train.warm_start`): what an engine loads, read strictly.
+"""An existing draft as initial weights (`train.warm_start`), read strictly.
 
-config.json and weights, ours or another project's, in the form that SGLang, vLLM or EAGLE load:
+config.json and weights, of this or another project, in a form that SGLang, vLLM or EAGLE loads:
 safetensors, or torch's own format. Rows of its head are matched by target token, since draft
 vocabularies differ.
 """
@@ -22,9 +22,9 @@ from eagle3.errors import UserError
 from eagle3.files.tensor_file import open_tensors
 from eagle3.files.torch_file import load_torch_file
 
-# of other forms: the layer's name in vLLM and speculators, and tensors that are not weights of ours
+# other forms: the layer's name in vLLM and speculators, and tensors that are not trained
 SPELLINGS = {"layers.0.": "midlayer."}
-SGLANGS_NORM = re.compile(r"^(layers\.\d+\.)hidden_norm")  # of a layer behind the first
+SGLANG_NORM = re.compile(r"^(layers\.\d+\.)hidden_norm")  # of a layer after the first
 NOT_TRAINED = ("d2t", "t2d", "embed_tokens.weight")
 
 
@@ -35,12 +35,12 @@ def warm_start(
     target_layers: int,
     keep: Collection[str] = (),
 ) -> None:
-    """Copy the weights of the draft in `folder`, or in this file of it, into `draft`, but for the
-    parameters `keep`.
+    """Copy the weights of the draft in `folder`, which may be a file of weights, into `draft`,
+    except the parameters `keep`.
 
-    `target_ids` int64 [V_draft]: tokens of the draft's own vocabulary. Head rows of tokens that the
-    existing draft does not have stay as they are. `target_layers`: see `check_existing`. Raises
-    UserError if it is another model.
+    `target_ids` int64 [V_draft]: tokens of the new draft's vocabulary. Head rows of tokens that the
+    existing draft lacks are left unchanged. `target_layers`: see `check_existing`. Raises UserError
+    if it is another model.
     """
     check_existing(folder, draft.config, target_layers)
     tensors = _tensors(folder)
@@ -64,24 +64,24 @@ def warm_start(
             if name in keep:
                 continue
             if name == HEAD:
-                place = torch.full((draft.config.vocab_size,), -1)
-                place[ids] = torch.arange(len(ids))
-                rows = place[target_ids]
+                row_of_token = torch.full((draft.config.vocab_size,), -1)
+                row_of_token[ids] = torch.arange(len(ids))
+                rows = row_of_token[target_ids]
                 parameter[rows >= 0] = saved[name][rows[rows >= 0]].to(parameter)
             else:
                 parameter.copy_(saved[name])
 
 
-def _tensors(place: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the draft, by our names."""
+def _tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the draft, by the names of `Eagle3Draft`."""
     tensors = {}
-    for path in weight_files(place):
+    for path in weight_files(folder):
         for name, tensor in _read(path).items():
-            ours = name.removeprefix("model.")
-            for theirs, spelling in SPELLINGS.items():
-                ours = ours.replace(theirs, spelling)
-            tensors[ours] = tensor
-    return {SGLANGS_NORM.sub(r"\1input_layernorm", name): t for name, t in tensors.items()}
+            own_name = name.removeprefix("model.")
+            for prefix, own_prefix in SPELLINGS.items():
+                own_name = own_name.replace(prefix, own_prefix)
+            tensors[own_name] = tensor
+    return {SGLANG_NORM.sub(r"\1input_layernorm", name): t for name, t in tensors.items()}
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -102,8 +102,8 @@ def _target_ids(
     ids = torch.arange(rows)
     if offsets is not None:
         ids = torch.arange(len(offsets)) + offsets.long()
-    inside = bool(((ids >= 0) & (ids < config.vocab_size)).all())
-    if not inside or len(ids.unique()) != len(ids):
+    in_range = bool(((ids >= 0) & (ids < config.vocab_size)).all())
+    if not in_range or len(ids.unique()) != len(ids):
         raise UserError(
             f"{KEY}: d2t of {folder} does not name {len(ids)} different tokens of the target's "
             f"{config.vocab_size}; its target is another"

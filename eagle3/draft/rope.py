@@ -1,8 +1,8 @@
-"""Rotary positions: frequencies of the library, our own rotation.
+"""Rotary positions: frequencies and rotation.
 
 Frequencies and the attention factor of a scaled rotary type (linear, llama3, yarn) come from
-transformers, as engines take them; the plain ones are one formula, and transformers takes seconds
-to be imported. The rotation itself is written out here because it is needed in float64 too.
+transformers, as in engines; the plain ones are one formula, which saves seconds of importing
+transformers. The rotation is implemented here because it is needed in float64 too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def inverse_frequencies(config: DraftConfig) -> tuple[torch.Tensor, float]:
             rope_parameters=dict(config.rope),
         )
     )
-    # .data: the library's own is an nn.Buffer, which a module that is given it would adopt and cast
+    # .data: the library's is an nn.Buffer, which a module would register and cast
     return rotary.inv_freq.data.float(), float(rotary.attention_scaling)
 
 

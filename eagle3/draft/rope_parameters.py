@@ -1,10 +1,10 @@
-"""Rotary parameters of a draft: chosen, or taken from the target where a draft can use them.
+"""Rotary parameters of a draft: configured, or the target's if a draft can use them.
 
 Engines read the draft as a Llama: one set of parameters, over whole heads, whose frequencies do not
 depend on the length of the sequence (training reads positions of short documents and an engine
-serves long ones). The draft is a model of its own, so where the target's parameters are none of
-these it has plain ones. Everything is in the form of transformers 5: rope_type, rope_theta and what
-the type needs.
+serves long ones). The draft is a separate model, so if the target's parameters are not of this
+kind, it has plain ones. Everything is in the form of transformers 5: rope_type, rope_theta and the
+parameters of the type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from eagle3.errors import UserError
 
 KEY = "draft.rope_scaling"
-THETA = 10000.0  # of RoFormer; what readers take where nothing is said
+THETA = 10000.0  # of RoFormer; the default of readers
 NEEDED: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -24,102 +24,109 @@ NEEDED: dict[str, tuple[str, ...]] = {
         *("factor", "low_freq_factor", "high_freq_factor"),
         "original_max_position_embeddings",
     ),
-    # its frequencies depend on the length that the target was first trained at
+    # its frequencies depend on the original training length of the target
     "yarn": ("factor", "original_max_position_embeddings"),
 }
 OPTIONAL = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")}
 ROPE_TYPES = tuple(NEEDED)
-# of a position in a text all three figures are alike, so these change nothing in training
+# the three coordinates of a text position are equal, so these do not affect training
 MROPE = ("mrope_section", "mrope_interleaved")
 
 
 def chosen(
     theta: float | None, scaling: Mapping[str, Any], key: str = KEY
 ) -> tuple[float | None, dict[str, Any]]:
-    """Theta, None if neither says one, and the parameters besides, of `draft.rope_theta` and
-    `draft.rope_scaling` (transformers' `rope_scaling` or `rope_parameters`). `key`: what refusals
-    call the latter.
+    """Theta, None if neither has one, and the other parameters of `draft.rope_theta` and
+    `draft.rope_scaling` (transformers' `rope_scaling` or `rope_parameters`). `key`: name of the
+    latter in errors.
 
-    Raises UserError in one sentence for what a draft cannot have.
+    Raises UserError for parameters that a draft cannot have.
     """
-    given = {name: value for name, value in scaling.items() if value is not None}
-    kinds = {str(given.pop(name)) for name in ("rope_type", "type") if name in given}
-    inside = given.pop("rope_theta", None)
+    parameters = {name: value for name, value in scaling.items() if value is not None}
+    kinds = {str(parameters.pop(name)) for name in ("rope_type", "type") if name in parameters}
+    nested_theta = parameters.pop("rope_theta", None)
     if len(kinds) > 1:
         raise UserError(f"{key} has two types, {' and '.join(sorted(kinds))}; give rope_type alone")
     kind = next(iter(kinds), "default")
-    if kind == "mrope":  # what transformers called it before version 4.49
+    if kind == "mrope":  # the name in transformers before version 4.49
         kind = "default"
     if kind not in ROPE_TYPES:
         raise UserError(
             f"{key} has rope_type {kind!r}, which no draft here can have; supported are "
             f"{', '.join(ROPE_TYPES)}"
         )
-    if given.pop("partial_rotary_factor", 1.0) != 1.0:
+    if parameters.pop("partial_rotary_factor", 1.0) != 1.0:
         raise UserError(
             f"{key} has a partial_rotary_factor; a draft rotates whole heads: leave it out"
         )
-    if inside is not None:
-        _check_number(key, "rope_theta", inside)
-        if theta is not None and theta != inside:
-            raise UserError(f"draft.rope_theta is {theta:g}, {key} says {inside:g}; give one")
-        theta = float(inside)
-    known = (*NEEDED[kind], *OPTIONAL.get(kind, ()))
-    for name, value in given.items():
-        if name in known:
+    if nested_theta is not None:
+        _check_number(key, "rope_theta", nested_theta)
+        if theta is not None and theta != nested_theta:
+            raise UserError(f"draft.rope_theta is {theta:g}, {key} says {nested_theta:g}; give one")
+        theta = float(nested_theta)
+    allowed = (*NEEDED[kind], *OPTIONAL.get(kind, ()))
+    for name, value in parameters.items():
+        if name in allowed:
             _check_number(key, name, value)
         elif name == "truncate" and kind == "yarn":
             _check_bool(key, name, value)
         elif name not in MROPE:
             raise UserError(
                 f"{key} has {name}, which type {kind} does not know; its keys are "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(allowed) or 'none'}"
             )
-    missing = [name for name in NEEDED[kind] if name not in given]
+    missing = [name for name in NEEDED[kind] if name not in parameters]
     if missing:
         raise UserError(f"{key} of type {kind} lacks {' and '.join(missing)}")
-    if given.get("factor", 1.0) < 1.0:
-        raise UserError(f"{key} has a factor of {given['factor']:g}; must be at least 1")
-    return theta, {"rope_type": kind, **given}
+    if parameters.get("factor", 1.0) < 1.0:
+        raise UserError(f"{key} has a factor of {parameters['factor']:g}; must be at least 1")
+    return theta, {"rope_type": kind, **parameters}
 
 
 def of_target(target: Any) -> tuple[dict[str, Any], str | None]:
     """The rotary parameters that a draft takes from a target (a transformers text configuration),
-    and if they are not the target's own, why they cannot be."""
-    given = getattr(target, "rope_parameters", None)
-    if not isinstance(given, Mapping) or not given:
+    and the reason if they differ from the target's."""
+    parameters = getattr(target, "rope_parameters", None)
+    if not isinstance(parameters, Mapping) or not parameters:
         return _plain(THETA), "the target has no rotary positions"
-    sets = {name: one for name, one in given.items() if isinstance(one, Mapping)}
-    if sets:
-        full = sets.get("full_attention") or next(iter(sets.values()))
+    by_layer_type = {
+        name: values for name, values in parameters.items() if isinstance(values, Mapping)
+    }
+    if by_layer_type:
+        full = by_layer_type.get("full_attention") or next(iter(by_layer_type.values()))
         return _plain(
             full.get("rope_theta")
-        ), f"the target's rotary positions are of {len(sets)} kinds"
-    if given.get("rope_theta") is None:
+        ), f"the target's rotary positions are of {len(by_layer_type)} kinds"
+    if parameters.get("rope_theta") is None:
         return _plain(THETA), "the target has no rotary positions"
-    kind, share = given.get("rope_type", "default"), given.get("partial_rotary_factor") or 1.0
+    kind, share = (
+        parameters.get("rope_type", "default"),
+        parameters.get("partial_rotary_factor") or 1.0,
+    )
     if share != 1.0:
         reason = f"the target's rotary positions rotate {share:.0%} of a head"
-        return _plain(given["rope_theta"]), reason
+        return _plain(parameters["rope_theta"]), reason
     if kind not in ROPE_TYPES:
-        return _plain(given["rope_theta"]), f"the target's rotary positions are of type {kind!r}"
-    return {key: value for key, value in given.items() if value is not None}, None
+        return _plain(
+            parameters["rope_theta"]
+        ), f"the target's rotary positions are of type {kind!r}"
+    return {key: value for key, value in parameters.items() if value is not None}, None
 
 
 def meaning(rope: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that angles follow from, with the defaults of those that are not written: two
-    ropes rotate heads alike if these are equal."""
+    """The parameters that determine the angles, with defaults for missing ones: two ropes rotate
+    heads alike if these are equal."""
     kind = rope.get("rope_type", "default")
-    found = {"rope_type": kind, "rope_theta": float(rope["rope_theta"])}
-    found |= {name: float(rope[name]) for name in NEEDED[kind] if rope.get(name) is not None}
+    values = {"rope_type": kind, "rope_theta": float(rope["rope_theta"])}
+    values |= {name: float(rope[name]) for name in NEEDED[kind] if rope.get(name) is not None}
     if kind == "yarn":
-        found |= {
+        values |= {
             "beta_fast": float(rope.get("beta_fast") or 32),
             "beta_slow": float(rope.get("beta_slow") or 1),
             "truncate": rope.get("truncate") is not False,
             "attention_factor": round(attention_factor(rope), 6),
         }
-    return found
+    return values
 
 
 def attention_factor(rope: Mapping[str, Any]) -> float:

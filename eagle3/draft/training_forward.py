@@ -1,7 +1,7 @@
 """The draft's forward pass in training: the embedding's half of q, k and v is computed once.
 
 q, k and v of the first layer read cat(norm(embedding), norm(hidden)). The embedding's half depends
-on the token alone, so its product is formed once per token and looked up at each TTT step, when
+only on the token, so its product is computed once per token and looked up at each TTT step, when
 another row reads the token; only the hidden half is multiplied again. The sum is rotated, so this
 is exact.
 
@@ -25,24 +25,24 @@ class TrainingDraft:
     """A draft's weights as one pack uses them; gradients reach the parameters of the draft."""
 
     def __init__(self, draft: Eagle3Draft, dtype: torch.dtype, positions: int) -> None:
-        """`dtype`: of products and of what is kept between them; positions are 0..positions-1."""
+        """`dtype`: of products and stored activations; positions are 0..positions-1."""
         self.config, self.dtype, self.norm = draft.config, dtype, draft.norm
-        wide = at_least_fp32(draft.fc.weight.detach()).dtype
-        where = torch.arange(positions, device=draft.fc.weight.device)
-        rotary = angles(where, draft.inv_freq, draft.rope_scaling, wide)
+        exact = at_least_fp32(draft.fc.weight.detach()).dtype
+        all_positions = torch.arange(positions, device=draft.fc.weight.device)
+        rotary = angles(all_positions, draft.inv_freq, draft.rope_scaling, exact)
         width = self.config.hidden_size
         self.input_norm, attn = draft.midlayer.input_layernorm, draft.midlayer.self_attn
         stacked = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
-        by_embedding, by_hidden = stacked.split(width, dim=1)
-        self.qkv_embedding = MixedLinear.of(by_embedding.contiguous(), dtype)
-        by_layer = [by_hidden.contiguous()]
+        embedding_half, hidden_half = stacked.split(width, dim=1)
+        self.qkv_embedding = MixedLinear.of(embedding_half.contiguous(), dtype)
+        hidden_qkv = [hidden_half.contiguous()]
         for layer in draft.decoder_layers[1:]:
             attn = layer.self_attn
             weights = attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight
-            by_layer.append(torch.cat(weights))
+            hidden_qkv.append(torch.cat(weights))
         self.layers = [
             TrainingLayer(self.config, layer, MixedLinear.of(qkv, dtype), rotary)
-            for layer, qkv in zip(draft.decoder_layers, by_layer, strict=True)
+            for layer, qkv in zip(draft.decoder_layers, hidden_qkv, strict=True)
         ]
         self.query_width = self.layers[0].query_width
         self.fc = MixedLinear.of(draft.fc.weight, dtype)
@@ -50,7 +50,7 @@ class TrainingDraft:
         if self.config.fc_norm:
             self.fc_gains = torch.stack([*draft.fc_norm.parameters()])  # [C, H]
         self.head = MixedLinear.of(draft.lm_head.weight, dtype)
-        # for the loss, which returns its gradient: one that is shared would be kept to the end
+        # for the loss, which returns its gradient: a shared one would be kept until the end
         self.head_weight = draft.lm_head.weight
 
     def project_aux(self, aux: torch.Tensor) -> torch.Tensor:
@@ -77,11 +77,11 @@ class TrainingDraft:
         return EmbeddingProjections.of(kv, torch.cat(both, dim=1))
 
     def finish(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the last layer gives [N, H] -> hidden of the next step [N, H]"""
+        """Output of the last layer [N, H] -> hidden of the next step [N, H]"""
         return self._normed_output(hidden) if self.config.norm_output else hidden
 
     def head_input(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the head reads of a hidden state [N, H] that `finish` returned."""
+        """Input of the head, from a hidden state [N, H] that `finish` returned."""
         return hidden if self.config.norm_output else self._normed_output(hidden)
 
     def _normed_output(self, out: torch.Tensor) -> torch.Tensor:

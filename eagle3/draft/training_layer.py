@@ -1,4 +1,4 @@
-"""One decoder layer of the draft in training, in the pieces that the steps put together."""
+"""One decoder layer of the draft in training, in pieces that the TTT steps combine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Projections = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries, keys, 
 
 @dataclass(frozen=True)
 class MixedLinear:
-    """Rows of a weight in the type that products are computed in."""
+    """Rows of a weight in the type of the products."""
 
-    weight: torch.Tensor  # [out, in], the whole of it, and its gradient
+    weight: torch.Tensor  # [out, in], all rows
     gradient: GradientSum
     narrow: torch.Tensor  # [n, in]
-    first: int = 0  # which of the weight's rows these begin with
+    first: int = 0  # row of the weight at which `narrow` begins
 
     @classmethod
     def of(cls, weight: torch.Tensor, dtype: torch.dtype) -> MixedLinear:
@@ -39,14 +39,14 @@ class MixedLinear:
 
 @dataclass(frozen=True)
 class EmbeddingProjections:
-    """What the embeddings of tokens add to projections of the first layer."""
+    """Contributions of token embeddings to the projections of the first layer."""
 
     kv: torch.Tensor  # [T, 2 kv_heads d], of the token that each row reads at step 0; more rows if
     # some tokens are read by later steps only (sequence parallelism)
     qkv: torch.Tensor  # [R, (heads + 2 kv_heads) d], of the tokens that later steps read too; of
     # several layers the first has a query of every row, so [T, …] then,
     gradient: GradientSum  # of qkv
-    places: torch.Tensor | None = None  # int64 [R], and where among them those R are
+    places: torch.Tensor | None = None  # int64 [R], rows of qkv that those R are, if it has T
 
     @classmethod
     def of(cls, kv: torch.Tensor, qkv: torch.Tensor) -> EmbeddingProjections:
@@ -54,7 +54,7 @@ class EmbeddingProjections:
 
     @classmethod
     def of_all(cls, qkv: torch.Tensor, queries: int, places: torch.Tensor) -> EmbeddingProjections:
-        """From the projections of every token, `queries` of whose columns are those of queries."""
+        """From the projections of every token, whose first `queries` columns are queries."""
         qkv = at_least_fp32(qkv)
         return cls(qkv[:, queries:], *shared(qkv), places)
 
@@ -89,8 +89,8 @@ class TrainingLayer:
         qkv: MixedLinear,
         rotary: tuple[torch.Tensor, torch.Tensor],
     ) -> None:
-        """`qkv` [(heads + 2 kv_heads) d, H]: what projections make of the normed hidden state;
-        `rotary`: cos and sin of every position [P, 1, d / 2]."""
+        """`qkv` [(heads + 2 kv_heads) d, H]: projections of the normed hidden state; `rotary`: cos
+        and sin of every position [P, 1, d / 2]."""
         attn, dtype = layer.self_attn, qkv.narrow.dtype
         self.config, self.layer, self.qkv, self.rotary = config, layer, qkv, rotary
         self.norm = layer.state_norm
@@ -126,11 +126,11 @@ class TrainingLayer:
         kv = at_least_fp32(self.qkv.rows(self.query_width, len(self.qkv.narrow))(x))
         if reads is not None:
             kv = reads.embedded.kv[: len(hidden)] + kv
-        at = positions
+        query_positions = positions
         if queried is not None:
-            x, at = x.index_select(0, queried), positions[queried]
+            x, query_positions = x.index_select(0, queried), positions[queried]
         q = self.qkv.rows(0, self.query_width)(x)
-        (q,) = self._as_heads(q, reads, at, (self.heads,), 0)
+        (q,) = self._as_heads(q, reads, query_positions, (self.heads,), 0)
         k, v = self._as_heads(kv, None, positions, self.kv_parts, self.heads)
         return q, k, v
 
@@ -156,7 +156,7 @@ class TrainingLayer:
         """Heads [N, parts[0], d], …, queries and keys rotated."""
         rotated = min(self.rotary_heads - first, sum(parts))
         rows = None if reads is None else reads.rows
-        if self.head_gains is not None:  # no linear map, so it comes after the sum
+        if self.head_gains is not None:  # not linear, so it comes after the sum
             sums = at_least_fp32(x) if rows is None else gathered_sum(x, rows)
             heads = sums.unflatten(-1, (-1, self.config.head_dim))
             gains = self.head_gains[first : first + rotated]
@@ -166,11 +166,11 @@ class TrainingLayer:
         return rotary_heads(x, rows, angles, parts, rotated, self.dtype)
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the projections read of the hidden state."""
+        """The normed hidden state, input of the projections."""
         return rms_norm(hidden, self.norm.weight, self.norm.eps)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """Residual [N, H] and attention output [N, heads d] -> what the layer gives [N, H]"""
+        """Residual [N, H] and attention output [N, heads d] -> output of the layer [N, H]"""
         post = self.layer.post_attention_layernorm
         residual = self.normed(hidden) if self.normed_residual else hidden
         h = residual + self.o_proj(attended)

@@ -1,5 +1,5 @@
-"""Which files hold a draft that somebody has published: a folder, or `hub:<owner>/<name>` of the
-Hugging Face hub, at a commit once it is known. Imports no torch."""
+"""The files of a published draft: in a folder, or in `hub:<owner>/<name>` of the Hugging Face hub,
+at a commit once it is known. Imports no torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def config_of(place: Path) -> Path:
 def weight_files(place: Path) -> list[Path]:
     """Files with the weights of the draft at `place`, safetensors before torch's own format.
 
-    Those that an index names, if there is one. Raises UserError if there are none.
+    If there is an index, the files that it names. Raises UserError if there are none.
     """
     if place.is_file():
         if place.suffix not in (".safetensors", *TORCH_ENDINGS):
@@ -47,13 +47,13 @@ def weight_files(place: Path) -> list[Path]:
                 f"{KEY}: {place} is no file of weights (.safetensors, {', '.join(TORCH_ENDINGS)})"
             )
         return [place]
-    for name, all_of_them in ((SAFETENSORS, "*.safetensors"), (TORCH, TORCH)):
+    for name, pattern in ((SAFETENSORS, "*.safetensors"), (TORCH, TORCH)):
         index = place / f"{name}.index.json"
         if index.is_file():
             names = set(indexed_files(index, KEY, Path(name).suffix).values())
-            files = [place / one for one in sorted(names)]
+            files = [place / file_name for file_name in sorted(names)]
         else:
-            files = sorted(place.glob(all_of_them))
+            files = sorted(place.glob(pattern))
         if missing := [file.name for file in files if not file.is_file()]:
             raise UserError(
                 f"{KEY}: {place} lacks {', '.join(missing)}, which {index.name} names; download "

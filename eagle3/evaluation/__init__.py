@@ -1,1 +1,1 @@
-"""Decoding, and acceptance: on held-out states, decoded and served."""
+"""Decoding, and acceptance measured on held-out states, by decoding and on a server."""

@@ -4,8 +4,8 @@
     per_position_acceptance[i] share of verify passes whose first i + 1 drafts were accepted
     acceptance length        = 1 + sum of per_position_acceptance
 
-The token that comes from the prompt's own pass is in neither. In a pass that ends the answer the
-stop token counts as the target's own, so drafts after it are never counted as accepted.
+Neither includes the token of the prompt's own pass. In a pass that ends the answer, the stop token
+counts as the target's own, so drafts after it are never counted as accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 KIND, BEST = "evaluation", "best-stage"
-METRIC = "acceptance_length"  # by which the best stage is chosen
+METRIC = "acceptance_length"  # selects the best stage
 OF_STAGE = (
     *("stage", "epochs_done", METRIC, f"{METRIC}_ci95", "per_position_acceptance"),
     "stopped_early",
@@ -42,13 +42,13 @@ def acceptance(committed: Sequence[Sequence[int]], num_speculative_tokens: int) 
 
 def unigram_acceptance(answers: Iterable[Sequence[int]]) -> float:
     """Share of first drafts that would be accepted if the most frequent token of the `answers` were
-    always proposed: what a draft has to beat. The first token of each comes from the prompt."""
+    always proposed: a baseline. The first token of each answer comes from the prompt's pass."""
     counts = Counter(token for answer in answers for token in answer[1:])
     return max(counts.values(), default=0) / max(counts.total(), 1)
 
 
 def unlearned(figures: Mapping[str, Any]) -> str | None:
-    """A sentence if a draft with these figures of an evaluation is no better than a guess."""
+    """A sentence if a draft with these evaluation figures is no better than the baseline."""
     first, unigram = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
     if first > unigram:
         return None
@@ -65,9 +65,9 @@ def bootstrap_interval(committed: Sequence[Sequence[int]], seed: int = 0) -> lis
     passes = np.array([len(prompt) for prompt in committed], dtype=np.float64)
     if passes.sum() == 0:
         return [0.0, 0.0]
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    drawn_passes = passes[drawn].sum(1)
-    ratios = sums[drawn].sum(1)[drawn_passes > 0] / drawn_passes[drawn_passes > 0]
+    indices = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
+    resampled_passes = passes[indices].sum(1)
+    ratios = sums[indices].sum(1)[resampled_passes > 0] / resampled_passes[resampled_passes > 0]
     low, high = np.quantile(ratios, [0.025, 0.975])
     return [float(low), float(high)]
 
@@ -82,10 +82,10 @@ def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, obje
 
     documents = len(accepted)
     share = shares(np.ones(documents))
-    drawn = np.random.default_rng(0).multinomial(
+    resampled = np.random.default_rng(0).multinomial(
         documents, np.full(documents, 1 / documents), RESAMPLES
     )
-    low, high = np.quantile(1 + shares(drawn).sum(-1), [0.025, 0.975])
+    low, high = np.quantile(1 + shares(resampled).sum(-1), [0.025, 0.975])
     return {
         "acceptance_length": float(1 + share.sum()),
         "acceptance_length_ci95": [float(low), float(high)],
@@ -96,9 +96,9 @@ def rows_acceptance(accepted: np.ndarray, counted: np.ndarray) -> dict[str, obje
 
 
 def choose(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The best of some stages, the earliest of equals, and the figures of all.
+    """The best stage, the earliest of equals, and the figures of all.
 
-    `scores`: what `held_out.simulate` gave for each stage, with its number.
+    `scores`: the result of `held_out.simulate` for each stage, with its number.
     """
     best = max(scores, key=lambda score: (score[METRIC], -score["stage"]))
     stages = [

@@ -1,4 +1,4 @@
-"""Evaluation by real decoding: sets of prompts, with the exported draft and without."""
+"""Evaluation by decoding sets of prompts, with the exported draft and without it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prompt:
-    """One turn of a question: what the target reads before it answers."""
+    """One turn of a question: the tokens that the target reads before it answers."""
 
     set: str
     id: str
@@ -59,46 +59,46 @@ class Evaluator:
         """`values`: the `evaluation` section; `loading` and `templates`: keys of the
         sections `target` and `tokens`; `batch`: prompts that are answered together;
         `adapter`: folder of a LoRA adapter on the target."""
-        trusted = loading["trust_remote_code"]
+        trust = loading["trust_remote_code"]
         self.values, self.batch = values, batch
-        self.config = load_config(target, trusted)
-        self.tokenizer = load_tokenizer(target, trusted)
+        self.config = load_config(target, trust)
+        self.tokenizer = load_tokenizer(target, trust)
         self.stop = set(stop_ids(target, self.config))
         self.renderer = Renderer.of(self.tokenizer, Tokens.from_settings(templates), self.stop)
-        loaded, mapping = load_draft(draft, draft_digest)
-        check_pair(draft, loaded.config, self.config)
+        loaded_draft, mapping = load_draft(draft, draft_digest)
+        check_pair(draft, loaded_draft.config, self.config)
         engine = HFTarget.load(
             target,
-            loaded.config.aux_layers,
+            loaded_draft.config.aux_layers,
             values["dtype"],
             device,
-            trusted,
-            spread=torch.cuda.device_count() > 1,  # the job is given as many as hold the target
+            trust,
+            spread=torch.cuda.device_count() > 1,  # a job has as many GPUs as the target needs
             adapter=adapter,
         )
-        where = engine.device, engine.dtype
+        placement = engine.device, engine.dtype
         weights = TargetWeights(target)
         keys = loading["lm_head_key"], loading["embedding_key"]
         self.models = Models(
             engine,
-            read_head(weights, self.config, *keys).to(*where),
-            loaded.to(*where),
-            weights.read(loading["embedding_key"], "embedding_key").to(*where),
+            read_head(weights, self.config, *keys).to(*placement),
+            loaded_draft.to(*placement),
+            weights.read(loading["embedding_key"], "embedding_key").to(*placement),
             torch.from_numpy(mapping.target_ids).to(engine.device),
         )
 
     def ask(
         self, name: str, rows: QuestionRows
     ) -> tuple[list[Prompt], list[Decoded], dict[str, int]]:
-        """The prompts of a set, the target's own greedy answers, and how many rows were passed
-        over, by cause. A later turn follows on the answer to the one before.
+        """The prompts of a set, the target's own greedy answers, and the number of skipped rows by
+        cause. A later turn continues the answer to the previous one.
 
-        Raises UserError if there is no prompt that leaves room for an answer.
+        Raises UserError if no prompt leaves room for an answer.
         """
-        first, skipped = first_prompts(
+        first_turns, skipped = first_prompts(
             rows, self.values["num_prompts"], lambda q: self._encoded(q, q.messages)
         )
-        open_turns = [(question, question.messages, ids) for question, ids in first]
+        open_turns = [(question, question.messages, ids) for question, ids in first_turns]
         if not open_turns:
             raise UserError(
                 f"evaluation: no row of {name} can be a prompt ({dict(skipped)}); raise "
@@ -115,51 +115,56 @@ class Evaluator:
         answers: list[Decoded] = []
         turn = 1
         while open_turns:
-            here = [Prompt(name, question.id, turn, ids) for question, _, ids in open_turns]
-            decoded = self.decode(here, 0)
-            prompts, answers = prompts + here, answers + decoded
-            following = []
+            turn_prompts = [Prompt(name, question.id, turn, ids) for question, _, ids in open_turns]
+            decoded = self.decode(turn_prompts, 0)
+            prompts, answers = prompts + turn_prompts, answers + decoded
+            next_turns = []
             for (question, messages, ids), answer in zip(open_turns, decoded, strict=True):
                 if len(question.later) >= turn:
-                    asked = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-                    more = [
+                    prompt_text = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+                    conversation = [
                         *messages,
-                        self.renderer.answer(answer.tokens, asked),
+                        self.renderer.answer(answer.tokens, prompt_text),
                         {"role": "user", "content": question.later[turn - 1]},
                     ]
                     try:
-                        following.append((question, more, self._encoded(question, more)))
+                        next_turns.append(
+                            (question, conversation, self._encoded(question, conversation))
+                        )
                     except BadRow as fault:
                         skipped[str(fault)] += 1
-            open_turns, turn = following, turn + 1
+            open_turns, turn = next_turns, turn + 1
         return prompts, answers, dict(skipped)
 
     def decode(
         self, prompts: Sequence[Prompt], num_speculative_tokens: int, sampling: Sampling = GREEDY
     ) -> list[Decoded]:
-        """Answers to prompts, those of like length together."""
+        """Answers to prompts, batched by length."""
         limits = Limits(self.values["max_new_tokens"], self.stop, num_speculative_tokens)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
         answers: dict[int, Decoded] = {}
         for start in range(0, len(order), self.batch):
-            chosen = order[start : start + self.batch]
-            ids = [prompts[i].tokens for i in chosen]
-            decoded = decode_batch(self.models, ids, limits, sampling, chosen)
-            answers |= dict(zip(chosen, decoded, strict=True))
+            indices = order[start : start + self.batch]
+            ids = [prompts[i].tokens for i in indices]
+            decoded = decode_batch(self.models, ids, limits, sampling, indices)
+            answers |= dict(zip(indices, decoded, strict=True))
             log.info("%d of %d prompts answered", len(answers), len(prompts))
         return [answers[i] for i in range(len(prompts))]
 
     def _encoded(self, question: Question, messages: list[Message]) -> list[int]:
-        """Tokens of a prompt. Raises BadRow if it cannot be one."""
-        chain, answer = self.values["num_speculative_tokens"], self.values["max_new_tokens"]
-        room = self.config.max_position_embeddings - answer - chain - 1
+        """Tokens of a prompt. Raises BadRow if it is too long or cannot be rendered."""
+        draft_tokens, answer_tokens = (
+            self.values["num_speculative_tokens"],
+            self.values["max_new_tokens"],
+        )
+        room = self.config.max_position_embeddings - answer_tokens - draft_tokens - 1
         tokens = question.tokens or self._tokens(question, messages)
         if len(tokens) > room:
             raise BadRow(f"longer than {room} tokens")
         return tokens
 
     def _tokens(self, question: Question, messages: list[Message]) -> list[int]:
-        """What a server would make of a prompt. Raises BadRow if the template refuses it."""
+        """Tokens of a prompt as a server renders it. Raises BadRow if the template refuses it."""
         if question.text is None:
             text = self.renderer.prompt(messages, question.tools, question.options)
         else:
@@ -169,29 +174,29 @@ class Evaluator:
 
 
 def evaluate(evaluator: Evaluator, sets: Mapping[str, QuestionRows]) -> dict[str, Any]:
-    """Figures over all prompts and for each set by its name, and one record for each prompt.
+    """Figures over all prompts and for each set by name, and one record for each prompt.
 
     Raises UserError if speculation changed an answer in float32 away from a near-tie: then the
-    decoder or the export is wrong and no figure means anything.
+    decoder or the export is wrong and the figures are meaningless.
     """
     values, started = evaluator.values, time.monotonic()
     prompts: list[Prompt] = []
     plain: list[Decoded] = []
     skipped = {}
     for name, rows in sets.items():
-        more, answers, skipped[name] = evaluator.ask(name, rows)
-        prompts, plain = prompts + more, plain + answers
+        set_prompts, answers, skipped[name] = evaluator.ask(name, rows)
+        prompts, plain = prompts + set_prompts, plain + answers
     count = values["num_speculative_tokens"]
     greedy = evaluator.decode(prompts, count)
     records = [
         _record(evaluator.tokenizer, *item) for item in zip(prompts, plain, greedy, strict=True)
     ]
-    wrong = [r["id"] for r in records if not r["identical"] and r["tie_at"] is None]
-    if wrong and values["dtype"] == "float32":
+    mismatched = [r["id"] for r in records if not r["identical"] and r["tie_at"] is None]
+    if mismatched and values["dtype"] == "float32":
         raise UserError(
             f"evaluation: speculative output differs from the target's own greedy output for "
-            f"{len(wrong)} prompts ({', '.join(wrong[:5])}) away from any near-tie; the decoder or "
-            "the export is wrong"
+            f"{len(mismatched)} prompts ({', '.join(mismatched[:5])}) away from any near-tie; the "
+            "decoder or the export is wrong"
         )
     causes = sum((Counter(item) for item in skipped.values()), Counter())
     figures = _greedy_figures(records, count) | {"prompts_skipped": dict(causes)}
@@ -210,8 +215,8 @@ def evaluate(evaluator: Evaluator, sets: Mapping[str, QuestionRows]) -> dict[str
 
 
 def _record(tokenizer: Any, prompt: Prompt, plain: Decoded, greedy: Decoded) -> dict[str, Any]:
-    """What happened to one prompt."""
-    same = compare(greedy, plain)
+    """The record of one prompt."""
+    comparison = compare(greedy, plain)
     return {
         "set": prompt.set,
         "id": prompt.id,
@@ -221,8 +226,8 @@ def _record(tokenizer: Any, prompt: Prompt, plain: Decoded, greedy: Decoded) -> 
         "committed": greedy.committed,
         "passes_plain": plain.target_passes,
         "passes_speculative": greedy.target_passes,
-        "identical": same.identical,
-        "tie_at": same.tie_at,
+        "identical": comparison.identical,
+        "tie_at": comparison.tie_at,
         "text": tokenizer.decode(greedy.tokens),
     }
 
@@ -264,7 +269,7 @@ def _sampled_figures(
 
 
 def _by_question(counts: Sequence[tuple[str, str, list[int]]]) -> list[list[int]]:
-    """Turns of one question belong together: intervals resample questions."""
+    """Counts with the turns of a question joined: intervals resample questions."""
     by_question: dict[tuple[str, str], list[int]] = {}
     for name, identity, committed in counts:
         by_question.setdefault((name, identity), []).extend(committed)

@@ -1,4 +1,4 @@
-"""Acceptance on held-out hidden states: what chain decoding would count, without decoding.
+"""Acceptance on held-out hidden states: the counts of chain decoding, without decoding.
 
 Row t of a supervised run represents a verify pass: the draft reads the true states up to t and the
 token x_{t+1}, and proposes d_0, d_1, ... for x_{t+2}, x_{t+3}, ... The target's own choices y_k, at
@@ -8,10 +8,10 @@ the tokens t + 1 + k, are stored with its states.
     y                     like  green  tea  <eot>           the target's choices
     d                     like  green  milk                 two drafts accepted
 
-What comes after a choice is known only where the text went that way. So a row counts at depth k
-where x is the target's choice at the k places before and the run has a choice there: a condition on
-the text alone, the same for every draft. A draft counts as accepted if it and all before it are
-the target's choices; a choice outside the draft vocabulary ends every chain.
+The token after a choice is known only where the text contains that choice. So a row counts at depth
+k if the text is the target's choice at the k tokens before and the run has a choice there: a
+condition on the text only, the same for every draft. A draft token is accepted if it and all before
+it are the target's choices; a choice outside the draft vocabulary ends every chain.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SupervisedRun:
     """Consecutive rows of one supervised run, A of them; K is the length of a chain."""
 
     right: np.ndarray  # bool [A, K], draft k is the target's choice
-    agrees: np.ndarray  # bool [A], the text went on with the target's choice
+    agrees: np.ndarray  # bool [A], the text continues with the target's choice
     stopped: bool  # the text ends with a token at which generation stops
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -52,24 +52,24 @@ class SupervisedRun:
     def walk(self) -> list[int]:
         """Tokens committed by each verify pass of one decoding of the run.
 
-        A pass that accepts a drafts is followed by row t + a + 1. It counts if its outcome follows
-        from the text whatever the draft: not where the text left the target's choices inside the
+        A pass that accepts a drafts is followed by row t + a + 1. It counts if the text determines
+        its outcome for every draft: not where the text departs from the target's choices inside the
         chain, nor where the run is cut before the chain ends.
         """
         size, depth = self.right.shape
         committed, row = [], 0
         while row < size:
-            left = size - row
-            width = min(depth, left)
+            remaining = size - row
+            width = min(depth, remaining)
             right, agrees = self.right[row, :width], self.agrees[row : row + width]
-            accepted = _leading(right)
+            accepted = _leading_true(right)
             ends = self.stopped and bool(agrees.all())
-            if ends if left < depth else agrees[:-1].all():
+            if ends if remaining < depth else agrees[:-1].all():
                 new = accepted + 1
                 if self.stopped and self.agrees[-1]:
-                    new = min(new, left)  # nothing after the stop token is counted
+                    new = min(new, remaining)  # nothing after the stop token is counted
                 committed.append(new)
-            row += _leading(right & agrees) + 1
+            row += _leading_true(right & agrees) + 1
         return committed
 
 
@@ -92,9 +92,9 @@ def simulate(
     for pack in packs:
         for runs in runs_of(draft, target, pack, objective, stop):
             run_counts = [run.counts() for run in runs]
-            accepted.append(sum(one for one, _ in run_counts))
-            counted.append(sum(other for _, other in run_counts))
-            committed.append([new for run in runs for new in run.walk()])
+            accepted.append(sum(accepted_rows for accepted_rows, _ in run_counts))
+            counted.append(sum(counted_rows for _, counted_rows in run_counts))
+            committed.append([tokens for run in runs for tokens in run.walk()])
             agreed += sum(int(run.agrees.sum()) for run in runs)
             choices += sum(len(run.agrees) for run in runs)
     check_scorable(len(accepted))
@@ -104,13 +104,13 @@ def simulate(
         "walk": acceptance(committed, depth),
         "documents": len(accepted),
         "num_speculative_tokens": depth,
-        # the share of places at which the text is the target's own choice
+        # share of tokens that are the target's own choice
         "text_agreement": agreed / choices,
     }
 
 
 def check_scorable(count: int) -> None:
-    """Raise UserError if there are no (`count` of 0) documents with a row."""
+    """Raise UserError if `count`, the number of documents with a row, is 0."""
     if not count:
         raise UserError(
             "evaluation.held_out_samples: no held-out conversation has two supervised tokens in a "
@@ -121,23 +121,23 @@ def check_scorable(count: int) -> None:
 def runs_of(
     draft: Eagle3Draft, target: TargetParts, pack: Pack, objective: Objective, stop: set[int]
 ) -> list[list[SupervisedRun]]:
-    """The runs of each document of a pack that has rows, in order."""
+    """The runs of each document with rows of a pack, in order."""
     right = right_choices(draft, pack, target, objective)
     tokens = pack.last_tokens - 1  # the state at token t + 1 teaches row t
     agrees = (pack.input_ids[tokens + 2] == pack.teacher_argmax).cpu().numpy()
-    places, outcome = tokens.cpu().numpy(), right.cpu().numpy()
-    documents, ids = pack.documents.cpu().numpy()[places], pack.input_ids.cpu().numpy()
-    # rows of two runs are never neighbours: an unsupervised token is between them
-    begins = np.flatnonzero((np.diff(places) != 1) | (np.diff(documents) != 0)) + 1
+    positions, outcome = tokens.cpu().numpy(), right.cpu().numpy()
+    documents, ids = pack.documents.cpu().numpy()[positions], pack.input_ids.cpu().numpy()
+    # two runs are never adjacent: an unsupervised token is between them
+    starts = np.flatnonzero((np.diff(positions) != 1) | (np.diff(documents) != 0)) + 1
     by_document: dict[int, list[SupervisedRun]] = {}
-    for rows in np.split(np.arange(len(places)), begins):
+    for rows in np.split(np.arange(len(positions)), starts):
         if len(rows):
-            stopped = int(ids[places[rows[-1]] + 2]) in stop
+            stopped = int(ids[positions[rows[-1]] + 2]) in stop
             run = SupervisedRun(outcome[rows], agrees[rows], stopped)
             by_document.setdefault(int(documents[rows[0]]), []).append(run)
     return list(by_document.values())
 
 
-def _leading(flags: np.ndarray) -> int:
-    """How many flags are set before the first that is not."""
+def _leading_true(flags: np.ndarray) -> int:
+    """The number of flags before the first that is not set."""
     return len(flags) if flags.all() else int(flags.argmin())

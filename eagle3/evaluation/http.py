@@ -1,4 +1,4 @@
-"""JSON and text over HTTP, with a server's faults put into one sentence."""
+"""JSON and text over HTTP, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS = 600.0  # for one answer
 
 
 def get(url: str) -> str | None:
-    """The body, or None where the server has no such page. Raises UserError if it is not there."""
+    """The body, or None if the server has no such page. Raises UserError if it does not answer."""
     reply = _reply("GET", url)
     return reply.text if reply.is_success else None
 
@@ -40,7 +40,7 @@ def _reply(method: str, url: str, body: dict[str, Any] | None = None) -> httpx2.
 
 @cache
 def _client() -> httpx2.Client:
-    """One for all threads; as many connections as requests, and none kept that a server may close
-    just when it is used again."""
+    """One client for all threads, with a connection for each request: a server may close a
+    kept-alive connection at the moment of its reuse."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx2.Client(timeout=SECONDS, limits=limits, follow_redirects=True)

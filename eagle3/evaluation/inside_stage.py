@@ -1,8 +1,8 @@
-"""The draft that is being trained, scored on held-out states inside a stage.
+"""Scores of the draft in training, on held-out states inside a stage.
 
-Each rank takes its share of the packs, whole ones where ranks share the packs of training too:
-without gradients a pack needs little memory. Nothing is drawn or changed, so the weights that
-training ends with do not depend on it.
+Each rank takes its share of the packs, always whole packs, even if ranks share those of training:
+without gradients a pack needs little memory. No random number is drawn and nothing is changed, so
+the trained weights do not depend on the scores.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HeldOutScorer:
 
     @classmethod
     def of(cls, run: Run, directory: Path, trainer: StageTrainer) -> HeldOutScorer:
-        """What scores the trainer's draft as `score_stage` does its checkpoint. `directory`: of the
+        """A scorer of the trainer's draft, with the settings of `score_stage`. `directory`: of the
         target."""
         evaluation = run.config.evaluation
         config = load_config(directory, run.config.target.trust_remote_code)
@@ -71,7 +71,7 @@ class HeldOutScorer:
     @torch.no_grad()
     def __call__(self, draft: Eagle3Draft) -> dict[str, Any]:
         """Figures for the record of a step. All ranks call this together."""
-        begun, acceptance = time.perf_counter(), None
+        started, acceptance = time.perf_counter(), None
         if self.loss.needs_acceptance:
             acceptance = self._sums(draft)[0].mean_acceptance().to(self.ranks.device)
         totals, chains = self._sums(draft, acceptance)
@@ -83,7 +83,7 @@ class HeldOutScorer:
             "held_out_accuracy_at": figures["accuracy_at"],
             "held_out_acceptance_length": float(1 + share.sum()),
             "held_out_acceptance_at": share.tolist(),
-            "held_out_seconds": time.perf_counter() - begun,
+            "held_out_seconds": time.perf_counter() - started,
         }
 
     def _sums(

@@ -1,13 +1,13 @@
-"""Speculative sampling: which draft tokens a verify pass keeps, so that the text is the target's.
+"""Speculative sampling: a verify pass keeps draft tokens so that the text is the target's.
 
 Let p be the target's distribution at a position, and q the one from which draft token d was drawn.
 d is kept with probability min(1, p(d) / q(d)). At the first one that is rejected, the token comes
-from the residual max(p - q, 0), renormalised; after a chain that is kept whole, it comes from p.
+from the residual max(p - q, 0), renormalised; after a fully accepted chain, it comes from p.
 (Leviathan et al., arXiv:2211.17192.) Two kinds of proposals:
 
     sampled   d is drawn from the draft's softmax, q
     argmax    d is the draft's best token, so q is one there and zero elsewhere: d is kept with
-              probability p(d), else p without d is drawn from. SGLang's default.
+              probability p(d), else the token is drawn from p without d. SGLang's default.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Sampling:
 
 
 def draw(p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """int64 [N]: a token of each row of p [N, V], not necessarily normalised, by a number in
-    [0, 1) each. A token of no weight is never drawn."""
+    """int64 [N]: a token from each row of p [N, V], which need not be normalised, by `uniform` [N]
+    in [0, 1). A token of zero weight is never drawn."""
     mass = p.double().cumsum(-1)
-    wanted = (uniform.to(mass)[:, None] * mass[:, -1:]).contiguous()
-    return torch.searchsorted(mass, wanted, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+    threshold = (uniform.to(mass)[:, None] * mass[:, -1:]).contiguous()
+    return torch.searchsorted(mass, threshold, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
 
 
 def verify(
@@ -45,41 +45,41 @@ def verify(
     target_ids: torch.Tensor,
     uniform: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many drafts of each sequence are kept, and the token after them, int64 [B] each.
+    """The number of accepted drafts of each sequence, and the token after them, int64 [B] each.
 
     p [B, n + 1, V]: the target's distributions; drafts int64 [B, n]; q [B, n, V_draft]: what they
-    were drawn from, None where they are the best ones; target_ids int64 [V_draft]; uniform
-    [B, n + 1] in [0, 1): n for the drafts, the last for the token.
+    were drawn from, None for argmax proposals; target_ids int64 [V_draft]; uniform [B, n + 1] in
+    [0, 1): n for the drafts, the last for the token.
     """
     count = drafts.shape[1]
-    at_draft = p[:, :count].gather(-1, drafts[..., None])[..., 0]  # [B, n]
-    drawn_with = torch.ones_like(at_draft)
+    target_probability = p[:, :count].gather(-1, drafts[..., None])[..., 0]  # [B, n]
+    draft_probability = torch.ones_like(target_probability)
     if q is not None:
-        drawn_with = q.gather(-1, torch.searchsorted(target_ids, drafts.contiguous())[..., None])[
-            ..., 0
-        ]
+        draft_probability = q.gather(
+            -1, torch.searchsorted(target_ids, drafts.contiguous())[..., None]
+        )[..., 0]
     # u < p / q without a division: q(d) > 0, since d was drawn
-    kept = uniform[:, :count].to(p) * drawn_with < at_draft
-    accepted = kept.long().cumprod(-1).sum(-1)  # [B]
+    keeps = uniform[:, :count].to(p) * draft_probability < target_probability
+    accepted = keeps.long().cumprod(-1).sum(-1)  # [B]
     rows = torch.arange(len(p), device=p.device)
-    rest = p[rows, accepted].clone()  # [B, V]
-    broken = (accepted < count).nonzero()[:, 0]
-    if len(broken):
-        place = accepted[broken]
-        residual = rest[broken]
+    distribution = p[rows, accepted].clone()  # [B, V]
+    rejected = (accepted < count).nonzero()[:, 0]
+    if len(rejected):
+        position = accepted[rejected]
+        residual = distribution[rejected]
         if q is None:
-            residual.scatter_(1, drafts[broken, place][:, None], 0.0)
+            residual.scatter_(1, drafts[rejected, position][:, None], 0.0)
         else:
-            residual[:, target_ids] -= q[broken, place]
+            residual[:, target_ids] -= q[rejected, position]
             residual.clamp_(min=0.0)
-        # p and q equal but for rounding: whatever is drawn from p is right
+        # p and q are equal up to rounding: a draw from p is correct
         empty = residual.sum(-1, keepdim=True) <= 0
-        rest[broken] = torch.where(empty, rest[broken], residual)
-    return accepted, draw(rest, uniform[:, count])
+        distribution[rejected] = torch.where(empty, distribution[rejected], residual)
+    return accepted, draw(distribution, uniform[:, count])
 
 
 def verify_greedy(choices: torch.Tensor, drafts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for the target's greedy choices int64 [B, n + 1]."""
-    same = drafts == choices[:, : drafts.shape[1]]
-    accepted = same.long().cumprod(-1).sum(-1)
+    """`verify` for the target's greedy choices int64 [B, n + 1]."""
+    matches = drafts == choices[:, : drafts.shape[1]]
+    accepted = matches.long().cumprod(-1).sum(-1)
     return accepted, choices.gather(1, accepted[:, None])[:, 0]

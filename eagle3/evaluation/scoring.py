@@ -1,4 +1,4 @@
-"""A checkpoint scored on held-out hidden states."""
+"""The score of a checkpoint on held-out hidden states."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def score_checkpoint(
     mapping: VocabMapping,
     data: TrainingData,
     pack_tokens: int,
-    where: str,
+    device_name: str,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures of `simulate` for the checkpoint in `folder`, and the state that it was saved with.
 
-    `settings`: of the score stage; `directory`: the target; `data`: held-out states; `where`: the
-    device. Raises UserError if the checkpoint is of another training.
+    `settings`: of the score stage; `directory`: the target; `data`: held-out states. Raises
+    UserError if the checkpoint belongs to another training.
     """
     section, evaluation = settings.values["target"], settings.values["evaluation"]
-    device, dtype = check_device(where), DTYPES[evaluation["dtype"]]
+    device, dtype = check_device(device_name), DTYPES[evaluation["dtype"]]
     weights, state = read_model(folder, settings.upstream["train"])
     draft = Eagle3Draft(DraftConfig.from_dict(state["draft"])).to(device)
     draft.load_state_dict(weights)

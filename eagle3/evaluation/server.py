@@ -1,9 +1,9 @@
-"""Acceptance of a served draft as the server itself counts it, in the terms of `acceptance`.
+"""Acceptance of a served draft as counted by the server, in the terms of `acceptance`.
 
-SGLang returns with every answer how many verify passes it took and how many draft tokens each
-accepted. vLLM does so, pass by pass, if it is started with `--per-request-spec-decode-metrics
-detailed`; else it keeps totals over all requests (Prometheus counters), so all requests between two
-readings must be ours.
+SGLang returns with every answer the number of verify passes and of draft tokens that each accepted.
+vLLM does so, pass by pass, if it is started with `--per-request-spec-decode-metrics detailed`; else
+it keeps totals over all requests (Prometheus counters), so nobody else may send requests between
+two readings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos"
 FINISHED = "vllm:request_success"
 SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*?)(?:_total)?(?:\{(.*)\})? ([^ ]+)$")
 SETTLED = 0.3  # seconds between two equal readings
-PATIENCE = 30  # readings
+MAX_READINGS = 30  # readings
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class RequestOptions:
 
 
 def measure(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -> dict[str, Any]:
-    """Acceptance over the answers to `prompts` (token ids), and how fast they came.
+    """Acceptance over the answers to `prompts` (token ids), and throughput.
 
-    Raises UserError if the server is of no known kind, does not speculate, or answers others too.
+    Raises UserError if the server is of an unknown kind, does not speculate, or serves others too.
     """
     url = url.rstrip("/").removesuffix("/v1")
     engine = engine_of(url)
@@ -111,8 +111,8 @@ def committed(meta_info: Mapping[str, Any]) -> list[int]:
     """Tokens that each verify pass of one answer committed, from SGLang's `meta_info`.
 
     In the pass that reaches a stop token, SGLang also counts the drafts after it; they are not part
-    of the answer and are subtracted. SGLang does not report which pass it was, so the longest is
-    taken: the acceptance length is right, and the histogram differs by one pass at most.
+    of the answer and are subtracted. SGLang does not report which pass it was, so they are taken
+    from the longest: the acceptance length is right, and the histogram is off by at most one pass.
     """
     histogram = meta_info.get("spec_correct_drafts_histogram") or []
     counts = list(chain.from_iterable([n + 1] * passes for n, passes in enumerate(histogram)))
@@ -138,30 +138,30 @@ def _vllm(url: str, prompts: Sequence[Sequence[int]], options: RequestOptions) -
         }
         return post(f"{url}/v1/completions", body)
 
-    before = _settled(url)
+    before = _stable_counters(url)
     replies = _in_parallel(ask, prompts, options.concurrency)
     new_tokens = sum(reply["usage"]["completion_tokens"] for reply in replies)
     counts = [committed_by_pass(reply) for reply in replies]
     if any(counts) and None not in counts:
-        reported = [own for own in map(_reported, replies) if own is not None]
-        drafts = max(own["num_spec_tokens"] for own in reported)
+        reported = [metrics for metrics in map(_reported, replies) if metrics is not None]
+        drafts = max(metrics["num_spec_tokens"] for metrics in reported)
         figures = acceptance([count for count in counts if count is not None], drafts)
         return {**figures, "num_speculative_tokens": drafts, "new_tokens": new_tokens}
-    after = _settled(url)
+    after = _stable_counters(url)
     for name in (DRAFTS, FINISHED):
         if name not in after:
             raise UserError(
                 f"{url}/metrics: has no counter {name}; start vLLM with --speculative-config and "
                 "without --disable-log-stats"
             )
-    grown = {name: after[name] - before.get(name, 0.0) for name in after}
-    if grown[FINISHED] != len(prompts):
+    increase = {name: after[name] - before.get(name, 0.0) for name in after}
+    if increase[FINISHED] != len(prompts):
         raise UserError(
-            f"{url}: finished {grown[FINISHED]:.0f} requests while {len(prompts)} were asked; its "
-            "totals can be read only while nobody else uses it"
+            f"{url}: finished {increase[FINISHED]:.0f} requests while {len(prompts)} were asked; "
+            "its totals can be read only while nobody else uses it"
         )
-    at_least = [grown[name] for name in sorted(_positions(grown), key=_position)]
-    passes = int(grown[DRAFTS])
+    at_least = [increase[name] for name in sorted(_positions(increase), key=_position)]
+    passes = int(increase[DRAFTS])
     reached = [passes, *(int(count) for count in at_least), 0]  # passes that accepted n or more
     totals = [n + 1 for n in range(len(at_least) + 1) for _ in range(reached[n] - reached[n + 1])]
     figures = acceptance([totals], len(at_least))
@@ -181,7 +181,7 @@ def committed_by_pass(reply: Mapping[str, Any]) -> list[int] | None:
         return [] if new_tokens <= 1 else None  # the pass over the prompt gives the first token
     accepted = reported.get("per_step_accepted") or []
     if len(accepted) != reported["num_spec_steps"]:
-        return None  # the summary alone
+        return None  # only the summary
     counts = [count + 1 for count in accepted]
     if counts and reply["choices"][0]["finish_reason"] == "stop":
         # the token of the prompt's own pass is in no verify pass
@@ -193,21 +193,21 @@ def _reported(reply: Mapping[str, Any]) -> dict[str, Any] | None:
     return (reply.get("metrics") or {}).get("speculative_decoding")
 
 
-def _settled(url: str) -> dict[str, float]:
-    """Counters once two readings agree: the last requests are counted a little late."""
-    last = counters(get(f"{url}/metrics") or "")
-    for _ in range(PATIENCE):
+def _stable_counters(url: str) -> dict[str, float]:
+    """Counters once two readings agree: the last requests are counted with a delay."""
+    previous = counters(get(f"{url}/metrics") or "")
+    for _ in range(MAX_READINGS):
         time.sleep(SETTLED)
         reading = counters(get(f"{url}/metrics") or "")
-        if reading == last:
+        if reading == previous:
             return reading
-        last = reading
+        previous = reading
     raise UserError(f"{url}/metrics: keeps changing; somebody else is using the server")
 
 
 def counters(text: str) -> dict[str, float]:
-    """What is counted, over all engines of a server, from Prometheus' text format; positions of a
-    draft are kept apart as `name[position]`."""
+    """Counters from Prometheus' text format, summed over all engines of a server; counters of draft
+    positions are named `name[position]`."""
     totals: dict[str, float] = {}
     for line in text.splitlines():
         sample = SAMPLE.match(line.strip())

@@ -1,4 +1,4 @@
-"""Prompts for a server out of the shapes that people keep them in."""
+"""Prompts for a server, from files of several formats."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from eagle3.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def read_prompts(path: Path, renderer: Renderer, most: int) -> list[list[int]]:
-    """Token ids of the first `most` prompts of a file, as a server's chat endpoint would send them
-    to the model.
+def read_prompts(path: Path, renderer: Renderer, limit: int) -> list[list[int]]:
+    """Token ids of the first `limit` prompts of a file, as a server's chat endpoint renders them.
 
-    Raises UserError if no row holds one.
+    Raises UserError if no row has a prompt.
     """
 
     def encode(question: Question) -> list[int]:
@@ -25,7 +24,7 @@ def read_prompts(path: Path, renderer: Renderer, most: int) -> list[list[int]]:
         ids: list[int] = renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    prompts, skipped = first_prompts(questions(read_rows(Source(str(path)))), most, encode)
+    prompts, skipped = first_prompts(questions(read_rows(Source(str(path)))), limit, encode)
     if skipped:
         log.warning("%s: rows skipped: %s", path, dict(skipped))
     if not prompts:

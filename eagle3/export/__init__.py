@@ -1,1 +1,1 @@
-"""The draft in the forms that engines load: what each writes, and one strict reader."""
+"""The draft in the formats that engines load: one writer for each, and one strict reader."""

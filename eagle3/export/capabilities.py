@@ -1,5 +1,4 @@
-"""The formats of an export, and what the engine of each can represent. Imports no torch: used
-before any job starts."""
+"""Limits of the engine of each export format. Imports no torch: used before any job starts."""
 
 from __future__ import annotations
 
@@ -10,29 +9,29 @@ from eagle3.config.evaluation import Format
 from eagle3.draft.rope_parameters import attention_factor
 from eagle3.errors import UserError
 
-# switches of the draft that a form cannot carry, and why: an engine would drop them without a word
+# switches of the draft that a format cannot carry, and why: the engine would silently drop them
 LACKING = {
     ("sglang", "qk_norm"): "SGLang's draft class (0.5.23) has no q/k norm and drops such tensors",
     ("sglang", "norm_before_residual"): "SGLang's draft class (0.5.23) adds to the state itself",
     ("sglang", "sliding_window"): "SGLang (0.5.23) leaves the window in config.json unread",
 }
-# keys of YaRN that an engine leaves unread: it takes its own factor on cos and sin instead
+# keys of YaRN that an engine ignores, using its own factor on cos and sin instead
 UNREAD_YARN = {"sglang": ("attention_factor",)}  # factory.py of rotary_embedding, 0.5.23
 
-# model types of targets whose class in SGLang (`set_eagle3_layers_to_capture`, 0.5.23) takes ids of
-# layers for outputs only if the first one is 1, else for inputs
+# model types of targets whose class in SGLang (`set_eagle3_layers_to_capture`, 0.5.23) reads layer
+# ids as outputs only if the first one is 1, else as inputs
 SGLANG_COUNTS_INPUTS = (
     *("deepseek_v2", "deepseek_v3", "deepseek_v32"),
     *("glm_moe_dsa", "glm4_moe_lite"),
 )
 
-# model types of targets whose class in SGLang (0.5.23) hands a draft other states than the outputs
-# of layers: Gemma 3's adds them up in the next layer's norm, in place
+# model types of targets whose class in SGLang (0.5.23) gives a draft other states than the outputs
+# of layers: Gemma 3's adds to them in place, in the next layer's norm
 SGLANG_OTHER_STATES = ("gemma3_text",)
 
 
 def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
-    """Raise UserError if a form cannot carry a switch that is on in `draft`."""
+    """Raise UserError if a format cannot carry a switch that is on in `draft`."""
     for (fmt, switch), reason in LACKING.items():
         if fmt in formats and draft.get(switch):
             others = [name for name in get_args(Format) if (name, switch) not in LACKING]
@@ -46,8 +45,8 @@ def check_formats(formats: Sequence[str], draft: Mapping[str, Any]) -> None:
 def check_aux_layers(
     formats: Sequence[str], aux_layers: Sequence[int], target_layers: int | None = None
 ) -> None:
-    """Raise UserError if the engine of a form would not fuse the states of these layers.
-    `target_layers`: how many the target has, if that is known."""
+    """Raise UserError if the engine of a format would not fuse the states of these layers.
+    `target_layers`: number of layers of the target, if known."""
     if "sglang" in formats and target_layers is not None and max(aux_layers) == target_layers - 1:
         raise UserError(
             f"config: export.formats is {list(formats)} but hidden_states.aux_layers is "
@@ -67,10 +66,10 @@ def check_aux_layers(
 def check_layer_ids(
     formats: Sequence[str], backend: str, aux_layers: Sequence[int], model_type: str
 ) -> None:
-    """Raise UserError if SGLang, which serves or captures, would take the states of other layers of
-    a target of this type."""
-    concerned = "sglang" in formats or backend == "sglang"
-    if concerned and model_type in SGLANG_COUNTS_INPUTS and aux_layers[0] != 1:
+    """Raise UserError if SGLang is used to serve or capture, and would read the states of other
+    layers of a target of this type."""
+    uses_sglang = "sglang" in formats or backend == "sglang"
+    if uses_sglang and model_type in SGLANG_COUNTS_INPUTS and aux_layers[0] != 1:
         raise UserError(
             f"hidden_states.aux_layers is {list(aux_layers)}, and the target a {model_type}, of "
             "which SGLang (0.5.23) takes the outputs of these layers only if the first one is 1, "
@@ -80,8 +79,8 @@ def check_layer_ids(
 
 
 def served_otherwise(formats: Sequence[str], model_type: str) -> list[str]:
-    """What an engine would do otherwise than it was trained for, and is not refused since other
-    versions of it do not: a sentence each. `model_type`: of the target."""
+    """A sentence for each engine that would serve the draft unlike it was trained; not an error,
+    since other versions of the engine do not. `model_type`: of the target."""
     if "sglang" not in formats or model_type not in SGLANG_OTHER_STATES:
         return []
     return [
@@ -92,11 +91,11 @@ def served_otherwise(formats: Sequence[str], model_type: str) -> list[str]:
 
 
 def check_rope(formats: Sequence[str], rope: Mapping[str, Any]) -> None:
-    """Raise UserError if the engine of a form would turn the draft's heads otherwise."""
+    """Raise UserError if the engine of a format would rotate the draft's heads differently."""
     for fmt in formats:
         unread = [name for name in UNREAD_YARN.get(fmt, ()) if rope.get(name) is not None]
-        read = {name: value for name, value in rope.items() if name not in unread}
-        if attention_factor(read) != attention_factor(rope):
+        effective = {name: value for name, value in rope.items() if name not in unread}
+        if attention_factor(effective) != attention_factor(rope):
             raise UserError(
                 f"config: export.formats is {list(formats)} but the draft's rotary positions have "
                 f"{' and '.join(unread)}, which the engine of {fmt} does not read; leave them out "

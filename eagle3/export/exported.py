@@ -1,8 +1,8 @@
-"""A draft on disk in an engine's form, and a reader stricter than any engine.
+"""A draft on disk in an engine's format, and a reader stricter than any engine.
 
-Engines skip tensors they do not know, leave those they miss uninitialised and fall back on defaults
-for keys they do not find, all without a word. So a form is written from one description, and read
-only if every tensor and every key of config.json is what would be written again.
+Engines silently skip unknown tensors, leave missing ones uninitialised and use defaults for missing
+keys. So a format is written from one description, and read only if every tensor and every key of
+config.json equals what would be written again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.f
 
 @dataclass(frozen=True)
 class Verifier:
-    """The target as a form names it, and how many tokens to draft for it."""
+    """The target as a format names it, and the number of tokens to draft."""
 
     name: str  # a hub name or a path
     architectures: tuple[str, ...]
@@ -40,28 +40,28 @@ class Verifier:
 
 @dataclass(frozen=True)
 class Description:
-    """What a config.json says, whatever its spelling."""
+    """The content of a config.json, independent of the format."""
 
     config: DraftConfig
     dtype: str
-    verifier: Verifier | None = None  # only in forms that name the target
+    verifier: Verifier | None = None  # only in formats that name the target
 
 
 @dataclass(frozen=True)
 class DraftFormat:
-    """How one engine wants a draft."""
+    """The format of a draft for one engine."""
 
     name: str
     write: Callable[[Description], dict[str, Any]]
     read: Callable[[Mapping[str, Any]], Description]  # may raise KeyError, TypeError
-    layer: str = LAYER  # how names of the first decoder layer's tensors begin
-    further_norm: str = FURTHER_NORM  # what attention of a later layer reads its input through
-    embedding: bool = True  # whether anybody would read one
-    whole_mapping: bool = True  # of d2t and t2d, even where the vocabulary is the target's own
+    layer: str = LAYER  # prefix of the first decoder layer's tensors
+    further_norm: str = FURTHER_NORM  # name of the norm before attention in later layers
+    embedding: bool = True  # whether the engine would read one
+    whole_mapping: bool = True  # whether d2t and t2d are written for the target's whole vocabulary
 
     @property
     def kind(self) -> str:
-        """Of the manifest."""
+        """Kind of the manifest."""
         return f"draft-{self.name}"
 
     def maps(self, config: DraftConfig) -> bool:
@@ -87,7 +87,7 @@ def write_draft(
 ) -> None:
     """Write `config.json` and `model.safetensors`, then read them back strictly.
 
-    Raises UserError if a tensor is missing, unknown or of the wrong shape, or if the form cannot
+    Raises UserError if a tensor is missing, unknown or of the wrong shape, or if the format cannot
     carry the draft.
     """
     config = description.config
@@ -95,37 +95,37 @@ def write_draft(
     check_rope([fmt.name], config.rope)
     check_aux_layers([fmt.name], config.aux_layers)
     dtype = DTYPES[description.dtype]
-    with np.errstate(over="ignore"):  # `_check` says what is beyond the type
+    with np.errstate(over="ignore"):  # `_check` reports values out of range
         tensors = {name: array.astype(dtype) for name, array in weights.items()}
         if embedding is not None and fmt.embedding:
             tensors[EMBEDDING] = embedding.astype(dtype)
     if fmt.maps(config):
         tensors |= {"d2t": mapping.d2t, "t2d": mapping.t2d}
     _check(folder, fmt, config, tensors)
-    named = {_name_in(fmt, name): tensor for name, tensor in tensors.items()}
-    save_tensors(folder / "model.safetensors", named, Manifest.of(fmt.kind, settings, inputs))
+    stored = {_name_in(fmt, name): tensor for name, tensor in tensors.items()}
+    save_tensors(folder / "model.safetensors", stored, Manifest.of(fmt.kind, settings, inputs))
     write_text(folder / "config.json", json.dumps(fmt.write(description), indent=2) + "\n")
-    back, _, mapping_back = read_arrays(fmt, folder)
-    if back.config != config or (mapping_back.d2t != mapping.d2t).any():
+    loaded, _, loaded_mapping = read_arrays(fmt, folder)
+    if loaded.config != config or (loaded_mapping.d2t != mapping.d2t).any():
         raise UserError(f"{folder}: the export does not read back as it was written")
 
 
 def read_arrays(
     fmt: DraftFormat, folder: Path, settings_digest: str | None = None
 ) -> tuple[Description, dict[str, np.ndarray], VocabMapping]:
-    """What config.json says, the tensors as they are stored but without an embedding, and the
-    vocabulary mapping.
+    """The description in config.json, the stored tensors without an embedding, and the vocabulary
+    mapping.
 
     Raises UserError on anything that an engine would load silently wrong.
     """
     path = folder / "model.safetensors"
-    named, _ = load_tensors(path, fmt.kind, settings_digest)
+    stored, _ = load_tensors(path, fmt.kind, settings_digest)
     description = _read_config(fmt, folder / "config.json")
     config = description.config
     check_formats([fmt.name], config.to_dict())
     with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
-        ours = {_name_in(fmt, name): name for name in expected_shapes(config)}
-        tensors = {ours.get(name, name): array for name, array in named.items()}
+        own_names = {_name_in(fmt, name): name for name in expected_shapes(config)}
+        tensors = {own_names.get(name, name): array for name, array in stored.items()}
         _check(folder, fmt, config, tensors)
     dtype = np.dtype(DTYPES[description.dtype])
     for name, array in tensors.items():
@@ -141,7 +141,7 @@ def read_arrays(
 
 
 def _name_in(fmt: DraftFormat, name: str) -> str:
-    """What a form calls a tensor."""
+    """The name of a tensor in a format."""
     if name.startswith(LAYER):
         return fmt.layer + name.removeprefix(LAYER)
     if name.startswith("layers."):
@@ -150,7 +150,7 @@ def _name_in(fmt: DraftFormat, name: str) -> str:
 
 
 def _read_config(fmt: DraftFormat, path: Path) -> Description:
-    """What a config.json says, if it is exactly what the form would write of it again."""
+    """The description in a config.json, if the format would write exactly that file again."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         description = fmt.read(saved)
@@ -173,7 +173,7 @@ def _read_config(fmt: DraftFormat, path: Path) -> Description:
                 f"{path}: {name} is {saved[name]!r:.200}, expected {expected[name]!r:.200}; export "
                 "the draft again"
             )
-    if description.dtype not in list(DTYPES):  # maybe no text at all
+    if description.dtype not in list(DTYPES):  # it may not be text
         raise UserError(f"{path}: torch_dtype is {description.dtype!r:.90}; export the draft again")
     return description
 
@@ -181,7 +181,7 @@ def _read_config(fmt: DraftFormat, path: Path) -> Description:
 def _check(
     folder: Path, fmt: DraftFormat, config: DraftConfig, tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Names, shapes and the mapping's own laws."""
+    """Raise UserError for wrong names or shapes, or an inconsistent mapping."""
     expected = expected_shapes(config) if fmt.maps(config) else parameter_shapes(config)
     if fmt.embedding and EMBEDDING in tensors:
         expected[EMBEDDING] = (config.vocab_size, config.hidden_size)

@@ -21,5 +21,5 @@ def format_of(folder: Path) -> DraftFormat:
     with open_tensors(folder / "model.safetensors") as handle:
         manifest = (handle.metadata() or {}).get(MANIFEST_KEY, "{}")
     kinds = {fmt.kind: fmt for fmt in DRAFT_FORMATS.values()}
-    # of another kind or none: the reader reports what is wrong
+    # another kind or none: the reader reports it
     return kinds.get(json.loads(manifest).get("kind"), SGLANG)

@@ -11,13 +11,13 @@ from eagle3.export.layer_config import draft_config, layer_config
 INDICES = "aux_hidden_state_indices"
 
 
-def write(described: Description) -> dict[str, Any]:
-    """config.json. The draft reads `hidden_states[i]` of the target's output for each index, side
-    by side; AutoConfig takes the rest for a Llama's (a Qwen3's with q/k norms)."""
-    config = described.config
+def write(description: Description) -> dict[str, Any]:
+    """config.json. The draft reads `hidden_states[i]` of the target's output for each index,
+    concatenated; AutoConfig reads the rest as a Llama (a Qwen3 with q/k norms)."""
+    config = description.config
     return {
         "architectures": ["Eagle3Draft"],
-        **layer_config(config, described.dtype),
+        **layer_config(config, description.dtype),
         "draft_vocab_size": config.draft_vocab_size,
         INDICES: [layer + 1 for layer in config.aux_layers],
         "norm_before_residual": config.norm_before_residual,

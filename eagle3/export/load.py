@@ -1,4 +1,4 @@
-"""A draft read from an export in any form, ready to be run."""
+"""A draft read from an export in any format, ready to run."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def load_draft(
     description, arrays, mapping = read_arrays(format_of(folder), folder, settings_digest)
     with Foreign(f"{folder}: config.json does not describe the draft in the same folder"):
         draft = Eagle3Draft(description.config)
-        wide = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
-        draft.load_state_dict(wide)
+        float_arrays = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items()}
+        draft.load_state_dict(float_arrays)
     return draft.eval(), mapping

@@ -9,13 +9,13 @@ from eagle3.export.exported import Description, DraftFormat
 from eagle3.export.layer_config import AUX_IDS, draft_config, layer_config
 
 
-def write(described: Description) -> dict[str, Any]:
+def write(description: Description) -> dict[str, Any]:
     """config.json. SGLang counts layer *outputs* from 0, and reads the ids only where they are
     nested like this."""
-    config = described.config
+    config = description.config
     return {
         "architectures": ["LlamaForCausalLMEagle3"],
-        **layer_config(config, described.dtype),
+        **layer_config(config, description.dtype),
         "draft_vocab_size": config.draft_vocab_size,
         "norm_before_residual": False,
         "fc_norm": config.fc_norm,

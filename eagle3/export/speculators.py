@@ -13,13 +13,13 @@ from eagle3.export.layer_config import AUX_IDS, draft_config, layer_config
 VERSION = "0.6.0"  # of the format as it is written here
 
 
-def write(described: Description) -> dict[str, Any]:
+def write(description: Description) -> dict[str, Any]:
     """config.json. Layer ids count inputs, as in vLLM.
 
-    `norm_before_residual` is written because vLLM takes it for true where it is missing.
+    `norm_before_residual` is written because vLLM's default is true.
     Raises UserError without a verifier.
     """
-    config, verifier = described.config, described.verifier
+    config, verifier = description.config, description.verifier
     if verifier is None:
         raise UserError("the speculators format needs the name of the target, and none was given")
     greedy = {
@@ -41,7 +41,7 @@ def write(described: Description) -> dict[str, Any]:
                 "architectures": list(verifier.architectures),
             },
         },
-        "transformer_layer_config": layer_config(config, described.dtype),
+        "transformer_layer_config": layer_config(config, description.dtype),
         "draft_vocab_size": config.draft_vocab_size,
         "target_hidden_size": None,  # only where it differs from the draft's
         AUX_IDS: [layer + 1 for layer in config.aux_layers],
@@ -51,17 +51,22 @@ def write(described: Description) -> dict[str, Any]:
         "norm_output": config.norm_output,
         "embed_requires_grad": False,
         "tie_word_embeddings": False,
-        "torch_dtype": described.dtype,
+        "torch_dtype": description.dtype,
     }
 
 
 def read(saved: Mapping[str, Any]) -> Description:
     """Raises KeyError with the name of a missing key."""
-    layer, named = saved["transformer_layer_config"], saved["speculators_config"]["verifier"]
+    layer, verifier_config = (
+        saved["transformer_layer_config"],
+        saved["speculators_config"]["verifier"],
+    )
     config = draft_config(layer, saved, [number - 1 for number in saved[AUX_IDS]])
     (method,) = saved["speculators_config"]["proposal_methods"]
     count = method["speculative_tokens"]
-    verifier = Verifier(named["name_or_path"], tuple(named["architectures"]), count)
+    verifier = Verifier(
+        verifier_config["name_or_path"], tuple(verifier_config["architectures"]), count
+    )
     return Description(config, saved["torch_dtype"], verifier)
 
 

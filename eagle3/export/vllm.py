@@ -14,12 +14,12 @@ from eagle3.export.exported import Description, DraftFormat
 from eagle3.export.layer_config import AUX_IDS, draft_config, layer_config
 
 
-def write(described: Description) -> dict[str, Any]:
+def write(description: Description) -> dict[str, Any]:
     """config.json. vLLM counts layer *inputs*: the output of layer j is the input of j + 1."""
-    config = described.config
+    config = description.config
     return {
         "architectures": ["Eagle3Qwen3ForCausalLM" if config.qk_norm else "LlamaForCausalLMEagle3"],
-        **layer_config(config, described.dtype),
+        **layer_config(config, description.dtype),
         "draft_vocab_size": config.draft_vocab_size,
         AUX_IDS: [layer + 1 for layer in config.aux_layers],
         "norm_before_residual": config.norm_before_residual,
@@ -35,5 +35,5 @@ def read(saved: Mapping[str, Any]) -> Description:
     return Description(config, saved["torch_dtype"])
 
 
-# its classes take no d2t of a draft whose vocabulary is the target's (0.32)
+# its classes do not load d2t of a draft with the target's whole vocabulary (0.32)
 VLLM = DraftFormat("vllm", write, read, whole_mapping=False)

@@ -1,1 +1,1 @@
-"""Operations that are faster than plain torch, each with a plain twin in its tests."""
+"""Operations that are faster than plain torch, each tested against a plain version."""

@@ -1,10 +1,10 @@
 """Functions of several element-wise operations, compiled into one kernel on CUDA.
 
-Eager, every operation there would read and write its whole tensor, so the function is compiled
-(PyTorch's Inductor makes a Triton kernel of it) the first time it is called on CUDA. On a CPU it
-runs as it is written: nobody needs a compiler, and the tests compare the compiled form with it. So
-it does where nothing can be compiled, with one warning: Triton builds a small library with the
-machine's C compiler and Python's headers first.
+Eager, every operation would read and write its whole tensor, so the function is compiled to a
+Triton kernel (by PyTorch's Inductor) when it is first called on CUDA. On a CPU it runs uncompiled:
+no compiler is needed, and tests compare the compiled form with it. It also runs uncompiled, with a
+warning, where nothing can be compiled: Triton first builds a small library with the machine's C
+compiler and Python's headers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ VARIANTS = 32  # of one function: types, ranks and kinds of loss in one process
 
 
 def compiled_on_cuda(function: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
-    """`function`, compiled where its first tensor is on CUDA. It takes part in no autograd graph:
-    it is called in forward and backward passes that are written out."""
+    """`function`, compiled if its first tensor is on CUDA. It is not part of an autograd graph: it
+    is called in explicit forward and backward passes."""
 
     @cache
     def compiled() -> Callable[..., Any]:
@@ -38,24 +38,24 @@ def compiled_on_cuda(function: Callable[Inputs, Output]) -> Callable[Inputs, Out
         first = next(value for value in args if isinstance(value, torch.Tensor))
         if not (first.is_cuda and compiles_for_cuda()):
             return function(*args, **kwargs)
-        # whether a tensor takes a gradient would be a variant of its own
-        plain = (_detached(value) for value in args)
-        found: Output = compiled()(*plain, **kwargs)
-        return found
+        # else `requires_grad` would add compiled variants
+        detached = (_detached(value) for value in args)
+        output: Output = compiled()(*detached, **kwargs)
+        return output
 
     return call
 
 
 def _detached(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_detached(each) for each in value]
+        return [_detached(item) for item in value]
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
 @cache
 def compiles_for_cuda() -> bool:
     """Whether a trivial function can be compiled for this machine's GPU and run there. Tried once,
-    in a second or a few; if not, a warning says why and what is lost."""
+    which takes a few seconds; a warning gives the reason and the consequence of a failure."""
     try:
         increment = torch.compile(_increment, dynamic=True)
         increment(torch.ones(2, device="cuda"))

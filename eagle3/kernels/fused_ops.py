@@ -1,6 +1,6 @@
-"""Fused element-wise operations of the draft, with their backward passes written out.
+"""Fused element-wise operations of the draft, with explicit backward passes.
 
-Autograd would keep every intermediate tensor; these keep their inputs only and make about half the
+Autograd would keep every intermediate tensor; these keep only their inputs and need about half the
 passes over memory. On CUDA each is compiled into one kernel. Statistics are in at least float32.
 """
 
@@ -23,10 +23,10 @@ def at_least_fp32(x: torch.Tensor) -> torch.Tensor:
 @compiled_on_cuda
 def _norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Normed x [N, ..., H], and the scale of each row [N, ..., 1]."""
-    wide = at_least_fp32(x)
-    square = torch.linalg.vecdot(wide, wide)
+    exact = at_least_fp32(x)
+    square = torch.linalg.vecdot(exact, exact)
     scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()[..., None]
-    return (wide * scale).mul_(gain).to(x.dtype), scale
+    return (exact * scale).mul_(gain).to(x.dtype), scale
 
 
 @compiled_on_cuda
@@ -57,13 +57,13 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if ctx.needs_input_grad[0]:
             return *_norm_backward(grads[0], *ctx.saved_tensors), None
-        x, _, scale = ctx.saved_tensors  # embeddings take no gradient
+        x, _, scale = ctx.saved_tensors  # embeddings need no gradient
         return None, _gain_gradient(grads[0], x, scale), None
 
 
 def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
-    """Root-mean-square norm of x [N, H] with a gain [H], in the type of x. Several vectors a row,
-    [N, n, H], take a gain each, [n, H]."""
+    """Root-mean-square norm of x [N, H] with a gain [H], in the type of x. With several vectors per
+    row, [N, n, H], each has its gain, [n, H]."""
     return _RMSNorm.apply(x, gain, eps)
 
 

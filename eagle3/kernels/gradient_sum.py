@@ -1,8 +1,8 @@
-"""The gradient of a tensor that many operations use, summed where it lies.
+"""The gradient of a tensor that many operations use, summed in place.
 
-Autograd would keep each use's own gradient, as large as the whole tensor, and add them up in passes
-of their own: a tenth of a training step on a GPU, as modelled in docs/performance.md. Here each use
-adds to one sum.
+Autograd would keep a gradient of each use, as large as the whole tensor, and add them up in extra
+passes: a tenth of a training step on a GPU, as modelled in docs/performance.md. Here each use adds
+to one sum.
 
     weight --- node --+-- product of step 0      gradient.add...
                       +-- product of step 1      gradient.add...
@@ -16,7 +16,7 @@ import torch
 
 
 class GradientSum:
-    """The sum, while a backward pass runs.
+    """The sum during a backward pass.
 
     Autograd's graph refers to it, so it must not refer to the graph: a cycle would not be freed.
     """
@@ -26,13 +26,13 @@ class GradientSum:
         self.total: torch.Tensor | None = None
 
     def so_far(self) -> torch.Tensor:
-        """What was added until now, to be added to in place."""
+        """The sum so far, to be added to in place."""
         if self.total is None:
             self.total = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
         return self.total
 
     def pop(self) -> torch.Tensor | None:
-        """The sum, and the next one begins; None if nothing was added."""
+        """Return the sum and start a new one; None if nothing was added."""
         total, self.total = self.total, None
         return total
 
@@ -53,11 +53,11 @@ class _Shared(torch.autograd.Function):
 
 
 def shared(tensor: torch.Tensor) -> tuple[torch.Tensor, GradientSum]:
-    """The same tensor for autograd's graph, and what its uses add their gradients to. A use takes
-    both, and returns no gradient of the tensor itself.
+    """The same tensor for autograd's graph, and the sum that its uses add their gradients to. A use
+    takes both, and returns no gradient of the tensor itself.
 
-    Uses add whatever gradients are asked for, so every backward pass must ask for the tensor's too,
-    and gradients of gradients are wrong.
+    Uses add to the sum in every backward pass, so each must request the tensor's gradient too, and
+    second-order gradients are wrong.
     """
     gradient = GradientSum(tensor)
     return _Shared.apply(tensor, gradient), gradient

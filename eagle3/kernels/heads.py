@@ -1,7 +1,7 @@
-"""Projections become heads of attention: rows of a table added, rotated, and narrowed, in one pass.
+"""Projections become attention heads: add rows of a table, rotate and cast, in one pass.
 
-On CUDA that is one compiled function each way. The gradients of the table's rows are added to one
-sum (`gradient_sum`), since each TTT step looks up other rows of the same table.
+On CUDA it is one compiled function each way. The gradients of the table's rows are added to one sum
+(`gradient_sum`), since each TTT step looks up other rows of the same table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eagle3.kernels.gradient_sum import GradientSum
 
 @dataclass(frozen=True)
 class Angles:
-    """By which N rows are rotated."""
+    """Rotary angles of N rows."""
 
     cos: torch.Tensor  # [P, 1, d / 2], of every position
     sin: torch.Tensor
@@ -27,7 +27,7 @@ class Angles:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of a table that N rows look up; `table` and `gradient` as `shared` gives them."""
+    """Rows of a table that N rows look up; `table` and `gradient` come from `shared`."""
 
     table: torch.Tensor  # [M, C], at least float32
     gradient: GradientSum
@@ -46,10 +46,10 @@ def _heads(
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """Heads [N, n, d]."""
-    wide = at_least_fp32(x)
+    sums = at_least_fp32(x)
     if table is not None and index is not None:
-        wide = table[:, : x.shape[1]].index_select(0, index).add_(x)
-    heads = wide.unflatten(1, (-1, 2 * cos.shape[-1]))
+        sums = table[:, : x.shape[1]].index_select(0, index).add_(x)
+    heads = sums.unflatten(1, (-1, 2 * cos.shape[-1]))
     out = torch.empty_like(heads, dtype=dtype)
     _rotate(heads, out, cos[positions], sin[positions], rotated)
     return out
@@ -66,10 +66,10 @@ def _heads_backward(
 ) -> list[torch.Tensor]:
     """Gradient of the sums [N, n d], and the same in `dtype` if that is narrower."""
     d_heads = torch.cat([at_least_fp32(part) for part in grads], 1)
-    wide = torch.empty_like(d_heads)
-    _rotate(d_heads, wide, cos[positions], -sin[positions], rotated)  # by the opposite angle
-    wide = wide.flatten(1)
-    return [wide] if dtype == wide.dtype else [wide, wide.to(dtype)]
+    d_sums = torch.empty_like(d_heads)
+    _rotate(d_heads, d_sums, cos[positions], -sin[positions], rotated)  # by the opposite angle
+    d_sums = d_sums.flatten(1)
+    return [d_sums] if dtype == d_sums.dtype else [d_sums, d_sums.to(dtype)]
 
 
 def _rotate(
@@ -78,7 +78,7 @@ def _rotate(
     """Write heads [N, n, d], the first `rotated` of them rotated, to `out`."""
     low, high = heads[:, :rotated].chunk(2, dim=-1)
     out_low, out_high = out[:, :rotated].chunk(2, dim=-1)
-    # by copies: compiled code takes no strided `out=`
+    # copied, since compiled code does not support a strided `out=`
     out_low.copy_((low * cos).addcmul_(high, sin, value=-1))
     out_high.copy_((high * cos).addcmul_(low, sin))
     out[:, rotated:].copy_(heads[:, rotated:])
@@ -106,13 +106,13 @@ class _RotaryHeads(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         angles = ctx.angles
-        wide, *narrow = _heads_backward(
+        d_sums, *narrowed = _heads_backward(
             list(grads), angles.cos, angles.sin, angles.positions, ctx.rotated, ctx.dtype
         )
         if ctx.needs_input_grad[1]:
             gradient, index = ctx.rows
-            gradient.so_far()[:, : wide.shape[1]].index_add_(0, index, wide)
-        return (narrow or [wide])[0], None, None, None, None, None, None
+            gradient.so_far()[:, : d_sums.shape[1]].index_add_(0, index, d_sums)
+        return (narrowed or [d_sums])[0], None, None, None, None, None, None
 
 
 def rotary_heads(

@@ -1,7 +1,7 @@
-"""Matrix products of training: narrow operands, and weight gradients as wide as the weights.
+"""Matrix products of training: low-precision operands, weight gradients in the type of the weights.
 
-A weight is used once per TTT step. Under plain autocast its gradients would be added up in the
-narrow type; here they are summed in the type of the master weight, where they lie.
+A weight is used once per TTT step. Plain autocast would add up its gradients in low precision; here
+they are summed in place in the type of the master weight.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from eagle3.kernels.torch_internals import multiplies_bfloat16, onednn_linear
 
 @cache
 def onednn_is_faster() -> bool:
-    """On AMD's processors with AVX-512, where the math library that PyTorch comes with takes a slow
-    path, oneDNN multiplies float32 matrices twice as fast; with AVX2 there is no difference."""
+    """Whether oneDNN multiplies float32 matrices faster: twice as fast on AMD processors with
+    AVX-512, where PyTorch's math library takes a slow path; with AVX2 there is no difference."""
     cpuinfo = Path("/proc/cpuinfo")
     return (
         torch.backends.mkldnn.is_available()
@@ -32,14 +32,14 @@ def onednn_is_faster() -> bool:
 
 @cache
 def bfloat16_is_emulated() -> bool:
-    """x86 processors without instructions for it multiply bfloat16 matrices ten times slower than
-    float32's."""
+    """Whether this is an x86 processor without bfloat16 instructions, which multiplies bfloat16
+    matrices ten times slower than float32 ones."""
     return platform.machine() in ("x86_64", "AMD64") and not multiplies_bfloat16()
 
 
 def as_factor(x: torch.Tensor) -> torch.Tensor:
-    """`x` in the type that the device multiplies it in: products of bfloat16 numbers are exact in
-    float32, in which a processor that knows bfloat16 adds them up as well."""
+    """`x` in the type in which the device should multiply it: products of bfloat16 numbers are
+    exact in float32, in which a processor with bfloat16 instructions also adds them up."""
     emulated = x.dtype == torch.bfloat16 and x.device.type == "cpu" and bfloat16_is_emulated()
     return x.float() if emulated else x
 
@@ -53,23 +53,23 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     single = a.dtype == torch.float32 and a.device.type == "cpu"
     # a rank may have no rows of a pack, and oneDNN refuses empty operands
     if single and a.numel() and b.numel() and onednn_is_faster():
-        # strided operands would be 50 times slower there
+        # oneDNN is 50 times slower with strided operands
         a, b = a.contiguous(), b.contiguous()
         return onednn_linear(a, b)
     return a @ b.t()
 
 
 def weight_gradient(dy: torch.Tensor, x: torch.Tensor, wide: torch.dtype) -> torch.Tensor:
-    """dy [N, out] and x [N, in] -> [out, in] in type `wide`, summed up at that width on CUDA and
-    where a CPU has no product of that type of its own."""
+    """dy [N, out] and x [N, in] -> [out, in] in type `wide`, summed in that type on CUDA and on
+    CPUs without native products of the type of `dy`."""
     if wide != dy.dtype and dy.device.type == "cuda":
         return torch.mm(dy.t(), x, out_dtype=wide)
     return _product(as_factor(dy).t(), as_factor(x).t()).to(wide)
 
 
 def add_weight_gradient(total: torch.Tensor, dy: torch.Tensor, x: torch.Tensor) -> None:
-    """Add the `weight_gradient` of dy [N, out] and x [N, in] to `total` [out, in]; on CUDA inside
-    the product, which then is the only pass over it."""
+    """Add the `weight_gradient` of dy [N, out] and x [N, in] to `total` [out, in]; on CUDA within
+    the product, in a single pass over it."""
     if dy.device.type != "cuda":
         total += weight_gradient(dy, x, total.dtype)
     elif total.dtype == dy.dtype:
@@ -118,9 +118,9 @@ def linear(
     gradient: GradientSum,
     first: int = 0,
 ) -> torch.Tensor:
-    """x [N, in] times rows `first` and on of a weight [out, in] -> [N, n], computed in the type of
-    `narrow` [n, in]: those rows in the type of `x` (of the weight itself where that is the same).
+    """x [N, in] times the rows of a weight [out, in] from `first` on -> [N, n], computed in the
+    type of `narrow` [n, in]: those rows in the type of `x`.
 
-    `weight` and `gradient` as `gradient_sum.shared` gives them.
+    `weight` and `gradient` come from `gradient_sum.shared`.
     """
     return _Linear.apply(x, weight, narrow, gradient, first)

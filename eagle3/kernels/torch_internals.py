@@ -1,7 +1,7 @@
-"""Every private part of PyTorch that this project calls, so that a new version is checked here.
+"""All private parts of PyTorch that this project calls, to be checked here for a new version.
 
-`tests/kernels/test_torch_internals.py` compares each with plain public code, and shows that no
-other file has one. They are there in torch 2.13 and 2.14.
+`tests/kernels/test_torch_internals.py` compares each with plain public code, and checks that no
+other file calls one. They exist in torch 2.13 and 2.14.
 
     flash_attention, ..._backward      torch.ops.aten: kernels that return a log-sum-exp and take
                                        one back; the public call does neither on its own

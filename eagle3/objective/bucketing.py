@@ -1,8 +1,8 @@
-"""Rows of a step filled up to a multiple: libraries prepare code for every new shape.
+"""Rows of a step padded to a multiple: libraries prepare code for every new shape.
 
-oneDNN, cuBLAS and compiled kernels choose or build code by shape, and the number of active rows is
-another one at every step. So the last row of a step is repeated up to a multiple, and what the
-copies compute is never used: attention does not see them, and no loss reads them.
+oneDNN, cuBLAS and compiled kernels choose or build code by shape, and the number of active rows
+differs at every step. So the last row of a step is repeated up to a multiple, and the results of
+the copies are never used: attention does not see them, and no loss reads them.
 
     index   rows a b c  ->  rows a b c c      projections and MLP: 4 rows
     attention                                 queries, own keys and values: 3 rows
@@ -23,7 +23,7 @@ FEW_MULTIPLE, FEW = 16, 512  # a smaller multiple for steps with few rows
 
 
 def in_buckets(index: RowIndex, attention: Attention) -> tuple[RowIndex, Attention]:
-    """The same work with rows filled up."""
+    """The same rows and attention, with padded rows."""
     counts = [step.count for step in index.steps]
     steps = [_fill_step(step) for step in index.steps]
     index = replace(index, taught=fill_up(index.taught), steps=steps)

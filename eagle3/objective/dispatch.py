@@ -1,8 +1,7 @@
-"""The one place where the objective meets the ranks and the kernels that compute it.
+"""The only module that connects the objective with ranks and kernels.
 
-`ttt` is defined on the rows of a pack and on attention among them. What it gets of both is the
-pack's own on one rank, this rank's part under sequence parallelism, and in either case filled up to
-the shapes that kernels like.
+`ttt` is defined on the rows of a pack and on attention among them. Both cover the whole pack on one
+rank and this rank's part under sequence parallelism, and are padded to shapes that suit kernels.
 """
 
 from __future__ import annotations
@@ -92,7 +91,8 @@ def dispatch(
 
 
 def teachers_in_draft_vocab(pack: Pack, target: TargetParts, index: RowIndex) -> torch.Tensor:
-    """bool [R]: teachers whose argmax is in the draft vocabulary, where the index was made."""
+    """bool [R]: teachers whose argmax is in the draft vocabulary, on the device of the index, or on
+    the host if it was built there."""
     if index.host is None:
         return target.draft_ids[pack.teacher_argmax] >= 0
     return target.host_draft_ids[pack.columns.teacher_argmax] >= 0
@@ -101,19 +101,23 @@ def teachers_in_draft_vocab(pack: Pack, target: TargetParts, index: RowIndex) ->
 def choose_backend(
     name: str, device: torch.device, dtype: torch.dtype, head_dim: int, partial: bool = False
 ) -> Backend:
-    """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also says how
+    """The back end `name`; `auto` and `usp`: the fastest one of the device. `usp` also selects how
     ranks that share a pack exchange keys (see `sequence_parallel`).
 
-    CUDA's flash kernel computes whole documents, of which a rank with a shard of a pack has few
-    rows and a sliding window sees a part (`partial`); on a CPU products of chunks are faster than
-    its flash kernel, whose backward pass is slow (docs/performance.md). Raises UserError if a back
-    end that was named cannot be used on a GPU.
+    CUDA's flash kernel computes whole documents, but a rank with a shard of a pack has few of their
+    rows, and a sliding window sees only a part (`partial`). On a CPU products of chunks are faster
+    than its flash kernel, whose backward pass is slow (docs/performance.md). Raises UserError if a
+    back end chosen by name cannot be used on a GPU.
     """
     if device.type != "cuda":
         return BACKENDS["chunked" if name in ("auto", "usp") else name]
     if name in ("auto", "usp"):
         fast = ["flex"] if partial else ["flash", "flex"]
-        usable = [each for each in fast if not unsupported_on_gpu(each, device, dtype, head_dim)]
+        usable = [
+            candidate
+            for candidate in fast
+            if not unsupported_on_gpu(candidate, device, dtype, head_dim)
+        ]
         return BACKENDS[usable[0] if usable else "chunked"]
     if why := unsupported_on_gpu(name, device, dtype, head_dim):
         raise UserError(f"train.attention_backend is {name}, {why}; use auto")
@@ -131,11 +135,12 @@ def unsupported_on_gpu(
         return "whose kernel needs a GPU of the Ampere generation or a newer one"
     if name == "flex" and head_dim > FLEX_NARROW:
         properties: Any = torch.cuda.get_device_properties(device)  # typed without this one
-        room = properties.shared_memory_per_block_optin
-        if room < FLEX_WIDE_BYTES:
+        shared_memory = properties.shared_memory_per_block_optin
+        if shared_memory < FLEX_WIDE_BYTES:
             return (
                 f"whose backward pass of heads of {head_dim} numbers needs "
-                f"{FLEX_WIDE_BYTES // 1024} KB of shared memory, and this GPU has {room // 1024}"
+                f"{FLEX_WIDE_BYTES // 1024} KB of shared memory, and this GPU has "
+                f"{shared_memory // 1024}"
             )
     if name == "flex" and not compiles_for_cuda():
         return "which has to be compiled, and nothing can be compiled here"

@@ -1,4 +1,4 @@
-"""Arithmetic of a training step: what the result needs, however it is computed."""
+"""FLOPs that the result of a training step needs, however it is computed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ NEWTON_SCHULZ = 5  # iterations of an update of Muon, see `torch.optim.Muon`
 
 
 def orthogonalising_flops(rows: int, columns: int) -> float:
-    """Of Muon's update of a matrix: in each iteration two products with its Gram matrix, and one of
-    that with itself, over the shorter side."""
+    """FLOPs of Muon's update of a matrix: each iteration has two products with the Gram matrix over
+    the shorter side, and its square."""
     short, long = sorted((rows, columns))
     return NEWTON_SCHULZ * 2.0 * short * short * (2 * long + short)
 
@@ -35,25 +35,25 @@ class Work:
     attended: int  # pairs of a query and a key of step 0, over all steps and layers
 
     def flops(self, draft: DraftConfig) -> float:
-        """Of matrix products, forward and backward, 2 per multiply-add.
+        """FLOPs of matrix products, forward and backward, 2 per multiply-add.
 
-        Rows that have left are not computed, the embedding's half of q, k and v is computed once,
-        fc's input takes no gradient unless it is normed, and the teacher takes none at all. Layers
-        below the last run for every row at step 0.
+        Inactive rows are not computed, the embedding's half of q, k and v is computed once, fc's
+        input needs no gradient unless it is normed, and the teacher never does. Layers below the
+        last run for every row at step 0.
         """
-        h, d, below = draft.hidden_size, draft.head_dim, draft.num_hidden_layers - 1
+        h, d, lower_layers = draft.hidden_size, draft.head_dim, draft.num_hidden_layers - 1
         q, kv = draft.num_attention_heads * d, 2 * draft.num_key_value_heads * d
         first, later = self.active[0], sum(self.active[1:])
         per_row = q * h + 3 * h * draft.intermediate_size
         last = self.rows * kv + first * q  # projected at step 0
         # the first layer reads the embedding too; those below the last have a query of every row
-        qkv = (below + 1) * self.rows * (q + kv) + last if below else 2 * last
-        qkv += (below + 1) * later * (q + kv)
-        trained = qkv * h + (below * (self.rows + later) + sum(self.active)) * per_row
+        qkv = (lower_layers + 1) * self.rows * (q + kv) + last if lower_layers else 2 * last
+        qkv += (lower_layers + 1) * later * (q + kv)
+        trained = qkv * h + (lower_layers * (self.rows + later) + sum(self.active)) * per_row
         trained += self.scored * h * draft.draft_vocab_size
-        fused = self.rows * draft.aux_width * h
-        taught = self.teacher_rows * h * draft.draft_vocab_size
+        fc_products = self.rows * draft.aux_width * h
+        teacher_products = self.teacher_rows * h * draft.draft_vocab_size
         # forward: scores and values; backward: two for each of them
         attention = 6 * self.attended * q
         passes = 3 if draft.fc_norm else 2
-        return 2.0 * (3 * trained + passes * fused + taught + attention)
+        return 2.0 * (3 * trained + passes * fc_products + teacher_products + attention)

@@ -1,9 +1,9 @@
 """Head, loss, choice and acceptance of all TTT steps in one pass over the vocabulary.
 
-The pairs (row, step) are taken in the order of their teacher row, some teacher rows at a time. For
-each such chunk the teacher's distributions are formed once, the draft's logits, their loss and the
-gradient of it follow, and from that the gradients of the head's input and weight. Nothing as wide
-as the vocabulary outlives its chunk, so memory does not grow with steps times vocabulary.
+The pairs (row, step) are processed in chunks of consecutive teacher rows. For each chunk the
+teacher's distributions are computed once, then the draft's logits, their loss and its gradient, and
+from that the gradients of the head's input and weight. No tensor as wide as the vocabulary outlives
+its chunk, so memory does not grow with steps times vocabulary.
 
     teacher row    7    8    9          pairs with a loss (step of each)
     chunk          [--------]           7: 0 1 2    8: 0 1    9: 0 1 2 3
@@ -37,7 +37,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairResults:
-    """Of each pair."""
+    """Results by pair."""
 
     loss: torch.Tensor  # [N]
     correct: torch.Tensor  # bool [N], no logit is above that of the target's choice
@@ -46,7 +46,7 @@ class PairResults:
 
 @dataclass(frozen=True)
 class LossKind:
-    """Which loss, and what it is weighted by at each step."""
+    """The loss, and its weights by step."""
 
     name: str
     weights: torch.Tensor  # [K]
@@ -64,32 +64,34 @@ class _HeadLoss(torch.autograd.Function):
         teacher: Teacher,
         kind: LossKind,
     ) -> tuple[torch.Tensor, ...]:
-        wide = at_least_fp32(narrow[:0]).dtype
+        wide_dtype = at_least_fp32(narrow[:0]).dtype
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         dweight: torch.Tensor | None = None
-        loss, accepted = (x.new_empty(len(x), dtype=wide) for _ in range(2))
+        loss, accepted = (x.new_empty(len(x), dtype=wide_dtype) for _ in range(2))
         correct = x.new_empty(len(x), dtype=torch.bool)
-        for at, rows, place in _chunks(pairs, len(narrow)):
+        for span, rows, teacher_index in _chunks(pairs, len(narrow)):
             probs = teacher.probs(rows, logs=kind.name in WITH_LOGS)
-            step = pairs.step[at]
-            logits = times_transposed(x[at], narrow)  # [n, V_draft]
-            answer = logits.gather(-1, teacher.argmax[pairs.teacher[at], None])[:, 0]
-            losses = row_losses(kind.name, logits, probs, place, kind.mix.to(wide)[step])
-            loss[at], accepted[at] = losses.loss, losses.accepted
-            correct[at] = answer == losses.top
-            step_weight = kind.weights.to(wide)[step, None]
+            step = pairs.step[span]
+            logits = times_transposed(x[span], narrow)  # [n, V_draft]
+            target_logit = logits.gather(-1, teacher.argmax[pairs.teacher[span], None])[:, 0]
+            losses = row_losses(
+                kind.name, logits, probs, teacher_index, kind.mix.to(wide_dtype)[step]
+            )
+            loss[span], accepted[span] = losses.loss, losses.accepted
+            correct[span] = target_logit == losses.top
+            step_weight = kind.weights.to(wide_dtype)[step, None]
             dlogits = losses.gradient
             if dx is not None:
-                dx[at] = times_transposed(dlogits, narrow.t()) * step_weight.to(x.dtype)
+                dx[span] = times_transposed(dlogits, narrow.t()) * step_weight.to(x.dtype)
             if ctx.needs_input_grad[1]:  # a frozen head takes none
-                weighted = (x[at] * step_weight).to(x.dtype)
+                weighted = (x[span] * step_weight).to(x.dtype)
                 if dweight is None:
                     dweight = weight_gradient(dlogits, weighted, weight.dtype)
                 else:
                     add_weight_gradient(dweight, dlogits, weighted)
         ctx.save_for_backward(dx, dweight)
         ctx.mark_non_differentiable(loss, correct, accepted)
-        total = torch.dot(loss, kind.weights.to(wide)[pairs.step])
+        total = torch.dot(loss, kind.weights.to(wide_dtype)[pairs.step])
         return total, loss, correct, accepted
 
     @staticmethod
@@ -116,12 +118,12 @@ def head_loss(
 
 
 def _chunks(pairs: Pairs, vocab: int) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Stretches of pairs that hold whole teacher rows where they can: each begins a new one. With
-    each, its teacher rows int64 [r], and which of them every pair has."""
+    """Ranges of pairs, each with its teacher rows int64 [r] and the index among these of every
+    pair."""
     device, teacher = pairs.teacher.device, (pairs.host or pairs).teacher
     size = max(CHUNK_BYTES[device.type] // (4 * vocab), FEWEST_ROWS)
     stretches = [slice(n, min(n + size, len(teacher))) for n in range(0, len(teacher), size)]
-    found = [teacher[at].unique_consecutive(return_inverse=True) for at in stretches]
+    teacher_rows = [teacher[span].unique_consecutive(return_inverse=True) for span in stretches]
     if pairs.host is not None:
-        found = tree_to_device(found, device)
-    return [(at, *each) for at, each in zip(stretches, found, strict=True)]
+        teacher_rows = tree_to_device(teacher_rows, device)
+    return [(span, *indices) for span, indices in zip(stretches, teacher_rows, strict=True)]

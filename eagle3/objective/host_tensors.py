@@ -1,8 +1,8 @@
-"""Index tensors are made on the host and sent to the device, so that no step waits for it.
+"""Index tensors are built on the host and sent to the device, so that no step waits for it.
 
-Which rows a step computes follows from masks and lengths alone. Made on a GPU, every size of a
-result would have to be asked for; made on the host, they are known there, and the tensors travel
-together: one copy for each type, from pinned memory, which nothing waits for.
+The rows that a step computes follow from masks and lengths. Built on a GPU, the size of every
+result would have to be read back; built on the host, it is known there, and the tensors are sent
+together: one copy for each type, asynchronously from pinned memory.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def tree_to_device(tree: Tree, device: torch.device) -> Tree:
     """`tree` with all its tensors on `device`; itself on a CPU. Tensors may share memory then."""
     if device.type == "cpu":
         return tree
-    here = {id(tensor): tensor for tensor in _tensors(tree)}
-    there: dict[int, torch.Tensor] = {}
-    for dtype in dict.fromkeys(tensor.dtype for tensor in here.values()):
-        same = {key: tensor for key, tensor in here.items() if tensor.dtype == dtype}
-        whole = to_device(torch.cat([tensor.flatten() for tensor in same.values()]), device)
-        parts = whole.split([tensor.numel() for tensor in same.values()])
-        for (key, tensor), part in zip(same.items(), parts, strict=True):
-            there[key] = part.view(tensor.shape)
-    return _replaced(tree, there)
+    on_host = {id(tensor): tensor for tensor in _tensors(tree)}
+    on_device: dict[int, torch.Tensor] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in on_host.values()):
+        of_type = {key: tensor for key, tensor in on_host.items() if tensor.dtype == dtype}
+        flat = to_device(torch.cat([tensor.flatten() for tensor in of_type.values()]), device)
+        parts = flat.split([tensor.numel() for tensor in of_type.values()])
+        for (key, tensor), part in zip(of_type.items(), parts, strict=True):
+            on_device[key] = part.view(tensor.shape)
+    return _replaced(tree, on_device)
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:
@@ -46,10 +46,10 @@ def _parts(tree: Any) -> dict[Any, Any]:
     return dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else {}
 
 
-def _replaced(tree: Any, there: dict[int, torch.Tensor]) -> Any:
+def _replaced(tree: Any, on_device: dict[int, torch.Tensor]) -> Any:
     if isinstance(tree, torch.Tensor):
-        return there[id(tree)]
-    parts = {name: _replaced(part, there) for name, part in _parts(tree).items()}
+        return on_device[id(tree)]
+    parts = {name: _replaced(part, on_device) for name, part in _parts(tree).items()}
     if isinstance(tree, (list, tuple)):
         return type(tree)(parts.values())
     return type(tree)(**parts) if parts else tree

@@ -8,10 +8,10 @@
     lk_hybrid   l kl + (1 - l) tv,  l = exp(-eta a_k), a_k the mean of a at step k
 
 p is renormalised on the draft vocabulary, P is the target's own probability of the same tokens.
-Gradients are with respect to logits, formed while q is at hand; autograd would pass over [N, V]
-three times more. Sums are in at least float32. On CUDA the one kernel reads logits in the type that
-the head gave and teacher rows where they lie, and stores nothing as wide as the vocabulary but the
-gradient (twice for losses that are no cross entropy).
+Gradients are with respect to logits, computed while q is available; autograd would need three more
+passes over [N, V]. Sums are in at least float32. On CUDA a single kernel reads logits in the type
+of the head and gathers teacher rows, and the only tensor as wide as the vocabulary that it stores
+is the gradient (two for losses other than cross-entropy).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITH_LOGS = ("reverse_kl",)  # those that need log p
 
 @dataclass(frozen=True)
 class RowLosses:
-    """Of N rows."""
+    """Losses of N rows."""
 
     loss: torch.Tensor  # [N]
     accepted: torch.Tensor  # [N], a
@@ -43,12 +43,12 @@ def row_losses(
     kind: str,
     logits: torch.Tensor,  # [N, V_draft]; may be overwritten
     teacher: TeacherProbs,  # of teacher rows
-    place: torch.Tensor,  # int64 [N], which of them each row has
+    teacher_index: torch.Tensor,  # int64 [N], which of them each row has
     mix: torch.Tensor,  # [N], l of lk_hybrid
 ) -> RowLosses:
     """The loss `kind` of each row, and its gradient."""
     narrow, logits = logits.dtype, at_least_fp32(logits)
-    teacher = teacher.rows(place, logits.dtype)  # copies, which are overwritten
+    teacher = teacher.rows(teacher_index, logits.dtype)  # copies, which are overwritten
     top = logits.amax(-1)
     p, on_draft = teacher.p, teacher.on_draft[:, None]
     if kind == "reverse_kl":
@@ -61,7 +61,7 @@ def row_losses(
         return RowLosses(loss, accepted, top, gradient.to(narrow))
     expected_logit = torch.linalg.vecdot(p, logits)
     q = torch.softmax(logits, -1, out=logits)
-    # the log-sum-exp of the logits, where q is largest and its logarithm most exact
+    # log-sum-exp of the logits from the largest q, whose logarithm is the most exact
     cross_entropy = top - q.amax(-1).log() - expected_logit
     ce_gradient = q - p  # d cross entropy / d logits
     target_p = p.mul_(on_draft)  # P

@@ -1,8 +1,8 @@
-"""Memory that a training step holds at its peak on a GPU: an estimate from shapes alone.
+"""Peak memory of a training step on a GPU: an estimate from shapes alone.
 
-It adds up the tensors that the code of a step keeps for its backward pass, and the largest that are
-there for a moment. The allocator's own needs come on top: a few percent. Of one layer and flash
-attention it is within 10 % of what a pretended GPU counts (tests/gpu).
+It adds up the tensors that a step keeps for its backward pass, and the largest temporary ones. The
+allocator's overhead of a few percent is not included. With one layer and flash attention it is
+within 10 % of the count of a simulated GPU (tests/gpu).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from eagle3.draft.config import DraftConfig
 
 WIDE = 4  # bytes of float32
 CHUNK_BYTES = 512 * 2**20  # of logits in float32 at once on a GPU, see `head_loss`
-USABLE = 0.92  # share of a GPU's memory for tensors; the rest is the driver's and lost in between
+USABLE = 0.92  # share of a GPU's memory for tensors; the rest is the driver's or fragmented
 STEP = 256  # tokens by which packs of the search differ
 
 
@@ -24,8 +24,8 @@ class StepMemory:
 
     `parameters`: trained ones; `active`: rows of each TTT step per token, [K]; `narrow`: bytes of
     `train.precision`; `shares`: ranks that share weights and optimiser state (FSDP2); `ranks`:
-    those that share a pack; `packs`: that lie on the GPU, one of them on its way; `muon`: of the
-    parameters, how many Muon updates, with one moment.
+    those that share a pack; `packs`: on the GPU, one of them in transit; `muon`: number of
+    parameters that Muon updates, with one moment.
     """
 
     draft: DraftConfig
@@ -40,7 +40,7 @@ class StepMemory:
 
     @property
     def constant(self) -> float:
-        """Bytes whatever the pack: weights, gradients, optimiser state, and what stays of the
+        """Bytes independent of the pack: weights, gradients, optimiser state, and parts of the
         target."""
         draft = self.draft
         masters = WIDE * (3 * self.parameters - self.muon) / self.shares  # with their moments
@@ -54,24 +54,26 @@ class StepMemory:
         h, d, heads = draft.hidden_size, draft.head_dim, draft.num_attention_heads
         q, kv = heads * d, draft.num_key_value_heads * d
         rows, first = sum(self.active), self.active[0]
-        # states of the target, and what step 0 makes of every row
+        # states of the target, and what step 0 computes for every row
         states = 2.0 * self.packs * (len(draft.aux_layers) * h + first * h)
-        every = w * (3 * h + 4 * kv) + WIDE * (2 * kv + d) + first * (w * h + WIDE * (q + 2 * kv))
-        own = w * (q + 2 * kv) + w * h
+        every_row = (
+            w * (3 * h + 4 * kv) + WIDE * (2 * kv + d) + first * (w * h + WIDE * (q + 2 * kv))
+        )
+        per_row = w * (q + 2 * kv) + w * h
         if not self.recompute:
-            # flex, of float32 and of ranks that share a pack, keeps what it gave for the prefix too
+            # flex, used for float32 and for shared packs, also keeps its output of the prefix
             attended = 3 if w == WIDE or self.ranks > 1 else 2
-            own = w * (4 * h + attended * q + 2 * kv + 3 * draft.intermediate_size)
-            own += WIDE * (d + heads)
-            every += WIDE * heads * len(self.active)
+            per_row = w * (4 * h + attended * q + 2 * kv + 3 * draft.intermediate_size)
+            per_row += WIDE * (d + heads)
+            every_row += WIDE * heads * len(self.active)
         head = 3 * w * h * rows  # states of all steps, as the head reads them, and their gradient
         # layers below the last run for every row at step 0
-        below = (draft.num_hidden_layers - 1) * (1 + sum(self.active[1:]))
-        return states + every + own * (rows + below) + head
+        lower_layers = (draft.num_hidden_layers - 1) * (1 + sum(self.active[1:]))
+        return states + every_row + per_row * (rows + lower_layers) + head
 
     def passing(self) -> float:
-        """Bytes per token that are there for a moment, in the attention of the last step or in the
-        backward pass of its MLP."""
+        """Temporary bytes per token, in the attention of the last step or the backward pass of its
+        MLP."""
         draft, last = self.draft, self.active[-1]
         q = draft.num_attention_heads * draft.head_dim
         kv = draft.num_key_value_heads * draft.head_dim
@@ -86,23 +88,27 @@ class StepMemory:
         return max(attention, step)
 
     def bytes(self, tokens: int) -> float:
-        """At packs of so many tokens."""
-        held = tokens / self.ranks
+        """Bytes with packs of so many tokens."""
+        local_tokens = tokens / self.ranks
         vocab = self.draft.draft_vocab_size
-        logits = min(WIDE * vocab * sum(self.active) * held, CHUNK_BYTES)
+        logits = min(WIDE * vocab * sum(self.active) * local_tokens, CHUNK_BYTES)
         # logits and their gradient, and the teacher's distributions, which all steps share
         scores = logits * (2 * self.narrow / WIDE + 1 / len(self.active))
-        return self.constant + self.kept() * held + max(scores, self.passing() * held)
+        return (
+            self.constant + self.kept() * local_tokens + max(scores, self.passing() * local_tokens)
+        )
 
     def largest_pack(self, room: float) -> int:
         """The most tokens of a pack whose step fits into `room` bytes; 0 if none does."""
-        fits, beyond = 0, STEP
-        while self.bytes(beyond) <= room:
-            fits, beyond = beyond, 2 * beyond
-        while beyond - fits > STEP:
-            middle = (fits + beyond) // 2 // STEP * STEP
-            fits, beyond = (middle, beyond) if self.bytes(middle) <= room else (fits, middle)
-        return fits
+        largest, next_size = 0, STEP
+        while self.bytes(next_size) <= room:
+            largest, next_size = next_size, 2 * next_size
+        while next_size - largest > STEP:
+            middle = (largest + next_size) // 2 // STEP * STEP
+            largest, next_size = (
+                (middle, next_size) if self.bytes(middle) <= room else (largest, middle)
+            )
+        return largest
 
 
 def _embedding(draft: DraftConfig) -> float:

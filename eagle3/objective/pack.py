@@ -1,4 +1,4 @@
-"""What one forward pass works on: documents side by side, with their states."""
+"""The input of a forward pass: concatenated documents with their states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eagle3.objective.sequence_parallel.sharding import PackShards
 
 @dataclass(frozen=True)
 class HostColumns:
-    """What of a pack says which rows are computed, on the host."""
+    """The columns of a pack that determine which rows are computed, on the host."""
 
     input_ids: torch.Tensor  # as in `Pack`
     loss_mask: torch.Tensor
@@ -40,7 +40,7 @@ class Pack:
     teacher_argmax: torch.Tensor  # int64 [R]
     teacher_lse: torch.Tensor  # float32 [R]
     shards: PackShards | None = None  # of sequence parallelism
-    host: HostColumns | None = None  # as the loader read them, if the pack is on a GPU
+    host: HostColumns | None = None  # from the loader, if the pack is on a GPU
 
     @cached_property
     def columns(self) -> HostColumns:

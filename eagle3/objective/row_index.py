@@ -1,4 +1,4 @@
-"""Where each step finds what its rows read: index tensors, made once for a pack.
+"""Index tensors of what each step's rows read, built once for a pack.
 
 A pack has T rows of aux, and R = |A_0| of them, the active ones of step 0, have a teacher. Row t at
 step k reads the token and is compared with the teacher that row t + k has at step 0, so both are
@@ -49,32 +49,32 @@ class RowIndex:
     taught: torch.Tensor  # int64 [R], rows with a teacher, among the T
     steps: Sequence[StepIndex]  # those that have a row
     totals: StepTotals  # counts of rows; sums over losses are zero
-    host: RowIndex | None = None  # the same on the host, where it was made
+    host: RowIndex | None = None  # the same on the host, where it was built
 
     def to(self, device: torch.device) -> RowIndex:
-        """This index, made on the host, on `device`."""
+        """This index, built on the host, on `device`."""
         return self if device.type == "cpu" else replace(tree_to_device(self, device), host=self)
 
     def pairs(self, in_draft_vocab: torch.Tensor) -> tuple[Pairs, torch.Tensor, torch.Tensor]:
         """Pairs of a row and a step that have a loss, by teacher row; the index of each among
         the hidden states of all steps, and whether serving can reach it. `in_draft_vocab` bool [R]:
-        teachers whose argmax is in the draft vocabulary, on the host if this index was made there.
+        teachers whose argmax is in the draft vocabulary, on the host if this index was built there.
         """
         if self.host is not None:
-            here = self.host.pairs(in_draft_vocab)
-            there = tree_to_device(here, self.taught.device)
-            return replace(there[0], host=here[0]), there[1], there[2]
-        steps, reads, places, begin = [], [], [], 0
+            on_host = self.host.pairs(in_draft_vocab)
+            on_device = tree_to_device(on_host, self.taught.device)
+            return replace(on_device[0], host=on_host[0]), on_device[1], on_device[2]
+        steps, reads, indices, offset = [], [], [], 0
         for k, rows in enumerate(self.steps):
             reads.append(rows.reads[: rows.count])
             steps.append(torch.full_like(reads[-1], k))
-            places.append(begin + torch.arange(rows.count, device=reads[-1].device))
-            begin += len(rows.reads)
+            indices.append(offset + torch.arange(rows.count, device=reads[-1].device))
+            offset += len(rows.reads)
         read = torch.cat(reads)
         order = read.argsort(stable=True)
         order = order[in_draft_vocab[read[order]]]
         reachable = torch.cat([rows.reachable for rows in self.steps])[order]
-        return Pairs(read[order], torch.cat(steps)[order]), torch.cat(places)[order], reachable
+        return Pairs(read[order], torch.cat(steps)[order]), torch.cat(indices)[order], reachable
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,19 @@ class Prefixes:
         return Queries(rows, self._seen_from(rows, starts, 0), ())
 
     def _seen_from(self, rows: torch.Tensor, starts: torch.Tensor, step: int) -> torch.Tensor:
-        """First row that rows [A] of documents that start at `starts` see at a step: their position
-        is that of the row `step` places further on."""
+        """The first row that each of `rows` [A] sees at a step, in documents that start at
+        `starts`: its position is that of the row `step` further on."""
         if self.window is None:
             return starts
         return torch.maximum(starts, rows + step + 1 - self.window)
 
 
 def sent_queries(queries: list[Queries], device: torch.device) -> list[Queries]:
-    """Queries made on the host, on `device`."""
+    """Queries built on the host, on `device`."""
     if device.type == "cpu":
         return queries
-    there = tree_to_device(queries, device)
-    return [replace(q, host=here) for q, here in zip(there, queries, strict=True)]
+    on_device = tree_to_device(queries, device)
+    return [replace(q, host=on_host) for q, on_host in zip(on_device, queries, strict=True)]
 
 
 def whole_index(pack: HostColumns, active: ActiveRows, prefixes: Prefixes) -> RowIndex:
@@ -152,9 +152,9 @@ def step_indices(
     positions = pack.positions[active.tokens]
     steps = []
     for k, step in enumerate(slots[: active.depth]):
-        before = rows[step] if k == 0 else torch.searchsorted(slots[k - 1], step)
+        previous = rows[step] if k == 0 else torch.searchsorted(slots[k - 1], step)
         steps.append(
-            StepIndex(before, taught[step + k], positions[step] + k, active.reach[step] >= k)
+            StepIndex(previous, taught[step + k], positions[step] + k, active.reach[step] >= k)
         )
     return steps
 
@@ -163,19 +163,19 @@ def count_rows(active: ActiveRows, slots: torch.Tensor, prefixes: Prefixes) -> S
     """Totals with the counts of the active rows `slots` int64 [S]."""
     totals = StepTotals.zeros(len(active.slots), slots.device)
     step = torch.arange(len(active.slots), device=slots.device)
-    on = active.last[slots, None] >= step  # [S, K]
-    totals.active.copy_(on.sum(0))
+    is_active = active.last[slots, None] >= step  # [S, K]
+    totals.active.copy_(is_active.sum(0))
     totals.in_mask.copy_((active.allowed[slots, None] >= step).sum(0))
     keys = (prefixes.rows[slots] - prefixes.starts[slots] + 1)[:, None]
     if prefixes.window is not None:
         keys = torch.minimum(keys, prefixes.window - step)
-    totals.attended.copy_((keys * on).sum(0))
+    totals.attended.copy_((keys * is_active).sum(0))
     return totals
 
 
 def count_layers(totals: StepTotals, every: Queries, layers: int) -> None:
-    """Count what `layers` layers attend to, which is counted for one: at step 0 all but the last
-    run for `every` row that is computed here."""
+    """Extend the attended keys of one layer to `layers`: at step 0 all but the last layer run for
+    `every` row that is computed here."""
     active = totals.attended[0].clone()
     totals.attended *= layers
     totals.attended[0] = active + (layers - 1) * (every.rows - every.starts + 1).sum()

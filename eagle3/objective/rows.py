@@ -1,4 +1,4 @@
-"""Which rows take part at which step of the training-time test.
+"""The rows that take part in each step of the training-time test.
 
 Row t of a document at step k predicts x_{t+2+k} from the hidden state of row t and the token
 x_{t+1+k}. It is *active* iff the chain up to there could have happened in serving:
@@ -12,9 +12,9 @@ x_{t+1+k}. It is *active* iff the chain up to there could have happened in servi
 * m_{t+1}, ..., m_{t+2+k} are all 1 inside one document, and
 * x_{t+2}, ..., x_{t+1+k} are in the draft vocabulary (x_{t+1} may be any token).
 
-Sets are nested: a row that leaves never comes back. The mask alone gives the larger set that
-metrics are divided by: a row that the draft vocabulary cut off is a miss there. On request rows
-are trained by the mask alone; metrics stay those of what serving can reach.
+Sets are nested: an inactive row stays inactive. The mask alone gives the larger set that metrics
+are divided by: there, a row that the draft vocabulary cut off is a miss. Optionally, the mask alone
+decides which rows are trained; metrics still count only what serving can reach.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import torch
 class ActiveRows:
     """Rows of all steps. A slot is a place in the list of step 0.
 
-    Row t at step k reads token t + 1 + k and is taught by the state there, which are what row
-    t + k had at step 0. All of these lie in one run of supervised tokens, so row t + k is active at
-    step 0, and its slot is that of row t plus k.
+    Row t at step k reads token t + 1 + k and is taught by the state there, as row t + k is at step
+    0. All of these are in one run of supervised tokens, so row t + k is active at step 0, and its
+    slot is that of row t plus k.
     """
 
     tokens: torch.Tensor  # int64 [A_0], token index of each row of step 0, ascending
@@ -55,7 +55,7 @@ def run_lengths(flags: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
     index = torch.arange(size, device=flags.device)
     last_of_document = torch.ones_like(flags)
     last_of_document[:-1] = documents[1:] != documents[:-1]
-    # the first position at or after each one where the run is over: a cleared flag, or one past
+    # the first position at or after each one where the run has ended: a cleared flag, or one past
     # the end of the document
     stop = torch.where(flags, torch.where(last_of_document, index + 1, size + 1), index)
     stop = stop.flip(0).cummin(0).values.flip(0)
@@ -89,5 +89,5 @@ def step_rows(
 
 
 def _padded(runs: torch.Tensor) -> torch.Tensor:
-    """Two zeros more, so that positions t + 1 and t + 2 can always be looked up."""
+    """`runs` with two zeros appended, so that positions t + 1 and t + 2 are always valid."""
     return torch.cat((runs, runs.new_zeros(2)))

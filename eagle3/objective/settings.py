@@ -1,4 +1,4 @@
-"""What the objective is given: how the loss is computed, and the parts of the target it needs."""
+"""Inputs of the objective: settings of the loss, and the parts of the target that it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eagle3.target_model.reader import Head
 
 @dataclass(frozen=True)
 class TargetParts:
-    """What training keeps of the target, none of it trained."""
+    """The frozen parts of the target that training uses."""
 
     embedding: torch.Tensor  # [V, H]
     head: Head  # on the draft vocabulary, [V_draft, H]
@@ -42,7 +42,7 @@ class Objective:
     decay: float = 0.8
     loss: str = "soft_ce"
     lk_eta: float = 3.0  # of lk_hybrid
-    dtype: torch.dtype = torch.float32  # of products and of what is kept between them
+    dtype: torch.dtype = torch.float32  # of products and stored activations
     attention: str = "auto"
     active_rows: str = "reachable"  # or `supervised`: tokens outside the draft vocabulary too
     recompute: bool = False  # keep the input of each step only; forward again in the backward pass

@@ -1,4 +1,4 @@
-"""Sums over rows that the steps of the training-time test report."""
+"""Sums over rows by step of the training-time test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StepTotals:
     correct: torch.Tensor  # draft argmax equals the target's, of those that serving can reach
     accepted: torch.Tensor  # sum of min(p, q) over the same: acceptance when sampling
     trained: torch.Tensor  # rows with a loss
-    reached: torch.Tensor  # those of them that serving can reach: all, or fewer by choice
+    reached: torch.Tensor  # those of them that serving can reach: all, unless trained by the mask
     active: torch.Tensor  # |A_k|
     in_mask: torch.Tensor  # rows the mask allows: the denominator of metrics
     attended: torch.Tensor  # keys of step 0 that rows see, in all layers

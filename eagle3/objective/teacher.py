@@ -1,8 +1,8 @@
 """The teacher: the target's next-token distribution on the draft vocabulary.
 
-Formed from the stored post-norm states, for rows that have a loss and draft-vocabulary rows of the
-head only, once for all TTT steps, and some rows at a time, so it is never kept. What needs the full
-vocabulary (argmax, log-sum-exp) was stored by capture.
+Computed from the stored post-norm states, only for rows that have a loss and draft-vocabulary rows
+of the head, once for all TTT steps and in chunks, so it is never stored. Values that need the full
+vocabulary (argmax, log-sum-exp) were stored by capture.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TeacherProbs:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What the distributions are formed from, for the R teacher rows of a pack."""
+    """Inputs of the distributions, for the R teacher rows of a pack."""
 
     last: torch.Tensor  # [R, H]
     lse: torch.Tensor  # float32 [R], of the full vocabulary
@@ -53,9 +53,9 @@ def distributions(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """p, on_draft and entropy of `TeacherProbs`, and the log-sum-exp of the logits [r]."""
     p = logits.softmax(-1)
-    # where p is largest its logarithm is most exact
+    # the logarithm of the largest p is the most exact
     lse = logits.amax(-1) - p.amax(-1).log()
-    # at most one but for rounding: both are of the state as stored
+    # at most one up to rounding: both follow from the stored state
     on_draft = (lse - whole_lse).exp().clamp(max=1.0)
     entropy = lse - torch.linalg.vecdot(p, logits)  # sum p (lse - logits)
     return p, on_draft, entropy, lse

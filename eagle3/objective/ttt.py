@@ -2,10 +2,10 @@
 
     loss = (1 / n_0) sum_k w_k sum_{t in A_k, teacher argmax in the draft vocabulary} l(t, k)
 
-n_0 = |A_0| over everything that one optimiser step sees. It follows from masks alone, so neither
-padding, packing, accumulation nor the number of ranks changes a gradient. After step 0 only
-active rows are computed at all; step 0 computes keys and values for every row. With several layers
-it runs all of them but the last for every row, since their outputs are the keys of the next:
+n_0 = |A_0| over the whole batch of an optimiser step. It follows from masks alone, so padding,
+packing, accumulation and the number of ranks never change a gradient. After step 0 only active rows
+are computed; step 0 computes keys and values for every row. With several layers it runs all but the
+last for every row, since their outputs give the keys of the next layer:
 
                   layer 0             layer 1 (the last)
     step 0        every row           keys of every row, active rows
@@ -34,7 +34,7 @@ from eagle3.objective.step_totals import StepTotals
 __all__ = ["Objective", "TargetParts", "right_choices", "ttt_loss"]
 
 Result = TypeVar("Result")
-CHOSEN_AT_ONCE = 1024  # rows whose logits are held at once
+LOGIT_ROWS = 1024  # rows whose logits are held at once
 
 
 def ttt_loss(
@@ -54,8 +54,8 @@ def ttt_loss(
     model = training_draft(draft, pack, objective)
     states = hidden_states(model, pack, target, index, attention, objective.recompute)
     teacher = target.teacher(pack)
-    pairs, places, reachable = index.pairs(teachers_in_draft_vocab(pack, target, index))
-    x = model.head_input(torch.cat(states).index_select(0, places))
+    pairs, indices, reachable = index.pairs(teachers_in_draft_vocab(pack, target, index))
+    x = model.head_input(torch.cat(states).index_select(0, indices))
     kind = objective.loss_kind(acceptance, x.device)
     loss, results = head_loss(x, model.head_weight, model.head.narrow, pairs, teacher, kind)
     index.totals.add_pairs(pairs, results, reachable)
@@ -63,7 +63,7 @@ def ttt_loss(
 
 
 def training_draft(draft: Eagle3Draft, pack: Pack, objective: Objective) -> TrainingDraft:
-    """The draft's weights, and rotary angles of all positions that a row of the pack gets to."""
+    """The draft's weights, and rotary angles of all positions that rows of the pack reach."""
     positions = int(pack.columns.positions.max()) + objective.steps + 1
     return TrainingDraft(draft, objective.dtype, positions)
 
@@ -76,18 +76,18 @@ def hidden_states(
     attention: Attention,
     recompute: bool = False,
 ) -> list[torch.Tensor]:
-    """Hidden states [A_k, H] that each step ends with."""
-    first, below = index.steps[0], draft.layers[:-1]
+    """Hidden states [A_k, H] at the end of each step."""
+    first, lower_layers = index.steps[0], draft.layers[:-1]
     embedded = draft.project_embeddings(target.embedding[index.ids], index.taught)
     hidden, keys = draft.project_aux(pack.aux), list[Keys]()  # [T, H]
     reads: Reads | None = embedded.of_reads(first.reads)  # of the first layer alone
-    if below:
+    if lower_layers:
         reads = embedded.of_rows(len(hidden))
     run = recomputed if recompute else directly
-    for layer in below:
-        hidden, kept = run(every_row, layer, attention, index.positions, hidden, reads)
+    for layer in lower_layers:
+        hidden, layer_keys = run(every_row, layer, attention, index.positions, hidden, reads)
         reads = None
-        keys.append(kept)
+        keys.append(layer_keys)
     q, k0, v0 = draft.layers[-1].first_projections(hidden, index.positions, first.rows, reads)
     keys.append(attention.keys(k0, v0))
     states = []
@@ -99,12 +99,12 @@ def hidden_states(
 
 
 def directly(function: Callable[..., Result], *args: Any) -> Result:
-    """What the function returns."""
+    """Call the function."""
     return function(*args)
 
 
 def recomputed(function: Callable[..., Result], *args: Any) -> Result:
-    """The same, with its inputs alone kept for the backward pass."""
+    """Call the function, and keep only its inputs for the backward pass."""
     result: Result = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
     return result
 
@@ -116,7 +116,7 @@ def every_row(
     hidden: torch.Tensor,
     reads: Reads | None,
 ) -> tuple[torch.Tensor, Keys]:
-    """Step 0 of a layer that others follow: what it gives for each row [T, H], and its keys."""
+    """Step 0 of a layer below the last: its output for each row [T, H], and its keys."""
     q, k0, v0 = layer.first_projections(hidden, positions, None, reads)
     attended, keys = attention.attend(EVERY, q, None, attention.keys(k0, v0))
     return layer.finish(hidden, attended), keys
@@ -134,20 +134,20 @@ def ttt_step(
 ) -> tuple[torch.Tensor, list[Keys]]:
     """One TTT step: each row attends, and its output replaces its hidden state [A_k, H].
 
-    `keys`: of each layer. `q`: queries of the last layer at step 0, which come with the keys of all
-    rows; the layers before it have been through that step.
+    `keys`: of each layer. `q`: at step 0, the queries of the last layer, which were computed with
+    the keys of all rows; the layers below have finished that step.
     """
     if q is not None:
-        attended, newest = attention.attend(k, q, None, keys[-1])
-        return draft.finish(draft.layers[-1].finish(hidden, attended)), [*keys[:-1], newest]
-    later = []
+        attended, new_keys = attention.attend(k, q, None, keys[-1])
+        return draft.finish(draft.layers[-1].finish(hidden, attended)), [*keys[:-1], new_keys]
+    next_keys = []
     reads: Reads | None = embedded.of_reads(rows.reads)  # of the first layer alone
-    for layer, kept in zip(draft.layers, keys, strict=True):
+    for layer, layer_keys in zip(draft.layers, keys, strict=True):
         q, own_k, own_v = layer.projections(hidden, rows.positions, reads)
-        attended, newest = attention.attend(k, q, (own_k, own_v), kept)
+        attended, new_keys = attention.attend(k, q, (own_k, own_v), layer_keys)
         hidden, reads = layer.finish(hidden, attended), None
-        later.append(newest)
-    return draft.finish(hidden), later
+        next_keys.append(new_keys)
+    return draft.finish(hidden), next_keys
 
 
 @torch.no_grad()
@@ -157,17 +157,17 @@ def right_choices(
     """bool [R, K]: whether the draft chooses the target's token at each step, for the row of each
     teacher; false where the row is not active."""
     size = len(pack.last_tokens), objective.steps
-    right = torch.zeros(size, dtype=torch.bool, device=pack.aux.device)
+    correct = torch.zeros(size, dtype=torch.bool, device=pack.aux.device)
     index, attention = dispatch(pack, target, objective, draft.config)
     if not index.steps:
-        return right
+        return correct
     model = training_draft(draft, pack, objective)
     states = hidden_states(model, pack, target, index, attention)
     answers = target.draft_ids[pack.teacher_argmax]  # int64 [R], -1 outside
     for k, (rows, state) in enumerate(zip(index.steps, states, strict=True)):
         reads = rows.reads[: rows.count]
         x = model.head_input(state[: rows.count])
-        chosen = [model.head(part).argmax(-1) for part in x.split(CHOSEN_AT_ONCE)]
+        choices = [model.head(part).argmax(-1) for part in x.split(LOGIT_ROWS)]
         # -1 is never chosen: a token outside the draft vocabulary is a miss
-        right[reads - k, k] = torch.cat(chosen) == answers[reads]
-    return right
+        correct[reads - k, k] = torch.cat(choices) == answers[reads]
+    return correct

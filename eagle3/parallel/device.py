@@ -24,7 +24,7 @@ def check_device(name: str) -> torch.device:
 
 
 def _why_no_gpu() -> str:
-    """Why torch finds no GPU, and what helps."""
+    """The reason why torch finds no GPU, and a remedy."""
     built, driver = torch.version.cuda, driver_version()
     if built is None:
         return f"torch {torch.__version__} is built without CUDA: install a CUDA build, or use cpu"
@@ -33,22 +33,23 @@ def _why_no_gpu() -> str:
             "there is no NVIDIA driver here (libcuda.so.1): run on a machine with a GPU (in a "
             "container, show it the GPU), or use cpu"
         )
-    known = f"{driver[0]}.{driver[1]}"
+    newest = f"{driver[0]}.{driver[1]}"
     if driver[0] < int(built.partition(".")[0]):  # newer minor versions run on older drivers
         return (
-            f"the NVIDIA driver knows CUDA {known} at most, and torch {torch.__version__} is built "
-            f"for {built}: update the driver, or install a build of torch for CUDA {known} or older"
+            f"the NVIDIA driver knows CUDA {newest} at most, and torch {torch.__version__} is "
+            f"built for {built}: update the driver, or install a build of torch for CUDA {newest} "
+            "or older"
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    said = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+    visible_note = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
     return (
-        f"torch finds no usable GPU here{said}, though the driver knows CUDA {known}: see "
-        "nvidia-smi, or use cpu"
+        f"torch finds no usable GPU here{visible_note}, though the driver knows CUDA {newest}: "
+        "see nvidia-smi, or use cpu"
     )
 
 
 def driver_version() -> tuple[int, int] | None:
-    """The newest CUDA that the NVIDIA driver of this machine knows, None if there is no driver."""
+    """The newest CUDA version that the NVIDIA driver supports, None if there is no driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -60,7 +61,7 @@ def driver_version() -> tuple[int, int] | None:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the host on `device`: a GPU is not waited for, since the copy is pinned."""
+    """A host tensor on `device`; the copy to a GPU is asynchronous, from pinned memory."""
     if device.type == "cpu" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -72,8 +73,8 @@ def device_name(device: torch.device) -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What a job runs on: the processor, the cores that it may use, the memory in bytes, and the
-    GPUs that it sees if `device` is cuda."""
+    """The machine of a job: processor, usable cores, memory in bytes, and visible GPUs if `device`
+    is cuda."""
     gpus = range(torch.cuda.device_count()) if device == "cuda" else ()
     return {
         "processor": processor(),
@@ -84,10 +85,10 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory, where it supports that.
+    """Make the C library keep freed memory, if it supports that.
 
-    Every step asks for the same sizes again. Given back to the system in between, each page would
-    be cleared and mapped again.
+    Every step allocates the same sizes again. Pages returned to the system in between would have to
+    be mapped and cleared again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

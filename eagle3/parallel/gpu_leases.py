@@ -1,12 +1,12 @@
 """Leases of GPUs: jobs of one machine never share a device by accident.
 
-Each job has one file in a folder that all users share. It holds the keys of the devices that the
-job wants or holds, and an exclusive flock says that the job lives. The lock belongs to the open
+Each job has one file in a folder that all users share. It lists the keys of the devices that the
+job wants or holds, and an exclusive flock marks the job as alive. The lock belongs to the open
 file, and the open file is the job's standard input, the only descriptor except its output that
 every child inherits (torchrun, like any `subprocess`, closes all others). So a device stays leased
 as long as any process of the job lives, orphans included, and is free when the last one dies,
-however it dies. Files are numbered in the order of arrival: nobody takes what an earlier job waits
-for, so a job that needs many devices is not starved by small ones.
+however it dies. Files are numbered in the order of arrival: no job takes a device that an earlier
+one waits for, so a job that needs many devices is not starved by small ones.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class LeasingJob:
 def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, str]) -> list[Gpu]:
     """Hold `count` of `gpus` for this process and its children; all of them or none.
 
-    Waits while too few are free, and says for whom. This process's standard input is the lease
-    afterwards. Raises UserError for more devices than there are.
+    Waits while too few are free, and logs which jobs hold them. Afterwards this process's standard
+    input is the lease. Raises UserError for more devices than there are.
     """
     if count > len(gpus):
         raise UserError(
@@ -56,13 +56,13 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
     queue = _folder(Path(environment.get(FOLDER, DEFAULT))) / "queue"
     wants = [gpu.key for gpu in gpus]
     with _queue_lock(queue):
-        _living(queue)  # removes what the dead have left
+        _living(queue)  # removes files of dead jobs
         number = max((int(path.name) for path in queue.iterdir()), default=0) + 1
         descriptor = os.open(queue / f"{number:09d}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
         os.fchmod(descriptor, 0o644)  # others open it to see whether its lock is free
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        own = LeasingJob(number, wants, [], os.getpid(), name)
-        _write(descriptor, own)
+        leasing = LeasingJob(number, wants, [], os.getpid(), name)
+        _write(descriptor, leasing)
     reminded = float("-inf")
     while True:
         with _queue_lock(queue):
@@ -72,14 +72,14 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
             promised = {key for job in earlier for key in job.wants}
             free = [gpu for gpu in gpus if gpu.key not in taken | promised][:count]
             if len(free) == count:
-                held = [gpu.key for gpu in free]
-                _write(descriptor, LeasingJob(number, wants, held, own.process, name))
+                held_keys = [gpu.key for gpu in free]
+                _write(descriptor, LeasingJob(number, wants, held_keys, leasing.process, name))
                 break
         if time.monotonic() - reminded > REMIND:
             reminded = time.monotonic()
             _report_wait(gpus, count, others)
         time.sleep(PAUSE)
-    if descriptor:  # else standard input was closed, and the file is it already
+    if descriptor:  # else standard input was closed, and the file already replaces it
         os.dup2(descriptor, 0)
         os.close(descriptor)
     os.set_inheritable(0, True)
@@ -87,8 +87,9 @@ def lease(gpus: Sequence[Gpu], count: int, name: str, environment: Mapping[str, 
 
 
 def _folder(folder: Path) -> Path:
-    """The folder, made usable by everybody as /tmp is, and kept from cleaners of old files."""
-    before = os.umask(0)
+    """Create the folder, usable by everybody like /tmp, and protect it from cleaners of old
+    files."""
+    old_umask = os.umask(0)
     try:
         for path in (folder, folder / "queue"):
             with suppress(FileExistsError):
@@ -100,7 +101,7 @@ def _folder(folder: Path) -> Path:
             "folder on a local disk that all users of this machine share"
         ) from None
     finally:
-        os.umask(before)
+        os.umask(old_umask)
     # systemd-tmpfiles leaves a locked folder alone, and a job may be older than it allows
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     os.set_inheritable(descriptor, True)
@@ -109,7 +110,7 @@ def _folder(folder: Path) -> Path:
 
 @contextmanager
 def _queue_lock(queue: Path) -> Iterator[None]:
-    """Nobody else looks at the queue or changes it."""
+    """Exclusive access to the queue."""
     descriptor = os.open(queue, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -119,7 +120,7 @@ def _queue_lock(queue: Path) -> Iterator[None]:
 
 
 def _living(queue: Path) -> list[LeasingJob]:
-    """Jobs whose file is locked; files of the dead are removed where this user may do so."""
+    """Jobs whose file is locked; files of dead jobs are removed if this user may do so."""
     jobs = []
     for path in queue.iterdir():
         # not created: opening another user's file to create it is refused in a sticky folder
@@ -142,7 +143,7 @@ def _write(descriptor: int, job: LeasingJob) -> None:
 
 
 def _report_wait(gpus: Sequence[Gpu], count: int, others: Sequence[LeasingJob]) -> None:
-    """One log line: what is waited for, and which jobs have it."""
+    """Log the devices that this job waits for, and the jobs that have them."""
     keys = {gpu.key for gpu in gpus}
     holders = [
         f"process {job.process} ({job.name}) {'holds' if job.holds else 'waits for'} "

@@ -1,4 +1,4 @@
-"""What GPUs can do at most, by their names."""
+"""Peak rates and memory of GPUs by name."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ SUSTAINED = 0.4  # share of the peak that capture and training reach
 
 
 def known_gpu(name: str | None) -> str | None:
-    """The entry of the table that a name means; None if there is none."""
-    known = [key for key in DATA_SHEETS if name and key.lower() in name.lower()]
-    return max(known, key=len) if known else None
+    """The table's key for a GPU name; None if there is none."""
+    matches = [key for key in DATA_SHEETS if name and key.lower() in name.lower()]
+    return max(matches, key=len) if matches else None
 
 
 def peak_tflops(name: str | None) -> int | None:
-    """Peak TFLOP/s in bfloat16 of a GPU of this name; None if it is not known."""
-    known = known_gpu(name)
-    return DATA_SHEETS[known][0] if known else None
+    """Peak TFLOP/s in bfloat16 of a GPU of this name; None if unknown."""
+    entry = known_gpu(name)
+    return DATA_SHEETS[entry][0] if entry else None
 
 
 def sustained_tflops(name: str | None) -> int | None:
-    """TFLOP/s that a GPU of this name sustains, in bfloat16; None if its peak is not known."""
+    """TFLOP/s that a GPU of this name sustains, in bfloat16; None if its peak is unknown."""
     peak = peak_tflops(name)
     return None if peak is None else round(SUSTAINED * peak)
 
 
 def least_memory(name: str) -> float | None:
-    """Bytes of a GPU of this name, as in `A100 80GB`, else the least; None if it is not known."""
-    known, stated = known_gpu(name), re.search(r"(\d+) ?GB", name)
-    if known is None:
+    """Bytes of memory of a GPU by its name, such as `A100 80GB`, else the smallest variant; None if
+    unknown."""
+    entry, stated = known_gpu(name), re.search(r"(\d+) ?GB", name)
+    if entry is None:
         return None
-    return (int(stated[1]) if stated else DATA_SHEETS[known][1]) * 1e9
+    return (int(stated[1]) if stated else DATA_SHEETS[entry][1]) * 1e9

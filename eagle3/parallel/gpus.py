@@ -18,7 +18,7 @@ SLICE = re.compile(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)")
 class Gpu:
     """A GPU, or a MIG slice of one.
 
-    `name` is its word in CUDA_VISIBLE_DEVICES, `key` its UUID or, where none is known, its name.
+    `name` is its entry in CUDA_VISIBLE_DEVICES, `key` its UUID or, if unknown, its name.
     """
 
     name: str
@@ -26,19 +26,19 @@ class Gpu:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[Gpu]:
-    """What CUDA_VISIBLE_DEVICES names, else all that `nvidia-smi -L` lists; without torch.
+    """GPUs in CUDA_VISIBLE_DEVICES, else all that `nvidia-smi -L` lists; without torch.
 
     Numbers are those of nvidia-smi, hence of CUDA_DEVICE_ORDER=PCI_BUS_ID.
     """
     listed = _listed(environment.get("PATH"))
-    named = environment.get(VISIBLE)
-    if named is None:
+    visible = environment.get(VISIBLE)
+    if visible is None:
         return listed
     gpus = []
-    for name in map(str.strip, named.split(",")):
+    for name in map(str.strip, visible.split(",")):
         if not name or name == "-1":
-            break  # CUDA ignores what follows an entry that is none
-        # a UUID may be cut short
+            break  # CUDA ignores everything after an invalid entry
+        # a UUID may be abbreviated
         keys = [gpu.key for gpu in listed if name == gpu.name or gpu.key.startswith(name)]
         gpus.append(Gpu(name, keys[0] if len(keys) == 1 else name))
     return gpus
@@ -52,30 +52,30 @@ def gpu_memory_and_name() -> tuple[int | None, str | None]:
 
 
 def _listed(path: str | None) -> list[Gpu]:
-    """What `nvidia-smi -L` lists: the slices of a GPU that is cut into some, whole ones else."""
+    """The GPUs that `nvidia-smi -L` lists; for a GPU with MIG slices, the slices instead."""
     gpus: list[Gpu] = []
-    cut = False
+    sliced = False
     for line in _nvidia_smi(["-L"], path).splitlines():
-        if whole := LISTED.match(line):
-            gpus.append(Gpu(whole[1], whole[2]))
-            cut = False
-        elif part := SLICE.match(line):
-            if not cut:
+        if gpu_match := LISTED.match(line):
+            gpus.append(Gpu(gpu_match[1], gpu_match[2]))
+            sliced = False
+        elif slice_match := SLICE.match(line):
+            if not sliced:
                 gpus.pop()
-            gpus.append(Gpu(part[1], part[1]))
-            cut = True
+            gpus.append(Gpu(slice_match[1], slice_match[1]))
+            sliced = True
     return gpus
 
 
 def _nvidia_smi(arguments: list[str], path: str | None = None) -> str:
-    """What nvidia-smi prints; nothing where there is none, or a driver that does not answer."""
+    """The output of nvidia-smi; empty if it is missing or fails."""
     program = shutil.which("nvidia-smi", path=path)
     if program is None:
         return ""
     try:
-        done = subprocess.run(  # noqa: S603 - found in PATH
+        result = subprocess.run(  # noqa: S603 - found in PATH
             [program, *arguments], capture_output=True, text=True, timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
+    return result.stdout

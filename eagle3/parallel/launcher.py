@@ -1,8 +1,8 @@
-"""How a process of a job ends before its work does: with torchrun, and when it is asked to stop.
+"""Early ends of a job's process: when torchrun dies, and on a request to stop.
 
-A request to stop is SIGTERM, as batch systems send it at a time limit, a cancel or a preemption, or
-SIGINT, as a terminal sends it on Ctrl-C. Every process of a job may get one, or a single rank
-alone; ranks agree on the step by a number in a sum they make anyway.
+A request to stop is SIGTERM, sent by batch systems at a time limit, a cancel or a preemption, or
+SIGINT, sent by a terminal on Ctrl-C. Every process of a job may get one, or only a single rank;
+ranks agree on the step through a number in a sum that they compute anyway.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ STOPPING = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 def end_with_launcher() -> None:
-    """Have SIGTERM sent to this process once torchrun has died (killed for memory, say).
+    """Request SIGTERM for this process once torchrun has died (killed for memory, for example).
 
-    An orphaned rank would wait minutes for others that never come, and the job would wait for its
-    log. Raises UserError if torchrun is gone already.
+    An orphaned rank would wait minutes for dead ranks, and the job would wait for its log. Raises
+    UserError if torchrun has died already.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(DEATH_OF_PARENT, signal.SIGTERM)
@@ -42,7 +42,7 @@ class StopRequest:
         self.name = STOPPING[signal.SIGTERM]
 
     def listen(self) -> None:
-        """Take the signals as a request from now on until the process ends."""
+        """Treat the signals as a request until the process ends."""
         for number in STOPPING:
             if signal.getsignal(number) is not signal.SIG_IGN:  # SIGINT of a job in the background
                 signal.signal(number, self._on_signal)

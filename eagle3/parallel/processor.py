@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def processor() -> str:
-    """The model of this machine's processor, else its architecture."""
+    """The model of this machine's processor; its architecture if unknown."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Ranks: the one place that knows how many processes work together and who this one is.
+"""Ranks: the only module that knows the number of processes and the place of this one.
 
     rank = (data * ring size + ring) * ulysses size + ulysses
 
@@ -22,13 +22,13 @@ from eagle3.parallel.device import check_device
 from eagle3.parallel.launcher import end_with_launcher
 
 # NCCL counts from when a collective is queued, and then ends the process; ranks queue the next one
-# while the first is still writing a checkpoint. Dead ranks are torchrun's business, and at once
+# while the first is still writing a checkpoint. torchrun handles dead ranks, immediately
 TIMEOUTS = {"cpu": timedelta(minutes=10), "cuda": timedelta(hours=2)}
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some ranks that exchange rows, and this one's place among them."""
+    """A group of ranks that exchange rows, and the index of this rank in it."""
 
     index: int = 0
     size: int = 1
@@ -62,7 +62,7 @@ class Ranks:
         return tensor
 
     def broadcast(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
-        """What rank `source` has in the tensor, on every rank, in place."""
+        """Copy the tensor of rank `source` to every rank, in place."""
         if self.world > 1:
             dist.broadcast(tensor, source)
         return tensor
@@ -82,34 +82,34 @@ class Ranks:
 
 @contextmanager
 def joined_ranks(device: str, ulysses: int = 1, ring: int = 1) -> Iterator[Ranks]:
-    """Join the process group of torchrun: gloo on cpu, nccl on cuda; left on the way out.
+    """Join the process group of torchrun: gloo on cpu, nccl on cuda; leave it on exit.
 
     Raises UserError if the sequence ranks do not divide the number of ranks.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     check_sequence(world, ulysses, ring)
-    where = check_device(device)
+    torch_device = check_device(device)
     if device == "cuda":
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(where)
+        torch_device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(torch_device)
     if world == 1:
-        yield Ranks(rank, world, where)
+        yield Ranks(rank, world, torch_device)
         return
     end_with_launcher()
     on_cuda = device == "cuda"
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         timeout=TIMEOUTS[device],
-        device_id=where if on_cuda else None,  # else NCCL guesses, and connects in the first step
+        # without it NCCL guesses, and connects in the first step
+        device_id=torch_device if on_cuda else None,
     )
     if ulysses * ring == 1:
-        yield Ranks(rank, world, where)
+        yield Ranks(rank, world, torch_device)
     else:
-        yield Ranks(
-            rank, world, where, *sequence_groups(rank, world, ulysses, ring, TIMEOUTS[device])
-        )
-    # not after a failure: the other ranks wait in a collective then, and leaving would wait for
-    # them; the process just ends, with its sentence
+        groups = sequence_groups(rank, world, ulysses, ring, TIMEOUTS[device])
+        yield Ranks(rank, world, torch_device, *groups)
+    # not after a failure: the other ranks then wait in a collective, and leaving would wait for
+    # them; the process just ends with its message
     dist.destroy_process_group()
 
 
@@ -134,10 +134,10 @@ def sequence_groups(
 
 
 def _group(rank: int, members: list[list[int]], timeout: timedelta) -> Group:
-    """The one of some groups of ranks that holds `rank`. A group has a timeout of its own, which is
-    not that of the ranks together."""
-    own = next(each for each in members if rank in each)
-    if len(own) == 1:
+    """The group that contains `rank`. Each group has its own timeout, apart from that of all
+    ranks."""
+    group = next(candidate for candidate in members if rank in candidate)
+    if len(group) == 1:
         return Group()
     handle, _ = dist.new_subgroups_by_enumeration(members, timeout=timeout)
-    return Group(own.index(rank), len(own), handle)
+    return Group(group.index(rank), len(group), handle)

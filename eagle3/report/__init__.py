@@ -1,1 +1,1 @@
-"""What people read of a run: plan, report, model card, and the lines at its end."""
+"""What people read about a run: plan, report, model card, and the summary at its end."""

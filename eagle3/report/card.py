@@ -28,9 +28,9 @@ FENCE = "---"
 def render_card(
     facts: RunFacts, export_format: str, sources: Sequence[Source], licence: Mapping[str, str]
 ) -> str:
-    """The card of the draft in one format. `licence`: what `licence_of` says about the target."""
+    """The card of the draft in one format. `licence`: the result of `licence_of` for the target."""
     base = hub_name(facts.config)
-    front: dict[str, Any] = {
+    front_matter: dict[str, Any] = {
         "base_model": base,
         "library_name": export_format if export_format in ENGINES else "eagle3",
         "pipeline_tag": "text-generation",
@@ -38,7 +38,7 @@ def render_card(
         "datasets": sorted({name for source in sources if (name := hub_dataset(source))}),
         **licence,
     }
-    environment = jinja2.Environment(  # Markdown: the hub makes its HTML harmless
+    environment = jinja2.Environment(  # Markdown, whose HTML the hub sanitises
         autoescape=False,  # noqa: S701
         trim_blocks=True,
         lstrip_blocks=True,
@@ -50,31 +50,31 @@ def render_card(
         "percent": lambda value: f"{value:.1%}",
         "plain": plain,
     }
-    chosen = facts.exported or len(facts.stages)
-    served = ""
+    stage = facts.exported or len(facts.stages)
+    command = ""
     if export_format in ENGINES:
-        served = serve_command(
+        command = serve_command(
             export_format, base or TARGET, DRAFT, facts.worth.best_length, facts.config
         )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        front=yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False).strip(),
+        front=yaml.safe_dump({k: v for k, v in front_matter.items() if v}, sort_keys=False).strip(),
         facts=facts,
         format=export_format,
         engine=ENGINES.get(export_format),
         target=base or target_name(facts.config),
         named=base is not None,
         licensed="license" in licence,
-        command=served,
+        command=command,
         draft=DRAFT,
         target_path=TARGET,
-        chosen=chosen,
+        chosen=stage,
         stages=len(facts.stages),
-        steps=int((facts.metrics["stage"] <= chosen).sum()),
+        steps=int((facts.metrics["stage"] <= stage).sum()),
     )
 
 
 def hub_name(config: Mapping[str, Any]) -> str | None:
-    """`owner/name` of the target on the hub, as far as the configuration says."""
+    """`owner/name` of the target on the hub; None if the configuration does not name it."""
     model, verifier = config["target"]["model"], config["export"]["verifier"]
     if model.startswith(HUB):
         return str(model.removeprefix(HUB))
@@ -84,33 +84,33 @@ def hub_name(config: Mapping[str, Any]) -> str | None:
 
 
 def target_name(config: Mapping[str, Any]) -> str:
-    """What a target is called that has no name on the hub: its folder, without those above it."""
+    """Display name of a target that is not on the hub: its folder's name."""
     model = config["target"]["model"]
     return "the embedded target" if model == "embedded" else Path(model).expanduser().name
 
 
 def licence_of(card: Path | None) -> dict[str, str]:
-    """What the front matter of a model card says about the licence, empty if it says nothing.
+    """The licence keys in the front matter of a model card; empty if there are none.
 
-    A link to a file next to that card is left out: it would be broken in another repository.
+    A relative link is left out: it would be broken in another repository.
     """
     try:
         text = card.read_text(encoding="utf-8") if card else ""
     except (OSError, ValueError):
         return {}
-    front = re.match(rf"{FENCE}\s*\n(.*?)\n{FENCE}\s*(\n|$)", text, flags=re.DOTALL)
+    match = re.match(rf"{FENCE}\s*\n(.*?)\n{FENCE}\s*(\n|$)", text, flags=re.DOTALL)
     try:
-        values = yaml.safe_load(front[1]) if front else None
+        values = yaml.safe_load(match[1]) if match else None
     except (yaml.YAMLError, ValueError, RecursionError):
         return {}
     if not isinstance(values, dict) or not isinstance(values.get("license"), str):
         return {}
-    known = {key: values[key] for key in LICENCE_KEYS if isinstance(values.get(key), str)}
-    if not known.get("license_link", "").startswith(("http://", "https://")):
-        known.pop("license_link", None)
-    return known
+    licence = {key: values[key] for key in LICENCE_KEYS if isinstance(values.get(key), str)}
+    if not licence.get("license_link", "").startswith(("http://", "https://")):
+        licence.pop("license_link", None)
+    return licence
 
 
 def plain(text: str) -> str:
-    """A name that Markdown takes for nothing else."""
+    """A name without characters that Markdown would interpret."""
     return re.sub(r"[^\w .,:/@+-]", "_", text)

@@ -28,10 +28,11 @@ class RunFacts:
     evaluation: dict[str, Any]
     metrics: pd.DataFrame  # one row per optimiser step
     tokens: dict[str, Any]  # counts added up over the token shards
-    capture: dict[str, Any]  # what the self-checks found, put together
+    capture: dict[str, Any]  # results of the self-checks, merged
     seconds: dict[str, float]  # rule name: wall time, added up over its jobs
     stages: list[dict[str, Any]] = field(default_factory=list)  # held-out figures of each stage
     exported: int | None = None  # the stage that was exported
+    tensor_parallel: int = 1  # GPUs that one copy of the target was captured with
 
     @cached_property
     def worth(self) -> Estimate:
@@ -64,7 +65,7 @@ def add_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def add_checks(checks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The self-checks of all shards in one: sums, and the least cosine of any layer."""
+    """The self-checks of all shards, merged: sums, and the least cosine of any layer."""
     cosines = [value for check in checks for value in check["cosines"].values()]
     return {
         "aux_layers": checks[0]["aux_layers"],

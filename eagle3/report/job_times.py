@@ -1,4 +1,4 @@
-"""Snakemake's benchmark files of a run: what each of its finished jobs took."""
+"""Snakemake's benchmark files of a run: time and memory of each finished job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def measured_jobs(folder: Path, rule: str = "*") -> Iterator[tuple[str, dict[str, float]]]:
-    """The rule of each job, and what was measured of it: seconds `s`, `cpu_time`, `max_rss`."""
+    """The rule of each job, and its measurements: seconds `s`, `cpu_time`, `max_rss`."""
     for path in sorted([*folder.glob(f"{rule}.tsv"), *folder.glob(f"{rule}/**/*.tsv")]):
         name = path.relative_to(folder).parts[0].removesuffix(".tsv")
         with open(path, encoding="utf-8", newline="") as file:

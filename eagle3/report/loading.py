@@ -1,4 +1,4 @@
-"""What it costs that each capture job loads the target for one shard."""
+"""The cost of loading the target in every capture job, each of which captures one shard."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from eagle3.engines.table import ENGINES
 
 START = 15.0  # seconds of a job before it loads: interpreter, libraries, device
 READ_RATE = 1e9  # bytes a second, of weights into memory
-NOTICEABLE = 300.0  # seconds of loading from which on it is worth a warning
-SHARE, AIM = 0.25, 0.1  # of the capture's time: what is warned of, and what the remedy leads to
+NOTICEABLE = 300.0  # seconds of loading that are worth a warning
+SHARE, AIM = 0.25, 0.1  # loading's share of the capture: worth a warning, and with the remedy
 
 
 @dataclass(frozen=True)
 class Loading:
-    """Seconds that a job takes to load the target (None: its size is not known), and jobs at a
-    time."""
+    """Seconds that a job takes to load the target (None if its size is unknown), and the number of
+    parallel jobs."""
 
     seconds: float | None
     parallel: int = 1
@@ -31,8 +31,8 @@ class Loading:
         if weights is None:
             return cls(None, parallel)
         in_job = ENGINES[config.hidden_states.backend].in_job
-        times = 1 if in_job or not capture.self_check else 2  # the check has a model of its own
-        return cls(load_seconds(times * weights), parallel)
+        loads = 1 if in_job or not capture.self_check else 2  # the check loads a model too
+        return cls(load_seconds(loads * weights), parallel)
 
     def whole(self, loads: int) -> float | None:
         """Seconds of so many loads."""
@@ -40,22 +40,23 @@ class Loading:
 
 
 def load_seconds(weights: int) -> float:
-    """Until a job has read so many bytes of weights."""
+    """Seconds until a job has read so many bytes of weights."""
     return START + weights / READ_RATE
 
 
 def loading_doubt(loading: Loading, plan: Mapping[str, Any], size: int) -> list[str]:
     """A warning if a capture of shards of `size` conversations loads for too long."""
-    capture, whole = plan["capture_seconds"], plan["loading_seconds"]
-    if capture is None or whole is None or whole < NOTICEABLE or whole < SHARE * (capture + whole):
+    capture, load = plan["capture_seconds"], plan["loading_seconds"]
+    if capture is None or load is None or load < NOTICEABLE or load < SHARE * (capture + load):
         return []
     shards = plan["shards"]
-    most = capture * AIM / (1 - AIM) / whole * shards  # shards with which loading is a small part
-    fewest = min(max(int(most), loading.parallel), shards)
-    if fewest == shards:
+    # with this many shards, loading takes AIM of the capture's time
+    affordable_shards = capture * AIM / (1 - AIM) / load * shards
+    fewer_shards = min(max(int(affordable_shards), loading.parallel), shards)
+    if fewer_shards == shards:
         return []
     return [
-        f"the capture loads the target {plan['loads']} times, {whole / 60:.0f} minutes beside "
+        f"the capture loads the target {plan['loads']} times, {load / 60:.0f} minutes beside "
         f"{capture / 60:.0f} of computing: raise dataset.shard_size from {size} to about "
-        f"{-(-size * shards // fewest)}"
+        f"{-(-size * shards // fewer_shards)}"
     ]

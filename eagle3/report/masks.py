@@ -1,4 +1,4 @@
-"""Documents of a token shard as text, with what the target itself has written in colour."""
+"""Documents of a token shard as text, with the target's own words in colour."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def runs(ids: np.ndarray, mask: np.ndarray, tokenizer: Any) -> Iterator[tuple[bo
 
 def document(shard: TokenShard, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and mask of a document."""
-    inside = slice(*shard.doc_offsets[number : number + 2].tolist())
-    return shard.input_ids[inside], shard.loss_mask[inside]
+    span = slice(*shard.doc_offsets[number : number + 2].tolist())
+    return shard.input_ids[span], shard.loss_mask[span]
 
 
 def for_terminal(shard: TokenShard, number: int, tokenizer: Any) -> str:
@@ -46,7 +46,7 @@ def for_terminal(shard: TokenShard, number: int, tokenizer: Any) -> str:
     ids, mask = document(shard, number)
     pieces = [f"{_title(shard, number, mask)}\n"]
     for supervised, text in runs(ids, mask, tokenizer):
-        # by line: a colour would run on to the edge of the window
+        # line by line, else the colour extends to the edge of the window
         colour = SUPERVISED if supervised else PLAIN
         pieces.append("\n".join(f"{colour}{line}{END}" for line in text.split("\n")))
     return "".join(pieces) + "\n"

@@ -51,18 +51,18 @@ def code_version(root: Path = ROOT) -> str:
     lines = (_git(root, "rev-parse", "--show-toplevel", "HEAD") or "").splitlines()
     if len(lines) != 2 or Path(lines[0]).resolve() != root.resolve():
         return f"version {eagle3.__version__}"
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return f"commit {lines[1][:12]}" + (" with local changes" if changed else "")
+    modified = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"commit {lines[1][:12]}" + (" with local changes" if modified else "")
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     """The output of git; None if it is missing or fails."""
     program = shutil.which("git")
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - found in PATH
-            [program, "-C", str(root), *words],
+        result = subprocess.run(  # noqa: S603 - found in PATH
+            [program, "-C", str(root), *arguments],
             capture_output=True,
             text=True,
             timeout=60,
@@ -71,7 +71,7 @@ def _git(root: Path, *words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def dataset_names(sources: Sequence[Source]) -> tuple[str, ...]:
@@ -97,8 +97,8 @@ def machine_text(machine: Mapping[str, Any]) -> str:
 def devices_text(ranks_and_devices: Iterable[tuple[int, str]], device: str) -> str:
     """Ranks and devices of training in the order of first use: a stage may continue elsewhere. Each
     rank has its own GPU where `device` is cuda."""
-    times = "x" if device == "cuda" else "processes on"
+    separator = "x" if device == "cuda" else "processes on"
     return ", then ".join(
-        name if ranks == 1 else f"{ranks} {times} {name}"
+        name if ranks == 1 else f"{ranks} {separator} {name}"
         for ranks, name in dict.fromkeys(ranks_and_devices)
     )

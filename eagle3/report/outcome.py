@@ -18,7 +18,7 @@ from eagle3.store.disk_space import PLAN
 def warnings_of(
     section: Mapping[str, Any], plan: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> list[str]:
-    """Sentences to read before trusting the figures; none for a usual run.
+    """Sentences to read before trusting the figures; empty for a usual run.
 
     `section`: `evaluation` of the configuration; `plan` and `evaluation`: contents of the files.
     """
@@ -31,7 +31,7 @@ def warnings_of(
     warnings += plan["doubts"]
     questions = {(record["set"], record["id"]) for record in evaluation["per_prompt"]}
     for name in evaluation["sets"]:
-        count = sum(of == name for of, _ in questions)
+        count = sum(set_name == name for set_name, _ in questions)
         if count < section["num_prompts"]:
             warnings.append(
                 f"{name}: only {count} of the {section['num_prompts']} prompts of "
@@ -58,21 +58,22 @@ def summary(run: Run) -> list[str]:
     figures, _ = read_json(Path(run.paths.acceptance), EVALUATION, settings["evaluate"].digest)
     worth, warnings = estimate_of(figures, plan), warnings_of(config["evaluation"], plan, figures)
     low, high = figures["acceptance_length_ci95"]
-    first, guess = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
-    served = serve_commands(config, worth.best_length) if worth.pays else {}
-    command = next(iter(served.values()), "").replace(" \\\n   ", "")
+    first, unigram = figures["per_position_acceptance"][0], figures["unigram_acceptance"]
+    ranks = run.config.resources.capture.tensor_parallel
+    commands = serve_commands(config, worth.best_length, ranks) if worth.pays else {}
+    command = next(iter(commands.values()), "").replace(" \\\n   ", "")
     reason = (
         "no engine loads the formats in export.formats"
         if worth.pays
         else "not recommended, see the warnings"
     )
-    more = "" if len(warnings) == 1 else f"{len(warnings)}, the first: "
+    prefix = "" if len(warnings) == 1 else f"{len(warnings)}, the first: "
     return [
         f"acceptance length {figures['acceptance_length']:.2f} (95 %: {low:.2f} to {high:.2f}) "
         f"tokens per target pass with {figures['num_speculative_tokens']} draft tokens per round",
         f"against 1.00 without a draft; the first draft token is accepted in {first:.0%} of the "
-        f"passes, always guessing the most frequent token would reach {guess:.0%}",
+        f"passes, always guessing the most frequent token would reach {unigram:.0%}",
         f"report: {run.paths.report}",
         f"serve: {command or reason}",
-        f"warnings: {more}{warnings[0]}" if warnings else "warnings: none",
+        f"warnings: {prefix}{warnings[0]}" if warnings else "warnings: none",
     ]

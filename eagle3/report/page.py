@@ -42,7 +42,7 @@ def render_page(facts: RunFacts) -> str:
         ),
     }
     if facts.stages:
-        pictures["stages"] = plots.stage_curve(facts.stages, facts.exported, _inside(facts))
+        pictures["stages"] = plots.stage_curve(facts.stages, facts.exported, _scores_inside(facts))
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     model, run = facts.config["target"]["model"], facts.config["run"]
     return template.render(
@@ -51,16 +51,16 @@ def render_page(facts: RunFacts) -> str:
         worth=worth,
         measured=measurements(evaluation),
         target="the embedded target" if model == "embedded" else model.removeprefix(HUB),
-        commands=serve_commands(facts.config, worth.best_length),
+        commands=serve_commands(facts.config, worth.best_length, facts.tensor_parallel),
         slower=slower_text(worth),
         text_agreement=facts.stages[-1]["text_agreement"] if facts.stages else None,
         pictures={name: markupsafe.Markup(svg) for name, svg in pictures.items()},  # noqa: S704
         config=json.dumps(facts.config, indent=2),
-        example=_middling(evaluation["per_prompt"]),
+        example=_median_prompt(evaluation["per_prompt"]),
     )
 
 
-def _inside(facts: RunFacts) -> list[tuple[float, float]]:
+def _scores_inside(facts: RunFacts) -> list[tuple[float, float]]:
     """Epochs and held-out acceptance lengths where the draft was scored inside a stage."""
     scored = plots.scored_inside(facts.metrics)
     if not len(scored):
@@ -70,21 +70,21 @@ def _inside(facts: RunFacts) -> list[tuple[float, float]]:
 
 
 def measurements(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was measured by decoding, a line each: every set of prompts, all of them, sampled."""
+    """Lines of the measurements by decoding: each set of prompts, all together, and sampled."""
     sets = evaluation["sets"]
-    own = {"held_out": "held-out prompts"}
-    lines = [{"name": own.get(name, name), **figures} for name, figures in sets.items()]
+    titles = {"held_out": "held-out prompts"}
+    lines = [{"name": titles.get(name, name), **figures} for name, figures in sets.items()]
     if len(lines) > 1:
         lines.append({"name": "all prompts", **evaluation})
     sampled = evaluation.get("sampled", {})
     for kind in ("argmax", "sampled") if sampled else ():
-        at = f"sampled at temperature {sampled['temperature']:g}, {kind} proposals"
-        lines.append({"name": at, **sampled[f"{kind}_proposals"]})
+        name = f"sampled at temperature {sampled['temperature']:g}, {kind} proposals"
+        lines.append({"name": name, **sampled[f"{kind}_proposals"]})
     return lines
 
 
 def duration(seconds: float) -> str:
-    """Measured time, to the second from a minute on."""
+    """Measured time as text, in whole seconds from a minute on."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -92,7 +92,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _middling(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _median_prompt(records: list[dict[str, Any]]) -> dict[str, Any]:
     """The prompt whose tokens per target pass are the median: neither the best nor the worst."""
     order = sorted(records, key=lambda r: r["new_tokens"] / r["passes_speculative"])
     return order[len(order) // 2]

@@ -33,14 +33,14 @@ def rows_at_steps(shard: TokenShard, steps: int) -> np.ndarray:
     """int64 [steps]: rows that the mask allows at each TTT step."""
     mask, starts = shard.loss_mask == 1, shard.doc_offsets[:-1]
     document = np.repeat(np.arange(len(shard)), shard.lengths)
-    same = document[:-1] == document[1:]
-    first, last = mask.copy(), mask.copy()  # tokens of supervised runs
-    first[1:] &= ~(mask[:-1] & same)
-    last[:-1] &= ~(mask[1:] & same)
-    begin, end = np.flatnonzero(first), np.flatnonzero(last) + 1
+    same_document = document[:-1] == document[1:]
+    is_first, is_last = mask.copy(), mask.copy()  # tokens of supervised runs
+    is_first[1:] &= ~(mask[:-1] & same_document)
+    is_last[:-1] &= ~(mask[1:] & same_document)
+    begin, end = np.flatnonzero(is_first), np.flatnonzero(is_last) + 1
     # rows t >= 0 with x_{t+1}..x_{t+2+k} inside the run [begin, end)
-    longest = end - np.maximum(begin, starts[document[begin]] + 1) - 1
-    return np.array([np.maximum(longest - k, 0).sum() for k in range(steps)], dtype=np.int64)
+    usable = end - np.maximum(begin, starts[document[begin]] + 1) - 1
+    return np.array([np.maximum(usable - k, 0).sum() for k in range(steps)], dtype=np.int64)
 
 
 def build_plan(
@@ -56,44 +56,48 @@ def build_plan(
     loading: Loading,
     shared: int = 0,
 ) -> dict[str, Any]:
-    """Figures of the whole run. `shards` of training and those `held_out` to score stages on, with
-    the names of their files, looked at one by one; `values`: the settings of the plan stage;
-    `budget_gb`: most that hidden states may take in their folder; `rates` and `loading`: what times
-    rest on, None where they are not known; `shared`: shards whose states another run has."""
+    """Figures of the whole run.
+
+    `shards` and `held_out`: training shards and those that score stages, with their file names,
+    read one by one. `values`: settings of the plan stage. `budget_gb`: limit of the hidden states
+    in their folder. `rates` and `loading`: the basis of all times, None where unknown. `shared`:
+    number of shards whose states another run has.
+    """
     states, train = values["hidden_states"], values["train"]
-    form = states["codec"], target.hidden_size, len(draft.aux_layers)
+    layout = states["codec"], target.hidden_size, len(draft.aux_layers)
     sizes: dict[str, int] = {}
-    tokens, every, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
+    tokens, input_rows, active = 0, 0, np.zeros(train["ttt_steps"], dtype=np.int64)
     for name, shard in shards:
-        sizes[name] = Layout(shard.needed, *form).expected_bytes()
+        sizes[name] = Layout(shard.needed, *layout).expected_bytes()
         tokens += len(shard.input_ids)
-        every += int(shard.needed.aux_offsets[-1])
+        input_rows += int(shard.needed.aux_offsets[-1])
         active += rows_at_steps(shard, train["ttt_steps"])
-    scored: dict[str, int] = {}
+    held_out_bytes: dict[str, int] = {}
     for name, shard in held_out:
-        scored[name] = Layout(shard.needed, *form).expected_bytes()
+        held_out_bytes[name] = Layout(shard.needed, *layout).expected_bytes()
     stages = Stages(len(sizes), states["window_shards"], train["epochs"], train["epochs_per_stage"])
-    need = Need(sizes, stages, rolling=not states["keep"], held_out=scored)
+    need = Need(sizes, stages, rolling=not states["keep"], held_out=held_out_bytes)
     parameters = draft_parameters(draft)
     total, checkpoints = sum(sizes.values()), checkpoint_bytes(parameters, stages.count)
-    peak = need.peak + sum(scored.values())
+    peak = need.peak + sum(held_out_bytes.values())
     imported = states.get("source")
     # imported states pass the head alone
     capture = 0.0 if imported else tokens * target_flops_per_token(target)
     capture += 4.0 * schedule["rows"] * target.hidden_size * target.vocab_size
     passes = stages.count // stages.windows if need.rolling else 1
-    loads = 0 if imported else passes * len(sizes) + len(scored) - shared
+    loads = 0 if imported else passes * len(sizes) + len(held_out_bytes) - shared
     counts = active.tolist()  # as if the whole vocabulary were the draft's
-    per_epoch = Work(every, counts, sum(counts), counts[0], attended=0).flops(draft)
+    per_epoch = Work(input_rows, counts, sum(counts), counts[0], attended=0).flops(draft)
     training = train["epochs"] * per_epoch
     if schedule["total_steps"] < schedule["all_steps"]:
         training *= schedule["total_steps"] / schedule["all_steps"]
     matrices = muon_shapes(draft) if train["optimizer"] == "muon" else []
     training += schedule["total_steps"] * sum(orthogonalising_flops(*shape) for shape in matrices)
-    narrow, room = 4 if train["precision"] == "float32" else 2, values["hardware"]["memory_gb"]
-    by_muon = sum(rows * columns for rows, columns in matrices)
+    bytes_per_value = 4 if train["precision"] == "float32" else 2
+    memory_gb = values["hardware"]["memory_gb"]
+    muon_parameters = sum(rows * columns for rows, columns in matrices)
     share = [count / max(tokens, 1) for count in counts]
-    memory = StepMemory(draft, parameters, share, narrow, muon=by_muon)
+    memory = StepMemory(draft, parameters, share, bytes_per_value, muon=muon_parameters)
     return {
         "shards": len(sizes),
         "tokens": tokens,
@@ -109,7 +113,7 @@ def build_plan(
         "bytes_per_shard_max": max(sizes.values(), default=0),
         "bytes_states": total,
         "bytes_states_peak": need.peak,
-        "bytes_of_held_out": scored,
+        "bytes_of_held_out": held_out_bytes,
         "bytes_checkpoints": checkpoints,
         "bytes_peak": peak + checkpoints,
         "bytes_free": free_bytes(states_folder),
@@ -117,7 +121,7 @@ def build_plan(
         "draft_parameters": parameters,
         "draft_layers": draft.num_hidden_layers,
         "bytes_training": memory.bytes(train["pack_tokens"]),  # of a GPU that works alone
-        "largest_pack": None if room is None else memory.largest_pack(USABLE * room * 1e9),
+        "largest_pack": memory.largest_pack(USABLE * memory_gb * 1e9) if memory_gb else None,
         "target_parameters": parameters_read(target),
         "steps": schedule["total_steps"],
         "all_steps": schedule["all_steps"],
@@ -145,11 +149,11 @@ def checkpoint_bytes(parameters: int, stages: int) -> int:
     """The most that checkpoints take at once, while the last stage trains.
 
     Weights of the finished stages, the optimiser state of the one before (8 bytes a parameter),
-    and two whole saves of this one: the older goes when the newer is complete.
+    and two complete saves of this one: the older is removed when the newer is complete.
     """
     weights, optimiser = 4 * parameters, 8 * parameters
-    before = (stages - 1) * weights + (optimiser if stages > 1 else 0)
-    return before + 2 * (weights + optimiser)
+    earlier = (stages - 1) * weights + (optimiser if stages > 1 else 0)
+    return earlier + 2 * (weights + optimiser)
 
 
 def plan_table(plan: dict[str, Any]) -> str:
@@ -190,7 +194,7 @@ def plan_table(plan: dict[str, Any]) -> str:
 
 
 def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a run in rolling mode adds."""
+    """Rows that rolling mode adds."""
     if not plan["rolling"]:
         return []
     peak = size_text(plan["bytes_states_peak"])
@@ -199,14 +203,14 @@ def _rolling_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _loading_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of a capture, whose jobs load the target."""
+    """Row of a capture, whose jobs load the target."""
     if not plan["loads"]:
         return []
     return [("loading", f"the target {plan['loads']} times, {time_text(plan['loading_seconds'])}")]
 
 
 def _memory_rows(plan: dict[str, Any]) -> list[tuple[str, str]]:
-    """Where `hardware.memory_gb` says what a GPU has."""
+    """Row of the GPU memory, if `hardware.memory_gb` is set."""
     if plan["largest_pack"] is None:
         return []
     needed = f"about {size_text(plan['bytes_training'])} of a GPU"

@@ -25,8 +25,8 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 def plan_warnings(
     train: Mapping[str, Any], hidden_size: int, total_steps: int, tokens: int, supervised: int
 ) -> list[str]:
-    """Warnings about a run; none for a usual one. `train`: the section of the configuration;
-    `tokens` and `supervised`: counts of all token shards."""
+    """Warnings about a run; empty for a usual one. `train`: the section of the configuration;
+    `tokens` and `supervised`: counts over all token shards."""
     sentences = []
     share = supervised / max(tokens, 1)
     if not SUPERVISED[0] <= share <= SUPERVISED[1]:
@@ -37,12 +37,12 @@ def plan_warnings(
     if hidden_size < REAL_HIDDEN:
         return sentences
     batch = train["pack_tokens"] * train["packs_per_batch"]
-    suits, rate = RATE * (batch / BATCH_TOKENS) ** 0.5, train["learning_rate"]
-    if not suits / FACTOR <= rate <= suits * FACTOR:
+    usual, rate = RATE * (batch / BATCH_TOKENS) ** 0.5, train["learning_rate"]
+    if not usual / FACTOR <= rate <= usual * FACTOR:
         sentences.append(
             f"train.learning_rate is {rate:.1e} for batches of {batch} tokens (pack_tokens x "
-            f"packs_per_batch), {max(rate / suits, suits / rate):.0f} times "
-            f"{'higher' if rate > suits else 'lower'} than published trainings use, {suits:.1e}"
+            f"packs_per_batch), {max(rate / usual, usual / rate):.0f} times "
+            f"{'higher' if rate > usual else 'lower'} than published trainings use, {usual:.1e}"
         )
     if total_steps < FEW_STEPS:
         limited = train.get("max_steps") == total_steps
@@ -75,20 +75,20 @@ def target_doubts(
 ) -> list[str]:
     """Warnings if the target should not fit into the GPUs of its jobs, of `memory_gb` each.
 
-    `weights`: its bytes, None if they are not known; `stored`: their type, None if they are
-    quantised, and then stay so.
+    `weights`: its bytes, None if unknown. `stored`: their type, None if they are quantised and
+    stay so.
     """
     ranks = config.resources.capture.tensor_parallel
     if weights is None or memory_gb is None or config.resources.device == "cpu":
         return []
     room = USABLE * memory_gb * 1e9 * ranks
-    wider = BYTES[config.evaluation.dtype] / BYTES.get(stored, 2) if stored else 1.0
+    growth = BYTES[config.evaluation.dtype] / BYTES.get(stored, 2) if stored else 1.0
     doubts = []
     for job, needed, remedy in (
         ("capture", weights, "raise resources.capture.tensor_parallel"),
         (
             f"evaluate (evaluation.dtype {config.evaluation.dtype})",
-            wider * weights,
+            growth * weights,
             "set evaluation.dtype to bfloat16, or raise resources.capture.tensor_parallel",
         ),
     ):
@@ -106,16 +106,16 @@ def idle_arguments(config: Config) -> list[str]:
     arguments = {"sglang": capture.sglang_arguments, "vllm": capture.vllm_arguments}
     return [
         f"resources.capture.{engine}_arguments have no effect: hidden_states.backend is {backend}"
-        for engine, given in arguments.items()
-        if given and engine != backend
+        for engine, values in arguments.items()
+        if values and engine != backend
     ]
 
 
 def idle_stages(schedule: Mapping[str, Any]) -> list[str]:
-    """A warning if `train.max_steps` leaves stages without a step: the DAG was planned before the
-    steps were counted, so these stages are captured for and scored all the same."""
-    stages, last = schedule["stages"], schedule["total_steps"] - 1
-    used = sum(stage["first_step"] <= last for stage in stages)
+    """A warning if `train.max_steps` leaves stages without a step: the DAG is planned before steps
+    are counted, so these stages are captured and scored all the same."""
+    stages, last_step = schedule["stages"], schedule["total_steps"] - 1
+    used = sum(stage["first_step"] <= last_step for stage in stages)
     if schedule["total_steps"] == schedule["all_steps"] or used == len(stages):
         return []
     return [

@@ -1,8 +1,9 @@
 """Checkpoints: float32 master weights, optimiser state and the cursor, each a plain file.
 
-A finished stage leaves three files that the workflow knows. Inside a stage, saves go to a folder
-that the workflow does not know (it would wipe it when the job fails): one folder per save, made
-under another name and renamed, only the newest kept, read only by a job with equal settings.
+A finished stage writes three files that are outputs of the workflow. Inside a stage, saves go to a
+folder that is not an output (the workflow would delete it when the job fails): one folder per save,
+written under another name and renamed, only the newest kept, read only by a job with equal
+settings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from eagle3.files.artifact import Manifest, Settings, read_json, write_json
 from eagle3.files.lock import hold
 from eagle3.files.tensor_file import load_tensors, read_manifest, save_tensors
 
-if TYPE_CHECKING:  # a checkpoint that is only moved or exported is read without torch
+if TYPE_CHECKING:  # moving or exporting a checkpoint needs no torch
     import torch
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -55,22 +56,23 @@ def write_checkpoint(
 def read_model(
     folder: Path, settings_digest: str | None = None, framework: str = "pt"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights and state of a checkpoint: what a finished stage keeps. `framework`: pt for torch
-    tensors, np for NumPy arrays.
+    """Weights and state of a checkpoint. `framework`: pt for torch tensors, np for NumPy arrays.
 
-    Raises UserError if a file is damaged, of other settings, or of another save.
+    Raises UserError if a file is damaged or belongs to other settings or another save.
     """
     model, manifest = load_tensors(folder / MODEL, "checkpoint", settings_digest, framework)
-    state, of_state = read_json(folder / STATE, "state", settings_digest)
-    _check_same_save(folder, manifest, of_state)
+    state, state_manifest = read_json(folder / STATE, "state", settings_digest)
+    _check_same_save(folder, manifest, state_manifest)
     return model, state
 
 
 def read_checkpoint(folder: Path, settings_digest: str | None = None) -> Checkpoint:
     """All that training continues from. Raises UserError as `read_model` does."""
     model, state = read_model(folder, settings_digest)
-    optimizer, of_optimizer = load_tensors(folder / OPTIMIZER, "optimizer", settings_digest, "pt")
-    _check_same_save(folder, read_manifest(folder / MODEL, "checkpoint"), of_optimizer)
+    optimizer, optimizer_manifest = load_tensors(
+        folder / OPTIMIZER, "optimizer", settings_digest, "pt"
+    )
+    _check_same_save(folder, read_manifest(folder / MODEL, "checkpoint"), optimizer_manifest)
     return Checkpoint(model, optimizer, state)
 
 
@@ -99,20 +101,20 @@ class ResumeFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Add a save and drop the older ones."""
         final = self.folder / f"step-{checkpoint.state['global_step']:08d}"
-        beside = self.folder / f".{final.name}.{uuid4().hex[:8]}.tmp"
-        write_checkpoint(beside, checkpoint, self.settings, self.inputs)
+        temporary = self.folder / f".{final.name}.{uuid4().hex[:8]}.tmp"
+        write_checkpoint(temporary, checkpoint, self.settings, self.inputs)
         older = self._saves()
         if final.exists():
             shutil.rmtree(final)
-        beside.rename(final)
+        temporary.rename(final)
         for folder in older:
             if folder != final:
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def saving(self) -> Iterator[Callable[[Checkpoint], None]]:
-        """`save` in the background: a call returns at once unless the save before is still being
-        written. On the way out the last one is waited for. Raises what saving raised."""
+        """`save` in the background: a call returns at once unless the previous save is still being
+        written. On exit, the last one is awaited. Raises what saving raised."""
         with ThreadPoolExecutor(1) as writer:
             pending: list[Future[None]] = []
 
@@ -126,18 +128,18 @@ class ResumeFolder:
                 pending.pop().result()
 
     def newest(self) -> Checkpoint | None:
-        """The newest whole save of these settings and inputs, or None."""
+        """The newest complete save of these settings and inputs, or None."""
         for folder in reversed(self._saves()):
             try:
                 checkpoint = read_checkpoint(folder, self.settings.digest)
                 if checkpoint.state["inputs"] == self.inputs:
                     return checkpoint
             except UserError:
-                continue  # of other settings, or damaged: training starts from the stage before
+                continue  # of other settings, or damaged
         return None
 
     def clear(self) -> None:
-        """Forget every save: of other settings, or no longer needed."""
+        """Remove every save, finished or not."""
         for folder in [*self._saves(), *self.folder.glob(".step-*.tmp")]:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,6 +1,7 @@
-"""Tokens and captured states of a stage, and the packs that are made of them.
+"""Tokens and captured states of a stage, and the packs built from them.
 
-Of a pack that ranks share, each keeps its own rows; a document is read whole, as its checksum is.
+Ranks that share a pack keep only their own rows of it, but read whole documents, which have one
+checksum each.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class StagedPack:
     last_tokens: torch.Tensor  # int64 [R]
     buffers: dict[str, torch.Tensor]  # uint8 [T or R, row_bytes] for each part of the layout
     shards: PackShards | None = None
-    host: HostColumns | None = None  # what stays on the host of a pack that goes to a GPU
+    host: HostColumns | None = None  # kept on the host if the pack is on a GPU
 
     def to(self, device: torch.device) -> StagedPack:
         moved: dict[str, Any] = {
@@ -54,10 +55,10 @@ class StagedPack:
         return replace(self, **moved, buffers=buffers, host=self.columns())
 
     def columns(self) -> HostColumns:
-        """What says which rows are computed."""
+        """The columns that determine which rows are computed."""
         argmax = self.buffers["teacher_argmax"].view(TYPES["I32"]).flatten().long()
-        small = {name: getattr(self, name) for name in TOKEN_COLUMNS if name != "last_tokens"}
-        return HostColumns(**small, teacher_argmax=argmax)
+        tensors = {name: getattr(self, name) for name in TOKEN_COLUMNS if name != "last_tokens"}
+        return HostColumns(**tensors, teacher_argmax=argmax)
 
     def decoded(self, layout: Layout) -> Pack:
         tensors: dict[str, Any] = {name: getattr(self, name) for name in TOKEN_COLUMNS}
@@ -79,16 +80,16 @@ class TrainingData:
         tokens_digest: str | None = None,
         features_digest: str | None = None,
     ) -> None:
-        """Raises UserError if shards do not pair up, are damaged, or are of other settings."""
+        """Raises UserError if shards do not pair up, are damaged, or belong to other settings."""
         if len(token_paths) != len(feature_paths):
             raise UserError(f"{len(token_paths)} token shards but {len(feature_paths)} of states")
 
-        def opened(token_path: Path, feature_path: Address) -> FeatureShard:
+        def open_shard(token_path: Path, feature_path: Address) -> FeatureShard:
             tokens = read_token_shard(token_path, tokens_digest)
             return FeatureShard(feature_path, tokens, features_digest)
 
         with ThreadPoolExecutor(OPENERS) as openers:
-            self.shards = list(openers.map(opened, token_paths, feature_paths))
+            self.shards = list(openers.map(open_shard, token_paths, feature_paths))
         self.documents = Documents.of(shard.tokens for shard in self.shards)
         self.first_document = np.cumsum([0, *(len(shard.tokens) for shard in self.shards)])
 
@@ -113,15 +114,15 @@ class TrainingData:
         tensors = _columns(located)
         shards = sharding.of(tensors["row_tokens"], tensors["last_tokens"]) if sharding else None
         if shards is None:
-            buffers = self._whole(located, pinned)
+            buffers = self._document_buffers(located, pinned)
         else:
-            buffers = self._shard(located, shards.local, pinned)
+            buffers = self._shard_buffers(located, shards.local, pinned)
         if pinned:
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
         return StagedPack(buffers=buffers, shards=shards, host=None, **tensors)
 
     def announce(self, numbers: np.ndarray) -> None:
-        """Have the states of some documents fetched; returns at once."""
+        """Start to fetch the states of some documents; returns at once."""
         for number in numbers.tolist():
             shard, document = self._find(number)
             shard.will_need(document)
@@ -135,7 +136,7 @@ class TrainingData:
         shard = int(np.searchsorted(self.first_document, number, side="right")) - 1
         return self.shards[shard], number - int(self.first_document[shard])
 
-    def _whole(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
+    def _document_buffers(self, located: list[Located], pinned: bool) -> dict[str, torch.Tensor]:
         """The states of documents: one uint8 [n, row_bytes] for each part."""
         buffers: dict[str, torch.Tensor] = {}
         views: list[dict[str, torch.Tensor]] = [{} for _ in located]
@@ -150,31 +151,34 @@ class TrainingData:
             shard.read_into(document, view)
         return buffers
 
-    def _shard(
+    def _shard_buffers(
         self, located: list[Located], share: RowShard, pinned: bool
     ) -> dict[str, torch.Tensor]:
-        """The rows of a share, as `_whole` has them."""
+        """The rows of a share, as `_document_buffers` has them."""
         parts = self.layout.parts
-        wanted = {
+        wanted_rows = {
             part.name: (share.rows if part.of_aux else share.taught).numpy() for part in parts
         }
         ends = {part.name: self._ends(part, located) for part in parts}
-        cuts = {name: np.searchsorted(wanted[name], ends[name]) for name in wanted}
+        cuts = {name: np.searchsorted(wanted_rows[name], ends[name]) for name in wanted_rows}
         buffers = {
             part.name: torch.empty(
-                len(wanted[part.name]), part.column.row_bytes, dtype=torch.uint8, pin_memory=pinned
+                len(wanted_rows[part.name]),
+                part.column.row_bytes,
+                dtype=torch.uint8,
+                pin_memory=pinned,
             )
             for part in parts
         }
         for number, (shard, document) in enumerate(located):
-            at = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
-            if all(where.start == where.stop for where in at.values()):
-                continue  # nothing of this document falls to this rank
-            whole = shard.buffers(document)
-            shard.read_into(document, whole)
-            for name, states in whole.items():
-                local = wanted[name][at[name]] - ends[name][number]
-                buffers[name].numpy()[at[name]] = states.numpy()[local]
+            spans = {name: slice(*cut[number : number + 2]) for name, cut in cuts.items()}
+            if all(span.start == span.stop for span in spans.values()):
+                continue  # this rank has no row of the document
+            document_buffers = shard.buffers(document)
+            shard.read_into(document, document_buffers)
+            for name, states in document_buffers.items():
+                local = wanted_rows[name][spans[name]] - ends[name][number]
+                buffers[name].numpy()[spans[name]] = states.numpy()[local]
         return buffers
 
     def _ends(self, part: Part, located: list[Located]) -> list[int]:
@@ -184,12 +188,12 @@ class TrainingData:
 
 
 def window_data(run: Run, stage: int) -> TrainingData:
-    """What a stage trains on: the shards of its window."""
+    """The training data of a stage: the shards of its window."""
     return _data_of(run, run.window_tokens(stage), run.window_states(stage))
 
 
 def held_out_data(run: Run) -> TrainingData:
-    """The held-out shards, which are scored on."""
+    """The held-out shards, used for scores."""
     return _data_of(run, run.held_out_tokens(), run.held_out_states())
 
 
@@ -204,13 +208,13 @@ def _columns(located: list[Located]) -> dict[str, torch.Tensor]:
     start = 0
     for slot, (shard, document) in enumerate(located):
         needed = shard.layout.needed
-        kept, tokens = int(needed.kept[document]), shard.tokens
-        mask = tokens.loss_mask[tokens.doc_offsets[document] :][:kept]
+        length, tokens = int(needed.kept[document]), shard.tokens
+        mask = tokens.loss_mask[tokens.doc_offsets[document] :][:length]
         columns["input_ids"].append(tokens.kept_ids(document))
         columns["loss_mask"].append(mask.astype(bool))
-        columns["documents"].append(np.full(kept, slot))
-        columns["positions"].append(np.arange(kept))
-        columns["row_tokens"].append(start + np.arange(max(kept - 2, 0)))
+        columns["documents"].append(np.full(length, slot))
+        columns["positions"].append(np.arange(length))
+        columns["row_tokens"].append(start + np.arange(max(length - 2, 0)))
         columns["last_tokens"].append(start + needed.taught(document))
-        start += kept
+        start += length
     return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}

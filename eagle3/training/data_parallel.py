@@ -21,22 +21,22 @@ BUCKET = 2**25  # elements that are summed in one call
 
 
 class MasterWeights(Protocol):
-    """The draft's weights in float32, of which the optimiser updates what this rank has."""
+    """The draft's float32 weights; the optimiser updates the part that this rank has."""
 
     def gather(self) -> None:
-        """Have whole weights at hand until the gradients are summed, or `release`."""
+        """Make whole weights available until `sum_gradients` or `release`."""
 
     def release(self) -> None:
-        """Whole weights are not needed any more: they were only looked at."""
+        """Free whole weights that were only read."""
 
     def sum_gradients(self) -> None:
-        """Every parameter gets its gradient over all ranks; those without a row take part."""
+        """Sum gradients over all ranks, including ranks without a row."""
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A weight, or a tensor of its state, in one piece; all ranks must ask together."""
+        """A whole weight, or a whole tensor of its state; all ranks must call this together."""
 
-    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """The inverse: what this rank keeps of it, on the device of the weight `like`."""
+    def placed(self, full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The inverse: this rank's part of a tensor, on the device of the weight `like`."""
 
 
 class Replicated:
@@ -62,12 +62,12 @@ class Replicated:
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach()
 
-    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return whole.to(like.device)
+    def placed(self, full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return full.to(like.device)
 
 
 def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> MasterWeights:
-    """`ddp` or `fsdp2`; one rank has nothing to share."""
+    """Master weights of kind `ddp` or `fsdp2`; a single rank always replicates."""
     if kind == "fsdp2" and ranks.world > 1:
         from eagle3.training.fsdp import Sharded  # a second and a half of imports
 
@@ -76,14 +76,14 @@ def masters_of(kind: str, draft: nn.Module, ranks: Ranks) -> MasterWeights:
 
 
 def fill_gradients(draft: nn.Module) -> None:
-    """Zero gradients where no row left one; frozen weights have none."""
+    """Set missing gradients of trained parameters to zero."""
     for parameter in draft.parameters():
         if parameter.grad is None and parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Tensors in order, as many at once as `BUCKET` allows."""
+    """Tensors in order, in groups of at most `BUCKET` elements."""
     bucket: list[torch.Tensor] = []
     for tensor in tensors:
         if bucket and sum(member.numel() for member in bucket) + tensor.numel() > BUCKET:

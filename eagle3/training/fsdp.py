@@ -1,7 +1,7 @@
-"""Master weights in parts, one on each rank, by FSDP2.
+"""Master weights sharded over the ranks by FSDP2.
 
-Weights are gathered once per step, and gradients are summed into parts once, however many packs a
-rank had.
+Weights are gathered once per step, and gradients are reduced to shards once, however many packs a
+rank has.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class Sharded:
 
     def sum_gradients(self) -> None:
         fill_gradients(self.draft)
-        self.root().backward()  # its hooks sum what the packs have left, and free whole weights
+        self.root().backward()  # its hooks reduce the gradients of all packs and free whole weights
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach()
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def placed(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        if whole.dim() == 0 or not isinstance(like, DTensor):  # the optimiser's step count
-            return whole.to(like.device)
-        moved = whole.to(like.device)
+    def placed(self, full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if full.dim() == 0 or not isinstance(like, DTensor):  # the optimiser's step count
+            return full.to(like.device)
+        moved = full.to(like.device)
         return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 
 class _Root(nn.Module):
-    """What FSDP hangs its hooks on. A step has any number of packs, and none on some ranks, so the
-    collectives of a step are not those of any pack's passes but of one pass more, over nothing."""
+    """The module that FSDP hooks into. A step has any number of packs, none on some ranks, so its
+    collectives belong to no pack's passes but to one extra pass without data."""
 
     def __init__(self, draft: nn.Module) -> None:
         super().__init__()

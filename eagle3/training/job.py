@@ -1,4 +1,4 @@
-"""A stage as a job: where it starts, what it writes, and how it continues after a kill."""
+"""A stage as a job: its start, its outputs, and how it resumes after a kill."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def run_stage(
         return
     with resume.locked():
         first_step = _start(trainer, resume, previous)
-        running = resume.folder / "metrics.jsonl"
-        _keep_before(running, first_step, fresh=first_step == trainer.first_step)
-        last = trainer.run(first_step, resume, save_interval, running)
-        write_text(metrics, running.read_text(encoding="utf-8"))
+        running_metrics = resume.folder / "metrics.jsonl"
+        _drop_unsaved_records(running_metrics, first_step, fresh=first_step == trainer.first_step)
+        last = trainer.run(first_step, resume, save_interval, running_metrics)
+        write_text(metrics, running_metrics.read_text(encoding="utf-8"))
         checkpoint = trainer.checkpoint(last, {"inputs": resume.inputs})
         write_checkpoint(out, checkpoint, resume.settings, resume.inputs)
         # other ranks read saves only at their start, which is before this barrier
@@ -49,11 +49,11 @@ def run_stage(
             resume.save(checkpoint)
             return
         resume.clear()
-        running.unlink()
+        running_metrics.unlink()
 
 
 def _start(trainer: StageTrainer, resume: ResumeFolder, previous: Path | None) -> int:
-    """Take over the newest save of this stage, else the stage before; return the first step."""
+    """Load the newest save of this stage, else the previous stage; return the first step."""
     saved = resume.newest()
     if saved is not None:
         step = trainer.restore(saved)
@@ -64,12 +64,12 @@ def _start(trainer: StageTrainer, resume: ResumeFolder, previous: Path | None) -
     return trainer.first_step
 
 
-def _keep_before(metrics: Path, first_step: int, fresh: bool) -> None:
-    """Drop what a killed job recorded after its last save."""
-    kept = []
+def _drop_unsaved_records(metrics: Path, first_step: int, fresh: bool) -> None:
+    """Drop records that a killed job wrote after its last save."""
+    saved_lines = []
     if metrics.exists() and not fresh:
         for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
             # a kill can cut the last line short
             if line.endswith("\n") and json.loads(line)["step"] < first_step:
-                kept.append(line)
-    write_text(metrics, "".join(kept))  # whole or not at all, if this job is killed too
+                saved_lines.append(line)
+    write_text(metrics, "".join(saved_lines))  # atomic, in case this job is killed too

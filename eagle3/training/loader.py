@@ -1,8 +1,8 @@
 """Packs on the device, read ahead of the computation.
 
-Reader threads fill one buffer for each part of a pack with the documents' bytes as they are stored.
-The buffer goes to the device as it is, so a quantised state crosses the bus at its stored size, and
-is decoded there. On CUDA buffers are pinned, and copy and decoding run on a separate stream.
+Reader threads fill one buffer for each part of a pack with the stored bytes of its documents. The
+buffer is copied to the device and decoded there, so a quantised state crosses the bus at its stored
+size. On CUDA buffers are pinned, and copy and decoding run on a separate stream.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from eagle3.training.data import TrainingData
 
 Read = TypeVar("Read")
 READERS = 2  # threads that read packs
-ANNOUNCED = 8  # packs that are fetched ahead; of objects, their states in stored form are kept
+ANNOUNCED = 8  # packs fetched ahead; states in object storage are kept in stored form
 
 
 def read_ahead(
@@ -33,28 +33,28 @@ def read_ahead(
 ) -> Iterator[Pack]:
     """Packs, or this rank's shards of them, in order on `device`; the next ones are read while the
     caller works on the last."""
-    planned = list(packs)
+    pack_list = list(packs)
     if device.type != "cuda":
-        yield from _in_order(partial(data.pack, sharding=sharding), data, planned)
+        yield from _in_order(partial(data.pack, sharding=sharding), data, pack_list)
         return
     copy_stream = torch.cuda.Stream(device)
-    sent: deque[tuple[Pack, torch.cuda.Event]] = deque()
+    in_flight: deque[tuple[Pack, torch.cuda.Event]] = deque()
     staged_packs = _in_order(
         partial(data.staged, sharding=sharding, pinned=True),
         data,
-        planned,
-        # the current device is a thread's own: without this, pinning memory would begin a context
-        # of every rank on the first GPU
+        pack_list,
+        # the current device is thread-local: without this, pinning memory would create a context of
+        # every rank on the first GPU
         partial(torch.cuda.set_device, device),
     )
     for staged in staged_packs:
         with torch.cuda.stream(copy_stream):
             pack = staged.to(device).decoded(data.layout)
-            sent.append((pack, copy_stream.record_event()))
-        if len(sent) > 1:  # one pack is on its way while another is computed on
-            yield _received(*sent.popleft())
-    while sent:
-        yield _received(*sent.popleft())
+            in_flight.append((pack, copy_stream.record_event()))
+        if len(in_flight) > 1:  # one pack is in transit while another is in use
+            yield _received(*in_flight.popleft())
+    while in_flight:
+        yield _received(*in_flight.popleft())
 
 
 def _received(pack: Pack, arrived: torch.cuda.Event) -> Pack:
@@ -72,15 +72,15 @@ def _in_order(
     packs: list[np.ndarray],
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[Read]:
-    """What `read` makes of each pack, `READERS` of them at work at once; each thread of them calls
-    `prepare` first."""
+    """The result of `read` for each pack, in order, by `READERS` threads; each calls `prepare`
+    first."""
     for numbers in packs[:ANNOUNCED]:
         data.announce(numbers)
     with ThreadPoolExecutor(READERS, initializer=prepare) as readers:
         reading: deque[Future[Read]] = deque()
         for position, numbers in enumerate(packs):
-            for later in packs[position + ANNOUNCED : position + ANNOUNCED + 1]:
-                data.announce(later)
+            for upcoming in packs[position + ANNOUNCED : position + ANNOUNCED + 1]:
+                data.announce(upcoming)
             reading.append(readers.submit(read, numbers))
             if len(reading) > READERS:
                 yield reading.popleft().result()

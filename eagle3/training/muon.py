@@ -1,12 +1,13 @@
-"""Muon over several ranks: each updates some of the matrices, and sends them to the others.
+"""Muon over several ranks: each updates some of the matrices and sends them to the others.
 
 An update takes Newton-Schulz iterations over the whole matrix, which every rank would repeat
-otherwise: for the draft of an 8B target, as much arithmetic as a pack of 4,000 tokens. Momentum is
-kept where its matrix is updated. Weights have the bits that one rank gives for the same gradients
-(dealt out as in Muon's first implementation, https://kellerjordan.github.io/posts/muon).
+otherwise: for the draft of an 8B target, as much arithmetic as a pack of 4,000 tokens. Only the
+rank that updates a matrix has its momentum. Weights are bit-identical to those of a single rank
+with the same gradients (distributed as in Muon's first implementation,
+https://kellerjordan.github.io/posts/muon).
 
-torch multiplies in bfloat16, whatever the weights are. A processor without such products takes
-several times as long as in float32, so here they are of the type that training multiplies in.
+torch multiplies in bfloat16, whatever the type of the weights. A processor without such products
+takes several times as long as in float32, so products here have the type of training's products.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class DealtMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update own matrices, and take the others' from the ranks that update them."""
+        """Update the matrices of this rank, and receive the others from their ranks."""
         for matrix in self.owners:
             if not self.keeps(matrix):
                 matrix.grad = None  # one without a gradient is passed over
@@ -61,7 +62,7 @@ class DealtMuon(torch.optim.Muon):
             self.ranks.broadcast(matrix.detach(), owner)
 
     def _update(self, matrix: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        """What `torch.optim.Muon` does, with the bits that it gives in bfloat16."""
+        """The update of `torch.optim.Muon`, bit-identical in bfloat16."""
         state, momentum = self.state[matrix], group["momentum"]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
@@ -71,7 +72,7 @@ class DealtMuon(torch.optim.Muon):
         matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
 
     def whole_state(self, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
-        """State of a matrix, on every rank; all must ask together, before any step too."""
+        """State of a matrix, on every rank; all must call this together. Valid before any step."""
         momentum = self.state[matrix].get("momentum_buffer") if self.keeps(matrix) else None
         momentum = torch.zeros_like(matrix) if momentum is None else momentum
         return {"momentum_buffer": self.ranks.broadcast(momentum, self.owners[matrix])}

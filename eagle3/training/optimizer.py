@@ -1,9 +1,9 @@
 """Optimisers over float32 master weights, and the learning rate as a function of the step.
 
-adamw   AdamW for everything that is trained
-muon    Muon for the matrices inside (fc, q, k, v, o, gate, up, down), whose update is made
-        orthogonal and given the size of AdamW's, at a higher rate; AdamW for the head, whose rows
-        are tokens, and for norms
+adamw   AdamW for all trained weights
+muon    Muon for the inner matrices (fc, q, k, v, o, gate, up, down), whose update is made
+        orthogonal and scaled like AdamW's, at a higher rate; AdamW for the head, whose rows are
+        tokens, and for norms
 """
 
 from __future__ import annotations
@@ -35,26 +35,28 @@ def build_optimizers(
     muon_ratio: float = 1.0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of `kind` for all trained weights; norms have no weight decay. `ranks`: that
-    share Muon's work; `muon_ratio`: Muon's rate over AdamW's; `dtype`: of Muon's products."""
-    named = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
-    matrices = [(name, p) for name, p in named if p.dim() > 1]
-    by_adam = [kind == "adamw" or name == HEAD for name, _ in matrices]
-    others = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if adam]
-    inside = [p for (_, p), adam in zip(matrices, by_adam, strict=True) if not adam]
+    """The optimisers of `kind` for all trained weights; norms have no weight decay. `ranks` share
+    Muon's work; `muon_ratio`: Muon's rate over AdamW's; `dtype`: of Muon's products."""
+    trained = [(name, p) for name, p in draft.named_parameters() if p.requires_grad]
+    matrices = [(name, p) for name, p in trained if p.dim() > 1]
+    uses_adamw = [kind == "adamw" or name == HEAD for name, _ in matrices]
+    adamw_matrices = [p for (_, p), is_adamw in zip(matrices, uses_adamw, strict=True) if is_adamw]
+    muon_matrices = [
+        p for (_, p), is_adamw in zip(matrices, uses_adamw, strict=True) if not is_adamw
+    ]
     adamw = torch.optim.AdamW(
         [
-            {"params": others, "weight_decay": weight_decay},
-            {"params": [p for _, p in named if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": adamw_matrices, "weight_decay": weight_decay},
+            {"params": [p for _, p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ],
         lr=0.0,
         betas=BETAS,
         fused=True,  # one pass over each weight and its state
     )
-    if not inside:
+    if not muon_matrices:
         return [adamw]
     muon = DealtMuon(
-        inside,
+        muon_matrices,
         ranks,
         muon_ratio,
         dtype,
@@ -65,7 +67,7 @@ def build_optimizers(
 
 
 def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Give every group the rate of a step, Muon's its multiple."""
+    """Set the rate of every group for a step; Muon's is a multiple of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("rate_ratio", 1.0)
@@ -88,23 +90,23 @@ def learning_rate(step: int, total: int, train: Train) -> float:
     warmup = math.ceil(train.warmup_ratio * total)
     if step < warmup:
         return peak * (step + 1) / warmup
-    done = (step - warmup) / max(total - warmup, 1)
+    progress = (step - warmup) / max(total - warmup, 1)
     match train.lr_schedule:
         case "cosine":
-            return peak * 0.5 * (1 + math.cos(math.pi * done))
+            return peak * 0.5 * (1 + math.cos(math.pi * progress))
         case "linear":
-            return peak * (1 - done)
+            return peak * (1 - progress)
         case "wsd":
-            falling = max(math.ceil(train.lr_decay_ratio * total), 1)
-            return peak * min(1.0, (total - step) / (falling + 1))
+            decay_steps = max(math.ceil(train.lr_decay_ratio * total), 1)
+            return peak * min(1.0, (total - step) / (decay_steps + 1))
     return peak
 
 
 def optimizer_tensors(
     draft: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The optimisers' state keyed by parameter name: it does not depend on ranks or order. All
-    ranks must go through it together."""
+    """The optimisers' state keyed by parameter name, independent of ranks and order. All ranks must
+    iterate over it together."""
     for name, parameter in draft.named_parameters():
         for optimizer in optimizers:
             if isinstance(optimizer, DealtMuon) and parameter in optimizer.owners:
@@ -121,7 +123,7 @@ def restore_optimizer(
     tensors: dict[str, torch.Tensor],
     masters: MasterWeights,
 ) -> None:
-    """The inverse of `optimizer_tensors`, of whole tensors."""
+    """The inverse of `optimizer_tensors`, from whole tensors."""
     names = {parameter: name for name, parameter in draft.named_parameters()}
     for optimizer in optimizers:
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):

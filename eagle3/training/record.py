@@ -42,14 +42,14 @@ def speed_figures(
     matrix_rate: float,
     device: str,
 ) -> dict[str, Any]:
-    """Time by phase, throughput, and where. `matrix_rate` and `device`: FLOP/s and name of this
+    """Time by phase, throughput, and device. `matrix_rate` and `device`: FLOP/s and name of this
     rank's device."""
     seconds = sum(result.seconds.values())
     rate = result.totals.work(aux_rows).flops(draft) / seconds
     return {
         "tokens": tokens,
         "seconds": seconds,
-        **{f"{phase}_seconds": spent for phase, spent in result.seconds.items()},
+        **{f"{phase}_seconds": phase_seconds for phase, phase_seconds in result.seconds.items()},
         "tokens_per_second": tokens / seconds,
         "supervised_per_second": supervised / seconds,
         "gflops": rate / 1e9,
@@ -61,12 +61,12 @@ def speed_figures(
 
 def progress_line(record: dict[str, Any], total: int, last_of_stage: int) -> str:
     """A metrics record for people."""
-    left = (last_of_stage - record["step"]) * record["seconds"]
+    seconds_left = (last_of_stage - record["step"]) * record["seconds"]
     accuracy = " ".join(f"{value:.2f}" for value in record["accuracy_at"])
-    waiting = record["fetch_seconds"] / record["seconds"]
-    scored = ""
+    waiting_share = record["fetch_seconds"] / record["seconds"]
+    held_out = ""
     if "held_out_loss" in record:
-        scored = (
+        held_out = (
             f", held out: loss {record['held_out_loss']:.4f}, "
             f"acceptance length {record['held_out_acceptance_length']:.3f}"
         )
@@ -74,17 +74,17 @@ def progress_line(record: dict[str, Any], total: int, last_of_stage: int) -> str
         f"step {record['step'] + 1}/{total} epoch {record['epoch'] + 1} "
         f"loss {record['loss']:.4f} accuracy {accuracy} lr {record['learning_rate']:.2e} "
         f"norm {record['gradient_norm']:.2f} {record['tokens_per_second']:.0f} tokens/s "
-        f"({record['matrix_rate_share']:.0%} of the matrix rate, {waiting:.0%} waiting for states) "
-        f"stage ends in {left:.0f} s{scored}"
+        f"({record['matrix_rate_share']:.0%} of the matrix rate, {waiting_share:.0%} waiting for "
+        f"states) stage ends in {seconds_left:.0f} s{held_out}"
     )
 
 
 def append_record(metrics: FileIO, record: dict[str, Any]) -> None:
-    """Add a record to a metrics file that is opened without a buffer: whoever watches sees it at
-    once. Raises UserError if the disk is full."""
+    """Append a record to an unbuffered metrics file: readers see it at once. Raises UserError if
+    the disk is full."""
     text = json.dumps(record).encode() + b"\n"
     try:
-        while text:  # a disk that is nearly full takes a part
+        while text:  # a nearly full disk takes a part of it
             text = text[metrics.write(text) :]
     except OSError as fault:
         raise UserError(f"{metrics.name}: cannot be written: {fault.strerror}") from None

@@ -1,4 +1,4 @@
-"""What a stage starts with: the draft's first weights and the frozen parts of the target."""
+"""The start of a training: the draft's initial weights and the frozen parts of the target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_draft(
     device: torch.device,
     existing: Path | None = None,
 ) -> tuple[Eagle3Draft, TargetParts]:
-    """The draft with its first weights and what training keeps of the target, on `device`.
+    """The draft with its initial weights, and the parts of the target that training uses.
 
     `values`: the settings of the train stage. `existing`: folder of a draft to start from. Only
     three tensors of the target are read. Raises UserError if they do not fit, or if the vocabulary
@@ -36,8 +36,10 @@ def build_draft(
     config = load_config(target, section["trust_remote_code"])
     weights = TargetWeights(target)
     check_of_target(mapping, config.vocab_size)
-    chosen = torch.from_numpy(mapping.target_ids)
-    head = read_head(weights, config, section["lm_head_key"], section["embedding_key"]).rows(chosen)
+    target_ids = torch.from_numpy(mapping.target_ids)
+    head = read_head(weights, config, section["lm_head_key"], section["embedding_key"]).rows(
+        target_ids
+    )
     embedding = weights.read(section["embedding_key"], "embedding_key")
     layers = aux_layers(values["hidden_states"]["aux_layers"], layer_count(config))
     draft = Eagle3Draft(derive_config(config, values["draft"], len(mapping.d2t), layers))
@@ -46,10 +48,10 @@ def build_draft(
         norm = read_final_norm(weights, config, section["final_norm_key"])
     rows = None if train["head_init"] == "random" else head.weight.float()
     initialise(draft, train["seed"], rows, norm)
-    starts = {HEAD: train["head_init"], "norm.weight": train["norm_init"]}
-    frozen = [name for name, start in starts.items() if start == "frozen"]
+    inits = {HEAD: train["head_init"], "norm.weight": train["norm_init"]}
+    frozen = [name for name, init in inits.items() if init == "frozen"]
     if existing is not None:
-        warm_start(draft, existing, chosen, layer_count(config), frozen)
+        warm_start(draft, existing, target_ids, layer_count(config), frozen)
     for name in frozen:
         draft.get_parameter(name).requires_grad_(False)
     parts = TargetParts(
@@ -61,6 +63,6 @@ def build_draft(
 
 
 def _head_type(head: Head, device: torch.device) -> torch.dtype:
-    """Teachers are never rounded: CUDA sums half-precision products in float32 (`exact_products`),
-    so the head stays as it is stored; elsewhere it is float32."""
+    """Type of the head, such that teachers are never rounded: CUDA sums half-precision products in
+    float32 (`exact_products`), so the stored type suffices; elsewhere it is float32."""
     return head.weight.dtype if device.type == "cuda" else torch.float32

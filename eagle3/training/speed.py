@@ -1,4 +1,4 @@
-"""How fast a step is and what it waits for: time by phase, and arithmetic against the machine's."""
+"""The speed of a step: time by phase, and the rate of a matrix product to compare it with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PHASES = ("fetch", "forward", "backward", "optimizer")
 
 
 class Stopwatch:
-    """Seconds of each phase of a step. On CUDA the device's own clock is read at the end, so that
-    nothing waits for it in between."""
+    """Seconds of each phase of a step. On CUDA the device's clock is read at the end, so nothing
+    waits for the device in between."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -28,7 +28,7 @@ class Stopwatch:
         return event
 
     def end(self, phase: str) -> None:
-        """What was done since the last call belongs to `phase`."""
+        """Attribute the time since the last call to `phase`."""
         self.marks.append((phase, self._now()))
 
     def seconds(self) -> dict[str, float]:
@@ -46,8 +46,8 @@ class Stopwatch:
 
 @cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product on the device, with the threads of this process: what a
-    training step is measured against. Takes about half a second."""
+    """FLOP/s of a large matrix product on the device, with the threads of this process: the
+    reference for a training step. Takes about half a second."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = 0.0

@@ -82,8 +82,8 @@ class StageTrainer:
         ranks: Ranks,
         jobs: TrainResources = DEFAULT_RESOURCES,
     ) -> None:
-        """Raises UserError if the shards do not give the packs that the schedule was made for, or
-        if ranks cannot share the draft's heads."""
+        """Raises UserError if the shards do not give the packs of the schedule, or if ranks cannot
+        share the draft's heads."""
         self.draft, self.target, self.data = draft, target, data
         self.train, self.ranks, self.stage, self.jobs = train, ranks, stage, jobs
         self.stop = StopRequest()
@@ -92,7 +92,7 @@ class StageTrainer:
         self.scorer: Callable[[Eagle3Draft], dict[str, Any]] | None = None  # on held-out states
         self.total_steps, self.all_steps = schedule["total_steps"], schedule["all_steps"]
         self.first_step = int(schedule["stages"][stage - 1]["first_step"])
-        self.steps = _planned(data, train, schedule["stages"][stage - 1])
+        self.steps = _planned_steps(data, train, schedule["stages"][stage - 1])
         objective = objective_of(train, jobs.recompute)
         self.sharding = SequenceSharding(ranks, train.ttt_steps)
         if objective.attention == "usp":
@@ -113,11 +113,11 @@ class StageTrainer:
         self.matrix_rate = matrix_rate(ranks.device, objective.dtype)
 
     def step_memory(self) -> StepMemory:
-        """What a step should need of a GPU."""
+        """The estimated GPU memory of a step."""
         documents = self.data.documents
         # later steps have fewer rows
         active = documents.rows.sum() / max(documents.lengths.sum(), 1)
-        muons = [each for each in self.optimizers if isinstance(each, DealtMuon)]
+        muons = [optimizer for optimizer in self.optimizers if isinstance(optimizer, DealtMuon)]
         return StepMemory(
             self.draft.config,
             sum(p.numel() for p in self.draft.parameters() if p.requires_grad),
@@ -130,15 +130,15 @@ class StageTrainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> int:
-        """Take over weights and optimiser state; return the global step to continue from."""
+        """Load weights and optimiser state; return the global step to continue from."""
         with torch.no_grad():
             for name, parameter in self.draft.named_parameters():
                 parameter.copy_(self.masters.placed(checkpoint.model[name], parameter))
         restore_optimizer(self.draft, self.optimizers, checkpoint.optimizer, self.masters)
         return int(checkpoint.state["global_step"])
 
-    def checkpoint(self, global_step: int, more: dict[str, Any]) -> Checkpoint:
-        """A copy of the present state on the CPU of the first rank; all ranks must call this, the
+    def checkpoint(self, global_step: int, extra: dict[str, Any]) -> Checkpoint:
+        """A copy of the current state on the CPU of the first rank; all ranks must call this, the
         others get an empty one."""
         return Checkpoint(
             self._copied(self.draft.named_parameters()),
@@ -149,12 +149,12 @@ class StageTrainer:
                 "all_steps": self.all_steps,
                 "stage": self.stage,
                 "draft": self.draft.config.to_dict(),
-                **more,
+                **extra,
             },
         )
 
     def _copied(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Whole tensors, one after another, so that no more than one is whole on other ranks."""
+        """Whole tensors, one by one, so that other ranks hold at most one whole tensor."""
         copies = {}
         for name, tensor in tensors:
             whole = self.masters.whole(tensor)
@@ -169,23 +169,25 @@ class StageTrainer:
         when a rank was signalled to stop, after a save.
         """
         last_of_stage = self.steps[-1].number if self.steps else 0
-        todo = [step for step in self.steps if step.number >= first_step]
-        dealt = [(step.number, pack) for step in todo for pack in self._local_packs(step)]
-        wanted = [pack for _, pack in dealt]
-        packs = read_ahead(self.data, wanted, self.ranks.device, self.sharding)
+        remaining = [step for step in self.steps if step.number >= first_step]
+        step_packs = [(step.number, pack) for step in remaining for pack in self._local_packs(step)]
+        pack_list = [pack for _, pack in step_packs]
+        packs = read_ahead(self.data, pack_list, self.ranks.device, self.sharding)
         if self.train.feature_noise > 0:
-            packs = with_noise(packs, dealt, self.train.feature_noise, self.train.seed)
-        progress = Progress(len(todo), "steps", log) if self.ranks.first and todo else None
+            packs = with_noise(packs, step_packs, self.train.feature_noise, self.train.seed)
+        progress = (
+            Progress(len(remaining), "steps", log) if self.ranks.first and remaining else None
+        )
         stopping = False
         with open(metrics, "ab", buffering=0) as out, resume.saving() as save:
-            for step in todo:
+            for step in remaining:
                 record, stopping = self._step(step, packs)
                 if self.trace:
                     self.trace()
                 if not stopping:
                     record |= self._scores(step)
                 append_record(out, record)
-                last = step is todo[-1]
+                last = step is remaining[-1]
                 if self.track:
                     self.track(record)
                 if progress:
@@ -204,9 +206,9 @@ class StageTrainer:
         return self.steps[-1].number + 1 if self.steps else first_step
 
     def _scores(self, step: Step) -> dict[str, Any]:
-        """Figures of the draft on held-out states after a step, if it is one that has some."""
-        every = self.train.score_every_steps
-        if self.scorer is None or every is None or (step.number + 1) % every:
+        """Scores of the draft on held-out states, if they are due after this step."""
+        interval = self.train.score_every_steps
+        if self.scorer is None or interval is None or (step.number + 1) % interval:
             return {}
         self.masters.gather()
         figures = self.scorer(self.draft)
@@ -214,7 +216,7 @@ class StageTrainer:
         return figures
 
     def _stop(self, step: int) -> None:
-        """Leave together, after the save: torchrun ends the others soon after one has left."""
+        """Exit all ranks together, after the save: torchrun ends others soon after one exits."""
         self.ranks.barrier()
         if not self.ranks.first:
             sys.exit(1)  # one rank prints the reason
@@ -223,7 +225,7 @@ class StageTrainer:
         )
 
     def _local_packs(self, step: Step) -> list[np.ndarray]:
-        """Packs of a step that fall to this rank, and to those it shares them with."""
+        """Packs of a step for this rank and those that share them."""
         data = self.ranks.data
         return step.packs[data.index :: data.size]
 
@@ -262,7 +264,7 @@ class StageTrainer:
 
 
 def objective_of(train: Train, recompute: bool = False) -> Objective:
-    """What a forward pass computes; `recompute` changes how much of it is kept."""
+    """The objective of a forward pass; `recompute` only changes how much of it is kept."""
     return Objective(
         steps=train.ttt_steps,
         decay=train.step_decay,
@@ -275,16 +277,16 @@ def objective_of(train: Train, recompute: bool = False) -> Objective:
     )
 
 
-def _planned(data: TrainingData, train: Train, planned: dict[str, Any]) -> list[Step]:
+def _planned_steps(data: TrainingData, train: Train, stage_schedule: dict[str, Any]) -> list[Step]:
     """The steps of a stage, checked against the schedule."""
-    plans = stage_packs(data.documents, train, planned["epochs"])
-    if packs_digest(plans) != planned["packs_digest"]:
+    packs_by_epoch = stage_packs(data.documents, train, stage_schedule["epochs"])
+    if packs_digest(packs_by_epoch) != stage_schedule["packs_digest"]:
         raise UserError(
-            f"stage {planned['stage']}: the token shards do not give the packs of the schedule; "
-            "delete schedule.json and run snakemake again"
+            f"stage {stage_schedule['stage']}: the token shards do not give the packs of the "
+            "schedule; delete schedule.json and run snakemake again"
         )
     steps: list[Step] = []
-    for epoch, packs in zip(planned["epochs"], plans, strict=True):
+    for epoch, packs in zip(stage_schedule["epochs"], packs_by_epoch, strict=True):
         for batch in batches(packs, train.packs_per_batch):
-            steps.append(Step(planned["first_step"] + len(steps), epoch, batch))
-    return steps[: planned["steps"]]  # `train.max_steps` may end inside the stage
+            steps.append(Step(stage_schedule["first_step"] + len(steps), epoch, batch))
+    return steps[: stage_schedule["steps"]]  # `train.max_steps` may end inside the stage

@@ -2,8 +2,7 @@
 
 The loss is divided by n_0 of the whole batch before the backward pass, so gradients are summed
 over packs and ranks, never averaged: any number of packs and ranks gives the gradient of one big
-pack. A loss that is weighted by the batch's own acceptance takes a forward pass over all of it
-first.
+pack. A loss weighted by the batch's acceptance needs a forward pass over the whole batch first.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from eagle3.training.speed import Stopwatch
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came of a step, over all ranks."""
+    """The result of a step, over all ranks."""
 
     totals: StepTotals
     gradient_norm: float  # before clipping
@@ -54,22 +53,23 @@ class StepRunner:
     def run(
         self, packs: Iterator[Pack], count: int, rows: int, rate: float, stop: bool
     ) -> StepResult:
-        """The next `count` packs of this rank; `rows`: n_0 of the batch; `stop`: leave after it."""
+        """Train on the next `count` packs of this rank. `rows`: n_0 of the batch; `stop`: whether
+        this rank must stop after it."""
         watch = Stopwatch(self.ranks.device)
         self.masters.gather()
         acceptance = None
         packs = itertools.islice(packs, count)
         if self.objective.needs_acceptance:
-            held = list(packs)
+            pack_list = list(packs)
             watch.end("fetch")
-            acceptance = self._acceptance(held)
+            acceptance = self._acceptance(pack_list)
             watch.end("forward")
-            packs = iter(held)
+            packs = iter(pack_list)
         totals = StepTotals.zeros(self.objective.steps, self.ranks.device)
         for pack in packs:
             watch.end("fetch")
-            loss, counted = ttt_loss(self.draft, pack, self.target, self.objective, acceptance)
-            totals.add(counted)
+            loss, pack_totals = ttt_loss(self.draft, pack, self.target, self.objective, acceptance)
+            totals.add(pack_totals)
             watch.end("forward")
             if loss.requires_grad:
                 (loss / rows).backward()
@@ -89,8 +89,8 @@ class StepRunner:
     def _update(
         self, totals: StepTotals, stop: bool, rate: float
     ) -> tuple[StepTotals, float, bool]:
-        """Sum gradients over ranks, clip by the global norm, step. Totals of all ranks, the norm,
-        and whether any rank must stop: on the host, in the one copy that waits for a GPU."""
+        """Sum gradients over ranks, clip by the global norm, and update. Returns totals of all
+        ranks, the norm, and whether any rank must stop, by the only copy that waits for a GPU."""
         stacked = totals.stacked()
         # all ranks in one sum
         summed = self.ranks.sum(torch.cat([stacked.flatten(), stacked.new_full((1,), stop)]))

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 def tracing(
     after: int, steps: int, file: Path, device: torch.device
 ) -> Iterator[Callable[[], None] | None]:
-    """What has to be called at the end of each step; None if no step is to be traced.
+    """A function to call at the end of each step; None if no step is traced.
 
-    `steps` steps after the first `after` ones go to `file` (.json.gz), which appears when they are
-    done. The step before them is the profiler's own warm-up. Raises UserError if the file cannot be
+    `steps` steps after the first `after` ones go to `file` (.json.gz), which is written when they
+    are done. The step before them is the profiler's warm-up. Raises UserError if the file cannot be
     written.
     """
     if steps == 0:
@@ -35,14 +35,14 @@ def tracing(
         activities.append(ProfilerActivity.CUDA)
 
     def write(profiler: profile) -> None:
-        beside = file.with_name(f".{os.getpid()}.{file.name}")  # its ending decides the format
+        temporary = file.with_name(f".{os.getpid()}.{file.name}")  # its ending decides the format
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            profiler.export_chrome_trace(str(beside))
-            beside.replace(file)
+            profiler.export_chrome_trace(str(temporary))
+            temporary.replace(file)
         except OSError as fault:
             with suppress(OSError):
-                beside.unlink()
+                temporary.unlink()
             raise UserError(f"{file}: cannot be written: {fault.strerror}") from None
         log.info("a trace of %d steps is in %s; open it in https://ui.perfetto.dev", steps, file)
 

@@ -2,7 +2,7 @@
 metrics.
 
 All are optional packages. Keys and addresses come from the environment (WANDB_API_KEY,
-MLFLOW_TRACKING_URI) or from where the package itself keeps them, never from the configuration.
+MLFLOW_TRACKING_URI) or the package's own settings, never from the configuration.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROJECT = "eagle3"
 
 
 def missing(name: str) -> UserError:
-    """The fault of a tracker that is not installed."""
+    """The error for a tracker that is not installed."""
     return UserError(
         f"resources.train.tracker is {name!r}, which is not installed: `pip install {name}`, or "
         "set it to none"
@@ -30,8 +30,7 @@ def missing(name: str) -> UserError:
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of the metrics file by name; of a list one for each TTT step, from
-    0."""
+    """The numbers of a metrics record by name; those of a list by TTT step, from 0."""
     flat: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, list):
@@ -43,18 +42,18 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def tracking(name: str, folder: Path, training: str) -> Iterator[Track | None]:
-    """What takes the record of each step. `name`: none, tensorboard, wandb or mlflow.
+    """A function that takes the record of each step. `name`: none, tensorboard, wandb or mlflow.
 
     `folder` (results/<run>/tracking) gets the files; its parent names the run. `training`: digest
-    of the settings, by which a training that goes on is told from one that begins anew. Raises
-    UserError if the package is missing or refuses at the start; later faults end no training.
+    of the settings, which tells a resumed training from a new one. Raises UserError if the package
+    is missing or refuses at the start; later errors do not stop training.
     """
     with ExitStack() as stack:
         track = None
         if name != "none":
-            opened = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name]
+            open_tracker = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name]
             try:
-                track = stack.enter_context(opened(folder, training))
+                track = stack.enter_context(open_tracker(folder, training))
             except ImportError:
                 raise missing(name) from None
         yield track
@@ -68,7 +67,7 @@ def _tensorboard(folder: Path, training: str) -> Iterator[Track]:
 
     def track(record: Mapping[str, Any]) -> None:
         step = int(record["step"])
-        if not writers:  # what a killed job wrote from here on is hidden
+        if not writers:  # hides what a killed job wrote from this step on
             writers.append(SummaryWriter(str(folder / "tensorboard"), purge_step=step))
         for name, value in scalars(record).items():
             writers[0].add_scalar(name, value, step)
@@ -84,9 +83,9 @@ def _tensorboard(folder: Path, training: str) -> Iterator[Track]:
 def _wandb(folder: Path, training: str) -> Iterator[Track]:
     import wandb
 
-    identity = _known(folder / "wandb-run", training)
-    identity = identity or _kept(folder / "wandb-run", training, uuid4().hex)
-    try:  # one run for all stages, which also goes on after a kill
+    identity = _read_identity(folder / "wandb-run", training)
+    identity = identity or _write_identity(folder / "wandb-run", training, uuid4().hex)
+    try:  # one run for all stages, resumed after a kill
         run = wandb.init(
             project=PROJECT, name=folder.parent.name, id=identity, dir=str(folder), resume="allow"
         )
@@ -106,12 +105,12 @@ def _mlflow(folder: Path, training: str) -> Iterator[Track]:
     import mlflow
 
     refusal, path = mlflow.exceptions.MlflowException, folder / "mlflow-run"
-    known = _known(path, training)  # of the stage before, or before a kill
+    identity = _read_identity(path, training)  # of an earlier stage, or before a kill
     try:
-        if known is None or not _goes_on(mlflow, known):
+        if identity is None or not _resumes(mlflow, identity):
             mlflow.set_experiment(PROJECT)
             run = mlflow.start_run(run_name=folder.parent.name)
-            _kept(path, training, run.info.run_id)
+            _write_identity(path, training, run.info.run_id)
     except refusal as fault:
         raise UserError(
             f"resources.train.tracker is 'mlflow', which refuses: {first_line(fault)}; set "
@@ -119,7 +118,7 @@ def _mlflow(folder: Path, training: str) -> Iterator[Track]:
         ) from None
 
     def track(record: Mapping[str, Any]) -> None:
-        # not waited for: a server that is away must not stop a training
+        # asynchronous: an unreachable server must not stop training
         mlflow.log_metrics(scalars(record), step=int(record["step"]), synchronous=False)
 
     try:
@@ -131,22 +130,22 @@ def _mlflow(folder: Path, training: str) -> Iterator[Track]:
             log.warning("mlflow did not take the last figures: %s", first_line(fault))
 
 
-def _goes_on(mlflow: Any, known: str) -> bool:
-    """Continue a run of MLflow, unless it was removed or is another server's."""
+def _resumes(mlflow: Any, identity: str) -> bool:
+    """Try to resume a run of MLflow; False if it was removed or belongs to another server."""
     try:
-        mlflow.start_run(run_id=known)
+        mlflow.start_run(run_id=identity)
     except mlflow.exceptions.MlflowException:
         return False
     return True
 
 
-def _known(path: Path, training: str) -> str | None:
-    """The tracker's name for the run of this training; None if it has none yet."""
-    whose, _, identity = path.read_text("utf-8").partition(" ") if path.is_file() else ("", "", "")
-    return identity if whose == training else None
+def _read_identity(path: Path, training: str) -> str | None:
+    """The tracker's id of the run of this training; None if there is none yet."""
+    digest, _, identity = path.read_text("utf-8").partition(" ") if path.is_file() else ("", "", "")
+    return identity if digest == training else None
 
 
-def _kept(path: Path, training: str, identity: str) -> str:
+def _write_identity(path: Path, training: str, identity: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{training} {identity}", encoding="utf-8")
     return identity

@@ -1,1 +1,1 @@
-"""What the rules need before any job: the run, files from outside, settings, images, GPUs."""
+"""What the rules need before any job: the run, external files, settings, images, GPUs."""

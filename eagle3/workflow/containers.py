@@ -1,4 +1,4 @@
-"""Container images: which one a rule runs in, where it is, and what it sees of the host.
+"""Container images: the image of a rule, its location, and the host paths that it sees.
 
 Plain Python without packages, for the rules and for envs/build_image.sh alike; the latter calls
 `python -m eagle3.workflow.containers eagle3` for a path.
@@ -24,8 +24,8 @@ HUB_FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")  # of huggingface
 def definition_files(definition: Path) -> list[Path]:
     """The definition and the files of its folder that it copies into the image.
 
-    What a build argument names (the wheels of the listed versions) is left out.
-    Raises UserError naming a missing file.
+    Files named by a build argument (the wheels of the listed versions) are left out. Raises
+    UserError naming a missing file.
     """
     files, section = [definition], ""
     for line in definition.read_text(encoding="utf-8").splitlines():
@@ -41,17 +41,17 @@ def definition_files(definition: Path) -> list[Path]:
 
 def own_image(name: str, root: Path) -> Path:
     """Path of the image of envs/<name>.def; it carries the digest of `definition_files`."""
-    total = hashlib.sha256()
+    hasher = hashlib.sha256()
     for path in definition_files(root / "envs" / f"{name}.def"):
-        total.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return root / "envs" / "images" / f"{name}-{total.hexdigest()[:12]}.sif"
+        hasher.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return root / "envs" / "images" / f"{name}-{hasher.hexdigest()[:12]}.sif"
 
 
 def image(name: str, entry: str | None, root: Path) -> str:
     """The value of `container:` for the image `name`: `entry` of the configuration, or our own.
 
-    Snakemake remembers the text. A path below the working directory is relative, so that a
-    project moved with its results re-runs nothing. Raises UserError for an address without digest.
+    Snakemake records the text. A path below the working directory is relative, so that a project
+    moved with its results re-runs nothing. Raises UserError for an address without a digest.
     """
     if entry is not None and ADDRESS.match(entry):
         if not PINNED.search(entry):
@@ -61,12 +61,13 @@ def image(name: str, entry: str | None, root: Path) -> str:
             )
         return entry
     path = Path(entry).expanduser().absolute() if entry else own_image(name, root)
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    cwd = Path.cwd()
+    return str(path.relative_to(cwd) if path.is_relative_to(cwd) else path)
 
 
 def check_there(name: str, path: str, own: bool) -> None:
-    """Raises UserError if the image file is missing; addresses are Snakemake's to fetch."""
+    """Raise UserError if the image file is missing. Snakemake fetches addresses. `own`: whether the
+    project defines the image."""
     if ADDRESS.match(path) or Path(path).exists():
         return
     if own:
@@ -76,19 +77,19 @@ def check_there(name: str, path: str, own: bool) -> None:
 
 
 def visible(paths: Iterable[str | Path]) -> list[str]:
-    """Folders and files outside the working directory that a container must be given.
+    """Folders and files outside the working directory that must be bound into a container.
 
-    The working directory is always visible. A link counts with what it points to, and so does
-    every link inside a folder (a model in the hub's cache is nothing but links).
+    The working directory is always visible. Targets of links are included, also those of links
+    inside a folder (a model in the hub's cache consists of links).
     """
-    here, mounted = Path.cwd(), set()
+    cwd, mounted = Path.cwd(), set()
     for path in map(Path, paths):
         if not path.exists():
             continue
         inside = path.iterdir() if path.is_dir() else ()
         targets = {link.resolve() for link in inside if link.is_symlink() and link.exists()}
         mounted |= {path.absolute(), path.resolve(), *targets}
-    outside = [path for path in sorted(mounted) if not path.is_relative_to(here)]
+    outside = [path for path in sorted(mounted) if not path.is_relative_to(cwd)]
     outside = [path for path in outside if mounted.isdisjoint(path.parents)]
     for path in outside:
         if set(":,") & set(str(path)):
@@ -97,9 +98,9 @@ def visible(paths: Iterable[str | Path]) -> list[str]:
 
 
 def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str, str]:
-    """Variables by which Apptainer shows `paths` and the GPUs to every container it starts.
+    """Variables that make Apptainer bind `paths` and the GPUs into every container.
 
-    hub: files of the Hugging Face hub are read; their cache is in the home directory, which in a
+    `hub`: files of the Hugging Face hub are read. Their cache is in the home directory, which in a
     container is the working directory. A nested call is safe.
     """
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"

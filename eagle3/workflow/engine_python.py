@@ -1,4 +1,4 @@
-"""Whether the interpreter of a separate engine is there and has the engine, before any job."""
+"""Checks before any job that the interpreter of a separate engine exists and has the engine."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from eagle3.config.configuration import Config
 from eagle3.engines.table import SEPARATE
 
-PATIENCE = 60  # seconds, of a cold network file system
-HAS = "import sys; from importlib.util import find_spec; sys.exit(find_spec(sys.argv[1]) is None)"
+TIMEOUT = 60  # seconds; a cold network file system is slow
+SCRIPT = (
+    "import sys; from importlib.util import find_spec; sys.exit(find_spec(sys.argv[1]) is None)"
+)
 
 
 def engine_warnings(config: Config, path: str | None) -> Iterator[str]:
-    """A sentence if captures should fail for want of their engine on this machine. `path`: of the
-    jobs."""
+    """A sentence if captures on this machine should fail because their engine is missing. `path`:
+    PATH of the jobs."""
     states = config.hidden_states
     engine = SEPARATE.get(states.backend)
     if engine is None or states.source.imports or states.source.kind == "run":
@@ -24,7 +26,7 @@ def engine_warnings(config: Config, path: str | None) -> Iterator[str]:
     program = shutil.which(python, path=path)
     if program is None:
         fault = f"there is no interpreter {python!r}"
-    elif not _has(program, engine.name):
+    elif not _has_package(program, engine.name):
         fault = f"{program} has no package {engine.name}"
     else:
         return
@@ -35,11 +37,11 @@ def engine_warnings(config: Config, path: str | None) -> Iterator[str]:
     )
 
 
-def _has(program: str, package: str) -> bool:
-    """Whether an interpreter finds a package, which is not imported; True if that is not known."""
+def _has_package(program: str, package: str) -> bool:
+    """Whether an interpreter finds a package, without importing it; True if that is unknown."""
     try:
-        # not from the working directory, nor from folders that are another interpreter's
-        command = [program, "-I", "-c", HAS, package]
-        return subprocess.run(command, timeout=PATIENCE, check=False).returncode != 1  # noqa: S603
+        # -I: neither the working directory nor this interpreter's PYTHONPATH counts
+        command = [program, "-I", "-c", SCRIPT, package]
+        return subprocess.run(command, timeout=TIMEOUT, check=False).returncode != 1  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return True

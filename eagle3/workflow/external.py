@@ -1,4 +1,4 @@
-"""Files from outside a run: where they lie, and digests of what they hold."""
+"""Files from outside a run: their locations and the digests of their contents."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ ON_HUB = ("target.model", "draft.config", "train.warm_start")
 
 
 def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
-    """Find the dataset and the target and check what can be known of them already.
+    """Find the dataset and the target, and check what is known about them before any job.
 
     Raises UserError naming the key.
     """
-    said = draft_config(config["draft"], root)
-    config = resolved(config, said)
-    start, place, start_digest = _warm_start(config["train"]["warm_start"], root, memo)
-    config = {**config, "train": {**config["train"], "warm_start": start}}
+    draft_values = draft_config(config["draft"], root)
+    config = resolved(config, draft_values)
+    warm_start, warm_start_place, warm_start_digest = _warm_start(
+        config["train"]["warm_start"], root, memo
+    )
+    config = {**config, "train": {**config["train"], "warm_start": warm_start}}
     check_choices(config)
     states = _states(config["hidden_states"]["source"], root)
     imported = states is not None and states.kind in PEERS
@@ -54,17 +56,17 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
     target, tokenizer_digest, weights_digest = model, model, model
     tied: bool | None = None
     if model == EMBEDDED:
-        tiny = config["embedded_target"]
-        placed, embedded_digest = _source(
-            "embedded_target.source", Source(tiny["source"]), root, memo
+        embedded = config["embedded_target"]
+        located_source, embedded_digest = _source(
+            "embedded_target.source", Source(embedded["source"]), root, memo
         )
-        embedded_source = placed.place
-        check_shape(config, embedded_text_config(tiny))
+        embedded_source = located_source.place
+        check_shape(config, embedded_text_config(embedded))
         target, tied = None, False
     elif model.startswith(HUB):
-        fetched = cached_folder(model, config["target"]["revision"])
-        if fetched:
-            check_config(config, fetched)
+        cached = cached_folder(model, config["target"]["revision"])
+        if cached:
+            check_config(config, cached)
     else:
         folder = _existing("target.model", model, root)
         target = str(folder)
@@ -80,9 +82,9 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
         tokenizer_digest,
         weights_digest + adapter_digest,
         *_prompts(config["evaluation"]["prompts"], root, memo),
-        place,
-        start_digest,
-        said,
+        warm_start_place,
+        warm_start_digest,
+        draft_values,
         adapter,
         tied,
         states,
@@ -91,7 +93,7 @@ def locate(config: Mapping[str, Any], root: Path, memo: Path) -> External:
 
 def _states(section: Mapping[str, Any], root: Path) -> StatesFrom | None:
     """The states that `hidden_states.source` names; None if they are captured. Files of another
-    project are known by their names and sizes: they would take hours to read."""
+    project are identified by names and sizes: hashing them would take hours."""
     kind = section["kind"]
     if kind == "capture":
         return None
@@ -102,9 +104,11 @@ def _states(section: Mapping[str, Any], root: Path) -> StatesFrom | None:
         return StatesFrom(kind, str(place), shards=shards_of(place))
     dataset, digest = None, list_files(kind, place).digest
     if kind == "speculators":
-        named = section["dataset"]
-        configured = _existing("hidden_states.source.dataset", named, root) if named else None
-        dataset = dataset_folder(place, configured)
+        configured = section["dataset"]
+        dataset_path = (
+            _existing("hidden_states.source.dataset", configured, root) if configured else None
+        )
+        dataset = dataset_folder(place, dataset_path)
         digest += f" {dataset_digest(dataset)}"
     return StatesFrom(kind, str(place), str(dataset) if dataset else None, digest)
 
@@ -112,7 +116,7 @@ def _states(section: Mapping[str, Any], root: Path) -> StatesFrom | None:
 def _prompts(
     entries: Sequence[Mapping[str, str]] | None, root: Path, memo: Path
 ) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Names and places of sets of prompts, and one digest of names and contents."""
+    """Names and paths of sets of prompts, and one digest of names and contents."""
     prompts: list[tuple[str, str]] = []
     digests: list[list[str]] = []
     for number, entry in enumerate(entries or ()):
@@ -133,27 +137,27 @@ def _prompts(
 def _warm_start(
     configured: str | None, root: Path, memo: Path
 ) -> tuple[str | None, str | None, str]:
-    """The draft to start from, where config.json of it is, where jobs find all of it, and the
-    digest of what is read of it. One of the hub is known by its commit; jobs fetch its weights."""
+    """Where config.json of the initial draft is, where jobs find all of the draft, and the digest
+    of the files that are read. A draft on the hub is identified by its commit; jobs fetch it."""
     if configured is None:
         return None, None, ""
     if configured.startswith(HUB):
         folder = fetched_file(configured, "train.warm_start", "config.json").parent
         place = f"{configured}@{folder.name}"
         return str(folder), place, place
-    found = _existing("train.warm_start", configured, root)
-    described = config_of(found)
-    if not described.is_file():
+    path = _existing("train.warm_start", configured, root)
+    config_path = config_of(path)
+    if not config_path.is_file():
         raise UserError(
-            f"config: train.warm_start is {configured!r}, which is not a draft (no {described})"
+            f"config: train.warm_start is {configured!r}, which is not a draft (no {config_path})"
         )
-    return str(found), str(found), folder_digest([described, *weight_files(found)], memo)
+    return str(path), str(path), folder_digest([config_path, *weight_files(path)], memo)
 
 
 def _adapter(
     configured: str | None, target: str | None, root: Path, memo: Path
 ) -> tuple[str | None, str]:
-    """The folder of a LoRA adapter, checked against a target that is here, and its digest."""
+    """The folder of a LoRA adapter, checked against a local target, and its digest."""
     if configured is None:
         return None, ""
     folder = _existing(adapters.KEY, configured, root)
@@ -165,30 +169,30 @@ def _adapter(
 
 
 def draft_config(section: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """What the draft's own configuration says, nothing without one. Jobs need no file of it.
+    """Values of `draft.config`; empty without one. Jobs never read its file.
 
-    Raises UserError if it cannot be read, or has a key that cannot be honoured.
+    Raises UserError if it cannot be read or has a key that cannot be honoured.
     """
-    given = section["config"]
-    if given is None:
+    configured = section["config"]
+    if configured is None:
         return {}
-    if not given.startswith(HUB):
-        path = _existing("draft.config", given, root)
+    if not configured.startswith(HUB):
+        path = _existing("draft.config", configured, root)
         path = path / "config.json" if path.is_dir() else path
     else:
-        path = fetched_file(given, "draft.config", "config.json")
-    said = read_config_file(path)
+        path = fetched_file(configured, "draft.config", "config.json")
+    values = read_config_file(path)
     if section["rope_theta"] is None and omits_rope_theta(path):
         print(
             f"warning: draft.config: {path} is of a model and names no rope_theta, which every "
             f"engine reads as {THETA:g}: so does the draft; draft.rope_theta sets another",
             file=sys.stderr,
         )
-    return said
+    return values
 
 
 def _existing(key: str, path: str, root: Path) -> Path:
-    """A path from the configuration: relative to the working directory, else to the project."""
+    """A path from the configuration, relative to the working directory or else to the project."""
     for candidate in (Path(path).expanduser(), root / path):
         if candidate.exists():
             return candidate
@@ -198,8 +202,8 @@ def _existing(key: str, path: str, root: Path) -> Path:
 
 
 def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[Source, ...], str]:
-    """The sources of a dataset where they were found, and one digest of them all. A file's name
-    stands for it in the ids of rows, where there are several; otherwise it may be anywhere."""
+    """The sources of a dataset with their locations, and one digest of all. With several sources,
+    ids of rows contain the names of files, so the digest does too."""
     configured = sources_of(section)
     alone = sources_of({**section, "source": configured[0].place})
     placed = [_source("dataset.source", source, root, memo) for source in configured]
@@ -207,14 +211,14 @@ def _sources(section: Mapping[str, Any], root: Path, memo: Path) -> tuple[tuple[
     if configured == alone:  # the section's own keys are among the settings
         return sources, placed[0][1]
     digests = [
-        [digest, source.name if len(configured) > 1 else "", _asked_of(source)]
+        [digest, source.name if len(configured) > 1 else "", _selection(source)]
         for source, (_, digest) in zip(configured, placed, strict=True)
     ]
     return sources, json.dumps(digests)
 
 
-def _asked_of(source: Source) -> dict[str, Any]:
-    """What of a source is read. Its name stands beside."""
+def _selection(source: Source) -> dict[str, Any]:
+    """The keys that decide what is read from a source. Its name is recorded separately."""
     values = {**asdict(source), "place": ""}
     del values["label"]
     return values
@@ -236,8 +240,8 @@ def _source(key: str, source: Source, root: Path, memo: Path) -> tuple[Source, s
         ) from None
     if path.is_dir():
         digests = zip(files, file_digests(files, memo), strict=True)
-        inside = [[str(file.relative_to(path)), digest] for file, digest in digests]
-        return located(source, path), json.dumps(inside)
+        digests_by_name = [[str(file.relative_to(path)), digest] for file, digest in digests]
+        return located(source, path), json.dumps(digests_by_name)
     return located(source, path), file_digests([path], memo)[0]
 
 

@@ -15,15 +15,16 @@ def limit_local_gpus(
 ) -> None:
     """Limit the resource `gpu` of a local run to the visible devices; call it at parse time.
 
-    `wanted`: GPUs of the largest jobs by the key that sets them. If one wants more than there
-    are, a warning is printed and no limit set, because Snakemake would silently trim the job to
-    it: `check_local_gpus` refuses such a job before any starts. A limit set by the user stays.
+    `wanted`: GPUs of the largest jobs by the key that sets them. If one exceeds the visible
+    devices, a warning is printed and no limit is set, because Snakemake would silently trim the job
+    to the limit: `check_local_gpus` refuses such a job before any starts. A limit set by the user
+    stays.
     """
-    most = max(wanted.values())
-    if most == 0 or not _is_unlimited(snakemake):
+    largest = max(wanted.values())
+    if largest == 0 or not _is_unlimited(snakemake):
         return
     available = len(visible_gpus(environment))
-    if available >= most:
+    if available >= largest:
         snakemake.limit("gpu", available)
     else:
         print(f"warning: {_sentence(wanted, available)}", file=sys.stderr)
@@ -35,8 +36,8 @@ def check_local_gpus(
     """Raise UserError if a job that is about to run wants more GPUs than this machine has."""
     if not _is_unlimited(snakemake):
         return
-    most = snakemake.most_requested("gpu")
-    if most and most > (available := len(visible_gpus(environment))):
+    largest = snakemake.most_requested("gpu")
+    if largest and largest > (available := len(visible_gpus(environment))):
         raise UserError(_sentence(wanted, available))
 
 

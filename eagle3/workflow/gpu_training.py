@@ -1,4 +1,4 @@
-"""What is said before any job about training on a GPU; without torch, and without the GPU."""
+"""Warnings before any job about training on a GPU; they need neither torch nor the GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def gpu_warnings(
 ) -> Iterator[str]:
     """Sentences about settings that waste a GPU, and about what this machine lacks.
 
-    `has_environment`: jobs have one of their own, which brings its compiler.
+    `has_environment`: jobs run in a separate environment, which includes a compiler.
     """
     if config.resources.device != "cuda":
         return
@@ -33,22 +33,22 @@ def gpu_warnings(
             f"train.pack_tokens is {train.pack_tokens}; below about {FEW_TOKENS} a GPU waits for "
             "its host: take larger packs and fewer of them (train.packs_per_batch)"
         )
-    if not has_environment and (lacking := missing_for_compiler(environment)):
+    if not has_environment and (missing := missing_for_compiler(environment)):
         yield (
-            f"training on a GPU compiles operations by Triton, and this machine has no {lacking}; "
+            f"training on a GPU compiles operations by Triton, and this machine has no {missing}; "
             "where a job finds none either, it runs uncompiled, which is slower "
             "(docs/performance.md)"
         )
 
 
 def missing_for_compiler(environment: Mapping[str, str]) -> str | None:
-    """What Triton needs to build its library and does not find, None if it has all: a C compiler
-    ($CC, gcc or clang) and the headers of this Python."""
-    named, path = environment.get("CC"), environment.get("PATH", os.defpath)
-    compilers = [named.split()[0]] if named and named.split() else ["gcc", "clang"]
+    """What Triton lacks to build its library, None if nothing: it needs a C compiler ($CC, gcc or
+    clang) and the headers of this Python."""
+    compiler, path = environment.get("CC"), environment.get("PATH", os.defpath)
+    compilers = [compiler.split()[0]] if compiler and compiler.split() else ["gcc", "clang"]
     if not any(shutil.which(name, path=path) for name in compilers):
         return "C compiler (gcc, clang or $CC)"
-    # Debian's scheme for local packages has another folder than its headers
+    # Debian's scheme for local packages does not point to the headers
     default = sysconfig.get_default_scheme()
     scheme = "posix_prefix" if default == "posix_local" else default
     if not (Path(sysconfig.get_paths(scheme)["include"]) / "Python.h").is_file():

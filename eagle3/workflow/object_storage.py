@@ -1,8 +1,8 @@
-"""Object storage: whether its plugin is there, and the plugin's settings for the jobs' own client.
+"""Object storage: a check for its plugin, and the plugin's settings for the jobs' own client.
 
-Snakemake's plugin moves checkpoints. Captures and training write and read hidden states
-themselves (`eagle3.files.object_storage`) with the settings of boto3, which looks in the
-environment: no file of ours has credentials.
+Snakemake's plugin moves checkpoints. Captures and training transfer hidden states themselves
+(`eagle3.files.object_storage`) with boto3, which reads its settings from the environment: no file
+of the project has credentials.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from eagle3.errors import UserError
 
-# settings of the plugin, and where boto3 looks for the same
+# settings of the plugin, and the variables from which boto3 reads the same
 VARIABLES = {
     "endpoint_url": "AWS_ENDPOINT_URL_S3",
     "region": "AWS_DEFAULT_REGION",
@@ -24,7 +24,7 @@ VARIABLES = {
 
 
 def check_plugin(prefix: str) -> None:
-    """Raise UserError if hidden states are to lie in object storage and nothing can reach it."""
+    """Raise UserError if the plugin that reaches object storage is not installed."""
     if find_spec("snakemake_storage_plugin_s3") is None:
         raise UserError(
             f"config: resources.storage_prefix is {prefix!r}, which needs the extra `s3`: "
@@ -33,7 +33,7 @@ def check_plugin(prefix: str) -> None:
 
 
 def share_settings(tagged: Any) -> None:
-    """Hand what was given as --storage-s3-* or SNAKEMAKE_STORAGE_S3_* to the jobs of this process.
+    """Pass --storage-s3-* or SNAKEMAKE_STORAGE_S3_* on to the jobs of this process.
 
     `tagged`: Snakemake's settings of the plugin, None if there are none.
     """

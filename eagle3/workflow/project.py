@@ -1,5 +1,5 @@
-"""Where the workflow is: in the checkout that contains this package, or in the copy in its wheel
-(`setup.py` puts it there)."""
+"""The location of the workflow: the checkout that contains this package, or the copy in its wheel
+(made by `setup.py`)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ def project_root() -> Path:
 
 
 def same_text(path: Path | str, folder: Path) -> bool:
-    """Whether a file and the one of its name in `folder` have the same text."""
-    texts = (each.read_text(encoding="utf-8") for each in (Path(path), folder / Path(path).name))
-    return len({text.strip() for text in texts}) == 1  # Snakemake strips what it takes from git
+    """Whether a file has the same text as the file of that name in `folder`."""
+    texts = (file.read_text(encoding="utf-8") for file in (Path(path), folder / Path(path).name))
+    return (
+        len({text.strip() for text in texts}) == 1
+    )  # Snakemake strips files that it reads from git
 
 
 def package_of(root: Path) -> Path:
     """Folder of the library that the jobs of the project in `root` import."""
-    own = root / "eagle3"
-    return own if own.is_dir() else PACKAGE
+    checkout = root / "eagle3"
+    return checkout if checkout.is_dir() else PACKAGE
 
 
 def import_folders(root: Path, folder: Path) -> list[str]:
-    """Folders for PYTHONPATH that give a job the scripts of the project in `root` and the library.
+    """Folders for PYTHONPATH from which a job imports the scripts in `root` and the library.
 
     An installed library is next to other packages, which a job in a separate environment must not
-    see: `folder` gets a link to the library alone.
+    import: `folder` gets a link to the library alone.
     """
     package = package_of(root)
     if package.parent == root:
@@ -41,9 +43,9 @@ def import_folders(root: Path, folder: Path) -> list[str]:
     link = folder.absolute() / package.name
     if not link.is_dir() or link.resolve() != package:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = link.with_name(f"{link.name}.{os.getpid()}")
+        temporary = link.with_name(f"{link.name}.{os.getpid()}")
         with suppress(FileNotFoundError):
-            beside.unlink()
-        beside.symlink_to(package)
-        beside.replace(link)
+            temporary.unlink()
+        temporary.symlink_to(package)
+        temporary.replace(link)
     return [str(root), str(link.parent)]

@@ -16,6 +16,7 @@ CONFIG = Config.of(
         "evaluation": {"num_prompts": 1},
     }
 ).to_dict()
+del CONFIG["resources"]  # a report does not depend on them
 ORIGIN = Origin(
     date="2026-05-04 03:02 UTC",
     code="commit 0123456789ab",

@@ -28,6 +28,8 @@ def test_the_page_shows_the_figures_of_the_run():
     assert page.count("<svg") == page.count("</svg>") == 6
     # (1 + 0.8 + 0.4) / (1 + 2 * 0.1) with two drafts, less with one and with three
     assert "1.83&times;" in page and "--speculative-num-draft-tokens 3" in page
+    split = "--tensor-parallel-size 4"
+    assert split in render_page(facts(tensor_parallel=4)) and split not in page
 
 
 def scored(length, stage=1):
@@ -159,9 +161,8 @@ def test_a_target_with_code_of_its_own_is_served_with_it():
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_a_target_is_served_on_as_many_gpus_as_it_was_captured_on(ranks):
     formats = {"formats": ["sglang", "vllm", "speculators"]}
-    resources = {"device": "cuda", "capture": {"tensor_parallel": ranks}}
-    config = Config.of({"run": "x", "export": formats, "resources": resources}).to_dict()
-    for command in serve_commands(config, 3).values():
+    config = Config.of({"run": "x", "export": formats}).to_dict()
+    for command in serve_commands(config, 3, ranks).values():
         words = shlex.split(command.replace("\\\n", " "))
         flags = [words[i + 1] for i, word in enumerate(words) if word == "--tensor-parallel-size"]
         assert flags == ([] if ranks == 1 else [str(ranks)])

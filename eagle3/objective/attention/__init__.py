@@ -1,1 +1,1 @@
-"""Attention of the training-time test: what it is (`interface`), and its back ends."""
+"""Attention of the training-time test: its definition (`interface`) and its back ends."""

@@ -1,9 +1,9 @@
-r"""The CPU's back end: chunks of active queries against the stretch of keys that they see.
+r"""The CPU's back end: chunks of active queries against the range of keys that they see.
 
 A chunk is some consecutive active rows; its keys reach from the start of the first one's document
-to the last one's row. Scores of one chunk are all that is ever held at once; the softmax weights
-of a chunk with few keys are kept for the backward pass, those of others are formed again there, so
-what is kept of a query is bounded.
+to the last one's row. Only the scores of one chunk are held at a time. The softmax weights of a
+chunk with few keys are kept for the backward pass, those of others are recomputed there, so the
+memory per query is bounded.
 
     keys    0 . . . . . . . . . . . . . . T
     chunk 0 [######\                          rows of document 0
@@ -23,8 +23,8 @@ from eagle3.kernels.matmul import as_factor
 from eagle3.objective.attention.interface import Keys, Queries
 from eagle3.objective.attention.own_keys import scatter_to_own_rows
 
-CHUNK, FEWEST = 128, 4  # queries, at most, and in a very long document
-SCORES = 2**21  # of a chunk, all heads: fewer queries where they see more keys
+CHUNK, FEWEST = 128, 4  # queries per chunk: maximum, and minimum in a very long document
+SCORES = 2**21  # maximum of a chunk, over all heads: more keys mean fewer queries
 SHORT = 256  # keys up to which a chunk may extend into the next document
 MOST_KEPT = 512  # keys up to which a chunk's weights are kept
 
@@ -50,29 +50,29 @@ def chunks_of(queries: Queries, heads: int) -> list[Chunk]:
     rows, starts = queries.on_host.rows.tolist(), queries.on_host.starts.tolist()
     chunks: list[Chunk] = []
     first = 0
-    for at in range(1, len(rows) + 1):
-        full = at == len(rows) or at - first == CHUNK
-        if not full and at - first >= FEWEST:
-            full = (at - first + 1) * heads * (rows[at] + 1 - starts[first]) > SCORES
-        if not full and starts[at] > rows[at - 1]:  # another document
-            full = rows[at - 1] + 1 - starts[first] > SHORT
+    for stop in range(1, len(rows) + 1):
+        full = stop == len(rows) or stop - first == CHUNK
+        if not full and stop - first >= FEWEST:
+            full = (stop - first + 1) * heads * (rows[stop] + 1 - starts[first]) > SCORES
+        if not full and starts[stop] > rows[stop - 1]:  # another document
+            full = rows[stop - 1] + 1 - starts[first] > SHORT
         if full:
-            same_start = starts[first] == starts[at - 1]
+            same_start = starts[first] == starts[stop - 1]
             chunks.append(
                 Chunk(
                     first,
-                    at,
+                    stop,
                     starts[first],
-                    rows[at - 1] + 1,
+                    rows[stop - 1] + 1,
                     rows[first] + 1 - starts[first] if same_start else 0,
                 )
             )
-            first = at
+            first = stop
     return chunks
 
 
 class _Scores:
-    """Softmax weights of chunks, heads in kv groups of g; formed once forward, once backward."""
+    """Softmax weights of chunks, heads in kv groups of g; built once forward, once backward."""
 
     def __init__(
         self,
@@ -91,11 +91,11 @@ class _Scores:
         return by_head(self.q[chunk.first : chunk.stop])
 
     def weights(self, chunk: Chunk, chunk_queries: torch.Tensor) -> torch.Tensor:
-        """[kv, g c, t + k] for the chunk's c queries and the t keys that they reach, own keys at
-        the end; `chunk_queries`: its queries by head."""
-        own = by_head(self.own_scores[chunk.first : chunk.stop])
+        """[kv, g c, t + k] for the chunk's c queries and the t keys in their range, own keys last;
+        `chunk_queries`: its queries by head."""
+        own_scores = by_head(self.own_scores[chunk.first : chunk.stop])
         keys = self.k0[:, chunk.first_key : chunk.stop_key]
-        size = (*chunk_queries.shape[:2], keys.shape[1] + own.shape[-1])
+        size = (*chunk_queries.shape[:2], keys.shape[1] + own_scores.shape[-1])
         scores = torch.empty(size, dtype=chunk_queries.dtype, device=chunk_queries.device)
         shared = scores[..., : keys.shape[1]]
         torch.bmm(chunk_queries, keys.mT, out=shared)
@@ -103,20 +103,21 @@ class _Scores:
         if masked is not None:
             by_group = shared.unflatten(1, (-1, chunk.stop - chunk.first))[..., chunk.mask_from :]
             by_group.masked_fill_(masked, float("-inf"))
-        scores[..., keys.shape[1] :] = own
-        wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-        return scores.softmax(-1, dtype=wide).to(scores.dtype)
+        scores[..., keys.shape[1] :] = own_scores
+        softmax_dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+        return scores.softmax(-1, dtype=softmax_dtype).to(scores.dtype)
 
     def _masked_keys(self, chunk: Chunk) -> torch.Tensor | None:
-        """bool [c, keys from mask_from on]: what a query must not see; None if nothing."""
+        """bool [c, keys from mask_from on]: keys that a query must not see; None if there are
+        none."""
         begin = chunk.first_key + chunk.mask_from
         if begin >= chunk.stop_key:
             return None
         key = torch.arange(begin, chunk.stop_key, device=self.k0.device)
-        at = slice(chunk.first, chunk.stop)
-        masked = key > self.queries.rows[at, None]
+        span = slice(chunk.first, chunk.stop)
+        masked = key > self.queries.rows[span, None]
         if chunk.mask_from == 0:
-            masked |= key < self.queries.starts[at, None]
+            masked |= key < self.queries.starts[span, None]
         return masked
 
 
@@ -149,31 +150,31 @@ class _Chunked(torch.autograd.Function):
         *own: torch.Tensor,  # own keys, then own values
     ) -> torch.Tensor:
         steps, narrow, inputs = len(own) // 2, q.dtype, (q, k0, v0, *own)
-        q, k0, v0, *wide = map(as_factor, inputs)
-        scores = _Scores(queries, q, k0, wide[:steps])
+        q, k0, v0, *own_factors = map(as_factor, inputs)
+        scores = _Scores(queries, q, k0, own_factors[:steps])
         out, own_weights = torch.empty_like(scores.q), torch.empty_like(scores.own_scores)
-        kept = []
+        kept_weights = []
         for chunk in chunks:
             keys = slice(chunk.first_key, chunk.stop_key)
-            at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
+            span, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
             weights = scores.weights(chunk, scores.queries_by_head(chunk))
             if chunk.keeps_weights and any(ctx.needs_input_grad):
-                kept.append(weights.to(narrow))
+                kept_weights.append(weights.to(narrow))
             shared, own_part = weights.split((weights.shape[-1] - steps, steps), dim=-1)
-            out[at] = by_query(torch.bmm(shared, v0[:, keys]), count)
-            own_weights[at] = by_query(own_part, count)
+            out[span] = by_query(torch.bmm(shared, v0[:, keys]), count)
+            own_weights[span] = by_query(own_part, count)
         if steps:
-            out += own_weights @ picked(wide[steps:], queries, v0)
+            out += own_weights @ picked(own_factors[steps:], queries, v0)
         ctx.queries, ctx.chunks, ctx.steps = queries, chunks, steps
         out = out.to(narrow)
-        ctx.save_for_backward(out, *inputs, *kept)
+        ctx.save_for_backward(out, *inputs, *kept_weights)
         return out.flatten(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         queries, steps = ctx.queries, ctx.steps
-        out, *more = ctx.saved_tensors
-        inputs, kept = more[: 3 + 2 * steps], iter(more[3 + 2 * steps :])
+        out, *saved = ctx.saved_tensors
+        inputs, kept_weights = saved[: 3 + 2 * steps], iter(saved[3 + 2 * steps :])
         dout, out, q, k0, v0, *own = map(as_factor, (grads[0].view_as(out), out, *inputs))
         scores = _Scores(queries, q, k0, own[:steps])
         own_v = picked(own[steps:], queries, v0)  # [A, kv, k, d]
@@ -183,23 +184,23 @@ class _Chunked(torch.autograd.Function):
         dk0, dv0 = torch.zeros_like(k0), torch.zeros_like(v0)
         for chunk in ctx.chunks:
             keys = slice(chunk.first_key, chunk.stop_key)
-            at, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
+            span, count = slice(chunk.first, chunk.stop), chunk.stop - chunk.first
             chunk_queries = scores.queries_by_head(chunk)
             if chunk.keeps_weights:
-                weights = as_factor(next(kept))
+                weights = as_factor(next(kept_weights))
             else:
                 weights = scores.weights(chunk, chunk_queries)
             t = weights.shape[-1] - steps
-            dout_by_head = by_head(dout[at])  # [kv, g c, d]
+            dout_by_head = by_head(dout[span])  # [kv, g c, d]
             d_scores = torch.empty_like(weights)
             torch.bmm(dout_by_head, v0[:, keys].mT, out=d_scores[..., :t])
-            d_scores[..., t:] = by_head(d_own[at])
+            d_scores[..., t:] = by_head(d_own[span])
             dv0[:, keys].baddbmm_(weights[..., :t].mT, dout_by_head)
-            own_weights[at] = by_query(weights[..., t:], count)
-            d_scores.sub_(by_head(inner[at])).mul_(weights)
-            dq[at] = by_query(torch.bmm(d_scores[..., :t], k0[:, keys]), count)
+            own_weights[span] = by_query(weights[..., t:], count)
+            d_scores.sub_(by_head(inner[span])).mul_(weights)
+            dq[span] = by_query(torch.bmm(d_scores[..., :t], k0[:, keys]), count)
             dk0[:, keys].baddbmm_(d_scores[..., :t].mT, chunk_queries)
-            d_own[at] = by_query(d_scores[..., t:], count)
+            d_own[span] = by_query(d_scores[..., t:], count)
         if steps:
             dq += d_own @ scores.own_k
         d_own_k = (d_own.mT @ scores.q).unbind(2) if steps else ()  # [A, kv, d] each

@@ -1,14 +1,14 @@
 """PyTorch's own flash attention for the prefix, merged with the own-row terms by log-sum-exp.
 
-The kernels know whole documents only, so rows that are no queries are filled in and ignored:
-documents are computed up to their last active row. Forward, the kernel's output and log-sum-exp are
-merged with the own terms:
+The kernels compute whole documents, so rows without a query are filled in and ignored: documents
+are computed up to their last active row. Forward, the kernel's output and log-sum-exp are merged
+with the own terms:
 
     lse = log(exp(lse_prefix) + sum_j exp(s_j))
     out = exp(lse_prefix - lse) out_prefix + sum_j exp(s_j - lse) v_j
 
 Backward, the kernel is given the *merged* output and log-sum-exp: then its weights are exp(s - lse)
-and its row sums out * dout are those of the whole softmax, which is exact.
+and its row sums out * dout are those of the whole softmax, so the result is exact.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class _Flash(torch.autograd.Function):
         *own: torch.Tensor,
     ) -> torch.Tensor:
         documents, steps = QueriedDocuments.of(queries), len(own) // 2
-        whole = q.new_zeros(len(documents.keys), *q.shape[1:])
-        whole[documents.at] = q
-        out, lse, state = _prefix(whole, k0[documents.keys], v0[documents.keys], documents)
+        padded_q = q.new_zeros(len(documents.keys), *q.shape[1:])
+        padded_q[documents.at] = q
+        out, lse, state = _prefix(padded_q, k0[documents.keys], v0[documents.keys], documents)
         merged, merged_lse = out[documents.at], lse[documents.at]
         if own:
             terms = own[:steps], own[steps:], queries.own
@@ -84,15 +84,15 @@ class _Flash(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k0, v0, merged, merged_lse, lse, *own = ctx.saved_tensors
         documents, (dout,) = ctx.documents, grads
-        # rows that are no queries: no output, no gradient, and any finite log-sum-exp
-        whole_q, whole_out, whole_dout = (
+        # rows without a query: no output, no gradient, and any finite log-sum-exp
+        padded_q, padded_out, padded_dout = (
             q.new_zeros(len(documents.keys), *q.shape[1:]).index_copy_(0, documents.at, t)
             for t in (q, merged, dout)
         )
-        whole_lse = lse.index_copy(0, documents.at, merged_lse)
+        padded_lse = lse.index_copy(0, documents.at, merged_lse)
         keys, values = k0[documents.keys], v0[documents.keys]
         dq, dk, dv = _prefix_backward(
-            whole_dout, whole_q, keys, values, whole_out, whole_lse, documents, ctx.state
+            padded_dout, padded_q, keys, values, padded_out, padded_lse, documents, ctx.state
         )
         dq, d_own = dq[documents.at], list[torch.Tensor]()
         if own:
@@ -108,8 +108,8 @@ class _Flash(torch.autograd.Function):
 def _prefix(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: QueriedDocuments
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Causal attention of each document: output [S, heads, d], log-sum-exp [S, heads], and what
-    the kernel wants back."""
+    """Causal attention of each document: output [S, heads, d], log-sum-exp [S, heads], and the
+    kernel's state for the backward pass."""
     if q.device.type == "cuda":
         out, lse, state = torch_internals.cuda_flash_attention(
             q, k, v, documents.bounds, documents.longest
@@ -156,7 +156,7 @@ def _prefix_backward(
 def _expanded(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """With keys and values repeated for each head: the CPU's kernel knows no groups."""
+    """q, and k and v repeated for each query head: the CPU's kernel does not support groups."""
     group = q.shape[1] // k.shape[1]
     return q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
 

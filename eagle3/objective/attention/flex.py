@@ -1,7 +1,7 @@
 """PyTorch's flex attention for the prefix: queries at explicit rows, no row filled in.
 
-Compiled by Triton on CUDA. Its log-sum-exp takes part in the gradient. Eager, it is a dense
-computation: for tests on a CPU, which has no backward pass of it.
+Compiled by Triton on CUDA, with a gradient through the log-sum-exp. Eager, it is a dense
+computation for tests on a CPU, without a backward pass.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from eagle3.objective.attention.own_keys import merge
 
 @cache
 def _kernels(device: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Attention and mask builder, compiled where that is worth it."""
+    """Attention and mask builder, compiled on CUDA."""
     if device != "cuda":
         return flex_attention, create_block_mask
     compile_with: Callable[..., Any] = torch.compile  # typed without `recompile_limit`
-    # beyond the limit both would run uncompiled, and hold the scores of every query and key
+    # beyond the limit, both would run uncompiled and hold the scores of all queries and keys
     return (
         compile_with(flex_attention, dynamic=True, recompile_limit=VARIANTS),
         compile_with(create_block_mask, dynamic=True, recompile_limit=VARIANTS),
@@ -36,11 +36,11 @@ def prefix_flex_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torc
     attend, build_mask = _kernels(q.device.type)
     k0, v0 = keys.k0, keys.v0
 
-    def seen(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def visible(_b: Any, _h: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return (key <= queries.rows[query]) & (key >= queries.starts[query])
 
-    with torch.no_grad():  # whether somebody wants a gradient would be a variant of its own
-        mask = build_mask(seen, None, None, len(q), len(k0), device=q.device)
+    with torch.no_grad():  # else grad mode would add a compiled variant
+        mask = build_mask(visible, None, None, len(q), len(k0), device=q.device)
     out, aux = attend(
         *(t.transpose(0, 1)[None] for t in (q, k0, v0)),
         block_mask=mask,

@@ -10,8 +10,8 @@ window, if there is one), and its own keys of steps 1..k, not those of other row
      1           x  x                  x    x
      3           x  x  x  x            x    x
 
-Every back end computes the same; `reference` is the plain form that the others are tested against.
-None but it ever holds scores of all queries against all keys.
+Every back end computes the same; `reference` is the plain form that the others are tested against,
+and the only one that holds the scores of all queries and keys.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import torch
 from eagle3.kernels.fused_ops import at_least_fp32
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]  # keys and values
-EVERY = -1  # in the place of a step: the queries of all rows at step 0, if there are several layers
+EVERY = -1  # instead of a step: the queries of all rows at step 0, if there are several layers
 
 
 @dataclass(frozen=True)
 class Queries:
-    """The places of a step's queries among the T rows that have keys of step 0."""
+    """The positions of a step's queries among the T rows that have keys of step 0."""
 
     rows: torch.Tensor  # int64 [A], ascending
     starts: (
@@ -41,7 +41,7 @@ class Queries:
 
     @property
     def on_host(self) -> Queries:
-        """What sizes can be read from without a wait, if there is such."""
+        """The copy on the host, if any: its sizes are read without waiting for the device."""
         return self.host or self
 
 
@@ -69,7 +69,7 @@ class Attention(Protocol):
     """Attention of all steps of a pack."""
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
-        """Keys and values of step 0 [T, kv_heads, d], rotated, as later calls take them."""
+        """Keys and values of step 0 [T, kv_heads, d], rotated, in the form that `attend` takes."""
 
     def attend(
         self, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
@@ -88,7 +88,7 @@ class PackAttention:
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
         """See `Attention`."""
-        # by head in memory, once: back ends would make a copy at every step, and keep it
+        # head-major in memory: else back ends would make and keep a copy at every step
         k0, v0 = (t.transpose(0, 1).contiguous().transpose(0, 1) for t in (k0, v0))
         return Keys(k0, v0)
 
@@ -101,14 +101,14 @@ class PackAttention:
 
 
 def reference_attention(q: torch.Tensor, keys: Keys, queries: Queries) -> torch.Tensor:
-    """One dense score matrix [A, kv, g, T + k]; for tests and for looking things up."""
+    """One dense score matrix [A, kv, g, T + k]; for tests and inspection."""
     k0, v0 = keys.k0, keys.v0
     kv_heads, d = k0.shape[1:]
     grouped = q.unflatten(1, (kv_heads, -1)) * d**-0.5  # [A, kv, g, d]
     key = torch.arange(len(k0), device=q.device)
-    seen = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
+    visible = (key <= queries.rows[:, None]) & (key >= queries.starts[:, None])  # [A, T]
     scores = at_least_fp32(torch.einsum("akgd,tkd->akgt", grouped, k0))
-    scores = scores.masked_fill(~seen[:, None, None], float("-inf"))
+    scores = scores.masked_fill(~visible[:, None, None], float("-inf"))
     own_keys = [k[index] for k, index in zip(keys.own_k, queries.own, strict=True)]
     own = [at_least_fp32((grouped * k[:, :, None]).sum(-1, keepdim=True)) for k in own_keys]
     weights = torch.cat((scores, *own), dim=-1).softmax(-1).to(v0.dtype)

@@ -1,20 +1,20 @@
-"""What back ends of attention take: their kernels, from PyTorch's sources (flash_api.cpp, and
-flex_attention.py of Inductor), and with a sliding window of the draft. Imports no torch: asked
-before any job, too."""
+"""Limits of the attention back ends: of their kernels, from PyTorch's sources (flash_api.cpp, and
+flex_attention.py of Inductor), and with a sliding window. Imports no torch: also used before any
+job."""
 
 from __future__ import annotations
 
 from eagle3.errors import UserError
 
 HALF = ("bfloat16", "float16")
-# Inductor's flex attention with wider heads than this, backward: what a block takes when it is not
-# pipelined is more than cards of the 8.6, 8.9 and 12.0 generations have (99 KB)
+# backward pass of Inductor's flex attention with heads wider than this: shared memory of a block
+# without pipelining, more than GPUs of compute capability 8.6, 8.9 and 12.0 have (99 KB)
 FLEX_NARROW, FLEX_WIDE_BYTES = 128, 134 * 1024
 
 
 def unsupported_reason(name: str, device: str, precision: str, head_dim: int) -> str | None:
-    """Why a back end cannot train with these products on such a device (cpu, cuda), whichever one
-    it is; None if it can. The words go on after "train.attention_backend is flash"."""
+    """Why a back end cannot train in `precision` on any device of this kind (cpu, cuda); None if it
+    can. The text continues "train.attention_backend is flash, ..."."""
     if device != "cuda":
         if name == "flex":
             return "which has no backward pass on a CPU"
@@ -30,8 +30,8 @@ def unsupported_reason(name: str, device: str, precision: str, head_dim: int) ->
 
 
 def check_window(backend: str, window: int, chain: int) -> None:
-    """Raise UserError if attention cannot slide, or if a row of a chain of `chain` steps would not
-    see the true state that the chain starts from."""
+    """Raise UserError if the back end has no sliding window, or if a row in a chain of `chain`
+    steps would not see the true state that the chain starts from."""
     if backend == "flash":
         raise UserError(
             f"train.attention_backend is flash but draft.sliding_window is {window}: its kernels "

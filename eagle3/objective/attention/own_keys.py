@@ -1,9 +1,9 @@
 """A row's own keys of later steps: the part of the softmax that kernels of the prefix leave out.
 
-Each query has one key of each earlier step, so its scores are sums over one head and no matrix
-product. On CUDA a step of any depth is one kernel forward, which looks keys up where they lie, and
-two backward; written operation by operation there would be ten for each key, on float32 copies as
-large as the queries. Sums are in at least float32.
+Each query has one key of each earlier step, so its scores are sums over one head, not a matrix
+product. On CUDA a step of any depth is one kernel forward, which gathers the keys, and two
+backward; uncompiled, there would be ten kernels for each key, on float32 copies as large as the
+queries. Sums are in at least float32.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def merged_with_own(
     kv_heads = own_k[0].shape[1]
     queries = _by_key_head(q, kv_heads)  # [A, kv_heads, g, d]
     scores = _scores(queries, own_k, index)
-    before = prefix_lse.unflatten(1, (kv_heads, -1))
-    top = before
+    prefix_scores = prefix_lse.unflatten(1, (kv_heads, -1))
+    maximum = prefix_scores
     for score in scores:
-        top = torch.maximum(top, score)
-    total = (before - top).exp()
+        maximum = torch.maximum(maximum, score)
+    total = (prefix_scores - maximum).exp()
     for score in scores:
-        total = total + (score - top).exp()
-    lse = top + total.log()
-    out = _by_key_head(prefix, kv_heads) * (before - lse).exp()[..., None]
-    for score, v, at in zip(scores, own_v, index, strict=True):
-        out = out + (score - lse).exp()[..., None] * _picked(v, at)
+        total = total + (score - maximum).exp()
+    lse = maximum + total.log()
+    out = _by_key_head(prefix, kv_heads) * (prefix_scores - lse).exp()[..., None]
+    for score, v, rows in zip(scores, own_v, index, strict=True):
+        out = out + (score - lse).exp()[..., None] * _picked(v, rows)
     return out.flatten(1, 2).to(q.dtype), lse.flatten(1)
 
 
@@ -48,7 +48,7 @@ def merged_with_own(
 def own_gradients(
     dout: torch.Tensor,  # [A, heads, d]
     q: torch.Tensor,
-    merged: torch.Tensor,  # as `merged_with_own` gave it, and its log-sum-exp [A, heads]
+    merged: torch.Tensor,  # result of `merged_with_own`, and its log-sum-exp [A, heads]
     lse: torch.Tensor,
     dq: torch.Tensor,  # [A, heads, d], gradient of the queries through the prefix
     own_k: Sequence[torch.Tensor],
@@ -61,17 +61,17 @@ def own_gradients(
     queries, d_out, out = (_by_key_head(t, kv_heads) for t in (q, dout, merged))
     logsum = lse.unflatten(1, (kv_heads, -1))
     inner = (d_out * out).sum(-1)
-    into_q = _by_key_head(dq, kv_heads)
+    d_queries = _by_key_head(dq, kv_heads)
     keys: list[torch.Tensor] = []
     values: list[torch.Tensor] = []
     scores = _scores(queries, own_k, index)
-    for score, k, v, at in zip(scores, own_k, own_v, index, strict=True):
+    for score, k, v, rows in zip(scores, own_k, own_v, index, strict=True):
         share = (score - logsum).exp()
-        dscore = share * ((d_out * _picked(v, at)).sum(-1) - inner) * q.shape[-1] ** -0.5
-        into_q = into_q + dscore[..., None] * _picked(k, at)
+        dscore = share * ((d_out * _picked(v, rows)).sum(-1) - inner) * q.shape[-1] ** -0.5
+        d_queries = d_queries + dscore[..., None] * _picked(k, rows)
         keys.append((dscore[..., None] * queries).sum(2).to(k.dtype))
         values.append((share[..., None] * d_out).sum(2).to(v.dtype))
-    return [into_q.flatten(1, 2).to(q.dtype), *keys, *values]
+    return [d_queries.flatten(1, 2).to(q.dtype), *keys, *values]
 
 
 @compiled_on_cuda
@@ -85,8 +85,8 @@ def prefix_gradients(
     """Gradients of the prefix's attention [A, heads, d] and of its log-sum-exp [A, heads], for
     kernels that take both."""
     share, d_out = (prefix_lse - lse).exp(), at_least_fp32(dout)
-    apart = at_least_fp32(prefix) - at_least_fp32(merged)
-    return (share[..., None] * d_out).to(prefix.dtype), share * (d_out * apart).sum(-1)
+    difference = at_least_fp32(prefix) - at_least_fp32(merged)
+    return (share[..., None] * d_out).to(prefix.dtype), share * (d_out * difference).sum(-1)
 
 
 class _Merged(torch.autograd.Function):
@@ -131,10 +131,10 @@ def merge(
 def scatter_to_own_rows(
     by_query: Sequence[torch.Tensor], own: Sequence[torch.Tensor], index: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Gradients of own keys and values, like `own`, from those of the queries that looked them up:
-    each looks up another one."""
+    """Gradients of own keys and values, shaped like `own`, from those by query: each query reads
+    another row."""
     by_own = zip(by_query, own, [*index, *index], strict=True)
-    return [torch.zeros_like(each).index_copy_(0, at, part) for part, each, at in by_own]
+    return [torch.zeros_like(tensor).index_copy_(0, rows, part) for part, tensor, rows in by_own]
 
 
 def _by_key_head(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -142,9 +142,9 @@ def _by_key_head(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
     return at_least_fp32(x).unflatten(1, (kv_heads, -1))
 
 
-def _picked(own: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+def _picked(own: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Each query's own key or value [A, kv_heads, 1, d]."""
-    return at_least_fp32(own[at])[:, :, None]
+    return at_least_fp32(own[rows])[:, :, None]
 
 
 def _scores(

@@ -1,4 +1,4 @@
-"""Attention over the rows of several ranks: who gets which keys, and which heads.
+"""Attention over the rows of several ranks: the distribution of keys and heads.
 
 Keys and values of step 0 are exchanged once for all TTT steps. Later steps add to each row's own
 keys only, which no other row reads. All of them are rotated already, by each row's position in its
@@ -6,8 +6,8 @@ document.
 
     GatheredKeys   every rank gets the keys and values of all rows, and attends for its own queries
     Ulysses        Ulysses x ring: the ranks of a Ulysses group swap rows for heads, so that each
-                   has all their rows and some heads; round the ring go keys and values of these
-                   heads
+                   has all their rows and some heads; keys and values of these heads are passed
+                   around the ring
 
     sp_ulysses_size 2 x sp_ring_size 2, heads 0..3      own rows     attends for      keys of
     rank 0    ring 0, ulysses 0                          A            A B, heads 0 1   A B C D
@@ -44,8 +44,8 @@ def exchanging_attention(
     draft: DraftConfig,
     device: torch.device,
 ) -> Attention:
-    """`usp`: exchange heads (Ulysses) and pass on keys (ring), or else gather all keys. `device`:
-    of the states; indices are made on the host."""
+    """`usp`: exchange heads (Ulysses) and pass keys on (ring); else gather all keys. `device`: of
+    the states; indices are built on the host."""
     if usp:
         return Ulysses(backend, active, prefixes, shards, draft, device)
     queries = prefixes.queries(shards.local.active_slots(active)[: active.depth])
@@ -94,29 +94,31 @@ class Ulysses:
         heads = query_heads(draft, size), kv_heads(draft, size)
         tensors = [[torch.tensor(of_rank) for of_rank in kind] for kind in heads]
         self.query_heads, self.kv_heads = tree_to_device(tensors, device)
-        blocks = [shards.all[at : at + size] for at in range(0, len(shards.all), size)]
+        blocks = [shards.all[start : start + size] for start in range(0, len(shards.all), size)]
         rows = [[shard.rows for shard in block] for block in blocks]  # by ring, then Ulysses
         self.sizes = [[len(of_rank) for of_rank in block] for block in rows]
         by_rank = [shard.active_slots(active) for shard in blocks[self.ring.index]]
         steps = list(zip(*by_rank, strict=True))[: active.depth]
         queries = prefixes.queries([torch.cat(ranks).sort().values for ranks in steps])
         if draft.num_hidden_layers > 1:
-            every = rows[self.ring.index]
-            steps.append(tuple(every))
-            queries.append(prefixes.every(torch.cat(every).sort().values))
+            group_rows = rows[self.ring.index]
+            steps.append(tuple(group_rows))
+            queries.append(prefixes.every(torch.cat(group_rows).sort().values))
         # rows of each rank of the group, at every step, and their order among all of these
         self.counts = [[len(slots) for slots in ranks] for ranks in steps]
         order = [torch.cat(ranks).argsort() for ranks in steps]
-        back = [index.argsort() for index in order]
-        of_keys = torch.cat([of_rank for block in rows for of_rank in block]).argsort()
-        self.order, self.back, self.order_of_keys = tree_to_device((order, back, of_keys), device)
+        inverse = [index.argsort() for index in order]
+        key_order = torch.cat([of_rank for block in rows for of_rank in block]).argsort()
+        self.order, self.back, self.order_of_keys = tree_to_device(
+            (order, inverse, key_order), device
+        )
         self.local = PackAttention(backend, sent_queries(queries, device))
 
     def keys(self, k0: torch.Tensor, v0: torch.Tensor) -> Keys:
         """Keys and values of the rows held here [T_p, kv_heads, d] -> of all T, some heads."""
         counts = self.sizes[self.ring.index]
-        of_group = swap_rows_for_heads((k0, v0), [self.kv_heads] * 2, counts, self.group)
-        gathered = ring_gather(of_group, [sum(block) for block in self.sizes], self.ring)
+        group_kv = swap_rows_for_heads((k0, v0), [self.kv_heads] * 2, counts, self.group)
+        gathered = ring_gather(group_kv, [sum(block) for block in self.sizes], self.ring)
         k, v = gathered[self.order_of_keys].chunk(2, dim=1)
         return self.local.keys(k, v)
 
@@ -136,17 +138,17 @@ class Ulysses:
         """Attended values of some heads [A, heads here d] -> of the rows of this rank [A_k, heads
         d]."""
         counts = self.counts[step]
-        own, size = counts[self.group.index], self.group.size
+        own_count, size = counts[self.group.index], self.group.size
         by_owner = attended[self.back[step]]
-        received = all_to_all(by_owner, counts, [own] * size, self.group)
-        return received.unflatten(0, (size, own)).transpose(0, 1).flatten(1)
+        received = all_to_all(by_owner, counts, [own_count] * size, self.group)
+        return received.unflatten(0, (size, own_count)).transpose(0, 1).flatten(1)
 
 
 def attend_if_any(
     local: PackAttention, step: int, q: torch.Tensor, own: KeyValue | None, keys: Keys
 ) -> tuple[torch.Tensor, Keys]:
-    """Attention of this rank. Without a query its output is empty, and a part of the graph of all
-    keys, so that the backward passes of the ranks meet."""
+    """Attention of this rank. Without a query its output is empty but depends on all keys in the
+    graph, so that this rank joins the collectives of the backward pass."""
     if len(q):
         return local.attend(step, q, own, keys)
     return (q + 0 * (keys.k0.sum() + keys.v0.sum())).flatten(1), keys.with_own(own)

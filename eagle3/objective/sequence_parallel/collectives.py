@@ -1,8 +1,8 @@
 """Differentiable exchanges of rows between ranks.
 
 Every rank knows how many rows each of them sends, so no sizes are exchanged. All ranks of a group
-must call these in the same order, those without a row too; then their backward passes meet as well.
-The ring is written here because PyTorch has none for rows of unequal number.
+must call these in the same order, even without a row; then their backward passes match as well. The
+ring is implemented here because PyTorch has none for unequal numbers of rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def all_to_all(
 def all_gather(rows: torch.Tensor, counts: Sequence[int], group: Group) -> torch.Tensor:
     """The rows of every rank, in the order of ranks; `counts`: how many each one has.
 
-    PyTorch's differentiable gathers want equal counts, so copies are sent all to all."""
+    PyTorch's differentiable gathers need equal counts, so copies are sent all to all."""
     copies = rows.expand(group.size, *rows.shape).flatten(0, 1)
     return all_to_all(copies, [len(rows)] * group.size, counts, group)
 
@@ -41,16 +41,16 @@ class _RingGather(torch.autograd.Function):
         blocks = [rows.new_empty(count, *rows.shape[1:]) for count in counts]
         blocks[group.index] = rows.contiguous()
         for hop in range(group.size - 1):
-            sent, received = ((group.index - hop - behind) % group.size for behind in (0, 1))
+            sent, received = ((group.index - hop - shift) % group.size for shift in (0, 1))
             _send_to_next(blocks[sent], blocks[received], group)
         return torch.cat(blocks)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         group, blocks = ctx.group, [block.contiguous() for block in grads[0].split(ctx.counts)]
-        # each block travels on to its owner, and every rank adds its part
+        # each block moves on to its owner, and every rank adds its part
         for hop in range(group.size - 1):
-            sent, received = ((group.index - 1 - hop - more) % group.size for more in (0, 1))
+            sent, received = ((group.index - 1 - hop - shift) % group.size for shift in (0, 1))
             part = torch.empty_like(blocks[received])
             _send_to_next(blocks[sent], part, group)
             blocks[received] = blocks[received] + part
@@ -59,18 +59,18 @@ class _RingGather(torch.autograd.Function):
 
 def _send_to_next(sent: torch.Tensor, received: torch.Tensor, group: Group) -> None:
     """Send to the next rank of the ring, and receive as much from the one before."""
-    following, before = ((group.index + direction) % group.size for direction in (1, -1))
+    next_rank, previous_rank = ((group.index + direction) % group.size for direction in (1, -1))
     calls = []
     if len(sent):
-        calls.append(dist.P2POp(dist.isend, sent, group=group.handle, group_peer=following))
+        calls.append(dist.P2POp(dist.isend, sent, group=group.handle, group_peer=next_rank))
     if len(received):
-        calls.append(dist.P2POp(dist.irecv, received, group=group.handle, group_peer=before))
+        calls.append(dist.P2POp(dist.irecv, received, group=group.handle, group_peer=previous_rank))
     for call in dist.batch_isend_irecv(calls) if calls else []:
         call.wait()
 
 
 def ring_gather(rows: torch.Tensor, counts: Sequence[int], group: Group) -> torch.Tensor:
     """As `all_gather`, block by block from neighbour to neighbour: each link of the ring carries
-    every block once, and nobody holds copies to send."""
+    every block once, and no rank holds copies to send."""
     out: torch.Tensor = _RingGather.apply(rows, list(counts), group)
     return out

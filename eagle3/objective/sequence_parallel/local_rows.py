@@ -35,8 +35,8 @@ def local_index(
     )
 
 
-def numbering(held: torch.Tensor, size: int) -> torch.Tensor:
-    """int64 [size]: index in `held` of each number below `size`, -1 if it is not there."""
-    places = torch.full((size,), -1, dtype=torch.int64, device=held.device)
-    places[held] = torch.arange(len(held), device=held.device)
-    return places
+def numbering(numbers: torch.Tensor, size: int) -> torch.Tensor:
+    """int64 [size]: index in `numbers` of each number below `size`, -1 if it is not there."""
+    indices = torch.full((size,), -1, dtype=torch.int64, device=numbers.device)
+    indices[numbers] = torch.arange(len(numbers), device=numbers.device)
+    return indices

@@ -1,9 +1,9 @@
-"""Which rows of a pack each of several sequence ranks has.
+"""The rows of a pack that each sequence rank has.
 
-Tokens and masks are small, and every rank has them all, so all of them know the same active rows.
-States are distributed by row. Active rows, which cost nearly everything, are cut into two even
-blocks for each rank, one from the front and one from the back (zig-zag): a row sees more keys the
-later it comes. The others, of which only keys and values are needed, are split into even blocks.
+Tokens and masks are small, and every rank has all of them, so all ranks know the active rows.
+States are distributed by row. Active rows, which take nearly all the time, are cut into two even
+blocks for each rank, one from the front and one from the back (zig-zag): later rows see more keys.
+The others, of which only keys and values are needed, are split into even blocks.
 
     rows     . . a a a . . . a a a a a          a active
     rank 0       0 0             0 0
@@ -27,15 +27,15 @@ from eagle3.parallel.ranks import Ranks
 
 @dataclass(frozen=True)
 class RowShard:
-    """What one rank holds; rows number the T rows of aux, slots the R active rows. Ascending, and
-    always on the host."""
+    """The rows of one rank, as indices of the T rows of aux (rows) and the R active rows (slots).
+    Ascending, and always on the host."""
 
     rows: torch.Tensor  # int64 [T_p], of aux
     slots: torch.Tensor  # int64 [S_p], active rows that are computed here
     taught: torch.Tensor  # int64 [R_p], slots whose row of `last` is held: all of `slots` are
 
     def active_slots(self, active: ActiveRows) -> list[torch.Tensor]:
-        """Of `slots` those that are active, int64, for each step."""
+        """The active ones of `slots`, int64, for each step."""
         last = active.last[self.slots]
         return [self.slots[last >= k] for k in range(len(active.slots))]
 
