@@ -40,8 +40,8 @@ Other differences:
 * Documents are packed without padding, so a step is a number of tokens, not of documents. The
   learning rate applies to a batch of `train.pack_tokens` x `train.packs_per_batch` tokens.
 * By default the learning rate warms up, stays constant, and decays, and Muon updates the matrices.
-  A translation writes SpecForge's schedule and optimiser instead, `train.lr_schedule: cosine` and
-  `train.optimizer: adamw`.
+  The training-time test has four steps. A translation writes SpecForge's schedule, optimiser and
+  depth instead: `train.lr_schedule: cosine`, `train.optimizer: adamw` and `train.ttt_steps: 7`.
 * Masks are found by comparing each prompt with the text that includes the answer, under any chat
   template ([masks.md](masks.md)). No system prompt is added.
 * `train.warm_start` continues from a draft that SpecForge has trained, and SGLang loads an exported

@@ -70,7 +70,7 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a window shorter than a chain": (
         {"draft": {"sliding_window": 4}, "export": {"formats": ["vllm"]}},
-        "draft.sliding_window is 4, shorter than a chain of 7 steps (train.ttt_steps, evaluation.",
+        "draft.sliding_window is 4, shorter than a chain of 5 steps (train.ttt_steps, evaluation.",
     ),
     "a single layer": (
         {"hidden_states": {"aux_layers": [2]}, "export": {"formats": ["vllm", "sglang"]}},

@@ -242,4 +242,6 @@ def _packs(translated: _Translated, length: int) -> None:
     if ranks > 1:
         translated.put("resources.train.processes", ranks, "--nproc_per_node")
     translated.put("train.lr_schedule", "cosine", "as in SpecForge; our default is wsd")
+    if "train.ttt_steps" not in translated.values:
+        translated.put("train.ttt_steps", 7, "as in SpecForge; our default is 4")
     translated.put("train.optimizer", "adamw", "as in SpecForge; our default is muon")

@@ -25,7 +25,11 @@ class Train(Section):
         "the schedule of the rate ends there; null takes all steps of the epochs.",
     )
     ttt_steps: int = Field(
-        default=7, ge=1, le=16, description="Steps of the training-time test (K); 7 in the paper."
+        default=4,
+        ge=1,
+        le=16,
+        description="Steps of the training-time test (K); 7 in the paper. Fewer are cheaper and "
+        "were better after equal time (docs/measurements/recipes.md).",
     )
     step_decay: float = Field(
         default=0.8,

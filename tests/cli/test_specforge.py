@@ -103,7 +103,7 @@ def test_three_commands_become_one_configuration(command, tmp_path) -> None:
     assert (train.processes, train.sp_ulysses_size, train.save_interval) == (8, 4, 1984)
     assert config.train.attention_backend == "usp" and config.train.epochs == 4
     assert config.train.lr_schedule == "cosine" and config.train.learning_rate == 1e-4
-    assert config.train.optimizer == "adamw"
+    assert (config.train.optimizer, config.train.ttt_steps) == ("adamw", 7)
     # 8 documents of 2,048 tokens on average in packs of 4,096
     assert (config.train.pack_tokens, config.train.packs_per_batch) == (4096, 4)
     assert "# --resume of train_eagle3.py: always" in text
