@@ -98,7 +98,10 @@ def _as_json(name: str, parts: list[RuleProgress]) -> dict[str, Any]:
 def busy(base: Path, out: str) -> bool:
     """Whether Snakemake has locked files of a run, in the working directory `base`."""
     for lock in (base / ".snakemake" / "locks").glob("*.lock"):
-        locked = lock.read_text(encoding="utf-8").splitlines()
+        try:
+            locked = lock.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:  # Snakemake has just removed it
+            continue
         if any(path.startswith(f"{out}/") for path in locked):
             return True
     return False

@@ -14,6 +14,7 @@ multiple.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,9 @@ def export_states(run: Run, base: Path, target: Path, out: Path) -> Counts:
     gain = read_final_norm(TargetWeights(target), load_config(target, trust_remote_code), key)
     unnormed = _Unnormed(gain, load_final_norm(target, key, torch.float32, trust_remote_code))
     unfinished = out.with_name(f".{out.name}.unfinished")
-    (unfinished / "hidden_states").mkdir(parents=True, exist_ok=True)
+    if unfinished.exists():  # of a call that was stopped, perhaps with another run
+        shutil.rmtree(unfinished)
+    (unfinished / "hidden_states").mkdir(parents=True)
     ids: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     training, layers = 0, [-1]

@@ -16,6 +16,7 @@ def measured_jobs(folder: Path, rule: str = "*") -> Iterator[tuple[str, dict[str
             for row in csv.DictReader(file, delimiter="\t"):
                 figures = {}
                 for column, text in row.items():
-                    with suppress(ValueError):  # NA, if the job was too short to measure
+                    # NA, if the job was too short to measure; a row may be cut off
+                    with suppress(ValueError, TypeError):
                         figures[column] = float(text)
                 yield name, figures

@@ -79,14 +79,15 @@ def check_there(name: str, path: str, own: bool) -> None:
 def visible(paths: Iterable[str | Path]) -> list[str]:
     """Folders and files outside the working directory that must be bound into a container.
 
-    The working directory is always visible. Targets of links are included, also those of links
-    inside a folder (a model in the hub's cache consists of links).
+    The working directory is always visible. Targets of links are included, also those of links in
+    a folder and its subfolders: a model in the hub's cache consists of links, and so do a dataset's
+    `data/*.parquet` and additional chat templates there.
     """
     cwd, mounted = Path.cwd(), set()
     for path in map(Path, paths):
         if not path.exists():
             continue
-        inside = path.iterdir() if path.is_dir() else ()
+        inside = (*path.glob("*"), *path.glob("*/*"))
         targets = {link.resolve() for link in inside if link.is_symlink() and link.exists()}
         mounted |= {path.absolute(), path.resolve(), *targets}
     outside = [path for path in sorted(mounted) if not path.is_relative_to(cwd)]

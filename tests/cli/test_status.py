@@ -64,6 +64,8 @@ def test_finished_jobs_of_the_run_tell_the_pace(command, make_run, tmp_path) -> 
     for job, seconds in (("train/shard-00000", 10), ("eval/shard-00000", 20)):
         write(tmp_path / run.paths.times(f"hidden_states/{job}"), BENCHMARK.format(seconds))
     write(tmp_path / run.paths.times("hidden_states/train/x"), BENCHMARK.format("NA"))
+    write(tmp_path / run.paths.times("hidden_states/train/y"), "s\th:m:s\tcpu_time\n")
+    write(tmp_path / run.paths.times("hidden_states/train/z"), "s\th:m:s\tcpu_time\nN")
     part = by_name(run, tmp_path)["hidden_states"]
     assert (part.done, part.total, part.seconds_left, part.source) == (1, 3, 30.0, "measured")
 
@@ -133,6 +135,9 @@ def test_a_lock_of_snakemake_says_that_it_is_at_work(command, make_run, tmp_path
     said = command("status", "one").out
     assert "Snakemake is working on it" in said
     assert "`eagle3 train -c FILE -- --unlock`" in said  # without a checkout there is no Snakefile
+    assert "Snakemake is not running" in command("status", "two").out
+    # a link that leads nowhere is like a lock that vanishes between listing and reading
+    (tmp_path / ".snakemake/locks/1.output.lock").symlink_to("missing")
     assert "Snakemake is not running" in command("status", "two").out
 
 

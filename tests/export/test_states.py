@@ -104,6 +104,15 @@ def test_the_vocabulary_is_where_its_trainer_looks(base: Path, tmp_path: Path) -
     assert np.array_equal(np.load(tmp_path / "out/t2d-64.npy"), mapping.t2d)
 
 
+def test_files_of_a_call_that_was_stopped_are_not_in_the_export(base: Path, tmp_path: Path) -> None:
+    remains = tmp_path / ".out.unfinished/hidden_states/hs_9999.safetensors"
+    remains.parent.mkdir(parents=True)
+    remains.touch()
+    export_states(RUN, base, base / "target", tmp_path / "out")
+    assert not (tmp_path / "out/hidden_states" / remains.name).exists()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
 def test_a_folder_that_exists_is_left_alone(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists; name a new folder"):
         export_states(RUN, base, base / "target", tmp_path)

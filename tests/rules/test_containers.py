@@ -138,10 +138,13 @@ def test_a_container_sees_what_links_lead_to(
     (blobs / "abc").touch()
     (cache / "model.safetensors").symlink_to("../blobs/abc")
     (work / "model").symlink_to(cache)
-    (work / "own").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    (work / "own" / "data").mkdir(parents=True)
+    (work / "own" / "data" / "train.parquet").symlink_to(elsewhere)
     monkeypatch.chdir(work)
     seen = containers.visible(["model", "own", "results", cache / "config.json"])
-    assert seen == [str(blobs / "abc"), str(cache)]
+    assert seen == [str(blobs / "abc"), str(cache), str(elsewhere)]
 
 
 def test_a_path_that_cannot_be_shown_is_named(tmp_path: Path) -> None:
