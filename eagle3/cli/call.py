@@ -12,6 +12,9 @@ from types import FrameType
 
 from eagle3.workflow.project import PACKAGE, project_root
 
+# options of Snakemake with which a user chooses what is printed, or wants it planned only
+SHOWING = {"--quiet", "-q", "--verbose", "-n", "--dry-run", "--dryrun"}
+
 
 def call(module: str, arguments: Sequence[str]) -> int:
     """Run `python -m module` with `arguments`, wait for it, and return its exit code.
@@ -49,7 +52,7 @@ def snakemake_arguments(
     """The arguments of Snakemake for the rule `target` of the project.
 
     `cores` None: all cores of this machine, or as many jobs as the profile says. `extra`: further
-    options of Snakemake.
+    options of Snakemake. Only a dry run prints why each job runs.
     """
     root = project_root()
     arguments = ["--snakefile", str(root / "Snakefile")]
@@ -59,7 +62,11 @@ def snakemake_arguments(
         bundled = root / "profiles" / profile  # from any directory without its own
         is_bundled = bundled.is_dir() and not Path(profile).is_dir()
         arguments += ["--profile", str(bundled) if is_bundled else profile]
-    arguments += ["--dry-run"] if dry_run else []
+    words = {word.split("=")[0] for word in extra}
+    if dry_run:
+        arguments += ["--dry-run"]
+    elif words.isdisjoint(SHOWING):
+        arguments += ["--quiet", "reason"]  # which may list thousands of files
     # --configfile takes a list, which `--` ends
     arguments += ["--configfile", *configfiles] if configfiles else []
     return [*arguments, *extra, "--", target]

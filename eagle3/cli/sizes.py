@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from eagle3.cli.devices import Devices
+from eagle3.cli.devices import Devices, multiplies_bfloat16
 from eagle3.cli.material import Data, Model
 from eagle3.cli.overlay import Line
 from eagle3.errors import UserError
@@ -28,6 +28,7 @@ SHARDS = "conversations per capture job, each of which loads the target"
 LEAST_SHARD, UNKNOWN_SHARD = 256, 4096  # conversations
 # length of a capture: at most LOADS loading times and SHARD_SECONDS, at least FEWEST_LOADS of them
 LOADS, SHARD_SECONDS, FEWEST_LOADS = 10, 600.0, 4
+CORE_TFLOPS = 0.05  # of a CPU core, which a capture job has; most do more
 ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
@@ -123,8 +124,8 @@ class Sizes:
             yield Line("train.pack_tokens", pack)
         if packs != PACKS:
             yield Line("train.packs_per_batch", packs, "small enough for a few hundred steps")
-        if not self.on_gpu:
-            yield Line("train.precision", "float32", "faster than bfloat16 on most CPUs")
+        if not self.on_gpu and not multiplies_bfloat16():
+            yield Line("train.precision", "float32", "faster than bfloat16 on this CPU")
 
     def _evaluation(self, samples: int, fraction: float) -> Iterator[Line]:
         rows = self.data.rows
@@ -169,22 +170,21 @@ class Sizes:
     @property
     def conversations_per_second(self) -> float | None:
         """Speed of a capture job; None if the target or the GPUs are unknown."""
-        if self.model.text is None or self.devices.tflops is None:
+        tflops = self.devices.tflops if self.on_gpu else CORE_TFLOPS
+        if self.model.text is None or tflops is None:
             return None
         length = min(self.data.tokens_per_row or TYPICAL_TOKENS, self.max_length)
         flops = length * target_flops_per_token(self.model.text)
-        return self.devices.tflops * 1e12 * self.tensor_parallel[0] / flops
+        return tflops * 1e12 * self.tensor_parallel[0] / flops
 
     @property
     def documents(self) -> float:
         """Conversations per shard: enough to make loading the target a small part of a capture,
         few enough to make the loss of one cheap."""
-        if not self.on_gpu:
-            return LEAST_SHARD  # loading takes a small part of the time on a CPU
         speed, weights = self.conversations_per_second, self.model.weight_bytes
         if speed is None or weights is None:
             return UNKNOWN_SHARD
-        load = load_seconds(weights)
+        load = load_seconds(weights, self.on_gpu)
         return speed * min(LOADS * load, max(SHARD_SECONDS, FEWEST_LOADS * load))
 
     def _resources(self) -> Iterator[Line]:

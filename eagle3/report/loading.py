@@ -9,7 +9,8 @@ from typing import Any
 from eagle3.config.configuration import Config
 from eagle3.engines.table import ENGINES
 
-START = 15.0  # seconds of a job before it loads: interpreter, libraries, device
+# seconds of a job before it loads: interpreter and libraries, and the device
+START_CPU, START_GPU = 5.0, 15.0
 READ_RATE = 1e9  # bytes a second, of weights into memory
 NOTICEABLE = 300.0  # seconds of loading that are worth a warning
 SHARE, AIM = 0.25, 0.1  # loading's share of the capture: worth a warning, and with the remedy
@@ -32,16 +33,16 @@ class Loading:
             return cls(None, parallel)
         in_job = ENGINES[config.hidden_states.backend].in_job
         loads = 1 if in_job or not capture.self_check else 2  # the check loads a model too
-        return cls(load_seconds(loads * weights), parallel)
+        return cls(load_seconds(loads * weights, config.resources.device == "cuda"), parallel)
 
     def whole(self, loads: int) -> float | None:
         """Seconds of so many loads."""
         return None if self.seconds is None else self.seconds * -(-loads // self.parallel)
 
 
-def load_seconds(weights: int) -> float:
+def load_seconds(weights: int, on_gpu: bool) -> float:
     """Seconds until a job has read so many bytes of weights."""
-    return START + weights / READ_RATE
+    return (START_GPU if on_gpu else START_CPU) + weights / READ_RATE
 
 
 def loading_doubt(loading: Loading, plan: Mapping[str, Any], size: int) -> list[str]:

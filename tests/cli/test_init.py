@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from eagle3.cli import devices
+from eagle3.cli import devices, sizes
 from eagle3.cli.devices import Devices
 from eagle3.cli.material import Data, Model, data_of
 from eagle3.cli.overlay import Line, text_of, values_of
@@ -77,7 +77,8 @@ def test_what_is_written_plans(command, model, chats, tmp_path) -> None:
     assert again.code == 1 and "already exists and was not changed" in again.err
 
 
-def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path) -> None:
+def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sizes, "multiplies_bfloat16", lambda: False)
     assert command("init", str(model), "chats.jsonl", "--out", "a.yaml").code == 0
     config = Config.of(yaml.safe_load((tmp_path / "a.yaml").read_text()))
     assert config.resources.device == "cpu" and config.train.precision == "float32"
@@ -85,6 +86,18 @@ def test_sizes_of_a_small_machine_are_small(command, model, chats, tmp_path) -> 
     assert config.vocab.draft_vocab_size == 96
     assert config.evaluation.num_prompts == config.evaluation.held_out_samples == 4
     assert 8 < config.dataset.num_samples < 45 and config.dataset.eval_fraction == 0.25
+
+
+@pytest.mark.parametrize("flags", ["fpu avx2", "fpu amx_bf16 amx_tile", None])
+def test_a_cpu_with_amx_trains_in_bfloat16(tmp_path, monkeypatch, flags) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"model name\t: any\nflags\t\t: {flags}\n")
+    fast = devices.multiplies_bfloat16(cpuinfo)
+    monkeypatch.setattr(sizes, "multiplies_bfloat16", lambda: fast)
+    precision = written(replace(SIZES, devices=Devices(0))).train.precision
+    assert precision == ("bfloat16" if flags and "amx" in flags else "float32")
+    assert written(SIZES).train.precision == "bfloat16"
 
 
 def test_more_gpus_than_heads_are_shared_by_jobs(command, model, chats, tmp_path) -> None:
@@ -283,6 +296,18 @@ def test_shards_are_large_enough_for_loading_to_be_a_small_part() -> None:
     assert large.documents == pytest.approx(600 * large.conversations_per_second)
     huge = replace(SIZES, model=replace(SIZES.model, weight_bytes=400 * 10**9))
     assert huge.documents == pytest.approx(4 * 415 * huge.conversations_per_second)
+    # on a CPU too: an 8B target has the fewest, a thousandth of it many more
+    cpu = replace(SIZES, devices=Devices(0))
+    width = {
+        "hidden_size": 128,
+        "intermediate_size": 448,
+        "vocab_size": 4096,
+        "num_hidden_layers": 8,
+    }
+    small = SimpleNamespace(**{**vars(LLAMA_8B), **width})
+    tiny = replace(cpu, model=replace(SIZES.model, text=small, weight_bytes=10**8))
+    assert cpu.documents < 256 < tiny.documents
+    assert tiny.documents == pytest.approx(10 * 5.1 * tiny.conversations_per_second)
 
 
 def test_a_rate_goes_with_the_root_of_the_batch() -> None:

@@ -61,13 +61,22 @@ def test_presets_lie_below_ones_own_file_and_profiles_are_found_anywhere(
     [[_, *arguments]] = calls
     preset = str(ROOT / "presets" / "qwen3-8b-sharegpt.yaml")
     assert arguments[2:] == [
-        *("--profile", str(ROOT / "profiles" / "slurm"), "--configfile", preset, "my.yaml"),
-        *("--", "train"),
+        *("--profile", str(ROOT / "profiles" / "slurm"), "--quiet", "reason"),
+        *("--configfile", preset, "my.yaml", "--", "train"),
     ]  # cores are the cluster's
     assert "--cores" in snakemake_arguments("train", [], "4", "slurm", False, [])
     (tmp_path / "slurm").mkdir()  # an adapted copy, as Snakemake would find it
     assert command("train", "-c", "my.yaml", "--profile", "slurm").code == 0
     assert calls[1][calls[1].index("--profile") + 1] == "slurm"
+
+
+@pytest.mark.parametrize("word", ["--quiet=all", "--verbose", "-n"])
+def test_reasons_are_left_out_unless_the_user_chooses_what_is_printed(word) -> None:
+    def quiet(*extra: str, dry_run: bool = False) -> bool:
+        return "reason" in snakemake_arguments("train", [], None, None, dry_run, extra)
+
+    assert quiet() and quiet("--keep-going")
+    assert not quiet(word) and not quiet(dry_run=True)
 
 
 def test_single_values_are_one_more_file(command, calls, tmp_path) -> None:

@@ -217,16 +217,17 @@ def test_every_capture_job_loads_the_target(shard):
 
 
 def test_how_long_a_job_loads_follows_from_size_and_engine():
-    def of(backend="hf", self_check=True, devices=1):
+    def of(backend="hf", self_check=True, devices=1, device="cuda"):
         capture = {"tensor_parallel": 2, "self_check": self_check}
         values = {
             "run": "r",
             "hidden_states": {"backend": backend},
             "hardware": {"devices": devices},
-            "resources": {"capture": capture},
+            "resources": {"device": device, "capture": capture},
         }
         return Loading.of(Config.of(values), 64 * 10**9)
 
+    assert of(device="cpu") == Loading(69.0, 1)  # no GPU to start
     assert of() == Loading(79.0, 1) and of(devices=8) == Loading(79.0, 4)
     # the check of a separate engine's states loads the target once more
     assert of("sglang") == Loading(143.0, 1) and of("sglang", self_check=False) == Loading(79.0, 1)
