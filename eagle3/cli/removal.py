@@ -115,6 +115,6 @@ def _outside(run: Run) -> Iterator[str]:
     yield from (source.place for source in external.sources if not source.on_hub)
     yield from (place for _, place in external.prompts)
     states = (external.states.place, external.states.dataset) if external.states else ()
-    drafts = external.adapter, external.warm_start
+    drafts = external.adapter, external.warm_start, run.config.draft.config
     paths = (external.target, *drafts, external.embedded_source, *states)
     yield from (place for place in paths if place and not place.startswith("hub:"))

@@ -120,6 +120,15 @@ def test_what_another_run_reads_or_snakemake_writes_stays(command, make_run, tmp
     assert (tmp_path / "results/two").is_dir()
 
 
+def test_a_draft_whose_shape_another_run_reads_stays(command, make_run, tmp_path) -> None:
+    """Every call of Snakemake reads that file again."""
+    make_run("one")
+    write(tmp_path / "results/one/draft/sglang/config.json", {})
+    make_run("two", draft={"config": "results/one/draft/sglang"})
+    outcome = command("runs", "remove", "one", "--yes")
+    assert outcome.code == 1 and "has files that other runs read: remove two first" in outcome.err
+
+
 def test_a_run_that_cannot_be_read_keeps_only_what_it_names(command, make_run, tmp_path) -> None:
     make_run("one")
     write(tmp_path / "results/old/run.json", '{"target": "results/one/target"}')
