@@ -105,12 +105,17 @@ def environment(paths: Iterable[str | Path], hub: bool, cuda: bool) -> dict[str,
     container is the working directory. A nested call is safe.
     """
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
-    variables, folders = {}, []
+    variables: dict[str, str] = {}
+    folders: list[str] = []
     if hub:
-        home = os.environ.get("HF_HOME") or str(Path.home() / ".cache" / "huggingface")
-        variables["HF_HOME"] = home
-        Path(home).mkdir(parents=True, exist_ok=True)
-        folders = [os.environ[key] for key in HUB_FOLDERS[1:] if os.environ.get(key)] + [home]
+        # as huggingface_hub reads them here: a container has another home
+        cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        places = {"HF_HOME": str(Path(cache, "huggingface"))}
+        places |= {key: os.environ[key] for key in HUB_FOLDERS if os.environ.get(key)}
+        for key, place in places.items():
+            variables[key] = str(Path(os.path.expandvars(place)).expanduser())
+        Path(variables["HF_HOME"]).mkdir(parents=True, exist_ok=True)
+        folders = list(variables.values())
     old = [bind for bind in os.environ.get(f"{program}_BIND", "").split(",") if bind]
     new = [path for path in visible([*paths, *folders]) if path not in old]
     variables[f"{program}_BIND"] = ",".join([*old, *new])

@@ -173,6 +173,27 @@ def test_gpus_the_hub_and_binds_of_the_user(
     assert "APPTAINER_NV" not in again
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("XDG_CACHE_HOME", "{}"), ("HF_HOME", "~/huggingface"), ("HF_HOME", "$HOME/huggingface")],
+)
+def test_a_container_reads_the_cache_that_the_hub_reads_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    for name in ("APPTAINER_BIND", "SINGULARITY_BIND", "XDG_CACHE_HOME", *containers.HUB_FOLDERS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    home = tmp_path / ("other" if variable == "XDG_CACHE_HOME" else "")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv(variable, value.format(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", "~/models")
+    (home / "models").mkdir(parents=True)
+    made = containers.environment([], hub=True, cuda=False)
+    assert made["HF_HOME"] == str(tmp_path / "huggingface")
+    assert made["HF_HUB_CACHE"] == str(home / "models")
+    assert set(made["APPTAINER_BIND"].split(",")) == {made["HF_HOME"], made["HF_HUB_CACHE"]}
+
+
 @pytest.mark.dag
 @pytest.mark.parametrize(
     ("arguments", "change", "sentence"),
