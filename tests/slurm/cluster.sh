@@ -8,6 +8,7 @@
 #
 # Partitions: cpu (default), gpu, and spare, whose jobs are requeued when one of gpu wants the room.
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps the daemons; root's PATH may lack them
 
 CONF=/etc/slurm # the built-in place: the plugin takes SLURM_CONF away from its inner srun
 BASE=/var/lib/eagle3-test-slurm
