@@ -62,5 +62,6 @@ def drop_other_windows(folder: Path, stage: int) -> None:
 def _shards(folder: Path) -> Iterator[tuple[int, Path]]:
     """Finished and unfinished shards of every window."""
     for path in sorted(folder.glob("stage-*/*")):
-        if ".safetensors" in path.name:
-            yield int(path.parent.name.removeprefix("stage-")), path
+        number = path.parent.name.removeprefix("stage-")
+        if number.isdecimal() and ".safetensors" in path.name:  # not a user's stage-0001.bak
+            yield int(number), path

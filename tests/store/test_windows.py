@@ -64,12 +64,15 @@ def test_only_neighbours_of_a_window_stay_and_what_checks_found_stays_everywhere
     for stage in stages:
         make(tmp_path, stage, *files)
     (tmp_path / "shard-00000.safetensors").write_bytes(bytes(10))  # of keep mode: not its business
+    copy = tmp_path / "stage-0001.bak" / shard  # a user's
+    copy.parent.mkdir()
+    copy.write_bytes(bytes(10))
     assert bytes_beside(tmp_path) == 100
     assert bytes_beside(tmp_path, 3) == 80
     drop_other_windows(tmp_path, 3)
     left = {s: sorted(p.name for p in stage_folder(tmp_path, s).iterdir()) for s in stages}
     assert left == {s: sorted(files) if s in (2, 3, 4) else [check] for s in stages}
-    assert (tmp_path / "shard-00000.safetensors").exists()
+    assert (tmp_path / "shard-00000.safetensors").exists() and copy.exists()
 
 
 def test_a_folder_that_is_not_there_yet_has_nothing_to_drop(tmp_path):
