@@ -1,9 +1,11 @@
 """Prompts to measure on, from rows in the formats of common benchmarks.
 
 conversations / messages   a chat up to its last answer, as in `conversations`, or all of it
-turns, or a list prompt    MT-bench: each turn follows the answer to the previous one
+prompt, with messages      the same chat, as TRL names it
+turns, or a list prompt    MT-bench, Arena-Hard: each turn follows the answer to the previous one
 prompt                     HumanEval
 question                   GSM8K
+problem                    MATH-500, AIME
 instruction, input         Alpaca
 article                    CNN/DailyMail: to be summarised
 """
@@ -19,7 +21,7 @@ from eagle3.data.conversations import BadRow, Conversation, Message, parse_row
 from eagle3.data.messages import ROLES, first
 from eagle3.data.row_files import Unreadable
 
-IDS = ("id", "question_id", "task_id", "conversation_id")
+IDS = ("id", "question_id", "task_id", "unique_id", "conversation_id")
 OPEN = ("user", "tool")  # roles of a message that awaits an answer
 SUMMARISE = "Summarize the following article.\n\n"
 
@@ -82,6 +84,9 @@ def first_prompts(
 def _question(row: Any, number: int) -> Question:
     if not isinstance(row, Mapping):
         raise BadRow("row is not an object")
+    prompt = row.get("prompt")
+    if isinstance(prompt, list) and prompt and all(_has_role(message) for message in prompt):
+        row = {"messages": prompt, **row}
     if row.get("conversations") is not None or row.get("messages") is not None:
         return Question.of(parse_row(_with_answer(row))[0])
     identity = next((row[name] for name in IDS if row.get(name) is not None), number)
@@ -104,9 +109,11 @@ def _turns(row: Mapping[str, Any]) -> list[str]:
     """The texts of the user, turn by turn."""
     for name in ("turns", "prompt"):
         turns = row.get(name)
+        if isinstance(turns, list):  # Arena-Hard: objects with a text
+            turns = [turn.get("content") if isinstance(turn, Mapping) else turn for turn in turns]
         if isinstance(turns, list) and turns and all(_is_text(turn) for turn in turns):
             return turns
-    for name in ("prompt", "question"):
+    for name in ("prompt", "question", "problem"):
         if _is_text(row.get(name)):
             return [row[name]]
     if _is_text(row.get("instruction")):
@@ -115,8 +122,13 @@ def _turns(row: Mapping[str, Any]) -> list[str]:
     if _is_text(row.get("article")):
         return [SUMMARISE + row["article"]]
     raise BadRow(
-        "no conversations, messages, turns, prompt, question, instruction or article in the row"
+        "no conversations, messages, turns, prompt, question, problem, instruction or article in "
+        "the row"
     )
+
+
+def _has_role(message: Any) -> bool:
+    return isinstance(message, Mapping) and "role" in message
 
 
 def _is_text(value: Any) -> bool:

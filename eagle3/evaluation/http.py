@@ -1,7 +1,8 @@
-"""JSON and text over HTTP, with one-sentence errors."""
+"""JSON and text over HTTP, with one-sentence errors. A key is read from OPENAI_API_KEY."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -30,12 +31,18 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 def _reply(method: str, url: str, body: dict[str, Any] | None = None) -> httpx2.Response:
+    key = os.environ.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        return _client().request(method, url, json=body)
+        reply = _client().request(method, url, json=body, headers=headers)
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL):
         raise UserError(f"--url: {url} must start with http:// or https://") from None
     except httpx2.HTTPError as fault:
         raise UserError(f"{url}: does not answer ({fault}); is it running?") from None
+    if reply.status_code in (401, 403):
+        problem = "refuses the key in OPENAI_API_KEY" if key else "needs a key; set OPENAI_API_KEY"
+        raise UserError(f"{url}: {problem}")
+    return reply
 
 
 @cache

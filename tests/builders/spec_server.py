@@ -24,6 +24,7 @@ class SpecServer:
         self.engine, self.committed, self.drafts = engine, committed, drafts
         self.behind, self.speculates = behind or {}, speculates
         self.of_answers = metrics
+        self.key: str | None = None  # that requests must have
         self.bodies: list[dict[str, Any]] = []
         self.done = [7, 0, np.array([5.0] * drafts)]  # requests, passes, accepted by position
         self.late: list[list[int]] = []  # answers that the counters do not have yet
@@ -135,13 +136,24 @@ def spec_server(*args, **named) -> Iterator[SpecServer]:
             self.end_headers()
             self.wfile.write(text.encode())
 
+        def locked(self):
+            if server.key is None or self.headers["Authorization"] == f"Bearer {server.key}":
+                return False
+            self.say(401, json.dumps({"error": "Unauthorized"}))
+            return True
+
         def do_GET(self):
+            if self.locked():
+                return
             text = server.get(self.path)
             self.say(404 if text is None else 200, text or "")
 
         def do_POST(self):
             length = int(self.headers["Content-Length"])
-            status, body = server.post(self.path, json.loads(self.rfile.read(length)))
+            request = json.loads(self.rfile.read(length))
+            if self.locked():
+                return
+            status, body = server.post(self.path, request)
             self.say(status, json.dumps(body))
 
         def log_message(self, *_args):

@@ -14,6 +14,14 @@ ROWS = {
         {"task_id": "HumanEval/0", "prompt": "def f():"},
         ("HumanEval/0", "def f():", ()),
     ),
+    "arena-hard": (
+        {"question_id": "x", "category": "arena-hard-v0.1", "turns": [{"content": "a"}]},
+        ("x", "a", ()),
+    ),
+    "math-500": (
+        {"problem": "1 + 1?", "solution": "It is 2.", "answer": "2", "unique_id": "test/1.json"},
+        ("test/1.json", "1 + 1?", ()),
+    ),
     "gsm8k": ({"question": "1 + 1?", "answer": "2"}, ("1", "1 + 1?", ())),
     "alpaca": ({"instruction": "Sort.", "input": "", "output": "x"}, ("1", "Sort.", ())),
     "alpaca with input": ({"instruction": "Sort.", "input": "b a"}, ("1", "Sort.\n\nb a", ())),
@@ -36,7 +44,7 @@ def test_a_chat_is_asked_up_to_its_last_answer():
     assert [m["content"] for m in result.messages] == ["a", "b", "c"] and result.later == ()
 
 
-@pytest.mark.parametrize("name", ["conversations", "messages"])
+@pytest.mark.parametrize("name", ["conversations", "messages", "prompt"])
 @pytest.mark.parametrize("asker", ["user", "User", "Human", "prompter"])
 def test_a_chat_whose_last_question_is_open_is_asked_up_to_it(name, asker):
     turns = [(asker, "a"), ("assistant", "b"), (asker, "c")]
@@ -53,7 +61,16 @@ def test_a_result_of_a_tool_waits_for_an_answer_under_every_name(name):
 
 
 @pytest.mark.parametrize(
-    "row", [{"text": "a"}, {"turns": []}, {"turns": ["a", 3]}, {"prompt": " "}, [], "a"]
+    "row",
+    [
+        {"text": "a"},
+        {"turns": []},
+        {"turns": ["a", 3]},
+        {"turns": [{"content": 3}]},
+        {"prompt": " "},
+        [],
+        "a",
+    ],
 )
 def test_a_row_of_no_known_shape_is_counted_with_its_cause(row):
     result = list(questions([row, Unreadable("line is not JSON"), {"question": "q"}]))

@@ -121,6 +121,19 @@ def test_other_servers_and_none_are_a_sentence():
         measure("file:///etc", PROMPTS, ASKING)
 
 
+def test_a_server_with_a_key_is_asked_with_that_of_the_environment(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with spec_server("sglang", COUNTS, DRAFTS) as server:
+        server.key = "secret"
+        with pytest.raises(UserError, match="/server_info: needs a key; set OPENAI_API_KEY"):
+            measure(server.url, PROMPTS, ASKING)
+        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+        with pytest.raises(UserError, match="refuses the key in OPENAI_API_KEY"):
+            measure(server.url, PROMPTS, ASKING)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret")
+        assert measure(server.url, PROMPTS, ASKING)["prompts"] == len(PROMPTS)
+
+
 def test_a_refused_prompt_is_said_with_the_servers_own_words():
     with spec_server("sglang", COUNTS, DRAFTS) as server:
         server.post = lambda path, body: (400, {"error": "prompt is too long"})
