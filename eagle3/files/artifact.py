@@ -222,7 +222,8 @@ def _flush(folder: Path) -> None:
 def _remove_abandoned(path: Path) -> None:
     """Remove unfinished files of `path` whose writers are gone."""
     for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError), open(abandoned, "rb") as handle:
+        # NFS locks a file exclusively only if it is open for writing
+        with suppress(OSError), open(abandoned, "r+b") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the writer lives
             abandoned.unlink()
 

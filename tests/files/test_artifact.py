@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -82,6 +83,22 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         assert first != second
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_on_nfs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """flock(2): NFS emulates the lock, which then needs a file that is open for writing."""
+
+    def flock(file: Any, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == 0:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    left = tmp_path / ".file.0123.tmp"
+    left.write_bytes(bytes(1000))
+    write_text(tmp_path / "file", "new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_canonical_text_is_equal_for_equal_values() -> None:
