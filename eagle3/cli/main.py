@@ -73,6 +73,9 @@ def main() -> None:
         code = eagle3.main(arguments, prog_name="eagle3", standalone_mode=False)
     except UserError as fault:
         _end(str(fault), FAULT)
+    except click.exceptions.NoArgsIsHelpError as fault:  # `eagle3 runs`
+        print(fault.message, file=sys.stderr)
+        sys.exit(USAGE)
     except click.ClickException as fault:
         _end(_sentence(fault), USAGE)
     except (click.Abort, KeyboardInterrupt):

@@ -76,3 +76,9 @@ def test_the_version_is_the_packages(command) -> None:
 def test_without_arguments_help_is_shown(command) -> None:
     outcome = command()
     assert outcome.code == 0 and "Usage: eagle3" in outcome.out
+
+
+def test_a_group_of_commands_without_one_shows_its_help(command) -> None:
+    outcome = command("runs")
+    assert outcome.code == 2 and outcome.err.startswith("Usage: eagle3 runs")
+    assert "\n  compare  Compare two runs" in outcome.err
