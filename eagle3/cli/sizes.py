@@ -28,7 +28,7 @@ SHARDS = "conversations per capture job, each of which loads the target"
 LEAST_SHARD, UNKNOWN_SHARD = 256, 4096  # conversations
 # length of a capture: at most LOADS loading times and SHARD_SECONDS, at least FEWEST_LOADS of them
 LOADS, SHARD_SECONDS, FEWEST_LOADS = 10, 600.0, 4
-CORE_TFLOPS = 0.05  # of a CPU core, which a capture job has; most do more
+CORE_TFLOPS = 0.05  # of a CPU core, which a capture job has: a guess, as the plan measures it
 ROOM = 0.85  # share of a GPU's memory for weights
 TYPICAL_TOKENS = 1000  # of a conversation
 WIDE = 8192  # from this hidden size on, half the rate and double batches, as published
