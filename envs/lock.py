@@ -20,10 +20,13 @@ def locked(report: dict[str, Any]) -> str:
     lines = []
     for item in report["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
-        hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
-        if "sha256" not in hashes:
+        archive = item["download_info"].get("archive_info", {})
+        # before pip 23.1, a local file has only the older key: "sha256=..."
+        kind, _, older = archive.get("hash", "").partition("=")
+        sha256 = archive.get("hashes", {kind: older}).get("sha256")
+        if not sha256:
             raise ValueError(f"{name} {version} comes without a SHA-256")
-        lines.append(f"{name.lower()}=={version} --hash=sha256:{hashes['sha256']}")
+        lines.append(f"{name.lower()}=={version} --hash=sha256:{sha256}")
     return "\n".join(sorted(lines)) + "\n"
 
 

@@ -87,6 +87,19 @@ def test_a_package_without_a_hash_cannot_be_locked() -> None:
         LOCK.locked({"install": [item]})
 
 
+@pytest.mark.parametrize(
+    "archive",
+    [
+        {"hash": "sha256=ab"},
+        {"hashes": {"sha256": "ab"}},
+        {"hash": "md5=c", "hashes": {"sha256": "ab"}},
+    ],
+)
+def test_the_hash_is_read_from_reports_of_old_and_new_pips(archive: dict[str, Any]) -> None:
+    item = {"metadata": {"name": "A", "version": "1"}, "download_info": {"archive_info": archive}}
+    assert LOCK.locked({"install": [item]}) == "a==1 --hash=sha256:ab\n"
+
+
 def test_the_bill_names_every_package_and_what_it_needs() -> None:
     packages = SBOM.installed()
     result = SBOM.bill(packages)
